@@ -1,0 +1,72 @@
+"""Durable writes: a file or folder is there whole, or not at all.
+
+The order matters and is the same everywhere: write beside the target, flush the data to the disk, rename, flush the
+folder that holds the name. Without the first flush a power cut can leave a complete-looking file of zeros; without
+the second the name itself can vanish. Files are created by `open`, so the user's umask decides their mode.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Replaces `path` by a file that holds `data`; on any failure the old file is untouched.
+
+    Raises:
+        OSError: The folder cannot be written to, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def write_json_atomic(path: Path, value: object) -> None:
+    """Replaces `path` by readable JSON of `value`, byte for byte the same for the same value."""
+    write_bytes_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: object) -> bytes:
+    """The one JSON form that polysafe writes: indented, UTF-8, without NaN, ending in a newline."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def publish_directory(finished: Path, target: Path) -> None:
+    """Gives the folder `finished` its final name. `target` must be absent or an empty folder.
+
+    Raises:
+        OSError: `target` holds something, or lies on another file system.
+    """
+    sync_directory(finished)
+    if os.name == "nt" and target.is_dir():  # Windows does not rename onto an empty folder
+        target.rmdir()
+    os.rename(finished, target)
+    sync_directory(target.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Flushes the names in a folder to the disk, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder that polysafe made, if it is there."""
+    shutil.rmtree(path, ignore_errors=True)

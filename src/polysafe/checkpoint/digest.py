@@ -1,0 +1,96 @@
+"""SHA-256 of input files, remembered while size, modification time and inode stay the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from polysafe.checkpoint.atomic import write_json_atomic
+from polysafe.checkpoint.source import Checkpoint
+from polysafe.errors import CheckpointError
+
+_BLOB = re.compile(r"^[0-9a-f]{64}$")
+
+
+def checkpoint_digests(checkpoint: Checkpoint, advance: Callable[[int], None] = lambda _: None) -> dict[str, str]:
+    """SHA-256 of every weight file by its name.
+
+    Files in a hub cache carry their hash as the name of the blob; others are read once and remembered.
+
+    Raises:
+        CheckpointError: A file cannot be read.
+    """
+    return {path.name: file_digest(path, advance) for path in checkpoint.files}
+
+
+def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file, from the blob name or the memory if possible.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    target = path.resolve()
+    status = target.stat()
+    if target.parent.name == "blobs" and _BLOB.match(target.name):
+        advance(status.st_size)
+        return target.name
+    key = [str(target), status.st_size, status.st_mtime_ns, status.st_ino]
+    memory = _memory_file(key)
+    remembered = _recall(memory, key)
+    if remembered is not None:
+        advance(status.st_size)
+        return remembered
+    digest = hash_file(target, advance)
+    _remember(memory, key, digest)
+    return digest
+
+
+def hash_file(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file, read now.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    buffer = bytearray(4 << 20)
+    view = memoryview(buffer)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(view[:count])
+                advance(count)
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error
+    return digest.hexdigest()
+
+
+def cache_directory() -> Path:
+    """Where polysafe keeps what it can compute again: `$POLYSAFE_CACHE`, or the user's cache folder."""
+    chosen = os.environ.get("POLYSAFE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polysafe"
+
+
+def _memory_file(key: list[object]) -> Path:
+    return cache_directory() / "digests" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
+
+
+def _recall(memory: Path, key: list[object]) -> str | None:
+    try:
+        record = json.loads(memory.read_bytes())
+        return str(record["sha256"]) if record["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(memory: Path, key: list[object], digest: str) -> None:
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(memory, {"key": key, "sha256": digest})
+    except OSError:
+        return  # a cache that cannot be written costs time, never the result

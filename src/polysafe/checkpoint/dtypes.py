@@ -1,0 +1,66 @@
+"""Storage types of the safetensors format, and which of them an edit may do arithmetic on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+BITS: dict[str, int] = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "F8_E8M0": 8,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+    "C64": 64,
+}
+"""Bits per element of every type code that safetensors 0.8 knows."""
+
+EDITABLE = frozenset({"BF16", "F16", "F32", "F64"})
+"""Types that arithmetic is defined on. Everything else can only be copied."""
+
+QUANTISED = frozenset({"F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2", "I8", "U8"})
+"""Types in which a weight matrix is a code for numbers that live elsewhere (scales, lookup tables)."""
+
+_TORCH_NAMES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "I16": "int16",
+    "U16": "uint16",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I32": "int32",
+    "U32": "uint32",
+    "F32": "float32",
+    "F64": "float64",
+    "I64": "int64",
+    "U64": "uint64",
+    "C64": "complex64",
+}
+
+
+def torch_dtype(code: str) -> torch.dtype:
+    """The torch type that holds elements of the safetensors type `code`; packed types are held as bytes."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, _TORCH_NAMES.get(code, "uint8"))
+    return dtype

@@ -1,0 +1,219 @@
+"""The header of a safetensors file: read, checked completely, and written.
+
+Everything polysafe knows about a tensor before reading it comes from here, so a header is either right in every
+respect or refused with the file's name: offsets that overlap, leave holes, or do not fit shape and type are how a
+damaged or hostile file would make a reader touch memory it should not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from polysafe.checkpoint.dtypes import BITS
+from polysafe.errors import CheckpointError
+
+MAX_HEADER = 100_000_000  # the format's own limit
+ALIGNMENT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Where a tensor lies and what it is.
+
+    Attributes:
+        name: Its name in the checkpoint.
+        dtype: Safetensors type code, for example `BF16`.
+        shape: Its shape.
+        file: The file that holds it.
+        offset: Position of its first byte, counted from the start of the file.
+        nbytes: Its size in bytes.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    nbytes: int
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def columns(self) -> int:
+        """Length of a row in the two-dimensional view: the last axis, or 1 for vectors and scalars."""
+        return self.shape[-1] if len(self.shape) > 1 else 1
+
+    @property
+    def rows(self) -> int:
+        """Rows in the two-dimensional view: all axes but the last together, or every element of a vector."""
+        return math.prod(self.shape[:-1]) if len(self.shape) > 1 else self.numel
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the two-dimensional view."""
+        return self.nbytes // self.rows if self.rows else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A checked header.
+
+    Attributes:
+        file: The file it was read from.
+        size: Size of that file in bytes.
+        mtime_ns: Its modification time when it was read.
+        tensors: Its tensors in the order of their bytes.
+        metadata: The free text pairs of the header.
+    """
+
+    file: Path
+    size: int
+    mtime_ns: int
+    tensors: Mapping[str, TensorSpec]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_header(path: Path) -> Header:
+    """Reads and checks the header of a safetensors file; reads no tensor.
+
+    Raises:
+        CheckpointError: The file is not a whole, well-formed safetensors file.
+    """
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            prefix = file.read(8)
+            length = _header_length(path, prefix, status.st_size)
+            text = file.read(length)
+    except IsADirectoryError:
+        raise CheckpointError("is a folder, not a safetensors file", where=path) from None
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error
+    entries = _parse(path, text)
+    metadata = _metadata(path, entries.pop("__metadata__", {}))
+    specs = [_tensor(path, name, entry, 8 + length) for name, entry in entries.items()]
+    specs.sort(key=lambda spec: (spec.offset, spec.nbytes))
+    _check_cover(path, specs, 8 + length, status.st_size)
+    return Header(path, status.st_size, status.st_mtime_ns, {spec.name: spec for spec in specs}, metadata)
+
+
+def encode_header(tensors: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
+    """The header of a file that holds `(name, dtype, shape)` in this order, padded so that the data is aligned."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, dtype, shape in tensors:
+        end = position + tensor_bytes(dtype, shape)
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def tensor_bytes(dtype: str, shape: Sequence[int]) -> int:
+    """Size of a tensor in bytes."""
+    return (math.prod(shape) * BITS[dtype] + 7) // 8
+
+
+def load_json(path: Path, text: bytes, what: str) -> Any:
+    """Parses JSON from an untrusted file: UTF-8, no key twice, no runaway nesting.
+
+    Raises:
+        CheckpointError: It is not such JSON.
+    """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a key stands in it twice")
+        return result
+
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        _refuse(path, f"{what} is not valid JSON: {error}")
+
+
+def _header_length(path: Path, prefix: bytes, size: int) -> int:
+    _check_not_a_stand_in(path, prefix, size)
+    if len(prefix) < 8:
+        _refuse(path, f"has {size} bytes, fewer than the 8 that every safetensors file starts with")
+    length = int.from_bytes(prefix, "little")
+    if length > MAX_HEADER:
+        _refuse(path, f"announces a header of {length} bytes, above the format's limit of {MAX_HEADER}")
+    if length > size - 8:
+        _refuse(path, f"is cut short: its header needs {length + 8} bytes, the file has {size}")
+    return length
+
+
+def _check_not_a_stand_in(path: Path, prefix: bytes, size: int) -> None:
+    if size == 0:
+        _refuse(path, "is empty")
+    if prefix.startswith(b"version "):
+        raise CheckpointError(
+            "is a git-lfs pointer, not the weights",
+            where=path,
+            remedy="fetch the real file with `git lfs pull` in that folder, or download the model again",
+        )
+    if prefix.lstrip().startswith(b"<"):
+        raise CheckpointError(
+            "is a web page, not the weights (a download that was answered with an error or login page)",
+            where=path,
+            remedy="download the model again",
+        )
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    entries = load_json(path, text, "the header")
+    if not isinstance(entries, dict):
+        _refuse(path, "the header is not a JSON object")
+    return entries
+
+
+def _metadata(path: Path, value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        _refuse(path, "the header's __metadata__ is not a map of texts")
+    return value
+
+
+def _tensor(path: Path, name: str, entry: object, data_start: int) -> TensorSpec:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        _refuse(path, f"tensor {name!r} does not have exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in BITS:
+        _refuse(path, f"tensor {name!r} has the unknown type {dtype!r}")
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        _refuse(path, f"tensor {name!r} has a malformed shape or data_offsets")
+    nbytes = offsets[1] - offsets[0]
+    if nbytes * 8 != math.prod(shape) * BITS[dtype]:
+        _refuse(path, f"tensor {name!r}: {dtype} {shape} does not take {nbytes} bytes")
+    return TensorSpec(name, dtype, tuple(shape), path, data_start + offsets[0], nbytes)
+
+
+def _naturals(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _check_cover(path: Path, specs: Sequence[TensorSpec], start: int, size: int) -> None:
+    position = start
+    for spec in specs:
+        if spec.offset != position:
+            _refuse(path, f"tensor {spec.name!r} overlaps its neighbour or leaves a hole before it")
+        position += spec.nbytes
+    if position > size:
+        _refuse(path, f"is cut short: its header describes {position} bytes, the file has {size}")
+    if position < size:
+        _refuse(path, f"has {size - position} bytes that its header does not describe")
+
+
+def _refuse(path: Path, problem: str) -> NoReturn:
+    raise CheckpointError(problem, where=path, remedy="fetch this file again, or export the model again")

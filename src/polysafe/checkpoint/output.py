@@ -1,0 +1,135 @@
+"""The place where a checkpoint comes into being: locked, resumable, published by one rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from polysafe.checkpoint.atomic import publish_directory, remove_tree, write_json_atomic
+from polysafe.checkpoint.writer import output_error
+from polysafe.errors import OutputError
+
+RECORDS = "polysafe"
+"""Folder inside an output that holds manifest, edit, plan and recipe."""
+MANIFEST = f"{RECORDS}/manifest.json"
+
+
+class Workspace:
+    """A hidden folder beside the output in which everything is prepared.
+
+    Attributes:
+        target: Where the finished folder will be.
+        work: The hidden folder.
+        content: The folder inside it that becomes `target`.
+        progress: Durable progress of the shards.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.work = target.with_name(f".{target.name}.polysafe")
+        self.content = self.work / "content"
+        self.progress = self.work / "progress"
+
+    def holds(self, job: str) -> bool:
+        """Whether an interrupted run of this job left its work here."""
+        try:
+            return bool(json.loads(self._record.read_bytes()).get("job") == job)
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    def size(self) -> int:
+        """Bytes that are here already."""
+        return sum(path.stat().st_size for path in self.content.rglob("*") if path.is_file())
+
+    def prepare(self, job: str) -> bool:
+        """Makes the folders ready for the job with this identity and tells whether there is work to resume.
+
+        Whatever another job left here is removed: it was never published, and mixing the two would be a disaster.
+
+        Raises:
+            OutputError: The folder cannot be made.
+        """
+        try:
+            if self.holds(job):
+                return any(self.progress.iterdir())
+            remove_tree(self.work)
+            self.content.mkdir(parents=True)
+            self.progress.mkdir()
+            write_json_atomic(self._record, {"job": job})
+        except OSError as error:
+            raise output_error(self.work, error) from error
+        return False
+
+    @property
+    def _record(self) -> Path:
+        return self.work / "job.json"
+
+    def publish(self) -> None:
+        """Gives the content its final name and removes the rest.
+
+        Raises:
+            OutputError: Something appeared at the target in the meantime, or the rename failed.
+        """
+        try:
+            publish_directory(self.content, self.target)
+        except OSError as error:
+            raise output_error(self.target, error) from error
+        remove_tree(self.work)
+
+
+def check_target(target: Path, inputs: list[Path]) -> None:
+    """Refuses an output place that would touch an input or foreign files.
+
+    Raises:
+        OutputError: `target` is an input, lies inside one, holds one, or holds files that no run of polysafe wrote.
+    """
+    resolved = target.resolve()
+    for folder in inputs:
+        if resolved == folder or resolved.is_relative_to(folder) or folder.is_relative_to(resolved):
+            raise OutputError(
+                f"the output may not be, contain, or lie inside the input {folder}",
+                where=target,
+                remedy="choose another output folder; inputs are never written to",
+            )
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise OutputError("exists and is not a folder", where=target, remedy="choose another output folder")
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).exists():
+        raise OutputError(
+            "holds files that polysafe did not write",
+            where=target,
+            remedy="choose a new or empty output folder",
+        )
+
+
+@contextmanager
+def lock(target: Path) -> Iterator[None]:
+    """Lets one process at a time work on an output. A lock whose owner died is free again.
+
+    Raises:
+        OutputError: Another process holds it; the message says which.
+    """
+    from filelock import FileLock, Timeout
+
+    path = target.with_name(f".{target.name}.polysafe.lock")
+    guard = FileLock(path, timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        guard.acquire()
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    except Timeout:
+        raise OutputError(
+            f"is being written by {path.read_text() or 'another process'}",
+            where=target,
+            remedy="wait for it, or choose another output",
+        ) from None
+    except OSError as error:
+        raise output_error(path, error) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while the lock is held; filelock refuses a lock on a file without a name
+        guard.release()

@@ -1,0 +1,129 @@
+"""Reads tensors in blocks of rows, so that memory depends on the block and never on the tensor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from polysafe.checkpoint.dtypes import torch_dtype
+from polysafe.checkpoint.header import TensorSpec
+from polysafe.checkpoint.source import Checkpoint
+from polysafe.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK_BYTES = 1 << 20
+"""Default size of a block: large enough for the disk to stream, small enough for the caches."""
+
+
+class TensorReader(Protocol):
+    """Anything that tensors can be read from: a checkpoint, or a checkpoint seen through an edit."""
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors, in file order."""
+
+    def spec(self, name: str) -> TensorSpec:
+        """Type and shape of a tensor."""
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start:stop` of the two-dimensional view, shape [stop - start, columns], in the storage type."""
+
+    def whole(self, name: str) -> torch.Tensor:
+        """The whole tensor in its own shape and storage type."""
+
+
+class CheckpointReader:
+    """A `TensorReader` over the files of a checkpoint. Safe to use from several threads."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.bytes_read = 0
+        self._descriptors: dict[Path, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors, in file order."""
+        return tuple(self.checkpoint.tensors)
+
+    def spec(self, name: str) -> TensorSpec:
+        """Type and shape of a tensor.
+
+        Raises:
+            CheckpointError: There is no such tensor.
+        """
+        try:
+            return self.checkpoint.tensors[name]
+        except KeyError:
+            raise CheckpointError(f"there is no tensor {name!r}", where=self.checkpoint.root) from None
+
+    def read_into(self, name: str, start: int, buffer: memoryview) -> None:
+        """Fills `buffer` with the bytes of a tensor from byte `start` on.
+
+        Raises:
+            CheckpointError: The file ends early or cannot be read.
+        """
+        spec = self.spec(name)
+        descriptor = self._open(spec.file)
+        done = 0
+        while done < len(buffer):
+            try:
+                count = os.preadv(descriptor, [buffer[done:]], spec.offset + start + done)
+            except OSError as error:
+                raise CheckpointError(f"cannot be read: {error.strerror}", where=spec.file) from error
+            if count == 0:
+                raise CheckpointError("became shorter while it was being read", where=spec.file)
+            done += count
+        self.bytes_read += done
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start:stop` of the two-dimensional view, shape [stop - start, columns], in the storage type."""
+        spec = self.spec(name)
+        return self._read(name, spec, start * spec.row_bytes, (stop - start) * spec.row_bytes).view(
+            stop - start, -1 if spec.columns else 0
+        )
+
+    def whole(self, name: str) -> torch.Tensor:
+        """The whole tensor in its own shape and storage type."""
+        spec = self.spec(name)
+        return self._read(name, spec, 0, spec.nbytes).view(spec.shape)
+
+    def _read(self, name: str, spec: TensorSpec, start: int, nbytes: int) -> torch.Tensor:
+        import torch
+
+        buffer = torch.empty(nbytes, dtype=torch.uint8)
+        self.read_into(name, start, buffer.numpy().data)
+        return buffer.view(torch_dtype(spec.dtype))
+
+    def _open(self, path: Path) -> int:
+        if path not in self._descriptors:
+            try:
+                opened = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            except OSError as error:
+                raise CheckpointError(f"cannot be opened: {error.strerror}", where=path) from error
+            other = self._descriptors.setdefault(path, opened)
+            if other != opened:  # another thread was first
+                os.close(opened)
+        return self._descriptors[path]
+
+
+def row_blocks(spec: TensorSpec, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
+    """Splits the rows of a tensor into ranges of about `block_bytes`; at least one row each."""
+    step = max(1, block_bytes // spec.row_bytes) if spec.row_bytes else max(1, spec.rows)
+    for start in range(0, spec.rows, step):
+        yield start, min(start + step, spec.rows)

@@ -1,0 +1,321 @@
+"""What each tensor of a checkpoint is for, told from its name and shape.
+
+No model class is loaded and no list of tensors is demanded: the header is the truth, names are read by the tables
+below, and the config only has to agree. A family that is not in the tables is copied and listed as unknown; a layer in
+which nothing at all is recognised is an error, because a method that silently skips it would return a half edited
+model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from polysafe.checkpoint.header import TensorSpec
+from polysafe.checkpoint.source import Checkpoint
+from polysafe.errors import ArchitectureError
+
+
+class Kind(StrEnum):
+    """The part that a tensor plays in a decoder."""
+
+    PROJECTION = "projection"
+    NORM = "norm"
+    ROUTER = "router"
+    EMBEDDING = "embedding"
+    POSITION = "position"
+    FINAL_NORM = "final_norm"
+    HEAD = "head"
+    BUFFER = "buffer"
+    UNKNOWN = "unknown"
+
+
+class Module(StrEnum):
+    """The two blocks of a decoder layer."""
+
+    ATTENTION = "attention"
+    MLP = "mlp"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRole:
+    """The role of one tensor.
+
+    Attributes:
+        kind: Its part.
+        layer: Index of its layer, None outside the layers.
+        module: The block of the layer it belongs to, None for the norms between the blocks.
+        projection: `q k v o qkv gate up down gate_up fc_in fc_out`, None if it is no projection.
+        bias: Whether it is the bias of that projection.
+        experts: Number of experts stored along its first axis, None if it holds no stack of experts.
+        expert: Index of the expert it belongs to when experts are stored as tensors of their own.
+        transposed: Whether a matrix is stored input × output (GPT-2's Conv1D) instead of output × input.
+    """
+
+    kind: Kind
+    layer: int | None = None
+    module: Module | None = None
+    projection: str | None = None
+    bias: bool = False
+    experts: int | None = None
+    expert: int | None = None
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLayout:
+    """Attention heads: query heads, key/value heads, and the size of one."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The roles of all tensors of a checkpoint.
+
+    Attributes:
+        prefix: What precedes the layer index in tensor names, for example `model.layers`.
+        num_layers: Number of decoder layers.
+        roles: The role of every tensor.
+        tied: Whether the output head is the embedding.
+        heads: Head layout, None where the config does not state it.
+        vocabulary: Rows of the embedding, None if there is none.
+        unknown: Tensors that no table knows.
+        notes: Findings worth telling: tied flag and tensors that disagree, fused layouts, and so on.
+    """
+
+    prefix: str
+    num_layers: int
+    roles: Mapping[str, TensorRole]
+    tied: bool
+    heads: HeadLayout | None
+    vocabulary: int | None
+    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def layer_tensors(self, layer: int, module: Module | None = None) -> tuple[str, ...]:
+        """Names of the tensors of a layer, or of one of its blocks."""
+        return tuple(
+            name
+            for name, role in self.roles.items()
+            if role.layer == layer and (module is None or role.module is module)
+        )
+
+
+_ATTENTION_CONTAINERS = frozenset({"self_attn", "attn", "attention", "self_attention", "linear_attn", "mixer"})
+_MLP_CONTAINERS = frozenset({"mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "shared_expert", "experts"})
+
+_PROJECTIONS: dict[Module, dict[str, frozenset[str]]] = {
+    Module.ATTENTION: {
+        "q": frozenset({"q_proj", "wq"}),
+        "k": frozenset({"k_proj", "wk"}),
+        "v": frozenset({"v_proj", "wv"}),
+        "o": frozenset({"o_proj", "wo", "out_proj", "dense", "c_proj"}),
+        "qkv": frozenset({"qkv_proj", "query_key_value", "Wqkv", "c_attn"}),
+    },
+    Module.MLP: {
+        "gate": frozenset({"gate_proj", "w1"}),
+        "up": frozenset({"up_proj", "w3"}),
+        "down": frozenset({"down_proj", "w2"}),
+        "gate_up": frozenset({"gate_up_proj"}),
+        "fc_in": frozenset({"fc1", "c_fc", "dense_h_to_4h"}),
+        "fc_out": frozenset({"fc2", "c_proj", "dense_4h_to_h"}),
+    },
+}
+_CONV1D = frozenset({"c_attn", "c_proj", "c_fc"})
+_ROUTERS = frozenset({"router", "gate", "shared_expert_gate"})
+_EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"})
+_POSITIONS = frozenset({"wpe", "embed_positions"})
+_HEADS = frozenset({"lm_head", "embed_out"})
+_BUFFERS = ("rotary_emb.inv_freq", "masked_bias", "attn.bias", "attention.bias")
+_LAYER = re.compile(r"(?:^|\.)(layers|h|blocks|block)\.(\d+)\.")
+
+
+def classify(checkpoint: Checkpoint) -> Architecture:
+    """Tells the role of every tensor and cross-checks layers, heads and tying with the config.
+
+    Raises:
+        ArchitectureError: No layers are found, the config contradicts the tensors, or a layer has no tensor that is
+            recognised.
+    """
+    specs = checkpoint.tensors
+    prefix = _layer_prefix(checkpoint)
+    roles = {name: _role(name, spec, prefix) for name, spec in specs.items()}
+    layers = sorted({role.layer for role in roles.values() if role.layer is not None})
+    num_layers = _check_layers(checkpoint, roles, layers)
+    tied, tie_notes = _tied(checkpoint, roles)
+    unknown = tuple(name for name, role in roles.items() if role.kind is Kind.UNKNOWN)
+    vocabulary = next((specs[n].shape[0] for n, role in roles.items() if role.kind is Kind.EMBEDDING), None)
+    notes = (*checkpoint.notes, *tie_notes, *_layout_notes(roles))
+    return Architecture(prefix, num_layers, roles, tied, _heads(checkpoint, roles), vocabulary, unknown, notes)
+
+
+def _layer_prefix(checkpoint: Checkpoint) -> str:
+    """The numbered container with the most tensors: towers of other modalities are smaller and stay unknown."""
+    counts: dict[str, int] = {}
+    for name in checkpoint.tensors:
+        found = _LAYER.search(name)
+        if found:
+            prefix = name[: found.end(1)]
+            counts[prefix] = counts.get(prefix, 0) + 1
+    text = {prefix: n for prefix, n in counts.items() if not re.search(r"vision|visual|audio|encoder", prefix)}
+    if not text:
+        raise ArchitectureError(
+            "no decoder layers are recognised in the tensor names",
+            where=checkpoint.root,
+            remedy="polysafe looks for names such as model.layers.0.… or transformer.h.0.…",
+        )
+    return max(text, key=lambda prefix: text[prefix])
+
+
+def _role(name: str, spec: TensorSpec, prefix: str) -> TensorRole:
+    if name.endswith(_BUFFERS):
+        return TensorRole(Kind.BUFFER, _layer_of(name, prefix))
+    layer = _layer_of(name, prefix)
+    if layer is None:
+        return _outside_role(name, prefix)
+    return _inside_role(name[len(prefix) + 1 :].split(".")[1:], spec, layer)
+
+
+def _layer_of(name: str, prefix: str) -> int | None:
+    if not name.startswith(prefix + "."):
+        return None
+    index = name[len(prefix) + 1 :].split(".", 1)[0]
+    return int(index) if index.isdigit() else None
+
+
+def _outside_role(name: str, prefix: str) -> TensorRole:
+    parts = name.split(".")
+    owner = parts[-2] if parts[-1] in {"weight", "bias"} and len(parts) > 1 else parts[-1]
+    root = prefix.rpartition(".")[0]
+    if owner in _HEADS:
+        return TensorRole(Kind.HEAD)
+    if root and not name.startswith(root + "."):
+        return TensorRole(Kind.UNKNOWN)
+    if owner in _EMBEDDINGS:
+        return TensorRole(Kind.EMBEDDING)
+    if owner in _POSITIONS:
+        return TensorRole(Kind.POSITION)
+    if "norm" in owner or owner == "ln_f":
+        return TensorRole(Kind.FINAL_NORM)
+    return TensorRole(Kind.UNKNOWN)
+
+
+def _inside_role(parts: list[str], spec: TensorSpec, layer: int) -> TensorRole:
+    """`parts` is the name below the layer, for example `["self_attn", "q_proj", "weight"]`."""
+    bias = parts[-1] == "bias" or parts[-1].endswith("_bias")
+    owner = parts[-2] if parts[-1] in {"weight", "bias"} and len(parts) > 1 else parts[-1].removesuffix("_bias")
+    module = _module(parts[:-1])
+    if "norm" in owner or owner.startswith("ln_"):
+        return TensorRole(Kind.NORM, layer, module)
+    if module is None:
+        return TensorRole(Kind.UNKNOWN, layer)
+    projection = next((name for name, owners in _PROJECTIONS[module].items() if owner in owners), None)
+    if projection is None:
+        kind = Kind.ROUTER if module is Module.MLP and owner in _ROUTERS else Kind.UNKNOWN
+        return TensorRole(kind, layer, module, bias=bias)
+    stack = spec.shape[0] if "experts" in parts and len(spec.shape) == 3 - int(bias) else None
+    transposed = owner in _CONV1D and len(spec.shape) == 2
+    return TensorRole(
+        Kind.PROJECTION,
+        layer,
+        module,
+        projection,
+        bias,
+        stack,
+        _expert(parts) if stack is None else None,
+        transposed,
+    )
+
+
+def _module(containers: list[str]) -> Module | None:
+    for part in containers:
+        if part in _ATTENTION_CONTAINERS:
+            return Module.ATTENTION
+        if part in _MLP_CONTAINERS:
+            return Module.MLP
+    return None
+
+
+def _expert(parts: list[str]) -> int | None:
+    if "experts" not in parts:
+        return None
+    index = parts[parts.index("experts") + 1]
+    return int(index) if index.isdigit() else None
+
+
+def _check_layers(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], layers: list[int]) -> int:
+    if layers != list(range(len(layers))):
+        missing = sorted(set(range(layers[-1] + 1)) - set(layers))
+        raise ArchitectureError(f"layers {missing} have no tensors", where=checkpoint.root)
+    stated = next(
+        (checkpoint.text_config.get(key) for key in ("num_hidden_layers", "n_layer") if key in checkpoint.text_config),
+        None,
+    )
+    if isinstance(stated, int) and stated != len(layers):
+        raise ArchitectureError(
+            f"config.json states {stated} layers, the files hold {len(layers)}",
+            where=checkpoint.root,
+            remedy="config and weights belong to different models; fetch both again",
+        )
+    known = {role.layer for role in roles.values() if role.kind is Kind.PROJECTION}
+    blank = [layer for layer in layers if layer not in known]
+    if blank:
+        raise ArchitectureError(
+            f"nothing is recognised in layer {blank[0]} (of {len(blank)} such layers), "
+            f"for example {next(n for n, r in roles.items() if r.layer == blank[0])!r}",
+            where=checkpoint.root,
+            remedy="this architecture is not known yet; please open an issue with the tensor names",
+        )
+    return len(layers)
+
+
+def _tied(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> tuple[bool, list[str]]:
+    """Tied means that no head of its own is stored; the config's flag is only compared."""
+    stored = any(role.kind is Kind.HEAD for role in roles.values())
+    flag = checkpoint.config.get("tie_word_embeddings", checkpoint.text_config.get("tie_word_embeddings"))
+    if stored and flag is True:
+        return False, ["config.json says the head is tied to the embedding, but the files hold a head of their own"]
+    if not stored and flag is False:
+        return True, ["config.json says the head is not tied, but the files hold none; it is treated as tied"]
+    return not stored, []
+
+
+def _layout_notes(roles: Mapping[str, TensorRole]) -> Iterator[str]:
+    fused = sorted({r.projection for r in roles.values() if r.projection in {"qkv", "gate_up"}})
+    if fused:
+        yield f"fused projections: {', '.join(str(f) for f in fused)}"
+    if any(role.experts is not None or role.expert is not None for role in roles.values()):
+        yield "mixture of experts"
+
+
+def _heads(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> HeadLayout | None:
+    """Head size comes from the config or from the output projection, never from width / heads."""
+    config = checkpoint.text_config
+    heads = config.get("num_attention_heads", config.get("n_head"))
+    if not isinstance(heads, int) or heads < 1:
+        return None
+    kv_heads = config.get("num_key_value_heads")
+    kv_heads = kv_heads if isinstance(kv_heads, int) else heads
+    for name, role in roles.items():
+        if role.projection == "o" and not role.bias and len(checkpoint.tensors[name].shape) == 2:
+            shape = checkpoint.tensors[name].shape
+            inputs = shape[0] if role.transposed else shape[1]
+            return _checked_heads(checkpoint, name, inputs, HeadLayout(heads, kv_heads, inputs // heads))
+    return None
+
+
+def _checked_heads(checkpoint: Checkpoint, name: str, inputs: int, layout: HeadLayout) -> HeadLayout:
+    stated = checkpoint.text_config.get("head_dim")
+    if inputs % layout.num_heads or (isinstance(stated, int) and stated != layout.head_dim):
+        raise ArchitectureError(
+            f"tensor {name!r} has {inputs} inputs, but config.json states {layout.num_heads} heads"
+            + (f" of size {stated}" if stated else ""),
+            where=checkpoint.root,
+            remedy="config and weights belong to different models; fetch both again",
+        )
+    return layout

@@ -1,0 +1,81 @@
+"""The small files that travel with the weights: config, generation config, tokenizer, chat template.
+
+They are copied byte for byte. Loading and saving a tokenizer rewrites it, and other runtimes then read it differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from polysafe.checkpoint.source import Checkpoint, config_text
+from polysafe.errors import CheckpointError
+
+MODEL_FILES = ("config.json", "generation_config.json")
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "chat_template*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "additional_chat_templates/*",
+)
+LARGEST = 200 << 20
+
+_TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+
+
+@dataclass(frozen=True, slots=True)
+class SideFile:
+    """A file of the output that holds no weights."""
+
+    name: str
+    content: bytes
+
+
+def side_files(model: Checkpoint, donor: Checkpoint, dtype: str | None = None) -> list[SideFile]:
+    """Everything but the weights of an output.
+
+    Args:
+        model: Gives config and generation config.
+        donor: Gives tokenizer and chat template.
+        dtype: Storage type of the output if it is not that of `model`; only then the config is rewritten, because a
+            loader trusts the type that it states.
+
+    Raises:
+        CheckpointError: A file is a link that leads out of the checkpoint, or far too large to be what its name says.
+    """
+    files = [*_matching(model, MODEL_FILES), *_matching(donor, TOKENIZER_FILES)]
+    return [_with_dtype(file, model, dtype) if file.name == "config.json" else file for file in files]
+
+
+def _with_dtype(file: SideFile, model: Checkpoint, dtype: str | None) -> SideFile:
+    key = "dtype" if "dtype" in model.config else "torch_dtype"
+    if dtype is None or model.config.get(key) == _TORCH_NAMES[dtype]:
+        return file
+    return SideFile(file.name, config_text({**model.config, key: _TORCH_NAMES[dtype]}))
+
+
+def _matching(checkpoint: Checkpoint, patterns: tuple[str, ...]) -> Iterator[SideFile]:
+    for path in sorted(checkpoint.root.rglob("*")):
+        name = path.relative_to(checkpoint.root).as_posix()
+        if path.is_file() and any(
+            fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns
+        ):
+            yield SideFile(name, _content(checkpoint, path))
+
+
+def _content(checkpoint: Checkpoint, path: Path) -> bytes:
+    home = checkpoint.root.parent.parent if checkpoint.root.parent.name == "snapshots" else checkpoint.root
+    if not path.resolve().is_relative_to(home):
+        raise CheckpointError("is a link that leads out of the checkpoint folder", where=path)
+    if path.stat().st_size > LARGEST:
+        raise CheckpointError(f"is larger than {LARGEST >> 20} MiB, too large for such a file", where=path)
+    return path.read_bytes()

@@ -1,0 +1,241 @@
+"""A checkpoint folder as its files describe it, checked before any work and never written to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from polysafe.checkpoint.dtypes import QUANTISED
+from polysafe.checkpoint.header import Header, TensorSpec, load_json, read_header
+from polysafe.errors import CheckpointError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_JSON = 100_000_000
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_WINDOWS_SPECIAL = re.compile(r"^[A-Za-z]:|[\\:*?\"<>|\x00-\x1f]")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of safetensors files with its config.
+
+    Attributes:
+        root: The folder.
+        origin: How the user named it: a path, or `org/name@commit`.
+        headers: The header of every weight file, in the order of their names.
+        config: The content of `config.json`.
+        notes: Things that are odd but harmless.
+    """
+
+    root: Path
+    origin: str
+    headers: tuple[Header, ...]
+    config: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """Every tensor, in the order in which the files hold them."""
+        return {name: spec for header in self.headers for name, spec in header.tensors.items()}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The weight files."""
+        return tuple(header.file for header in self.headers)
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(spec.nbytes for spec in self.tensors.values())
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """The part of the config that describes the language model (multimodal configs nest it)."""
+        nested = self.config.get("text_config")
+        return nested if isinstance(nested, Mapping) else self.config
+
+    def check_unchanged(self) -> None:
+        """Refuses to go on when a weight file was modified since its header was read.
+
+        Raises:
+            CheckpointError: Size or modification time differ, or a file is gone.
+        """
+        for header in self.headers:
+            try:
+                status = os.stat(header.file)
+            except OSError as error:
+                raise CheckpointError(f"vanished during the run: {error.strerror}", where=header.file) from error
+            if (status.st_size, status.st_mtime_ns) != (header.size, header.mtime_ns):
+                raise CheckpointError(
+                    "changed while it was being read",
+                    where=header.file,
+                    remedy="run again when nothing writes to this checkpoint",
+                )
+
+
+def open_checkpoint(root: Path | str, *, origin: str | None = None) -> Checkpoint:
+    """Reads config, index and all headers of a checkpoint folder and checks that they agree.
+
+    Args:
+        root: A folder with `model.safetensors`, or with shards and their index.
+        origin: How to name it in artefacts; the path as given by default.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or leads out of the folder; the message names it.
+    """
+    folder = Path(root).expanduser()
+    name = origin if origin is not None else os.fspath(root)
+    if not folder.is_dir():
+        problem = "is a file, not a checkpoint folder" if folder.exists() else "there is no such folder"
+        raise CheckpointError(problem, where=folder)
+    folder = folder.resolve()
+    shards = _weight_files(folder)
+    headers = tuple(read_header(file) for file in shards)
+    notes = _check_index(folder, headers)
+    return Checkpoint(folder, name, headers, _config(folder), tuple(notes))
+
+
+def check_editable(checkpoint: Checkpoint) -> None:
+    """Refuses quantised checkpoints: their tensors are codes, and arithmetic on codes is meaningless.
+
+    Raises:
+        CheckpointError: Names the format and what to use instead.
+    """
+    settings = checkpoint.config.get("quantization_config") or checkpoint.text_config.get("quantization_config")
+    method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else None
+    coded = [s for s in checkpoint.tensors.values() if s.dtype in QUANTISED and len(s.shape) > 1]
+    if method is None and not coded:
+        return
+    found = f"config.json says {method!r}" if method else f"tensor {coded[0].name!r} is stored as {coded[0].dtype}"
+    raise CheckpointError(
+        f"is a quantised checkpoint ({found}); its weights cannot be edited",
+        where=checkpoint.root,
+        remedy="use the unquantised bfloat16, float16 or float32 release of this model and quantise the result",
+    )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    single, index = folder / SINGLE, folder / INDEX
+    if single.exists() and index.exists():
+        raise CheckpointError(
+            f"holds both {SINGLE} and {INDEX}; programs disagree on which of them counts",
+            where=folder,
+            remedy="move the stale one away",
+        )
+    if index.exists():
+        return [_inside(folder, name) for name in sorted(set(_weight_map(index).values()))]
+    if single.exists() or single.is_symlink():
+        return [_inside(folder, SINGLE)]
+    raise _nothing_found(folder)
+
+
+def _nothing_found(folder: Path) -> CheckpointError:
+    if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
+        return CheckpointError(
+            "holds pickled weights (.bin, .pt) only; reading a pickle can execute code, so it is refused",
+            where=folder,
+            remedy="save it as safetensors first: `model.save_pretrained(folder, safe_serialization=True)`",
+        )
+    if (folder / "adapter_config.json").exists():
+        return CheckpointError(
+            "is a LoRA adapter, not a full checkpoint",
+            where=folder,
+            remedy="merge it into its base model first (PEFT: `merge_and_unload()`)",
+        )
+    return CheckpointError(f"holds neither {SINGLE} nor {INDEX}", where=folder)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    content = _read_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError("has no weight_map", where=index, remedy="fetch the index again")
+    for tensor, file in weight_map.items():
+        if not isinstance(file, str):
+            raise CheckpointError(f"maps {tensor!r} to something that is no file name", where=index)
+        _check_name(index, file)
+    return weight_map
+
+
+def _check_name(index: Path, name: str) -> None:
+    """File names are judged by the rules of every system at once: an index travels between them."""
+    unsafe = _WINDOWS_SPECIAL.search(name) or "/" in name or name.startswith("~") or name in {"", ".", ".."}
+    if unsafe or not name.endswith(".safetensors"):
+        raise CheckpointError(
+            f"names {name!r}, which is not a .safetensors file in the same folder",
+            where=index,
+            remedy="do not trust this checkpoint; fetch it again from its publisher",
+        )
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The file as stored, which may be a link into the blob store of the same hub cache but nowhere else."""
+    path = folder / name
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            "is missing (or is a broken link)", where=path, remedy="fetch this file again; the index names it"
+        ) from error
+    homes = [folder]
+    if folder.parent.name == "snapshots":
+        homes.append(folder.parent.parent / "blobs")
+    if not any(target.is_relative_to(home) for home in homes):
+        raise CheckpointError(
+            "is a link that leads out of the checkpoint folder",
+            where=path,
+            remedy="name the folder that holds the real files, or copy them here",
+        )
+    return path
+
+
+def _check_index(folder: Path, headers: tuple[Header, ...]) -> list[str]:
+    """Every tensor stands in one file only, and in the one that the index names."""
+    home: dict[str, Path] = {}
+    for header in headers:
+        for name in header.tensors:
+            if name in home:
+                raise CheckpointError(f"tensor {name!r} is also in {home[name].name}", where=header.file)
+            home[name] = header.file
+    if not home:
+        raise CheckpointError("holds no tensor", where=folder)
+    if not (folder / INDEX).exists():
+        return []
+    weight_map = _weight_map(folder / INDEX)
+    for name, file in weight_map.items():
+        if name not in home or home[name].name != file:
+            raise CheckpointError(
+                f"tensor {name!r} is not in this file, although {INDEX} says so",
+                where=folder / file,
+                remedy="fetch the checkpoint again",
+            )
+    extra = sorted(set(home) - set(weight_map))
+    return [f"{len(extra)} tensors are in the files but not in the index, first {extra[0]}"] if extra else []
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    path = folder / "config.json"
+    if not path.exists():
+        raise CheckpointError("is missing", where=path, remedy="a checkpoint needs the config.json of its model")
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise CheckpointError("is not a JSON object", where=path)
+    return content
+
+
+def _read_json(path: Path) -> Any:
+    if path.stat().st_size > MAX_JSON:
+        raise CheckpointError(f"is larger than {MAX_JSON} bytes", where=path)
+    return load_json(path, path.read_bytes(), "the file")
+
+
+def config_text(config: Mapping[str, Any]) -> bytes:
+    """A config in the form in which Hugging Face libraries write it."""
+    return (json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,115 @@
+"""The manifest of an output, and the check that the output still is what the manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from polysafe.checkpoint.digest import hash_file
+from polysafe.checkpoint.header import load_json
+from polysafe.checkpoint.output import MANIFEST
+from polysafe.checkpoint.source import open_checkpoint
+from polysafe.errors import CheckpointError, VerificationError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Outcome of a verification.
+
+    Attributes:
+        ok: Whether every file is there with the size and SHA-256 of the manifest.
+        problems: What is not, one line each.
+        files: Number of files checked.
+        bytes: Their size in all.
+        unlisted: Files that the manifest does not name; they are no problem, but nothing vouches for them.
+    """
+
+    ok: bool
+    problems: tuple[str, ...]
+    files: int
+    bytes: int
+    unlisted: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data."""
+        return asdict(self)
+
+    def raise_for_problems(self) -> None:
+        """Turns problems into an error.
+
+        Raises:
+            VerificationError: There is at least one problem.
+        """
+        if not self.ok:
+            raise VerificationError("; ".join(self.problems))
+
+
+def manifest(edit: str, files: dict[str, tuple[int, str]], sources: dict[str, Any]) -> dict[str, Any]:
+    """The content of a manifest.
+
+    Args:
+        edit: SHA-256 of the edit.
+        files: Size and SHA-256 of every file of the output.
+        sources: What the output was made from.
+    """
+    listed = [{"path": name, "size": size, "sha256": digest} for name, (size, digest) in sorted(files.items())]
+    return {"polysafe_manifest": SCHEMA, "edit": edit, "sources": sources, "files": listed}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an output.
+
+    Raises:
+        CheckpointError: There is none, or it cannot be understood.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(
+            "has no manifest; it is no output of polysafe, or an incomplete copy of one", where=folder
+        )
+    content = load_json(path, path.read_bytes(), "the manifest")
+    if not isinstance(content, dict) or content.get("polysafe_manifest") != SCHEMA:
+        raise CheckpointError("is no manifest that this version of polysafe reads", where=path)
+    return content
+
+
+def verify_output(folder: Path | str, advance: Callable[[int], None] = lambda _: None) -> VerifyReport:
+    """Reads every file of an output again and compares it with the manifest.
+
+    Raises:
+        CheckpointError: There is no readable manifest.
+    """
+    root = Path(folder)
+    entries = read_manifest(root)["files"]
+    problems = [problem for entry in entries for problem in _problems(root, entry, advance)]
+    if not problems:
+        problems = _open_problems(root)
+    listed = {entry["path"] for entry in entries} | {MANIFEST}
+    present = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    total = sum(entry["size"] for entry in entries)
+    return VerifyReport(not problems, tuple(problems), len(entries), total, tuple(sorted(present - listed)))
+
+
+def _problems(root: Path, entry: dict[str, Any], advance: Callable[[int], None]) -> list[str]:
+    path = root / entry["path"]
+    if not path.is_file():
+        return [f"{entry['path']}: is missing"]
+    size = path.stat().st_size
+    if size != entry["size"]:
+        return [f"{entry['path']}: has {size} bytes, the manifest says {entry['size']}"]
+    if hash_file(path, advance) != entry["sha256"]:
+        return [f"{entry['path']}: was changed (its SHA-256 differs from the manifest)"]
+    return []
+
+
+def _open_problems(root: Path) -> list[str]:
+    """A stale file beside the listed ones can still make the folder unreadable as a checkpoint."""
+    try:
+        open_checkpoint(root)
+    except CheckpointError as error:
+        return [str(error)]
+    return []
