@@ -1,0 +1,272 @@
+"""Evaluates an edit, a block of rows at a time.
+
+`EditedReader` shows a checkpoint as it will be after an edit. Everything that writes, measures or stacks edited
+models reads through it, so there is one place where operations become numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from polysafe.checkpoint.dtypes import EDITABLE, torch_dtype
+from polysafe.checkpoint.header import TensorSpec, tensor_bytes
+from polysafe.checkpoint.reader import TensorReader
+from polysafe.edits.edit import Edit
+from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Dare, Operation
+from polysafe.errors import EditError, MismatchError
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows `start:stop` of the two-dimensional view of a tensor."""
+
+    name: str
+    start: int
+    stop: int
+
+
+Operand = Callable[[str], torch.Tensor]
+"""Gives the block of a source, in that source's storage type."""
+
+
+class EditedReader:
+    """A `TensorReader` of the model that an edit makes.
+
+    Args:
+        edit: The edit.
+        readers: A reader for each of its sources.
+
+    Raises:
+        MismatchError: A source lacks a tensor that the edit takes from it, or has it in another shape.
+        EditError: An operation does not fit its tensor.
+    """
+
+    def __init__(self, edit: Edit, readers: Mapping[str, TensorReader]) -> None:
+        self.edit = edit
+        self._readers = {name: readers[name] for name in edit.sources if name in readers}
+        self._start = readers[edit.start]
+        _check_fit(edit, readers)
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors, in the file order of the model that the edit starts from."""
+        return self._start.names()
+
+    def spec(self, name: str) -> TensorSpec:
+        """Type and shape of a tensor of the result. Its file and offset are those of the original."""
+        spec = self._start.spec(name)
+        dtype = self.edit.dtype if self.edit.dtype and spec.dtype in EDITABLE else spec.dtype
+        return spec if dtype == spec.dtype else replace(spec, dtype=dtype, nbytes=tensor_bytes(dtype, spec.shape))
+
+    def whole(self, name: str) -> torch.Tensor:
+        """The whole tensor of the result."""
+        spec = self.spec(name)
+        return self.rows(name, 0, spec.rows).reshape(spec.shape)
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start:stop` of a tensor of the result, in its storage type.
+
+        Raises:
+            EditError: The result, and so one of the inputs, is not finite there.
+        """
+        block = Block(name, start, stop)
+        dtype = self.spec(name).dtype
+        operations = self.edit.steps.get(name, ())
+        value = self._readers[self.edit.start].rows(name, start, stop) if not operations else None
+        for operation in operations:
+            last = operation is operations[-1]
+            value = _apply(operation, block, self._operand(block, value), self.edit.start, dtype if last else None)
+        assert value is not None
+        return value if value.dtype == torch_dtype(dtype) else _narrow(value, dtype, block)
+
+    def copied_from(self, name: str) -> str | None:
+        """The source whose bytes the tensor of the result has, None if it is computed or converted."""
+        source = self.edit.start
+        for operation in self.edit.steps.get(name, ()):
+            if not isinstance(operation, Copy):
+                return None
+            source = operation.source
+        same = self._readers[source].spec(name).dtype == self.spec(name).dtype
+        return source if same else None
+
+    def _operand(self, block: Block, value: torch.Tensor | None) -> Operand:
+        def read(source: str) -> torch.Tensor:
+            if source == self.edit.start and value is not None:
+                return value
+            return self._readers[source].rows(block.name, block.start, block.stop)
+
+        return read
+
+
+def _apply(operation: Operation, block: Block, operand: Operand, start: str, storage: str | None) -> torch.Tensor:
+    """One operation on one block.
+
+    `storage` is the type of the result if this is the last operation: then it may round to it in one pass. Otherwise
+    the value is returned as wide as it was computed, so that a chain of operations rounds once.
+    """
+    match operation:
+        case Copy(source=source):
+            return operand(source)
+        case Blend(arithmetic="authors"):
+            result = _authors_sum(operation.weights, operand)
+        case Blend(rule=None):
+            result = _weighted_sum(operation.weights, operand, storage)
+        case Blend():
+            result = _ruled_sum(operation, block, operand)
+        case AddDelta():
+            result = _add_delta(operation, operand(start), operand)
+        case AddLowRank():
+            result = _add_low_rank(operation, operand(start), block)
+    if not _is_finite(result):
+        raise _not_finite(operation, block, operand, start)
+    return result
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in the type that arithmetic on it is done in: float32 for 16-bit storage, else float64."""
+    return tensor.to(torch.float32 if tensor.dtype.itemsize <= 2 else torch.float64, copy=True)
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    """Whether no element is NaN or infinite; extremes carry both, and are found without a mask of the same size."""
+    if values.numel() == 0:
+        return True
+    low, high = torch.aminmax(values)
+    return math.isfinite(low) and math.isfinite(high)
+
+
+def _authors_sum(weights: Mapping[str, float], operand: Operand) -> torch.Tensor:
+    """Every product and every sum rounds to bfloat16, as when tensors of that type are mixed in torch."""
+    terms = [weight * operand(source).to(torch.bfloat16) for source, weight in weights.items()]
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _weighted_sum(weights: Mapping[str, float], operand: Operand, storage: str | None) -> torch.Tensor:
+    """Σ w·x. Names are taken in sorted order so that the order in a recipe cannot change a bit of the result."""
+    names = sorted(weights)
+    if len(names) == 2 and math.isclose(sum(weights.values()), 1.0, abs_tol=1e-12):
+        first, second = operand(names[0]), operand(names[1])
+        one_pass = storage is not None and first.dtype == second.dtype == torch_dtype(storage)
+        if not (one_pass and first.dtype.itemsize <= 2):  # lerp computes 16-bit types in float32, rounding once
+            width = torch.promote_types(_wide(first).dtype, _wide(second).dtype)
+            first, second = first.to(width), second.to(width)
+        return torch.lerp(first, second, weights[names[1]], out=first)  # a fresh result costs more than the sum
+    total = torch.zeros((), dtype=torch.float64)
+    for name in names:
+        total = total + weights[name] * operand(name).to(torch.float64)
+    return total
+
+
+def _ruled_sum(operation: Blend, block: Block, operand: Operand) -> torch.Tensor:
+    """W_base + Σ λ_E·τ̃_E in float64, where differences of stored numbers are exact."""
+    rule = operation.rule
+    assert rule is not None
+    base = operand(rule.base).to(torch.float64)
+    deltas = {name: operand(name).to(torch.float64) - base for name in sorted(operation.weights)}
+    if isinstance(rule, Dare):
+        deltas = {name: _drop(delta, rule, name, block) for name, delta in deltas.items()}
+        rule = rule.then
+    weighted = {name: operation.weights[name] * delta for name, delta in deltas.items()}
+    if rule is None:
+        return base + sum(weighted.values(), torch.zeros((), dtype=torch.float64))
+    kept = [torch.where(deltas[name].abs() >= rule.thresholds[name], value, 0.0) for name, value in weighted.items()]
+    return base + _elected_mean(torch.stack(kept))
+
+
+def _elected_mean(deltas: torch.Tensor) -> torch.Tensor:
+    """TIES' second and third step on task vectors of shape [experts, rows, columns]."""
+    elected = deltas.sum(0).sign()
+    agrees = (deltas.sign() == elected) & (deltas != 0)
+    return torch.where(agrees, deltas, 0.0).sum(0) / agrees.sum(0).clamp_min(1)
+
+
+def _drop(delta: torch.Tensor, rule: Dare, source: str, block: Block) -> torch.Tensor:
+    """DARE's mask for a block: word i of the generator belongs to element i of the tensor, wherever blocks end."""
+    first = block.start * delta.shape[1]
+    key = hashlib.sha256(f"{rule.seed}\0{source}\0{block.name}".encode()).digest()[:16]
+    generator = np.random.Philox(counter=first // 4, key=int.from_bytes(key, "little"))
+    words = generator.random_raw(first % 4 + delta.numel())[first % 4 :]
+    kept = torch.from_numpy(words >= np.uint64(int(rule.drop * 2.0**64))).view(delta.shape)
+    return torch.where(kept, delta / (1.0 - rule.drop), 0.0)
+
+
+def _add_delta(operation: AddDelta, current: torch.Tensor, operand: Operand) -> torch.Tensor:
+    result = _wide(current)
+    of, minus = (_wide(operand(name)).to(result.dtype) for name in (operation.of, operation.minus))
+    for start, stop in operation.columns if operation.columns is not None else ((0, result.shape[1]),):
+        columns = slice(start, stop)
+        result[:, columns] += operation.scale * (of[:, columns] - minus[:, columns])
+    return result
+
+
+def _add_low_rank(operation: AddLowRank, current: torch.Tensor, block: Block) -> torch.Tensor:
+    result = _wide(current)
+    inside = (operation.rows >= block.start) & (operation.rows < block.stop)
+    update = operation.a[inside].to(torch.float64) @ operation.b.to(torch.float64).T
+    result[operation.rows[inside] - block.start] += update.to(result.dtype)
+    return result
+
+
+def _narrow(value: torch.Tensor, dtype: str, block: Block) -> torch.Tensor:
+    """Rounds to the storage type, which float16 can overflow."""
+    stored = value.to(torch_dtype(dtype))
+    if not _is_finite(stored):
+        raise EditError(
+            f"rows {block.start}…{block.stop} hold numbers that {dtype} cannot store",
+            where=block.name,
+            remedy="choose a wider storage type or smaller weights",
+        )
+    return stored
+
+
+def _not_finite(operation: Operation, block: Block, operand: Operand, start: str) -> EditError:
+    sources = operation.sources or (start,)
+    guilty = [name for name in sources if not _is_finite(operand(name))]
+    cause = f"the tensor of {guilty[0]!r} holds NaN or infinity" if guilty else "the sum overflows"
+    return EditError(
+        f"rows {block.start}…{block.stop} of the result are not finite: {cause}",
+        where=block.name,
+        remedy="a checkpoint with such weights is broken; fetch or train it again",
+    )
+
+
+def _check_fit(edit: Edit, readers: Mapping[str, TensorReader]) -> None:
+    start = readers[edit.start]
+    names = {source: frozenset(reader.names()) for source, reader in readers.items()}
+    for tensor, operation in edit.operations():
+        if tensor not in names[edit.start]:
+            raise EditError(f"the edit changes {tensor!r}, which {edit.start!r} does not have")
+        spec = start.spec(tensor)
+        for source in operation.sources:
+            if tensor not in names[source]:
+                raise MismatchError(f"{source!r} has no such tensor", where=tensor)
+            if readers[source].spec(tensor).shape != spec.shape:
+                raise MismatchError(
+                    f"{source!r} has shape {list(readers[source].spec(tensor).shape)}, "
+                    f"{edit.start!r} has {list(spec.shape)}",
+                    where=tensor,
+                )
+        _check_bounds(operation, tensor, spec)
+
+
+def _check_bounds(operation: Operation, tensor: str, spec: TensorSpec) -> None:
+    if not isinstance(operation, Copy) and spec.dtype not in EDITABLE:
+        raise EditError(f"is stored as {spec.dtype}, which can only be copied", where=tensor)
+    if isinstance(operation, AddLowRank):
+        last = int(operation.rows[-1]) if operation.rows.numel() else -1
+        if last >= spec.rows or operation.b.shape[0] != spec.columns:
+            raise EditError(
+                f"the low-rank update (rows up to {last}, {operation.b.shape[0]} columns) does not fit "
+                f"{spec.rows} rows × {spec.columns} columns",
+                where=tensor,
+            )
+    if isinstance(operation, AddDelta) and operation.columns and operation.columns[-1][1] > spec.columns:
+        raise EditError(f"column {operation.columns[-1][1] - 1} is beyond its {spec.columns} columns", where=tensor)

@@ -1,0 +1,56 @@
+"""What an edit does, in words and numbers, without opening a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from polysafe.edits.edit import Edit
+from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Operation
+
+
+def explain(edit: Edit) -> dict[str, Any]:
+    """The edit as plain data for people: where it comes from, what it decided, what it touches, how large it is."""
+    return {
+        "sha256": edit.sha256,
+        "bytes": edit.nbytes,
+        "start": edit.start,
+        "dtype": edit.dtype,
+        "sources": {name: record.model_dump() for name, record in edit.sources.items()},
+        "tensors_touched": len(edit.touched),
+        "operations": dict(
+            Counter(describe(operations, edit.start) for operations in edit.steps.values()).most_common()
+        ),
+        "methods": [
+            {
+                "method": part.method,
+                "label": part.label,
+                "options": part.options,
+                "decisions": [decision.model_dump() for decision in part.decisions],
+                "notes": list(part.notes),
+                "warnings": list(part.warnings),
+            }
+            for part in edit.provenance
+        ],
+    }
+
+
+def describe(operations: tuple[Operation, ...], start: str) -> str:
+    """What happens to one tensor, in a few words."""
+    return ", then ".join(_describe(operation) for operation in operations) or f"copy of {start}"
+
+
+def _describe(operation: Operation) -> str:
+    match operation:
+        case Copy(source=source):
+            return f"copy of {source}"
+        case Blend(rule=None, weights=weights):
+            return " + ".join(f"{weight:g}·{source}" for source, weight in weights.items())
+        case Blend(rule=rule, weights=weights):
+            name = "" if rule is None else rule.rule.upper()
+            return f"{name} of {', '.join(weights)}"
+        case AddLowRank(rows=rows, a=a):
+            return f"rank-{a.shape[1]} update of {rows.numel()} rows"
+        case AddDelta(of=of, minus=minus, scale=scale, columns=columns):
+            count = "all" if columns is None else sum(stop - start for start, stop in columns)
+            return f"{scale:g}·({of} − {minus}) on {count} columns"

@@ -1,0 +1,183 @@
+"""The four operations that every method's result is made of.
+
+An operation says how one tensor of the result comes about. It is a value: it refers to models by the names that the
+edit gives them and holds no tensors but its own factors. How operations are evaluated is in `evaluate.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from polysafe.errors import EditError
+
+Arithmetic = Literal["float32", "authors"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Copy(_Value):
+    """The tensor is byte for byte the one of `source`."""
+
+    op: Literal["copy"] = "copy"
+    source: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The models it reads."""
+        return (self.source,)
+
+
+class Ties(_Value):
+    """TIES' elementwise rule (Yadav et al., NeurIPS 2023): trim, elect a sign, average what agrees.
+
+    For task vectors τ_E = W_E − W_base the entries with |τ_E| below `thresholds[E]` count as zero; the elected sign of
+    an element is that of Σ_E τ_E; the mean runs over the non-zero entries of that sign.
+
+    Attributes:
+        base: The model that the task vectors start from.
+        thresholds: Smallest magnitude that is kept, per expert.
+    """
+
+    rule: Literal["ties"] = "ties"
+    base: str
+    thresholds: dict[str, float]
+
+
+class Dare(_Value):
+    """DARE's elementwise rule (Yu et al., ICML 2024): drop entries of task vectors at random, rescale the others.
+
+    Entry i of expert E is dropped where a counter-based generator keyed by (`seed`, E, tensor name) draws below
+    `drop` at counter i, so the mask depends neither on blocks nor on the order of tensors.
+
+    Attributes:
+        base: The model that the task vectors start from.
+        drop: Probability p of dropping; survivors are divided by 1 − p.
+        seed: Seed of the mask.
+        then: How the thinned task vectors are merged: summed (None) or by TIES.
+    """
+
+    rule: Literal["dare"] = "dare"
+    base: str
+    drop: float = Field(ge=0, lt=1)
+    seed: int = Field(ge=0, lt=2**63)
+    then: Ties | None = None
+
+
+class Blend(_Value):
+    """A weighted sum of the same tensor in several models, rounded once.
+
+    With a `rule` the sum runs over the ruled task vectors instead: W_base + Σ_E weights[E]·τ̃_E.
+
+    Attributes:
+        weights: Weight of each model.
+        rule: Elementwise rule on task vectors.
+        arithmetic: `float32` computes wide and rounds once; `authors` computes in bfloat16 as the published program.
+    """
+
+    op: Literal["blend"] = "blend"
+    weights: dict[str, float] = Field(min_length=1)
+    rule: Annotated[Ties | Dare, Field(discriminator="rule")] | None = None
+    arithmetic: Arithmetic = "float32"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The models it reads."""
+        base = () if self.rule is None else (self.rule.base,)
+        return tuple(dict.fromkeys((*base, *self.weights)))
+
+
+class AddDelta(_Value):
+    """Adds scale·(W_of − W_minus) to the current value, on some input columns or on all of them.
+
+    Attributes:
+        of: The model that the difference leads to.
+        minus: The model that it starts from.
+        scale: Factor.
+        columns: Half-open column ranges of the two-dimensional view, ascending and disjoint; None means all.
+    """
+
+    op: Literal["add_delta"] = "add_delta"
+    of: str
+    minus: str
+    scale: float
+    columns: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The models it reads beside the current value."""
+        return (self.of, self.minus)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> AddDelta:
+        flat = [edge for pair in self.columns or () for edge in pair]
+        if any(a < 0 or a >= b for a, b in self.columns or ()) or flat != sorted(flat):
+            raise ValueError("columns must be ascending, disjoint, non-empty ranges")
+        return self
+
+
+class AddLowRank(_Value):
+    """Adds A·Bᵀ to some rows of the current value.
+
+    Attributes:
+        rows: Output rows of the two-dimensional view that change, shape [m], int64, ascending.
+        a: Factor of shape [m, r].
+        b: Factor of shape [columns, r].
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    op: Literal["add_low_rank"] = "add_low_rank"
+    rows: torch.Tensor
+    a: torch.Tensor
+    b: torch.Tensor
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The models it reads beside the current value: none."""
+        return ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> AddLowRank:
+        rows, a, b = self.rows, self.a, self.b
+        if rows.dtype != torch.int64 or rows.ndim != 1 or a.ndim != 2 or b.ndim != 2:
+            raise ValueError("rows must be int64 [m], a and b matrices")
+        if a.shape[0] != rows.shape[0] or a.shape[1] != b.shape[1]:
+            raise ValueError(f"rows {list(rows.shape)}, a {list(a.shape)} and b {list(b.shape)} do not fit together")
+        if rows.numel() and (int(rows[0]) < 0 or bool((rows.diff() <= 0).any())):
+            raise ValueError("rows must be ascending and distinct")
+        if not (bool(a.isfinite().all()) and bool(b.isfinite().all())):
+            raise ValueError("factors must be finite")
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AddLowRank):
+            return NotImplemented
+        mine, theirs = (self.rows, self.a, self.b), (other.rows, other.a, other.b)
+        return all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(mine, theirs, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+Operation = Annotated[Copy | Blend | AddLowRank | AddDelta, Field(discriminator="op")]
+
+
+def blend(weights: Mapping[str, float]) -> Copy | Blend:
+    """The plainest operation for a weighted sum: weight 0 is no source at all, one source of weight 1 is a copy.
+
+    This is what makes the identities exact: 0·x + 1·y is never computed where a copy is meant.
+
+    Raises:
+        EditError: All weights are zero.
+    """
+    kept = {source: float(weight) for source, weight in weights.items() if weight != 0}
+    if not kept:
+        raise EditError("a blend needs at least one weight that is not zero")
+    if len(kept) == 1 and next(iter(kept.values())) == 1.0:
+        return Copy(source=next(iter(kept)))
+    return Blend(weights=kept)
