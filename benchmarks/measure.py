@@ -1,0 +1,106 @@
+"""Runs a piece of work in a process of its own and reports wall time, CPU, bytes and memory."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run of one side took.
+
+    Attributes:
+        wall: Seconds of wall time, start-up of the process and imports left out.
+        cpu: User and system seconds of the same part.
+        peak_rss: Largest resident memory of the process in MiB, imports included.
+        private_growth: Largest private memory beyond that after the imports, in MiB.
+        bytes_read: Bytes requested from files.
+        bytes_written: Bytes written to files.
+    """
+
+    wall: float
+    cpu: float
+    peak_rss: float
+    private_growth: float
+    bytes_read: int
+    bytes_written: int
+
+
+def measured(work: Callable[[], object]) -> Measurement:
+    """Measures `work` in this process, which has done its imports before."""
+    private = _Sampler()
+    usage, io, began = _cpu(), _io(), time.perf_counter()
+    with private:
+        work()
+    wall, io_after = time.perf_counter() - began, _io()
+    return Measurement(
+        wall=wall,
+        cpu=_cpu() - usage,
+        peak_rss=_peak_resident() / (1 << 20),
+        private_growth=private.growth / (1 << 20),
+        bytes_read=io_after["rchar"] - io["rchar"],
+        bytes_written=io_after["wchar"] - io["wchar"],
+    )
+
+
+def in_process(module: str, *arguments: str) -> Measurement:
+    """Runs `python -m module arguments`, which prints a measurement as its last line."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _cpu() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _io() -> dict[str, int]:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return {key: int(value) for key, value in (line.split(": ") for line in lines)}
+
+
+def _peak_resident() -> int:
+    """Largest resident memory of this process in bytes; unlike `ru_maxrss` it starts anew with the program."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) * 1024
+
+
+class _Sampler:
+    """The largest private memory seen, sampled every few milliseconds, beyond that at the start."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._start = self._peak = _private()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def growth(self) -> int:
+        return self._peak - self._start
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.005):
+            self._peak = max(self._peak, _private())
+
+
+def _private() -> int:
+    """Private pages, clean and dirty, in bytes: what the process itself adds to the machine's memory use."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))

@@ -1,0 +1,89 @@
+"""Executes write tasks in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from polysafe.checkpoint.layout import Shard
+from polysafe.checkpoint.reader import CheckpointReader, TensorReader, row_blocks
+from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.writer import write_shard
+from polysafe.edits.edit import Edit
+from polysafe.edits.evaluate import EditedReader
+
+READ_AHEAD = 2
+"""Blocks that are evaluated ahead of the one being written: reading, arithmetic and writing overlap."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything that is needed to write one output file, in any process that sees the same files.
+
+    Attributes:
+        edit: What to apply.
+        sources: The checkpoints that the edit's source names stand for.
+        shard: The file to write.
+        folder: Where it goes.
+        progress_file: Where its durable progress is kept.
+    """
+
+    edit: Edit
+    sources: Mapping[str, Checkpoint]
+    shard: Shard
+    folder: Path
+    progress_file: Path
+
+    def execute(self, advance: Callable[[int], None]) -> str:
+        """Writes the file and returns its SHA-256."""
+        with ExitStack() as stack:
+            readers = {
+                name: stack.enter_context(CheckpointReader(checkpoint)) for name, checkpoint in self.sources.items()
+            }
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluate"))
+            edited = EditedReader(self.edit, readers)
+            return write_shard(
+                self.shard,
+                self.folder,
+                self.progress_file,
+                lambda name: tensor_blocks(edited, name, pool),
+                advance,
+            )
+
+
+class Engine(Protocol):
+    """Where tasks are executed."""
+
+    def execute(self, tasks: Sequence[ShardTask], advance: Callable[[int], None]) -> list[str]:
+        """Executes all tasks and returns their hashes in order; the first failure ends the run."""
+
+
+class LocalEngine:
+    """One task after the other: a disk is the limit, and it serves one stream best."""
+
+    def execute(self, tasks: Sequence[ShardTask], advance: Callable[[int], None]) -> list[str]:
+        """Executes all tasks and returns their hashes in order; the first failure ends the run."""
+        return [task.execute(advance) for task in tasks]
+
+
+def tensor_blocks(reader: TensorReader, name: str, pool: ThreadPoolExecutor) -> Iterator[memoryview]:
+    """The bytes of a tensor in blocks, evaluated in `pool` a little ahead of their use."""
+    ranges = row_blocks(reader.spec(name))
+    waiting = [pool.submit(_block_bytes, reader, name, *block) for block in islice(ranges, READ_AHEAD)]
+    for block in chain(ranges, [None] * len(waiting)):
+        ready = waiting.pop(0).result()
+        if block is not None:
+            waiting.append(pool.submit(_block_bytes, reader, name, *block))
+        yield ready
+
+
+def _block_bytes(reader: TensorReader, name: str, start: int, stop: int) -> memoryview:
+    rows = reader.rows(name, start, stop)
+    return rows.contiguous().view(-1).view(torch.uint8).numpy().data

@@ -1,0 +1,297 @@
+"""From a recipe to a plan: what would be written, from what, and what it costs. Nothing is written here."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from polysafe.checkpoint.hub import hub_snapshot
+from polysafe.checkpoint.layout import Layout, plan_layout
+from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
+from polysafe.checkpoint.roles import Architecture, classify
+from polysafe.checkpoint.sidecar import SideFile, side_files
+from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
+from polysafe.edits.edit import Decision, Edit
+from polysafe.edits.evaluate import EditedReader
+from polysafe.edits.explain import describe
+from polysafe.edits.operations import Blend, Copy
+from polysafe.engine.local import READ_AHEAD
+from polysafe.errors import RecipeError, ResourceError
+from polysafe.methods.base import Method, Source
+from polysafe.recipe import Recipe, SourceRef
+
+SCHEMA = 1
+IMPORTS = 300 << 20
+"""Resident size of the interpreter with torch, which is there before the first block is read."""
+ASSUMED_RATE = 300e6
+"""Bytes per second that a disk is trusted with until reading the inputs has shown better or worse."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a stage, what is done of it, and its total."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What carrying out a plan takes.
+
+    Attributes:
+        bytes_read: Bytes read from the inputs to write the output.
+        bytes_written: Size of the output.
+        peak_memory: Resident memory in bytes, interpreter and torch included.
+        free_memory: Memory that is available now.
+        free_disk: Free bytes on the disk of the output.
+        seconds: Estimated time to write the output.
+    """
+
+    bytes_read: int
+    bytes_written: int
+    peak_memory: int
+    free_memory: int
+    free_disk: int
+    seconds: float
+
+    def check(self, output: Path, *, already_written: int = 0) -> None:
+        """Refuses what cannot fit.
+
+        Args:
+            output: Where the output goes, for the message.
+            already_written: Bytes of it that an interrupted run has left on the disk.
+
+        Raises:
+            ResourceError: Disk or memory are too small.
+        """
+        if self.bytes_written - already_written > self.free_disk:
+            raise ResourceError(
+                f"the output needs {self.bytes_written:,} bytes, the disk has {self.free_disk:,} free",
+                where=output,
+                remedy="free some space or choose an output on another disk",
+            )
+        if self.peak_memory > self.free_memory:
+            raise ResourceError(
+                f"the run needs about {self.peak_memory:,} bytes of memory, {self.free_memory:,} are available",
+                remedy="close other programs; `arithmetic: float32` needs the least",
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe, decided.
+
+    Attributes:
+        recipe: The recipe.
+        edit: What its methods decided, as one edit.
+        checkpoints: The inputs by source name.
+        layout: The output files.
+        side: The files that come with the weights.
+        donor: The source that tokenizer and chat template come from.
+        cost: What carrying it out takes.
+        notes: Findings about the inputs.
+    """
+
+    recipe: Recipe
+    edit: Edit
+    checkpoints: Mapping[str, Checkpoint]
+    layout: Layout
+    side: tuple[SideFile, ...]
+    donor: str
+    cost: Cost
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def output(self) -> Path:
+        """The folder that will be written."""
+        return self.recipe.output.path
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The decisions of all methods in order."""
+        return tuple(decision for part in self.edit.provenance for decision in part.decisions)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What should be read before relying on the result."""
+        return tuple(warning for part in self.edit.provenance for warning in part.warnings)
+
+    @cached_property
+    def operations(self) -> Mapping[str, int]:
+        """Number of tensors by what happens to them, for example `copy of safety`."""
+        names = (spec.name for shard in self.layout.shards for spec in shard.tensors)
+        return dict(Counter(describe(self.edit.steps.get(name, ()), self.edit.start) for name in names).most_common())
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain data; the edit is in its own file."""
+        return {
+            "polysafe_plan": SCHEMA,
+            "edit": self.edit.sha256,
+            "start": self.edit.start,
+            "tokenizer_from": self.donor,
+            "sources": {name: record.model_dump() for name, record in self.edit.sources.items()},
+            "methods": [part.model_dump(mode="json") for part in self.edit.provenance],
+            "operations": dict(self.operations),
+            "files": {shard.name: shard.size for shard in self.layout.shards},
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+        }
+
+    def with_edit(self, edit: Edit) -> Plan:
+        """The same plan with another edit."""
+        return replace(self, edit=edit)
+
+
+def make_plan(
+    recipe: Recipe,
+    progress: Progress = lambda *_: None,
+    *,
+    edit: Edit | None = None,
+    checkpoints: Mapping[str, Checkpoint] | None = None,
+) -> Plan:
+    """Opens the sources of a recipe, lets its methods decide, and adds up the cost. Writes nothing.
+
+    Args:
+        recipe: The recipe.
+        progress: Told which method is deciding.
+        edit: What the methods decided in an earlier run, to be used instead of deciding again.
+        checkpoints: The sources if they are open already.
+
+    Raises:
+        PolysafeError: A source is unusable, the sources do not fit together, or an option does not fit them. Whether
+            the result fits this machine is judged by `Plan.cost.check`.
+    """
+    checkpoints = checkpoints or open_sources(recipe)
+    with ExitStack() as stack:
+        sources = {
+            name: Source(name, checkpoint, _architecture(checkpoint), stack.enter_context(CheckpointReader(checkpoint)))
+            for name, checkpoint in checkpoints.items()
+        }
+        began = time.perf_counter()
+        edit = edit or _fit(recipe.edits, sources, progress)
+        rate = _observed_rate(sources, time.perf_counter() - began)
+        edited = EditedReader(edit, {name: source.reader for name, source in sources.items()})
+        layout = plan_layout([edited.spec(name) for name in edited.names()], recipe.output.shard_size)
+    donor = _donor(recipe)
+    side = tuple(side_files(checkpoints[edit.start], checkpoints[donor], edit.dtype))
+    notes = tuple(f"{name}: {note}" for name, source in sources.items() for note in _notes(source))
+    cost = estimate_cost(edit, checkpoints, layout, side, recipe.output.path, rate)
+    return Plan(recipe, edit, checkpoints, layout, side, donor, cost, notes)
+
+
+def open_sources(recipe: Recipe) -> dict[str, Checkpoint]:
+    """Opens every source that the recipe uses, by name."""
+    used = dict.fromkeys((*(name for method in recipe.edits for name in method.uses), _donor(recipe)))
+    return {name: open_source(recipe.sources[name]) for name in used}
+
+
+def _donor(recipe: Recipe) -> str:
+    return recipe.output.tokenizer_from or recipe.edits[0].donor()
+
+
+def open_source(reference: SourceRef) -> Checkpoint:
+    """Opens what a recipe names: a folder, or a model on the hub at a commit."""
+    if reference.hub is not None:
+        folder = hub_snapshot(reference.hub, reference.revision or "")
+        return open_checkpoint(folder, origin=f"{reference.hub}@{reference.revision}")
+    assert reference.path is not None
+    return open_checkpoint(reference.path, origin=reference.path.name)
+
+
+def _architecture(checkpoint: Checkpoint) -> Architecture:
+    check_editable(checkpoint)
+    return classify(checkpoint)
+
+
+def _fit(methods: tuple[Method, ...], sources: dict[str, Source], progress: Progress) -> Edit:
+    """Each method sees the result of the one before under the name of the model that the recipe changes."""
+    start = methods[0].start
+    whole: Edit | None = None
+    for index, method in enumerate(methods):
+        if method.start != start:
+            raise RecipeError(
+                f"edits[{index}] changes {method.start!r}, but the recipe changes {start!r}",
+                remedy="let every edit of a recipe change the same model",
+            )
+        progress(f"deciding ({method.label})", index, len(methods))
+        seen = sources if whole is None else {**sources, start: _behind(whole, sources)}
+        edit = method.fit(seen)
+        whole = edit if whole is None else whole.then(edit)
+    assert whole is not None
+    progress("deciding", len(methods), len(methods))
+    return whole
+
+
+def _behind(edit: Edit, sources: Mapping[str, Source]) -> Source:
+    reader = EditedReader(edit, {name: source.reader for name, source in sources.items()})
+    return replace(sources[edit.start], reader=reader)
+
+
+def estimate_cost(
+    edit: Edit,
+    checkpoints: Mapping[str, Checkpoint],
+    layout: Layout,
+    side: tuple[SideFile, ...],
+    output: Path,
+    rate: float = ASSUMED_RATE,
+) -> Cost:
+    """What writing the result of `edit` takes; `rate` is the reading speed in bytes per second."""
+    reads = sum(
+        checkpoints[source].tensors[spec.name].nbytes
+        for shard in layout.shards
+        for spec in shard.tensors
+        for source in _read_from(edit, spec.name)
+    )
+    written = layout.size + sum(len(file.content) for file in side)
+    return Cost(
+        bytes_read=reads,
+        bytes_written=written,
+        peak_memory=IMPORTS + _working_memory(edit, checkpoints),
+        free_memory=psutil.virtual_memory().available,
+        free_disk=psutil.disk_usage(str(_existing(output))).free,
+        seconds=reads / rate + 2 * written / rate,  # writing durably is about half as fast as reading
+    )
+
+
+def _working_memory(edit: Edit, checkpoints: Mapping[str, Checkpoint]) -> int:
+    """Blocks in flight, each up to four times its stored size while it is computed; rows may exceed a block.
+
+    The authors' arithmetic takes norms of whole tensors, three of them and a difference at a time.
+    """
+    specs = [spec for checkpoint in checkpoints.values() for spec in checkpoint.tensors.values()]
+    block = max(BLOCK_BYTES, *(spec.row_bytes for spec in specs))
+    whole = any(part.options.get("arithmetic") == "authors" for part in edit.provenance)
+    largest = max((s.numel for n, s in checkpoints[edit.start].tensors.items() if "layers" in n), default=0)
+    return block * (READ_AHEAD + 2) * 4 * max(1, len(edit.sources)) + (4 * 4 * largest if whole else 0)
+
+
+def _read_from(edit: Edit, name: str) -> tuple[str, ...]:
+    """The sources whose tensor is read to compute or copy one tensor of the result."""
+    operations = edit.steps.get(name, ())
+    replaced = bool(operations) and isinstance(operations[0], Copy | Blend)
+    named = (source for operation in operations for source in operation.sources)
+    return tuple(dict.fromkeys([*([] if replaced else [edit.start]), *named]))
+
+
+def _observed_rate(sources: Mapping[str, Source], seconds: float) -> float:
+    """Reading speed seen while the methods decided; trusted only if they read enough to tell."""
+    read = sum(source.reader.bytes_read for source in sources.values() if isinstance(source.reader, CheckpointReader))
+    return read / seconds if read > 256 << 20 and seconds > 0 else ASSUMED_RATE
+
+
+def _notes(source: Source) -> tuple[str, ...]:
+    unknown = source.architecture.unknown
+    listed = ", ".join(unknown[:3]) + (" …" if len(unknown) > 3 else "")
+    return (
+        *source.architecture.notes,
+        *([f"{len(unknown)} tensors with no known role: {listed}"] if unknown else []),
+    )
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above `path` that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -1,0 +1,53 @@
+"""Runs a recipe: plan, write, publish. Interrupted runs resume."""
+
+from __future__ import annotations
+
+from polysafe import __version__
+from polysafe.checkpoint.atomic import json_bytes
+from polysafe.checkpoint.output import RECORDS, Workspace, check_target, lock
+from polysafe.edits.edit import JSON_FILE, Edit
+from polysafe.engine.local import Engine, LocalEngine
+from polysafe.engine.plan import Plan, make_plan, open_sources
+from polysafe.engine.write import Progress, RunResult, existing_result, identity, with_digests, write_output
+from polysafe.recipe import Recipe
+
+
+def run_recipe(recipe: Recipe, *, progress: Progress = lambda *_: None, engine: Engine | None = None) -> RunResult:
+    """Makes the checkpoint that a recipe describes.
+
+    The plan and the edit are on disk before the first tensor is written. A run that was killed is resumed by running
+    the same recipe again: the decisions are not taken anew, and the result is the same to the byte.
+
+    Raises:
+        PolysafeError: Something is wrong with recipe, inputs, output place or machine. Inputs are untouched and
+            nothing appears at the output.
+    """
+    target = recipe.output.path
+    checkpoints = open_sources(recipe)
+    check_target(target, [checkpoint.root for checkpoint in checkpoints.values()])
+    with lock(target):
+        space = Workspace(target)
+        job = identity(checkpoints, __version__, recipe.to_yaml())
+        plan = make_plan(recipe, progress, edit=saved_edit(space, job), checkpoints=checkpoints)
+        return _carry_out(plan, space, job, engine or LocalEngine(), progress)
+
+
+def saved_edit(space: Workspace, job: str) -> Edit | None:
+    """The edit that an interrupted run of the same job had decided on, None if there is none."""
+    file = space.content / RECORDS / JSON_FILE
+    return Edit.load(file) if space.holds(job) and file.exists() else None
+
+
+def _carry_out(plan: Plan, space: Workspace, job: str, engine: Engine, progress: Progress) -> RunResult:
+    known = all(record.files for record in plan.edit.sources.values())
+    edit = plan.edit if known else with_digests(plan.edit, plan.checkpoints, progress)
+    done = existing_result(space.target, edit)
+    if done is not None:
+        return done
+    plan.cost.check(space.target, already_written=space.size())
+    resumed = space.prepare(job)
+    records = {
+        "plan.json": json_bytes(plan.with_edit(edit).to_json()),
+        "recipe.yaml": plan.recipe.to_yaml(relative_to=space.target).encode(),
+    }
+    return write_output(space, edit, plan.checkpoints, plan.layout, plan.side, records, engine, progress, resumed)
