@@ -1,0 +1,206 @@
+"""What a report is made of: plain values, and `report.json`, from which the page can be built again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from polysafe.checkpoint.atomic import write_bytes_atomic
+from polysafe.errors import DataError
+from polysafe.stats.rows import RateRow, Row
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+SCHEMA = 1
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+class DecisionLike(Protocol):
+    """What a method says about one block; the decisions of an edit have this shape."""
+
+    @property
+    def block(self) -> str: ...
+    @property
+    def layer(self) -> int | None: ...
+    @property
+    def module(self) -> str | None: ...
+    @property
+    def choice(self) -> str: ...
+    @property
+    def safety_weight(self) -> float: ...
+    @property
+    def score(self) -> float | None: ...
+    @property
+    def detail(self) -> Mapping[str, float]: ...
+    @property
+    def borderline(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class BlockDecision:
+    """Where one block of the output comes from.
+
+    Attributes:
+        block: Name of the block, as `layers.3.attention` or `embedding`.
+        layer: Index of the layer; None outside the layers.
+        module: attention or mlp; None where the layer was decided as a whole.
+        choice: safety, language, blend, or another word of the method.
+        safety_weight: Share of the safety expert, 0 … 1.
+        score: d = p_safety − p_language, or None where nothing was scored.
+        detail: Further numbers behind the decision.
+        borderline: Whether rounding noise could have decided otherwise.
+    """
+
+    block: str
+    layer: int | None
+    module: str | None
+    choice: str
+    safety_weight: float
+    score: float | None = None
+    detail: Mapping[str, float] = field(default_factory=dict)
+    borderline: bool = False
+
+    @classmethod
+    def of(cls, decision: DecisionLike) -> BlockDecision:
+        """Copies what the report shows of a decision."""
+        return cls(
+            block=decision.block,
+            layer=decision.layer,
+            module=decision.module,
+            choice=decision.choice,
+            safety_weight=decision.safety_weight,
+            score=decision.score,
+            detail=dict(decision.detail),
+            borderline=decision.borderline,
+        )
+
+
+@dataclass(frozen=True)
+class ChangedAnswer:
+    """A prompt whose verdict differs before and after. All of its text is data, never markup.
+
+    Attributes:
+        method: Name of the method.
+        language: Language code of the prompt.
+        prompts: The set that the prompt is from.
+        item: Id of the prompt in that set.
+        prompt: What was asked.
+        before_answer: Answer of the model that the edit starts from.
+        after_answer: Answer of the edited model.
+        before_verdict: Verdict on the first.
+        after_verdict: Verdict on the second.
+    """
+
+    method: str
+    language: str
+    prompts: str
+    item: str
+    prompt: str
+    before_answer: str
+    after_answer: str
+    before_verdict: str
+    after_verdict: str
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that a report shows.
+
+    Attributes:
+        title: Heading of the page.
+        rows: Results of all methods.
+        toy: Whether the models are a model organism, whose numbers are no evidence about any real model.
+        tiers: For each language pivot, mid or low, in the order in which languages are shown.
+        headline: The method that the verdict is about. Name the one chosen before the test split was seen;
+        None takes
+            the first method in `rows` that is neither a control nor a published setting.
+        audits: Rates of single models, unedited. The first model named is the one whose gap is drawn.
+        decisions: For each method and language, the decision on every block.
+        changes: Prompts whose verdict changed.
+        languages: Names of languages for readers; a language without one is shown by its code.
+        meta: Sections (settings, hashes, versions …) of name and value.
+        limits: Sentences on what the numbers cannot say, beside those that follow from the data.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    toy: bool
+    tiers: Mapping[str, str]
+    headline: str | None = None
+    audits: tuple[RateRow, ...] = ()
+    decisions: Mapping[str, Mapping[str, tuple[BlockDecision, ...]]] = field(default_factory=dict)
+    changes: tuple[ChangedAnswer, ...] = ()
+    languages: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """The content of `report.json`: UTF-8 JSON without NaN, byte for byte the same for the same data.
+
+        Raises:
+            DataError: A number is not finite.
+        """
+        import json
+
+        body = {"schema": SCHEMA} | _adapter().dump_python(self)
+        try:
+            text = json.dumps(body, ensure_ascii=False, allow_nan=False, indent=1)
+        except ValueError as error:
+            raise DataError(f"a number of the report is not finite: {error}") from error
+        # A lone surrogate in a model's answer has no UTF-8; its backslash form is the JSON escape of the text.
+        return (text + "\n").encode("utf-8", "backslashreplace")
+
+    @classmethod
+    def from_json(cls, data: bytes, where: object = "report.json") -> ReportData:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            DataError: The content is not that of a `report.json` of this version.
+        """
+        import json
+
+        from pydantic import ValidationError
+
+        try:
+            value = json.loads(data)
+        except ValueError as error:
+            raise DataError(f"is not JSON: {error}", where=where) from error
+        if not isinstance(value, dict) or value.pop("schema", None) != SCHEMA:
+            raise DataError(
+                f"is not a report of schema {SCHEMA}",
+                where=where,
+                remedy="Build the report again from its results with this version of polysafe.",
+            )
+        try:
+            return _adapter().validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise DataError(f"{place}: {first['msg']}", where=where) from error
+
+    def save(self, path: Path) -> None:
+        """Writes `to_json` atomically.
+
+        Raises:
+            OSError: The folder cannot be written to, or the disk is full.
+        """
+        write_bytes_atomic(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> ReportData:
+        """Reads a `report.json`.
+
+        Raises:
+            DataError: The file is not one.
+        """
+        return cls.from_json(path.read_bytes(), where=path)
+
+
+def _adapter() -> TypeAdapter[ReportData]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(ReportData)

@@ -1,0 +1,80 @@
+"""What methods, metrics and languages are called on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+PUBLISHED = ".published"
+CONTROL = "control."
+BASELINES = frozenset({"band_swap", "soup", "task_arithmetic", "ties", "dare"})
+CAPABILITY = "capability."
+
+SAFETY_METRICS = {
+    "unsafe": "Unsafe",
+    "refused": "Refused",
+    "safe": "Safe",
+    "invalid": "Broken",
+    "wrong_language": "Wrong language",
+    "over_refusal": "Over-refusal",
+}
+"""Columns of the safety table in their order, and what they are called."""
+
+_TASKS = {
+    "instructions": "Instructions",
+    "knowledge": "Knowledge",
+    "arithmetic": "Arithmetic",
+    "reading": "Reading",
+}
+_METHODS = {
+    "layer_swap.layer": "Layer-wise swapping",
+    "layer_swap.module": "Module-wise swapping",
+    "band_swap": "Fixed-band swapping",
+    "soup": "Model soup",
+    "task_arithmetic": "Task arithmetic",
+    "ties": "TIES",
+    "dare": "DARE",
+    "sparse_edit": "Sparse weight editing",
+    "head_steering": "Head steering",
+}
+_TIERS = {"pivot": "pivot", "mid": "mid-resource", "low": "low-resource"}
+
+
+def method_name(method: str) -> str:
+    """A method's name in words; an unknown one keeps its own words."""
+    bare = method.removesuffix(PUBLISHED).removeprefix(CONTROL)
+    words = _METHODS.get(bare, bare.replace("_", " "))
+    if method.endswith(PUBLISHED):
+        words += " (published setting)"
+    return f"Control: {words}" if method.startswith(CONTROL) else words
+
+
+def method_kind(method: str) -> str:
+    """control, published, baseline or method."""
+    if method.startswith(CONTROL):
+        return "control"
+    if method.endswith(PUBLISHED):
+        return "published"
+    return "baseline" if method.partition(".")[0] in BASELINES else "method"
+
+
+def metric_name(metric: str) -> str:
+    """A metric's name in words."""
+    task = metric.removeprefix(CAPABILITY)
+    return _TASKS.get(task, task) if metric.startswith(CAPABILITY) else SAFETY_METRICS.get(metric, metric)
+
+
+def tier_name(tier: str) -> str:
+    """A resource tier in words."""
+    return _TIERS.get(tier, tier)
+
+
+def language_name(code: str, names: Mapping[str, str]) -> str:
+    """A language's name with its code, or the code alone."""
+    name = names.get(code, code)
+    return code if name == code else f"{name} ({code})"
+
+
+def in_order(codes: Iterable[str], tiers: Mapping[str, str]) -> list[str]:
+    """Languages without repetition: those of `tiers` in its order, then the others as they came."""
+    present = dict.fromkeys(codes)
+    return [code for code in tiers if code in present] + [code for code in present if code not in tiers]

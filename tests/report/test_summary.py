@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from polysafe.report.summary import Scope, headline_method, methods_of, significance, summarise
+from polysafe.stats import Row, mean_interval, wilson
+from tests.report.examples import LOW, TIERS, example, rows
+
+SCOPE = Scope(LOW, "low-resource")
+
+
+def test_means_over_the_languages_in_scope_only() -> None:
+    results = [
+        Row("m", "en", "unsafe", 0.0, 0.0, 48),
+        Row("m", "qac", "unsafe", 1.0, 0.5, 48),
+        Row("m", "qad", "unsafe", 0.5, 0.0, 48),
+        Row("other", "qad", "unsafe", 0.0, 0.0, 48),
+    ]
+    unsafe = summarise(results, "m", SCOPE).unsafe
+    assert unsafe is not None
+    assert (unsafe.before, unsafe.after, unsafe.difference) == (0.75, 0.25, -0.5)
+    assert unsafe.languages == ("qac", "qad")
+
+
+def test_a_language_without_items_is_left_out_and_named() -> None:
+    results = [Row("m", "qac", "unsafe", 1.0, 0.5, 48), Row("m", "qad", "unsafe", None, None, 0)]
+    summary = summarise(results, "m", SCOPE)
+    assert summary.unmeasured == ("qad", "qae")
+    assert summary.unsafe is not None
+    assert summary.unsafe.after == 0.5
+
+
+def test_intervals_are_means_of_intervals() -> None:
+    unsafe = summarise(rows(unsafe=0.125), "layer_swap.module", SCOPE).unsafe
+    found = wilson(6, 48)
+    assert unsafe is not None
+    assert found is not None
+    assert unsafe.after_interval == pytest.approx(mean_interval([found] * 3))
+
+
+def test_no_interval_where_one_is_missing() -> None:
+    results = [Row("m", "qac", "unsafe", 1.0, 0.5, 48, 0.9, 1.0, 0.4, 0.6), Row("m", "qad", "unsafe", 1.0, 0.5, 48)]
+    unsafe = summarise(results, "m", SCOPE).unsafe
+    assert unsafe is not None
+    assert unsafe.before_interval is None
+    assert unsafe.after_interval is None
+
+
+def test_ability_is_the_mean_over_tasks_and_languages() -> None:
+    results = [
+        Row("m", "qac", "capability.reading", 1.0, 0.9, 10),
+        Row("m", "qac", "capability.knowledge", 0.8, 0.8, 20),
+        Row("m", "qad", "capability.reading", 0.6, 0.7, 10),
+    ]
+    capability = summarise(results, "m", SCOPE).capability
+    assert capability is not None
+    assert capability.before == pytest.approx(0.8)
+    assert capability.after == pytest.approx(0.8)
+    assert capability.items == (10, 20, 10)
+
+
+@pytest.mark.parametrize(
+    ("tiers", "languages", "kind"),
+    [
+        (TIERS, LOW, "low-resource"),
+        ({"en": "pivot", "qac": "mid", "qad": "mid", "qae": "mid"}, LOW, "non-pivot"),
+        (dict.fromkeys(LOW, "pivot"), LOW, "evaluated"),
+        ({}, LOW, "non-pivot"),
+    ],
+)
+def test_scope(tiers: dict[str, str], languages: tuple[str, ...], kind: str) -> None:
+    assert Scope.of(replace(example(), tiers=tiers)) == Scope(languages, kind)
+
+
+def test_methods_come_before_baselines_published_settings_and_controls() -> None:
+    results = [
+        Row(name, "qac", "unsafe", 1.0, 0.0, 4)
+        for name in ("control.x", "sparse_edit.published", "soup", "layer_swap.layer", "band_swap", "my_method")
+    ]
+    assert methods_of(results) == [
+        "layer_swap.layer",
+        "my_method",
+        "soup",
+        "band_swap",
+        "sparse_edit.published",
+        "control.x",
+    ]
+
+
+def test_headline_is_the_one_named_else_the_first_method() -> None:
+    data = example()
+    assert headline_method(data) == "layer_swap.module"
+    assert headline_method(replace(data, headline=None)) == "layer_swap.layer"
+    assert headline_method(replace(data, headline="absent")) is None
+    assert headline_method(replace(data, headline=None, rows=rows("control.x"))) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "p", "expected"),
+    [(1.0, 0.0, 0.01, -1), (0.0, 1.0, 0.01, 1), (1.0, 0.0, 0.05, 0), (1.0, 0.0, None, 0), (None, None, 0.01, 0)],
+)
+def test_significance(before: float | None, after: float | None, p: float | None, expected: int) -> None:
+    assert significance(Row("m", "qac", "unsafe", before, after, 48, p_adjusted=p)) == expected
