@@ -1,0 +1,123 @@
+"""What a method is: options that stand in a recipe, and `fit`, which turns sources into an `Edit`.
+
+A method decides and never writes: it reads headers, norms or probes of its sources and returns an edit, which
+one engine then plans, applies, explains and undoes for all methods alike.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from polysafe.checkpoint.reader import TensorReader
+from polysafe.checkpoint.roles import Architecture
+from polysafe.checkpoint.source import Checkpoint
+from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
+from polysafe.edits.operations import Operation
+
+SourceName = Annotated[str, Field(min_length=1)]
+"""Name of a source of the recipe."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One model of a recipe, opened.
+
+    Attributes:
+        name: What the recipe calls it.
+        checkpoint: Its files.
+        architecture: The roles of its tensors.
+        reader: Where its tensors are read from; behind an earlier edit, the edited tensors.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    architecture: Architecture
+    reader: TensorReader
+
+
+Sources = Mapping[str, Source]
+
+
+class Method(BaseModel, ABC):
+    """A method of editing weights. Its fields are the options of its entry in a recipe.
+
+    To add one, write a file in this package (or in any package that names it in the entry-point group
+    `polysafe.methods`) with a subclass that sets `name` and `version`, is decorated with `@register`, and
+    implements `start`, `uses` and `fit`. Raise the version, and keep the old class, whenever the same options
+    would give another edit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    @property
+    def label(self) -> str:
+        """Name of the method in results and reports."""
+        return self.name
+
+    @property
+    @abstractmethod
+    def start(self) -> str:
+        """Name of the source that the edit starts from: what a comparison calls `before`."""
+
+    @property
+    @abstractmethod
+    def uses(self) -> tuple[str, ...]:
+        """Names of all sources that the options refer to, each once."""
+
+    def donor(self) -> str:
+        """Name of the source whose tokenizer, chat template and generation config the result gets."""
+        return self.start
+
+    @abstractmethod
+    def fit(self, sources: Sources) -> Edit:
+        """Decides.
+
+        Args:
+            sources: At least the sources in `uses`.
+
+        Raises:
+            MismatchError: The sources do not fit together.
+            RecipeError: An option does not fit the sources.
+        """
+
+    def _edit(
+        self,
+        sources: Sources,
+        steps: Mapping[str, Operation],
+        *,
+        decisions: Iterable[Decision] = (),
+        notes: Iterable[str] = (),
+        warnings: Iterable[str] = (),
+        evidence: Mapping[str, Any] | None = None,
+        dtype: str | None = None,
+    ) -> Edit:
+        """The edit of one operation per tensor, with this method as its provenance."""
+        provenance = Provenance(
+            method=f"{self.name}.v{self.version}",
+            label=self.label,
+            options=self.model_dump(mode="json"),
+            decisions=tuple(decisions),
+            notes=tuple(notes),
+            warnings=tuple(warnings),
+            evidence=dict(evidence or {}),
+        )
+        return Edit(
+            start=self.start,
+            steps={tensor: (operation,) for tensor, operation in steps.items()},
+            sources={name: SourceRecord(origin=sources[name].checkpoint.origin) for name in self.uses},
+            provenance=(provenance,),
+            dtype=dtype,
+        )
+
+
+def distinct(names: Iterable[str | None]) -> tuple[str, ...]:
+    """The names that are given, each once, in order."""
+    return tuple(dict.fromkeys(name for name in names if name is not None))

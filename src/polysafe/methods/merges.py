@@ -1,0 +1,233 @@
+"""Merges that know nothing of safety or languages: the baselines that a swap has to beat.
+
+All of them act on every floating-point tensor unless `restrict_to` says otherwise. With task vectors
+τ_E = θ_E - θ_base:
+
+    soup               Σ w_E · θ_E                       Wortsman et al., ICML 2022
+    task_arithmetic    θ_base + Σ λ_E · τ_E              Ilharco et al., ICLR 2023
+    ties               θ_base + λ · elected mean of τ    Yadav et al., NeurIPS 2023
+    dare               the latter two on thinned τ       Yu et al., ICML 2024
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from polysafe.checkpoint.dtypes import EDITABLE
+from polysafe.checkpoint.roles import Kind
+from polysafe.edits.edit import Edit
+from polysafe.edits.operations import Blend, Copy, Dare, Operation, Ties, blend
+from polysafe.errors import MismatchError
+from polysafe.methods.agreement import (
+    architecture_notes,
+    require_agreement,
+    same_vocabulary_shape,
+    storage_notes,
+    vocabulary_conflict,
+)
+from polysafe.methods.base import Method, SourceName, Sources, distinct
+from polysafe.methods.registry import register
+from polysafe.methods.trimming import trimming_threshold
+
+Scale = Annotated[float, Field(ge=0)]
+
+
+class Merge(Method):
+    """What the baselines share: which tensors they act on, and where the result starts from."""
+
+    start_from: SourceName | None = None
+    """Source that gives all other tensors and the tokenizer, and that the result is compared with.
+
+    Default: the last expert.
+    """
+    restrict_to: Literal["all", "layers", "projections"] = "all"
+    """Merge every floating-point tensor, those inside the layers, or the projections inside the layers."""
+
+    @property
+    @abstractmethod
+    def merged(self) -> tuple[str, ...]:
+        """Names of the experts."""
+
+    @property
+    def start(self) -> str:
+        """`start_from`, or the last expert."""
+        return self.start_from or self.merged[-1]
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The experts, and where the result starts from."""
+        return distinct((*self.merged, self.start_from))
+
+    @abstractmethod
+    def operations(self, sources: Sources) -> dict[str, Operation]:
+        """The operation of every merged tensor."""
+
+    def fit(self, sources: Sources) -> Edit:
+        """Merges.
+
+        Raises:
+            MismatchError: The sources do not fit together.
+        """
+        merged = [sources[name] for name in self.uses]
+        require_agreement(merged)
+        conflict = vocabulary_conflict(merged) if self.restrict_to == "all" else None
+        if conflict and not same_vocabulary_shape(merged):
+            raise MismatchError(
+                f"embeddings cannot be merged: {conflict}", remedy="use `restrict_to: layers` to leave them alone"
+            )
+        operations = self.operations(sources)
+        return self._edit(
+            sources,
+            {name: operation for name, operation in operations.items() if operation != Copy(source=self.start)},
+            notes=[*architecture_notes(merged), *storage_notes(merged)],
+            warnings=[f"vocabularies are mixed although they differ: {conflict}"] if conflict else [],
+        )
+
+    def merged_tensors(self, sources: Sources) -> tuple[str, ...]:
+        """Names of the tensors that are merged."""
+        start = sources[self.start]
+        return tuple(
+            name
+            for name, role in start.architecture.roles.items()
+            if role.kind is not Kind.BUFFER and start.reader.spec(name).dtype in EDITABLE
+            if self.restrict_to == "all" or role.layer is not None
+            if self.restrict_to != "projections" or role.kind is Kind.PROJECTION
+        )
+
+    def _everywhere(self, sources: Sources, operation: Operation) -> dict[str, Operation]:
+        return dict.fromkeys(self.merged_tensors(sources), operation)
+
+
+class TaskVectorMerge(Merge):
+    """A merge of the task vectors of several experts of one base."""
+
+    base: SourceName
+    """Source that the experts were fine-tuned from."""
+    experts: Annotated[tuple[SourceName, ...], Field(min_length=1)]
+    """Sources whose task vectors are merged."""
+
+    @model_validator(mode="after")
+    def _distinct_sources(self) -> TaskVectorMerge:
+        if len(set(self.experts)) < len(self.experts) or self.base in self.experts:
+            raise ValueError("base and experts must be different sources")
+        return self
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """Names of base and experts."""
+        return self.base, *self.experts
+
+
+@register
+class Soup(Merge):
+    """Weighted mean of several models (Wortsman et al., ICML 2022)."""
+
+    name: ClassVar[str] = "soup"
+    version: ClassVar[int] = 1
+
+    weights: Annotated[dict[SourceName, Scale], Field(min_length=1)]
+    """Weight of every model; the weights add up to 1."""
+
+    @model_validator(mode="after")
+    def _mean(self) -> Soup:
+        if not math.isclose(total := math.fsum(self.weights.values()), 1.0, abs_tol=1e-9):
+            raise ValueError(f"the weights of a soup add up to 1, not to {total:g}")
+        return self
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """Names of the models."""
+        return tuple(self.weights)
+
+    def operations(self, sources: Sources) -> dict[str, Operation]:
+        """The same weighted mean everywhere."""
+        return self._everywhere(sources, blend(self.weights))
+
+
+@register
+class TaskArithmetic(TaskVectorMerge):
+    """Add scaled task vectors to the base (Ilharco et al., ICLR 2023)."""
+
+    name: ClassVar[str] = "task_arithmetic"
+    version: ClassVar[int] = 1
+
+    scale: float | dict[SourceName, float] = 0.5
+    """λ of all experts, or one per expert."""
+
+    @model_validator(mode="after")
+    def _scales_match(self) -> TaskArithmetic:
+        if isinstance(self.scale, dict) and set(self.scale) != set(self.experts):
+            raise ValueError("a scale per expert names exactly the experts")
+        return self
+
+    def operations(self, sources: Sources) -> dict[str, Operation]:
+        """The same weighted sum everywhere."""
+        scales = self.scale if isinstance(self.scale, dict) else dict.fromkeys(self.experts, self.scale)
+        return self._everywhere(sources, _task_sum(self.base, scales))
+
+
+@register
+class TiesMerge(TaskVectorMerge):
+    """Trim task vectors, elect a sign, average what agrees with it (Yadav et al., NeurIPS 2023)."""
+
+    name: ClassVar[str] = "ties"
+    version: ClassVar[int] = 1
+
+    density: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of each task vector's entries that is kept, largest magnitudes first."""
+    scale: float = 1.0
+    """λ of the merged task vector."""
+    trim: Literal["tensor", "model"] = "tensor"
+    """Trim every tensor to the density, or all tensors together (one threshold per expert)."""
+
+    def operations(self, sources: Sources) -> dict[str, Operation]:
+        """TIES with the exact thresholds of the sources."""
+        if self.scale == 0:
+            return self._everywhere(sources, Copy(source=self.base))
+        tensors = self.merged_tensors(sources)
+        parts = [(name,) for name in tensors] if self.trim == "tensor" else [tensors]
+        merged: dict[str, Operation] = {}
+        for part in parts:
+            thresholds = {
+                name: trimming_threshold(sources[self.base], sources[name], part, self.density) for name in self.experts
+            }
+            rule = Ties(base=self.base, thresholds=thresholds)
+            merged |= dict.fromkeys(part, Blend(weights=dict.fromkeys(self.experts, self.scale), rule=rule))
+        return merged
+
+
+@register
+class DareMerge(TaskVectorMerge):
+    """Drop entries of task vectors at random, rescale the rest, then merge (Yu et al., ICML 2024)."""
+
+    name: ClassVar[str] = "dare"
+    version: ClassVar[int] = 1
+
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Probability of dropping an entry; survivors are divided by 1 - drop."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the mask, which depends on nothing but seed, expert, tensor name and element."""
+    scale: float = 0.5
+    """λ of the thinned task vectors."""
+    then: Literal["sum", "ties"] = "sum"
+    """Add the thinned task vectors up, or merge them by the sign election of TIES without trimming."""
+
+    def operations(self, sources: Sources) -> dict[str, Operation]:
+        """The same rule everywhere; the mask comes from the tensor's name."""
+        scales = dict.fromkeys(self.experts, self.scale)
+        if self.scale == 0 or (self.drop == 0 and self.then == "sum"):
+            return self._everywhere(sources, _task_sum(self.base, scales))
+        untrimmed = Ties(base=self.base, thresholds=dict.fromkeys(self.experts, 0.0))
+        ties = untrimmed if self.then == "ties" else None
+        rule = Dare(base=self.base, drop=self.drop, seed=self.seed, then=ties)
+        return self._everywhere(sources, Blend(weights=scales, rule=rule))
+
+
+def _task_sum(base: str, scales: dict[str, float]) -> Operation:
+    """θ_base + Σ λ·τ as a weighted sum of models; a weight that is only rounding is zero."""
+    rest = 1.0 - math.fsum(scales.values())
+    return blend({base: rest if abs(rest) > 1e-12 else 0.0, **scales})

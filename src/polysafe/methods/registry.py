@@ -1,0 +1,125 @@
+"""Finds methods by name.
+
+Built-in methods are found by scanning this package, those of other packages by the entry-point group
+`polysafe.methods`, where an entry is called as the method it provides. Nothing is imported before it is
+needed.
+
+A name means the latest version of a method, `name.v1` one version of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import pkgutil
+import re
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
+
+import polysafe.methods
+from polysafe.errors import RecipeError
+from polysafe.methods.base import Method
+
+GROUP = "polysafe.methods"
+
+MethodClass = TypeVar("MethodClass", bound=type[Method])
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_VERSIONED = re.compile(r"(?P<name>.+)\.v(?P<version>\d+)")
+_registered: dict[str, dict[int, type[Method]]] = {}
+
+
+def register(method: MethodClass) -> MethodClass:
+    """Class decorator that makes a method known by its `name` and `version`.
+
+    Raises:
+        RecipeError: The name is not one a recipe can use, or another class has this name and version.
+    """
+    place = f"{method.__module__}.{method.__qualname__}"
+    if not _NAME.fullmatch(method.name) or method.version < 1:
+        raise RecipeError(
+            f"{method.name!r} version {method.version} is not a method's name and version",
+            where=place,
+            remedy="use lower-case letters, digits and underscores for the name; versions start at 1",
+        )
+    versions = _registered.setdefault(method.name, {})
+    other = versions.setdefault(method.version, method)
+    # the same class comes again when its module is reloaded
+    if (other.__module__, other.__qualname__) != (method.__module__, method.__qualname__):
+        raise RecipeError(
+            f"{method.name}.v{method.version} is already taken by {other.__module__}.{other.__qualname__}",
+            where=place,
+            remedy="rename one of the two, or raise the version",
+        )
+    versions[method.version] = method
+    return method
+
+
+def resolve(name: str) -> type[Method]:
+    """The method called `name`, for example `layer_swap` (its latest version) or `layer_swap.v1`.
+
+    Raises:
+        RecipeError: There is no such method or version, or the package that provides it cannot be loaded.
+    """
+    match = _VERSIONED.fullmatch(name)
+    bare = match["name"] if match else name
+    _load_builtin()
+    _load_plugin(bare)
+    versions = _registered.get(bare)
+    if not versions:
+        raise _unknown(name, bare)
+    if match is None:
+        return versions[max(versions)]
+    if (version := int(match["version"])) not in versions:
+        known = ", ".join(f"{bare}.v{v}" for v in sorted(versions))
+        raise RecipeError(f"there is no {name}", remedy=f"known: {known}")
+    return versions[version]
+
+
+def names() -> tuple[str, ...]:
+    """Names of all methods, sorted; methods of other packages are listed without being imported."""
+    _load_builtin()
+    return tuple(sorted({*_registered, *(entry.name for entry in entry_points(group=GROUP))}))
+
+
+@cache
+def _load_builtin() -> None:
+    for module in pkgutil.iter_modules(polysafe.methods.__path__, f"{polysafe.methods.__name__}."):
+        import_module(module.name)
+
+
+def _load_plugin(name: str) -> None:
+    for entry in entry_points(group=GROUP, name=name):
+        method = _load(entry)
+        if not (isinstance(method, type) and issubclass(method, Method) and method.name == name):
+            raise RecipeError(
+                f"the entry point provides {method!r}, which is not a method called {name!r}",
+                where=_place(entry),
+            )
+        register(method)
+
+
+def _load(entry: EntryPoint) -> object:
+    try:
+        return entry.load()
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise RecipeError(
+            f"the method {entry.name!r} cannot be loaded: {type(error).__name__}: {error}",
+            where=_place(entry),
+            remedy="update or remove the package that provides it",
+        ) from error
+
+
+def _place(entry: EntryPoint) -> str:
+    package = "an installed package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+    return f"{package} ({entry.value})"
+
+
+def _unknown(name: str, bare: str) -> RecipeError:
+    known = names()
+    near = difflib.get_close_matches(bare, known, n=1)
+    suggestion = f"did you mean {near[0]!r}? " if near else ""
+    return RecipeError(f"there is no method {name!r}", remedy=f"{suggestion}methods: {', '.join(known)}")

@@ -1,0 +1,185 @@
+"""How far an expert moved from its base: relative Frobenius update norms of its projections.
+
+For tensor i of expert E (Shin & Hwang, EACL 2026): r = ‖W_E,i − W_B,i‖ / ‖W_B,i‖, or the norm of the
+difference alone where ‖W_B,i‖ ≤ 1e-8, as for biases that start at zero.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from polysafe.checkpoint.header import TensorSpec
+from polysafe.checkpoint.lora import AdaptedCheckpoint, AdaptedReader
+from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
+from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
+from polysafe.edits.operations import Arithmetic
+from polysafe.errors import CheckpointError, MismatchError
+from polysafe.methods.base import Source
+
+ZERO_NORM = 1e-8
+"""Norm of a base tensor up to which the update counts absolutely."""
+
+UNRELATED = 0.9
+"""Relative update norm from which on a base is no ancestor: independent weights of equal size give √2."""
+
+_PUBLISHED = re.compile(r"model\.layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A tensor whose movement counts for its block.
+
+    Attributes:
+        tensor: Its name.
+        layer: Its layer.
+        module: Its block in that layer.
+        bias: Whether it is a bias.
+        members: Number of experts stacked along its first axis, each scored on its own; 1 if it is no stack.
+    """
+
+    tensor: str
+    layer: int
+    module: Module
+    bias: bool
+    members: int
+
+
+Ratios = Mapping[str, tuple[float, ...]]
+"""Relative update norms by tensor, one per member."""
+
+
+def scored_tensors(
+    architecture: Architecture, *, biases: bool = True, experts: bool = True, published: bool = False
+) -> tuple[Scored, ...]:
+    """The projections of all layers.
+
+    Args:
+        architecture: Where to look.
+        biases: Whether a bias of a projection is scored, as a tensor of its own.
+        experts: Whether the experts of a mixture are scored.
+        published: Whether only the seven names that the published program knows are scored.
+    """
+    return tuple(
+        Scored(name, role.layer, role.module, role.bias, role.experts or 1)
+        for name, role in architecture.roles.items()
+        if role.kind is Kind.PROJECTION and role.layer is not None and role.module is not None
+        if (biases or not role.bias) and (experts or not _in_expert(role))
+        if not published or _PUBLISHED.search(name)
+    )
+
+
+def _in_expert(role: TensorRole) -> bool:
+    """Whether a tensor belongs to the experts of a mixture (a shared expert is an ordinary MLP)."""
+    return role.expert is not None or role.experts is not None
+
+
+def relative_update_norms(
+    base: Source, experts: Sequence[Source], scored: Iterable[Scored], *, arithmetic: Arithmetic = "float32"
+) -> dict[str, Ratios]:
+    """Relative update norms of several experts of one base, by the name of the expert.
+
+    Every tensor of the base and of each expert is read once. With `float32`, tensors are read in blocks of rows and
+    squares of float32 differences are summed in float64; of a LoRA adapter of this base the factors are enough. With
+    `authors`, whole tensors are cast to bfloat16, subtracted, and their norms rounded to bfloat16, as in the published
+    program.
+
+    Raises:
+        CheckpointError: A tensor holds NaN or infinity; the message names it and its model.
+    """
+    measure = _published_norms if arithmetic == "authors" else _streamed_norms
+    ratios: dict[str, dict[str, tuple[float, ...]]] = {expert.name: {} for expert in experts}
+    for item in scored:
+        base_norms, update_norms = measure(item, base, experts)
+        _require_finite(item, base, base_norms)
+        for expert, norms in zip(experts, update_norms, strict=True):
+            _require_finite(item, expert, norms)
+            ratios[expert.name][item.tensor] = tuple(map(_ratio, norms, base_norms))
+    return dict(ratios)
+
+
+def require_descendant(base: Source, expert: Source, scored: Iterable[Scored], ratios: Ratios) -> None:
+    """Refuses an expert that moved about as far as its weights are long: it does not descend from this base.
+
+    Raises:
+        MismatchError: Showing the three largest relative update norms.
+    """
+    moved = [(max(ratios[item.tensor]), item.tensor) for item in scored if not item.bias]
+    typical = sorted(moved)[len(moved) // 2][0]
+    if typical <= UNRELATED:
+        return
+    worst = ", ".join(f"{name} {size:.2f}" for size, name in sorted(moved, reverse=True)[:_SHOWN])
+    raise MismatchError(
+        f"{base.name!r} is not the model that {expert.name!r} was fine-tuned from: its matrices differ by "
+        f"{typical:.2f} of their own norm (largest: {worst})",
+        where=expert.checkpoint.root,
+        remedy="name the base that both experts were trained from, or set `allow_unrelated_base: true`",
+    )
+
+
+def _ratio(update: float, base: float) -> float:
+    return update / base if base > ZERO_NORM else update
+
+
+def _streamed_norms(item: Scored, base: Source, experts: Sequence[Source]) -> tuple[list[float], list[list[float]]]:
+    base_squares = [0.0] * item.members
+    squares = [[0.0] * item.members for _ in experts]
+    adapters = [_adapter(expert, base) for expert in experts]
+    for member, start, stop in _blocks(base.reader.spec(item.tensor), item.members):
+        origin = base.reader.rows(item.tensor, start, stop).to(torch.float32, copy=True)
+        base_squares[member] += _square_sum(origin)
+        for sums, expert, adapter in zip(squares, experts, adapters, strict=True):
+            if adapter is None:
+                moved = expert.reader.rows(item.tensor, start, stop).to(torch.float32, copy=True)
+                sums[member] += _square_sum(moved.sub_(origin))
+    updates = [
+        [math.sqrt(s) for s in sums] if adapter is None else [adapter.update_norm(item.tensor)] * item.members
+        for sums, adapter in zip(squares, adapters, strict=True)
+    ]
+    return [math.sqrt(s) for s in base_squares], updates
+
+
+def _adapter(expert: Source, base: Source) -> AdaptedReader | None:
+    """The expert's LoRA factors, if it is an adapter of this very base: their norm carries no rounding."""
+    if isinstance(expert.reader, AdaptedReader) and isinstance(expert.checkpoint, AdaptedCheckpoint):
+        same_base = expert.checkpoint.base.files == base.checkpoint.files
+        return expert.reader if same_base and isinstance(base.reader, CheckpointReader) else None
+    return None
+
+
+def _published_norms(item: Scored, base: Source, experts: Sequence[Source]) -> tuple[list[float], list[list[float]]]:
+    origin = base.reader.whole(item.tensor).to(torch.bfloat16)
+    moved = (expert.reader.whole(item.tensor).to(torch.bfloat16) for expert in experts)
+    return [_bf16_norm(origin)], [[_bf16_norm(tensor - origin)] for tensor in moved]
+
+
+def _blocks(spec: TensorSpec, members: int) -> Iterator[tuple[int, int, int]]:
+    """Ranges of rows of about `BLOCK_BYTES` with the member they belong to; none crosses a member's end."""
+    height = spec.rows // members
+    step = max(1, BLOCK_BYTES // max(spec.row_bytes, 1))
+    for member in range(members):
+        end = (member + 1) * height
+        for start in range(member * height, end, step):
+            yield member, start, min(start + step, end)
+
+
+def _square_sum(values: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+
+
+def _bf16_norm(values: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dim=tuple(range(values.ndim))))
+
+
+def _require_finite(item: Scored, source: Source, norms: Sequence[float]) -> None:
+    if not all(map(math.isfinite, norms)):
+        raise CheckpointError(
+            f"tensor {item.tensor} of {source.name!r} holds NaN or infinity",
+            where=source.reader.spec(item.tensor).file,
+            remedy="a checkpoint with such weights is broken; fetch or train it again",
+        )
