@@ -15,6 +15,7 @@ import platform
 import shutil
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,20 +26,20 @@ SIDES = ("cp", "swap", "disk", "blend", "score", "published")
 PAIRS = (("swap", "cp", 1.3), ("blend", "disk", 1.5), ("blend", "published", None))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures every side at every size and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.5, 2.0], help="GB per checkpoint")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "polysafe-benchmarks")
     parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     results = {f"{size:g}": _measure(size, options.runs, options.folder) for size in options.sizes}
     for size, sides in results.items():
         _print(size, sides)
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        content = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "sizes": results}
+        content = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "gigabytes_per_checkpoint": results}
         options.output.write_text(json.dumps(content, indent=1, default=asdict) + "\n")
 
 
@@ -78,7 +79,7 @@ def _print(size: str, sides: dict[str, list[Measurement]]) -> None:
 
 
 def _ratio(ours: list[Measurement], theirs: list[Measurement], key: str) -> float:
-    return statistics.median(asdict(a)[key] / asdict(b)[key] for a, b in zip(ours, theirs, strict=True))
+    return statistics.median(float(asdict(a)[key] / asdict(b)[key]) for a, b in zip(ours, theirs, strict=True))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def blend(out: Path, _base: Path, safety: Path, language: Path) -> Callable[[], 
     from polysafe.edits.operations import Blend
 
     mixed = Blend(weights={"safety": 0.5, "language": 0.5})
-    return _apply(out, {name: (mixed,) for name in open_checkpoint(language).tensors}, safety, language)
+    return _apply(out, dict.fromkeys(open_checkpoint(language).tensors, (mixed,)), safety, language)
 
 
 def score(out: Path, base: Path, safety: Path, language: Path) -> Callable[[], object]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
+
+_UNFINISHED = ".polysafe-tmp"
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
@@ -19,7 +20,7 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: The folder cannot be written to, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -67,6 +68,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_tree(path: Path) -> None:
-    """Removes a folder that polysafe made, if it is there."""
-    shutil.rmtree(path, ignore_errors=True)
+def remove_unfinished(folder: Path) -> None:
+    """Removes what atomic writes left in a folder when their process was killed."""
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        path.unlink()

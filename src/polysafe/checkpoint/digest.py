@@ -1,4 +1,4 @@
-"""SHA-256 of input files, remembered while size, modification time and inode stay the same."""
+"""SHA-256 of input files, remembered while size, times and inode stay the same."""
 
 from __future__ import annotations
 
@@ -34,11 +34,15 @@ def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> 
         CheckpointError: The file cannot be read.
     """
     target = path.resolve()
-    status = target.stat()
+    try:
+        status = target.stat()
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error
     if target.parent.name == "blobs" and _BLOB.match(target.name):
         advance(status.st_size)
         return target.name
-    key = [str(target), status.st_size, status.st_mtime_ns, status.st_ino]
+    # The change time too: unlike the modification time, no program can set it back.
+    key = [str(target), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     memory = _memory_file(key)
     remembered = _recall(memory, key)
     if remembered is not None:

@@ -13,6 +13,8 @@ BITS: dict[str, int] = {
     "I8": 8,
     "F8_E4M3": 8,
     "F8_E5M2": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
     "F8_E8M0": 8,
     "F4": 4,
     "F6_E2M3": 6,
@@ -34,7 +36,7 @@ BITS: dict[str, int] = {
 EDITABLE = frozenset({"BF16", "F16", "F32", "F64"})
 """Types that arithmetic is defined on. Everything else can only be copied."""
 
-QUANTISED = frozenset({"F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2", "I8", "U8"})
+QUANTISED = frozenset(code for code in BITS if code[:2] in {"F4", "F6", "F8"}) | {"I8", "U8"}
 """Types in which a weight matrix is a code for numbers that live elsewhere (scales, lookup tables)."""
 
 _TORCH_NAMES = {
@@ -43,6 +45,8 @@ _TORCH_NAMES = {
     "I8": "int8",
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F8_E8M0": "float8_e8m0fnu",
     "I16": "int16",
     "U16": "uint16",

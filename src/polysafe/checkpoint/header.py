@@ -7,9 +7,12 @@ damaged or hostile file would make a reader touch memory it should not.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
+import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +23,7 @@ from polysafe.errors import CheckpointError
 
 MAX_HEADER = 100_000_000  # the format's own limit
 ALIGNMENT = 8
+_SURROGATE = re.compile(rb"\\u[dD]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +53,22 @@ class TensorSpec:
 
     @property
     def columns(self) -> int:
-        """Length of a row in the two-dimensional view: the last axis, or 1 for vectors and scalars."""
-        return self.shape[-1] if len(self.shape) > 1 else 1
+        """Length of a row in the two-dimensional view: the last axis, or 1 for vectors, scalars and packed types."""
+        return self.shape[-1] if len(self.shape) > 1 and not self._packed else 1
 
     @property
     def rows(self) -> int:
-        """Rows in the two-dimensional view: all axes but the last together, or every element of a vector."""
+        """Rows in the two-dimensional view: all axes but the last together; every element of a vector.
+
+        Types with several elements to a byte cannot be cut between them: of these, every byte is a row.
+        """
+        if self._packed:
+            return self.nbytes
         return math.prod(self.shape[:-1]) if len(self.shape) > 1 else self.numel
+
+    @property
+    def _packed(self) -> bool:
+        return BITS[self.dtype] < 8
 
     @property
     def row_bytes(self) -> int:
@@ -138,16 +151,20 @@ def load_json(path: Path, text: bytes, what: str) -> Any:
         return result
 
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        if _SURROGATE.search(text):  # half a character: no text, and nothing could write it down again
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         _refuse(path, f"{what} is not valid JSON: {error}")
+    return value
 
 
 def _header_length(path: Path, prefix: bytes, size: int) -> int:
-    _check_not_a_stand_in(path, prefix, size)
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or length > MAX_HEADER:
+        _check_not_a_stand_in(path, prefix)  # only now: a sensible length may spell anything
     if len(prefix) < 8:
         _refuse(path, f"has {size} bytes, fewer than the 8 that every safetensors file starts with")
-    length = int.from_bytes(prefix, "little")
     if length > MAX_HEADER:
         _refuse(path, f"announces a header of {length} bytes, above the format's limit of {MAX_HEADER}")
     if length > size - 8:
@@ -155,8 +172,8 @@ def _header_length(path: Path, prefix: bytes, size: int) -> int:
     return length
 
 
-def _check_not_a_stand_in(path: Path, prefix: bytes, size: int) -> None:
-    if size == 0:
+def _check_not_a_stand_in(path: Path, prefix: bytes) -> None:
+    if not prefix:
         _refuse(path, "is empty")
     if prefix.startswith(b"version "):
         raise CheckpointError(
@@ -164,7 +181,7 @@ def _check_not_a_stand_in(path: Path, prefix: bytes, size: int) -> None:
             where=path,
             remedy="fetch the real file with `git lfs pull` in that folder, or download the model again",
         )
-    if prefix.lstrip().startswith(b"<"):
+    if prefix.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<"):
         raise CheckpointError(
             "is a web page, not the weights (a download that was answered with an error or login page)",
             where=path,
@@ -189,14 +206,24 @@ def _tensor(path: Path, name: str, entry: object, data_start: int) -> TensorSpec
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         _refuse(path, f"tensor {name!r} does not have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         _refuse(path, f"tensor {name!r} has the unknown type {dtype!r}")
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         _refuse(path, f"tensor {name!r} has a malformed shape or data_offsets")
     nbytes = offsets[1] - offsets[0]
-    if nbytes * 8 != math.prod(shape) * BITS[dtype]:
-        _refuse(path, f"tensor {name!r}: {dtype} {shape} does not take {nbytes} bytes")
+    if nbytes * 8 != _numel(shape) * BITS[dtype]:
+        _refuse(path, f"tensor {name!r}: {dtype} {reprlib.repr(shape)} does not take {nbytes} bytes")
     return TensorSpec(name, dtype, tuple(shape), path, data_start + offsets[0], nbytes)
+
+
+def _numel(shape: list[int]) -> int:
+    """Number of elements; stops at what no file can hold, so that a hostile shape costs no time."""
+    numel = 1
+    for size in shape:
+        numel *= size
+        if numel >= 2**63:
+            break
+    return numel
 
 
 def _naturals(value: object) -> bool:

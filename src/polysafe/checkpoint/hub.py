@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from polysafe.checkpoint.source import is_complete
 from polysafe.errors import CheckpointError
 
-COMMIT = re.compile(r"^[0-9a-f]{40}$")
+COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
 
 def hub_snapshot(repository: str, revision: str) -> Path:
-    """The folder of a model at a commit: from the cache if it is there, else downloaded.
+    """The folder of a model at a commit: from the cache if all of it is there, else downloaded.
 
     Weights as pickles and code are never fetched.
 
@@ -25,13 +26,20 @@ def hub_snapshot(repository: str, revision: str) -> Path:
             where=repository,
             remedy="name the 40-digit commit that the model's page on the hub shows under 'Files and versions'",
         )
+    cached = _cached(repository, revision)
+    return cached if cached is not None and is_complete(cached) else _download(repository, revision)
+
+
+def _cached(repository: str, revision: str) -> Path | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=_WANTED))
     except LocalEntryNotFoundError:
-        return _download(repository, revision)
+        return None
+    except HFValidationError as error:
+        raise CheckpointError(f"is not a name of a model on the hub: {error}", where=repository) from error
 
 
 def _download(repository: str, revision: str) -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from polysafe.checkpoint.atomic import publish_directory, remove_tree, write_json_atomic
+from polysafe.checkpoint.atomic import publish_directory, remove_unfinished, write_json_atomic
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import OutputError
 
@@ -54,15 +55,22 @@ class Workspace:
             OutputError: The folder cannot be made.
         """
         try:
-            if self.holds(job):
-                return any(self.progress.iterdir())
-            remove_tree(self.work)
-            self.content.mkdir(parents=True)
-            self.progress.mkdir()
+            if not self.holds(job):
+                self._discard()
+            for folder in (self.content, self.progress):
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_unfinished(folder)
+            resumed = any(self.progress.iterdir())
             write_json_atomic(self._record, {"job": job})
         except OSError as error:
             raise output_error(self.work, error) from error
-        return False
+        return resumed
+
+    def _discard(self) -> None:
+        """The record goes first: a folder that is removed only in part belongs to no job."""
+        self._record.unlink(missing_ok=True)
+        if self.work.exists():
+            shutil.rmtree(self.work)
 
     @property
     def _record(self) -> Path:
@@ -78,7 +86,8 @@ class Workspace:
             publish_directory(self.content, self.target)
         except OSError as error:
             raise output_error(self.target, error) from error
-        remove_tree(self.work)
+        with suppress(OSError):  # the output is complete; what is left of the workspace is only litter
+            self._discard()
 
 
 def check_target(target: Path, inputs: list[Path]) -> None:
@@ -87,6 +96,13 @@ def check_target(target: Path, inputs: list[Path]) -> None:
     Raises:
         OutputError: `target` is an input, lies inside one, holds one, or holds files that no run of polysafe wrote.
     """
+    try:
+        _check_target(target, inputs)
+    except OSError as error:
+        raise output_error(target, error) from error
+
+
+def _check_target(target: Path, inputs: list[Path]) -> None:
     resolved = target.resolve()
     for folder in inputs:
         if resolved == folder or resolved.is_relative_to(folder) or folder.is_relative_to(resolved):
@@ -103,6 +119,13 @@ def check_target(target: Path, inputs: list[Path]) -> None:
             where=target,
             remedy="choose a new or empty output folder",
         )
+
+
+def _holder(path: Path) -> str:
+    """Who wrote the lock, which may be gone by now."""
+    with suppress(OSError):
+        return path.read_text() or "another process"
+    return "another process"
 
 
 @contextmanager
@@ -122,9 +145,7 @@ def lock(target: Path) -> Iterator[None]:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except Timeout:
         raise OutputError(
-            f"is being written by {path.read_text() or 'another process'}",
-            where=target,
-            remedy="wait for it, or choose another output",
+            f"is being written by {_holder(path)}", where=target, remedy="wait for it, or choose another output"
         ) from None
     except OSError as error:
         raise output_error(path, error) from error

@@ -94,9 +94,8 @@ class CheckpointReader:
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows `start:stop` of the two-dimensional view, shape [stop - start, columns], in the storage type."""
         spec = self.spec(name)
-        return self._read(name, spec, start * spec.row_bytes, (stop - start) * spec.row_bytes).view(
-            stop - start, -1 if spec.columns else 0
-        )
+        block = self._read(name, spec, start * spec.row_bytes, (stop - start) * spec.row_bytes)
+        return block.view(stop - start, spec.row_bytes // block.itemsize)
 
     def whole(self, name: str) -> torch.Tensor:
         """The whole tensor in its own shape and storage type."""

@@ -131,8 +131,10 @@ _ROUTERS = frozenset({"router", "gate", "shared_expert_gate"})
 _EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"})
 _POSITIONS = frozenset({"wpe", "embed_positions"})
 _HEADS = frozenset({"lm_head", "embed_out"})
-_BUFFERS = ("rotary_emb.inv_freq", "masked_bias", "attn.bias", "attention.bias")
-_LAYER = re.compile(r"(?:^|\.)(layers|h|blocks|block)\.(\d+)\.")
+_BUFFERS = ("rotary_emb.inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
+_FETCH_BOTH = "config and weights belong to different models; fetch both again"
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)(?=\.[0-9]{1,4}\.)")
+_INDEX = re.compile(r"\.([0-9]{1,4})\.")
 
 
 def classify(checkpoint: Checkpoint) -> Architecture:
@@ -149,9 +151,13 @@ def classify(checkpoint: Checkpoint) -> Architecture:
     num_layers = _check_layers(checkpoint, roles, layers)
     tied, tie_notes = _tied(checkpoint, roles)
     unknown = tuple(name for name, role in roles.items() if role.kind is Kind.UNKNOWN)
-    vocabulary = next((specs[n].shape[0] for n, role in roles.items() if role.kind is Kind.EMBEDDING), None)
+    vocabulary = next((specs[n].shape[0] for n, role in roles.items() if _is_table(specs[n], role)), None)
     notes = (*checkpoint.notes, *tie_notes, *_layout_notes(roles))
     return Architecture(prefix, num_layers, roles, tied, _heads(checkpoint, roles), vocabulary, unknown, notes)
+
+
+def _is_table(spec: TensorSpec, role: TensorRole) -> bool:
+    return role.kind is Kind.EMBEDDING and len(spec.shape) == 2
 
 
 def _layer_prefix(checkpoint: Checkpoint) -> str:
@@ -160,7 +166,7 @@ def _layer_prefix(checkpoint: Checkpoint) -> str:
     for name in checkpoint.tensors:
         found = _LAYER.search(name)
         if found:
-            prefix = name[: found.end(1)]
+            prefix = name[: found.end()]
             counts[prefix] = counts.get(prefix, 0) + 1
     text = {prefix: n for prefix, n in counts.items() if not re.search(r"vision|visual|audio|encoder", prefix)}
     if not text:
@@ -182,20 +188,16 @@ def _role(name: str, spec: TensorSpec, prefix: str) -> TensorRole:
 
 
 def _layer_of(name: str, prefix: str) -> int | None:
-    if not name.startswith(prefix + "."):
-        return None
-    index = name[len(prefix) + 1 :].split(".", 1)[0]
-    return int(index) if index.isdigit() else None
+    found = _INDEX.match(name, len(prefix)) if name.startswith(prefix) else None
+    return int(found[1]) if found else None
 
 
 def _outside_role(name: str, prefix: str) -> TensorRole:
-    parts = name.split(".")
-    owner = parts[-2] if parts[-1] in {"weight", "bias"} and len(parts) > 1 else parts[-1]
-    root = prefix.rpartition(".")[0]
+    path, _, owner = re.sub(r"\.(weight|bias)$", "", name).rpartition(".")
     if owner in _HEADS:
         return TensorRole(Kind.HEAD)
-    if root and not name.startswith(root + "."):
-        return TensorRole(Kind.UNKNOWN)
+    if path != prefix.rpartition(".")[0] or ("embed" in owner and "norm" in owner):
+        return TensorRole(Kind.UNKNOWN)  # of another tower, or a norm that is not the final one
     if owner in _EMBEDDINGS:
         return TensorRole(Kind.EMBEDDING)
     if owner in _POSITIONS:
@@ -251,17 +253,15 @@ def _expert(parts: list[str]) -> int | None:
 def _check_layers(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], layers: list[int]) -> int:
     if layers != list(range(len(layers))):
         missing = sorted(set(range(layers[-1] + 1)) - set(layers))
-        raise ArchitectureError(f"layers {missing} have no tensors", where=checkpoint.root)
+        raise ArchitectureError(
+            f"{len(missing)} layers have no tensors, first {missing[0]}", where=checkpoint.root, remedy=_FETCH_BOTH
+        )
     stated = next(
         (checkpoint.text_config.get(key) for key in ("num_hidden_layers", "n_layer") if key in checkpoint.text_config),
         None,
     )
     if isinstance(stated, int) and stated != len(layers):
-        raise ArchitectureError(
-            f"config.json states {stated} layers, the files hold {len(layers)}",
-            where=checkpoint.root,
-            remedy="config and weights belong to different models; fetch both again",
-        )
+        raise _contradiction(checkpoint, f"the files hold {len(layers)} layers", str(stated))
     known = {role.layer for role in roles.values() if role.kind is Kind.PROJECTION}
     blank = [layer for layer in layers if layer not in known]
     if blank:
@@ -296,26 +296,34 @@ def _layout_notes(roles: Mapping[str, TensorRole]) -> Iterator[str]:
 def _heads(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> HeadLayout | None:
     """Head size comes from the config or from the output projection, never from width / heads."""
     config = checkpoint.text_config
-    heads = config.get("num_attention_heads", config.get("n_head"))
-    if not isinstance(heads, int) or heads < 1:
+    heads, kv_heads = config.get("num_attention_heads", config.get("n_head")), config.get("num_key_value_heads")
+    output = _first_matrix(checkpoint, roles, "o")
+    if not isinstance(heads, int) or heads < 1 or output is None:
         return None
-    kv_heads = config.get("num_key_value_heads")
-    kv_heads = kv_heads if isinstance(kv_heads, int) else heads
-    for name, role in roles.items():
-        if role.projection == "o" and not role.bias and len(checkpoint.tensors[name].shape) == 2:
-            shape = checkpoint.tensors[name].shape
-            inputs = shape[0] if role.transposed else shape[1]
-            return _checked_heads(checkpoint, name, inputs, HeadLayout(heads, kv_heads, inputs // heads))
-    return None
+    inputs = output.shape[0] if roles[output.name].transposed else output.shape[1]
+    size = config.get("v_head_dim", config.get("head_dim"))  # heads of values may have a size of their own
+    if inputs % heads or (isinstance(size, int) and size != inputs // heads):
+        stated = f"{heads} heads" + (f" of size {size}" if size else "")
+        raise _contradiction(checkpoint, f"tensor {output.name!r} has {inputs} inputs", stated)
+    keys = _first_matrix(checkpoint, roles, "k")
+    if isinstance(kv_heads, int) and keys is not None and keys.shape[0] != kv_heads * (inputs // heads):
+        stated = f"{kv_heads} key/value heads of size {inputs // heads}"
+        raise _contradiction(checkpoint, f"tensor {keys.name!r} has {keys.shape[0]} outputs", stated)
+    return HeadLayout(heads, kv_heads if isinstance(kv_heads, int) else heads, inputs // heads)
 
 
-def _checked_heads(checkpoint: Checkpoint, name: str, inputs: int, layout: HeadLayout) -> HeadLayout:
-    stated = checkpoint.text_config.get("head_dim")
-    if inputs % layout.num_heads or (isinstance(stated, int) and stated != layout.head_dim):
-        raise ArchitectureError(
-            f"tensor {name!r} has {inputs} inputs, but config.json states {layout.num_heads} heads"
-            + (f" of size {stated}" if stated else ""),
-            where=checkpoint.root,
-            remedy="config and weights belong to different models; fetch both again",
-        )
-    return layout
+def _first_matrix(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], projection: str) -> TensorSpec | None:
+    """The first such projection of softmax attention; linear attention has heads of another size."""
+    return next(
+        (
+            checkpoint.tensors[name]
+            for name, role in roles.items()
+            if role.projection == projection and role.module is Module.ATTENTION and ".linear_attn." not in name
+            if not role.bias and len(checkpoint.tensors[name].shape) == 2
+        ),
+        None,
+    )
+
+
+def _contradiction(checkpoint: Checkpoint, found: str, stated: str) -> ArchitectureError:
+    return ArchitectureError(f"{found}, but config.json states {stated}", where=checkpoint.root, remedy=_FETCH_BOTH)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
 
-from polysafe.checkpoint.source import Checkpoint, config_text
+from polysafe.checkpoint.source import Checkpoint, config_text, file_inside
 from polysafe.errors import CheckpointError
 
-MODEL_FILES = ("config.json", "generation_config.json")
-TOKENIZER_FILES = (
+MODEL_FILES = ("config.json",)
+DONOR_FILES = (
+    "generation_config.json",
     "tokenizer*",
     "chat_template*",
     "special_tokens_map.json",
@@ -44,15 +44,15 @@ def side_files(model: Checkpoint, donor: Checkpoint, dtype: str | None = None) -
     """Everything but the weights of an output.
 
     Args:
-        model: Gives config and generation config.
-        donor: Gives tokenizer and chat template.
+        model: Gives the config.
+        donor: Gives tokenizer, chat template and generation config, which name the same special tokens.
         dtype: Storage type of the output if it is not that of `model`; only then the config is rewritten, because a
             loader trusts the type that it states.
 
     Raises:
         CheckpointError: A file is a link that leads out of the checkpoint, or far too large to be what its name says.
     """
-    files = [*_matching(model, MODEL_FILES), *_matching(donor, TOKENIZER_FILES)]
+    files = [*_matching(model, MODEL_FILES), *_matching(donor, DONOR_FILES)]
     return [_with_dtype(file, model, dtype) if file.name == "config.json" else file for file in files]
 
 
@@ -66,16 +66,13 @@ def _with_dtype(file: SideFile, model: Checkpoint, dtype: str | None) -> SideFil
 def _matching(checkpoint: Checkpoint, patterns: tuple[str, ...]) -> Iterator[SideFile]:
     for path in sorted(checkpoint.root.rglob("*")):
         name = path.relative_to(checkpoint.root).as_posix()
-        if path.is_file() and any(
-            fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns
-        ):
-            yield SideFile(name, _content(checkpoint, path))
+        wanted = any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
+        if wanted and not path.is_dir():
+            yield SideFile(name, _content(checkpoint, name))
 
 
-def _content(checkpoint: Checkpoint, path: Path) -> bytes:
-    home = checkpoint.root.parent.parent if checkpoint.root.parent.name == "snapshots" else checkpoint.root
-    if not path.resolve().is_relative_to(home):
-        raise CheckpointError("is a link that leads out of the checkpoint folder", where=path)
+def _content(checkpoint: Checkpoint, name: str) -> bytes:
+    path = file_inside(checkpoint.root, name)
     if path.stat().st_size > LARGEST:
         raise CheckpointError(f"is larger than {LARGEST >> 20} MiB, too large for such a file", where=path)
     return path.read_bytes()

@@ -51,6 +51,11 @@ class Checkpoint:
         return tuple(header.file for header in self.headers)
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that the weight files lie in."""
+        return tuple(dict.fromkeys(file.parent for file in self.files))
+
+    @property
     def total_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(spec.nbytes for spec in self.tensors.values())
@@ -90,16 +95,52 @@ def open_checkpoint(root: Path | str, *, origin: str | None = None) -> Checkpoin
     Raises:
         CheckpointError: A file is missing, damaged or leads out of the folder; the message names it.
     """
-    folder = Path(root).expanduser()
+    folder = Path(os.path.expanduser(root))
     name = origin if origin is not None else os.fspath(root)
-    if not folder.is_dir():
-        problem = "is a file, not a checkpoint folder" if folder.exists() else "there is no such folder"
+    if not os.path.isdir(folder):
+        problem = "is a file, not a checkpoint folder" if os.path.exists(folder) else "there is no such folder"
         raise CheckpointError(problem, where=folder)
     folder = folder.resolve()
-    shards = _weight_files(folder)
-    headers = tuple(read_header(file) for file in shards)
-    notes = _check_index(folder, headers)
+    weight_map = _weight_map(folder)
+    headers = tuple(read_header(file_inside(folder, file)) for file in _weight_files(weight_map))
+    notes = _check_index(folder, headers, weight_map)
     return Checkpoint(folder, name, headers, _config(folder), tuple(notes))
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether config and all weight files are there, whatever is in them; a hub cache may hold only some.
+
+    Raises:
+        CheckpointError: The index is damaged or hostile.
+    """
+    if not (folder / "config.json").exists() or not any((folder / name).exists() for name in (SINGLE, INDEX)):
+        return False
+    return all((folder / file).exists() for file in _weight_files(_weight_map(folder)))
+
+
+def file_inside(folder: Path, name: str) -> Path:
+    """A file of a checkpoint as stored: it may be a link into the blob store of the same hub cache but nowhere else.
+
+    Raises:
+        CheckpointError: It is missing, no regular file, or a link that leads out of the checkpoint.
+    """
+    path = folder / name
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError("is missing (or is a broken link)", where=path, remedy="fetch this file again") from error
+    homes = [folder]
+    if folder.parent.name == "snapshots":
+        homes.append(folder.parent.parent / "blobs")
+    if not any(target.is_relative_to(home) for home in homes):
+        raise CheckpointError(
+            "is a link that leads out of the checkpoint folder",
+            where=path,
+            remedy="name the folder that holds the real files, or copy them here",
+        )
+    if not target.is_file():  # opening a pipe would wait for ever
+        raise CheckpointError("is a folder or a device, not a file", where=path, remedy="fetch this file again")
+    return path
 
 
 def check_editable(checkpoint: Checkpoint) -> None:
@@ -110,7 +151,7 @@ def check_editable(checkpoint: Checkpoint) -> None:
     """
     settings = checkpoint.config.get("quantization_config") or checkpoint.text_config.get("quantization_config")
     method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else None
-    coded = [s for s in checkpoint.tensors.values() if s.dtype in QUANTISED and len(s.shape) > 1]
+    coded = [spec for spec in checkpoint.tensors.values() if _is_code(spec)]
     if method is None and not coded:
         return
     found = f"config.json says {method!r}" if method else f"tensor {coded[0].name!r} is stored as {coded[0].dtype}"
@@ -121,39 +162,46 @@ def check_editable(checkpoint: Checkpoint) -> None:
     )
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    single, index = folder / SINGLE, folder / INDEX
-    if single.exists() and index.exists():
-        raise CheckpointError(
-            f"holds both {SINGLE} and {INDEX}; programs disagree on which of them counts",
-            where=folder,
-            remedy="move the stale one away",
-        )
-    if index.exists():
-        return [_inside(folder, name) for name in sorted(set(_weight_map(index).values()))]
-    if single.exists() or single.is_symlink():
-        return [_inside(folder, SINGLE)]
-    raise _nothing_found(folder)
+def _is_code(spec: TensorSpec) -> bool:
+    """GPT-2 and GPT-NeoX store their causal masks as bytes too, under the name of a bias; GPTQ packs into int32."""
+    stored_as_code = spec.dtype in QUANTISED and len(spec.shape) > 1 and not spec.name.endswith("bias")
+    return stored_as_code or spec.name.endswith(".qweight")
+
+
+def _weight_files(weight_map: Mapping[str, str]) -> list[str]:
+    return sorted(set(weight_map.values())) or [SINGLE]
 
 
 def _nothing_found(folder: Path) -> CheckpointError:
+    if (folder / "adapter_config.json").exists():
+        return CheckpointError(
+            "is a LoRA adapter, not a full checkpoint",
+            where=folder,
+            remedy="name its base model in the recipe (`adapter_of`), or merge it first (PEFT: `merge_and_unload()`)",
+        )
     if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
         return CheckpointError(
             "holds pickled weights (.bin, .pt) only; reading a pickle can execute code, so it is refused",
             where=folder,
             remedy="save it as safetensors first: `model.save_pretrained(folder, safe_serialization=True)`",
         )
-    if (folder / "adapter_config.json").exists():
-        return CheckpointError(
-            "is a LoRA adapter, not a full checkpoint",
-            where=folder,
-            remedy="merge it into its base model first (PEFT: `merge_and_unload()`)",
-        )
     return CheckpointError(f"holds neither {SINGLE} nor {INDEX}", where=folder)
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    content = _read_json(index)
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Tensor to file name as the index says; empty if one file holds everything."""
+    single, index = os.path.lexists(folder / SINGLE), folder / INDEX
+    if not os.path.lexists(index):
+        if single:
+            return {}
+        raise _nothing_found(folder)
+    if single:
+        raise CheckpointError(
+            f"holds both {SINGLE} and {INDEX}; programs disagree on which of them counts",
+            where=folder,
+            remedy="move the stale one away",
+        )
+    content = _read_json(file_inside(folder, INDEX))
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError("has no weight_map", where=index, remedy="fetch the index again")
@@ -175,28 +223,7 @@ def _check_name(index: Path, name: str) -> None:
         )
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """The file as stored, which may be a link into the blob store of the same hub cache but nowhere else."""
-    path = folder / name
-    try:
-        target = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            "is missing (or is a broken link)", where=path, remedy="fetch this file again; the index names it"
-        ) from error
-    homes = [folder]
-    if folder.parent.name == "snapshots":
-        homes.append(folder.parent.parent / "blobs")
-    if not any(target.is_relative_to(home) for home in homes):
-        raise CheckpointError(
-            "is a link that leads out of the checkpoint folder",
-            where=path,
-            remedy="name the folder that holds the real files, or copy them here",
-        )
-    return path
-
-
-def _check_index(folder: Path, headers: tuple[Header, ...]) -> list[str]:
+def _check_index(folder: Path, headers: tuple[Header, ...], weight_map: Mapping[str, str]) -> list[str]:
     """Every tensor stands in one file only, and in the one that the index names."""
     home: dict[str, Path] = {}
     for header in headers:
@@ -206,9 +233,6 @@ def _check_index(folder: Path, headers: tuple[Header, ...]) -> list[str]:
             home[name] = header.file
     if not home:
         raise CheckpointError("holds no tensor", where=folder)
-    if not (folder / INDEX).exists():
-        return []
-    weight_map = _weight_map(folder / INDEX)
     for name, file in weight_map.items():
         if name not in home or home[name].name != file:
             raise CheckpointError(
@@ -216,15 +240,15 @@ def _check_index(folder: Path, headers: tuple[Header, ...]) -> list[str]:
                 where=folder / file,
                 remedy="fetch the checkpoint again",
             )
-    extra = sorted(set(home) - set(weight_map))
+    extra = sorted(set(home) - set(weight_map)) if weight_map else []
     return [f"{len(extra)} tensors are in the files but not in the index, first {extra[0]}"] if extra else []
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
     path = folder / "config.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         raise CheckpointError("is missing", where=path, remedy="a checkpoint needs the config.json of its model")
-    content = _read_json(path)
+    content = _read_json(file_inside(folder, path.name))
     if not isinstance(content, dict):
         raise CheckpointError("is not a JSON object", where=path)
     return content

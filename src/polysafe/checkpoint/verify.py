@@ -72,9 +72,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "has no manifest; it is no output of polysafe, or an incomplete copy of one", where=folder
         )
     content = load_json(path, path.read_bytes(), "the manifest")
-    if not isinstance(content, dict) or content.get("polysafe_manifest") != SCHEMA:
+    if not isinstance(content, dict) or content.get("polysafe_manifest") != SCHEMA or not _is_sound(content):
         raise CheckpointError("is no manifest that this version of polysafe reads", where=path)
     return content
+
+
+def _is_sound(content: dict[str, Any]) -> bool:
+    """Whether everything is there, in its type, and no path leads out of the folder."""
+    files = content.get("files")
+    return (
+        isinstance(content.get("edit"), str)
+        and isinstance(content.get("sources"), dict)
+        and isinstance(files, list)
+        and all(isinstance(entry, dict) and set(entry) == {"path", "size", "sha256"} for entry in files)
+        and all(isinstance(entry["path"], str) and isinstance(entry["size"], int) for entry in files)
+        and not any({"", ".", ".."} & set(entry["path"].split("/")) for entry in files)
+    )
 
 
 def verify_output(folder: Path | str, advance: Callable[[int], None] = lambda _: None) -> VerifyReport:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Self
 
 from polysafe.checkpoint.atomic import write_json_atomic
-from polysafe.checkpoint.header import load_json
 from polysafe.checkpoint.layout import Shard
 from polysafe.errors import CheckpointError, OutputError
 
@@ -71,7 +72,7 @@ def _write(shard: Shard, folder: Path, progress_file: Path, produce: Produce, ad
         _Background("sha256") as hashing,
         _Background("fsync") as flushing,
     ):
-        position = _restore(file, done, digest.update)
+        position = _restore(file, done if done in _durable_points(shard) else 0, digest.update)
         advance(position)
         for offset, block in _stream(shard, position, produce):
             if block is not None:
@@ -107,11 +108,17 @@ def _stream(shard: Shard, position: int, produce: Produce) -> Iterator[tuple[int
 
 
 def _progress(progress_file: Path) -> tuple[int, str | None]:
-    """Durable bytes of the shard, and its hash if it was finished."""
-    if not progress_file.exists():
+    """Durable bytes of the shard, and its hash if it was finished. A record that cannot be read promises nothing."""
+    try:
+        record = json.loads(progress_file.read_bytes())
+        return int(record["offset"]), record.get("sha256")
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return 0, None
-    record = load_json(progress_file, progress_file.read_bytes(), "the progress record")
-    return int(record["offset"]), record.get("sha256")
+
+
+def _durable_points(shard: Shard) -> frozenset[int]:
+    """The ends of header and tensors: the only places where a run can pick up."""
+    return frozenset(accumulate((spec.nbytes for spec in shard.tensors), initial=len(shard.header)))
 
 
 def _restore(file: IO[bytes], done: int, update: Callable[[bytes], None]) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 from polysafe import __version__
 from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.layout import plan_layout
+from polysafe.checkpoint.lora import open_reader
 from polysafe.checkpoint.output import Workspace, check_target, lock
-from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.sidecar import side_files
 from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
 from polysafe.checkpoint.verify import read_manifest
@@ -114,13 +114,13 @@ def _write(
     progress: Progress,
 ) -> RunResult:
     target = Path(output).absolute()
-    check_target(target, [checkpoint.root for checkpoint in checkpoints.values()])
+    check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
     with lock(target):
         edit = with_digests(edit, checkpoints, progress)
         done = existing_result(target, edit)
         if done is not None:
             return done
-        readers = {name: CheckpointReader(checkpoint) for name, checkpoint in checkpoints.items()}
+        readers = {name: open_reader(checkpoint) for name, checkpoint in checkpoints.items()}
         edited = EditedReader(edit, readers)
         layout = plan_layout([edited.spec(name) for name in edited.names()], shard_size)
         side = tuple(side_files(checkpoints[edit.start], checkpoints[donor], edit.dtype))

@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 
 from polysafe.checkpoint.layout import Shard
-from polysafe.checkpoint.reader import CheckpointReader, TensorReader, row_blocks
+from polysafe.checkpoint.lora import open_reader
+from polysafe.checkpoint.reader import TensorReader, row_blocks
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.checkpoint.writer import write_shard
 from polysafe.edits.edit import Edit
@@ -44,9 +45,7 @@ class ShardTask:
     def execute(self, advance: Callable[[int], None]) -> str:
         """Writes the file and returns its SHA-256."""
         with ExitStack() as stack:
-            readers = {
-                name: stack.enter_context(CheckpointReader(checkpoint)) for name, checkpoint in self.sources.items()
-            }
+            readers = {name: stack.enter_context(open_reader(checkpoint)) for name, checkpoint in self.sources.items()}
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluate"))
             edited = EditedReader(self.edit, readers)
             return write_shard(

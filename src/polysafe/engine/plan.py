@@ -15,6 +15,7 @@ import psutil
 
 from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.checkpoint.layout import Layout, plan_layout
+from polysafe.checkpoint.lora import open_adapter, open_reader
 from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
 from polysafe.checkpoint.roles import Architecture, classify
 from polysafe.checkpoint.sidecar import SideFile, side_files
@@ -22,7 +23,6 @@ from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoi
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.edits.explain import describe
-from polysafe.edits.operations import Blend, Copy
 from polysafe.engine.local import READ_AHEAD
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.methods.base import Method, Source
@@ -168,7 +168,7 @@ def make_plan(
     checkpoints = checkpoints or open_sources(recipe)
     with ExitStack() as stack:
         sources = {
-            name: Source(name, checkpoint, _architecture(checkpoint), stack.enter_context(CheckpointReader(checkpoint)))
+            name: Source(name, checkpoint, _architecture(checkpoint), stack.enter_context(open_reader(checkpoint)))
             for name, checkpoint in checkpoints.items()
         }
         began = time.perf_counter()
@@ -186,20 +186,28 @@ def make_plan(
 def open_sources(recipe: Recipe) -> dict[str, Checkpoint]:
     """Opens every source that the recipe uses, by name."""
     used = dict.fromkeys((*(name for method in recipe.edits for name in method.uses), _donor(recipe)))
-    return {name: open_source(recipe.sources[name]) for name in used}
+    return {name: _open_source(recipe, name) for name in used}
+
+
+def _open_source(recipe: Recipe, name: str) -> Checkpoint:
+    """Opens what a recipe names: a folder or a model on the hub, full or as an adapter of another source."""
+    reference = recipe.sources[name]
+    folder, origin = _locate(reference)
+    if reference.adapter_of is None:
+        return open_checkpoint(folder, origin=origin)
+    return open_adapter(folder, _open_source(recipe, reference.adapter_of), origin=origin)
+
+
+def _locate(reference: SourceRef) -> tuple[Path, str]:
+    if reference.hub is not None:
+        folder = hub_snapshot(reference.hub, reference.revision or "")
+        return folder, f"{reference.hub}@{reference.revision}"
+    assert reference.path is not None
+    return reference.path, reference.path.name
 
 
 def _donor(recipe: Recipe) -> str:
     return recipe.output.tokenizer_from or recipe.edits[0].donor()
-
-
-def open_source(reference: SourceRef) -> Checkpoint:
-    """Opens what a recipe names: a folder, or a model on the hub at a commit."""
-    if reference.hub is not None:
-        folder = hub_snapshot(reference.hub, reference.revision or "")
-        return open_checkpoint(folder, origin=f"{reference.hub}@{reference.revision}")
-    assert reference.path is not None
-    return open_checkpoint(reference.path, origin=reference.path.name)
 
 
 def _architecture(checkpoint: Checkpoint) -> Architecture:
@@ -244,7 +252,7 @@ def estimate_cost(
         checkpoints[source].tensors[spec.name].nbytes
         for shard in layout.shards
         for spec in shard.tensors
-        for source in _read_from(edit, spec.name)
+        for source in edit.reads(spec.name)
     )
     written = layout.size + sum(len(file.content) for file in side)
     return Cost(
@@ -267,14 +275,6 @@ def _working_memory(edit: Edit, checkpoints: Mapping[str, Checkpoint]) -> int:
     whole = any(part.options.get("arithmetic") == "authors" for part in edit.provenance)
     largest = max((s.numel for n, s in checkpoints[edit.start].tensors.items() if "layers" in n), default=0)
     return block * (READ_AHEAD + 2) * 4 * max(1, len(edit.sources)) + (4 * 4 * largest if whole else 0)
-
-
-def _read_from(edit: Edit, name: str) -> tuple[str, ...]:
-    """The sources whose tensor is read to compute or copy one tensor of the result."""
-    operations = edit.steps.get(name, ())
-    replaced = bool(operations) and isinstance(operations[0], Copy | Blend)
-    named = (source for operation in operations for source in operation.sources)
-    return tuple(dict.fromkeys([*([] if replaced else [edit.start]), *named]))
 
 
 def _observed_rate(sources: Mapping[str, Source], seconds: float) -> float:

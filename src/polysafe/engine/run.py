@@ -24,7 +24,7 @@ def run_recipe(recipe: Recipe, *, progress: Progress = lambda *_: None, engine: 
     """
     target = recipe.output.path
     checkpoints = open_sources(recipe)
-    check_target(target, [checkpoint.root for checkpoint in checkpoints.values()])
+    check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
     with lock(target):
         space = Workspace(target)
         job = identity(checkpoints, __version__, recipe.to_yaml())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.atomic import json_bytes, write_json_atomic
+from polysafe.checkpoint.atomic import json_bytes, write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.digest import checkpoint_digests, hash_file
 from polysafe.checkpoint.layout import Layout
 from polysafe.checkpoint.output import MANIFEST, RECORDS, Workspace
@@ -122,7 +122,10 @@ def write_output(
         checkpoint.check_unchanged()
     weights = {shard.name: (shard.size, digest) for shard, digest in zip(layout.shards, digests, strict=True)}
     content = manifest(edit.sha256, {**_small_digests(space, weights), **weights}, _source_lines(edit))
-    write_json_atomic(space.content / MANIFEST, content)
+    try:
+        write_json_atomic(space.content / MANIFEST, content)
+    except OSError as error:
+        raise output_error(space.content, error) from error
     space.publish()
     return RunResult(space.target, content, resumed=resumed)
 
@@ -138,7 +141,7 @@ def _write_small_files(
         for file in files:
             path = space.content / file.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(file.content)
+            write_bytes_atomic(path, file.content)
     except OSError as error:
         raise output_error(space.content, error) from error
 

@@ -1,0 +1,192 @@
+"""LoRA adapters as checkpoints: a base model plus small factors, merged row by row while it is read.
+
+An adapter folder (PEFT's `adapter_config.json` and `adapter_model.safetensors`) stands for the model that merging it
+would give: W = W_base + s·B·A with s = α/r, or α/√r where the adapter says so (Hu et al., 2021; Kalajdzievski, 2023).
+Norms of the update come from the factors, without the rounding that merged 16-bit weights carry.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polysafe.checkpoint.header import Header, TensorSpec, load_json, read_header
+from polysafe.checkpoint.reader import CheckpointReader
+from polysafe.checkpoint.source import Checkpoint
+from polysafe.errors import CheckpointError, MismatchError
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
+
+
+@dataclass(frozen=True)
+class AdaptedCheckpoint(Checkpoint):
+    """A base model with a LoRA adapter on it. Folder, config and tensors are the base's; the files are of both.
+
+    Attributes:
+        base: The model that the adapter belongs to.
+        adapter: Header of the adapter's weights.
+        scales: Factor s of every adapted tensor.
+    """
+
+    base: Checkpoint = field(kw_only=True)
+    adapter: Header = field(kw_only=True)
+    scales: Mapping[str, float] = field(kw_only=True)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """The tensors of the merged model: those of the base."""
+        return self.base.tensors
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and no full checkpoint."""
+    return (folder / CONFIG).is_file() and not any(folder.glob("model*.safetensors"))
+
+
+def open_adapter(root: Path | str, base: Checkpoint, *, origin: str | None = None) -> AdaptedCheckpoint:
+    """Opens an adapter folder on top of its base model.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or the adapter is of a kind that is no plain LoRA.
+        MismatchError: The adapter does not fit the base.
+    """
+    folder = Path(root).expanduser().resolve()
+    config = _read_config(folder / CONFIG)
+    header = read_header(folder / WEIGHTS)
+    ranks = _ranks(header, base)
+    scales = {tensor: _scale(config, tensor, rank) for tensor, rank in ranks.items()}
+    return AdaptedCheckpoint(
+        root=base.root,
+        origin=origin if origin is not None else str(root),
+        headers=(*base.headers, header),
+        config=base.config,
+        notes=(*base.notes, f"LoRA adapter on {len(scales)} tensors of {base.origin}"),
+        base=base,
+        adapter=header,
+        scales=scales,
+    )
+
+
+class AdaptedReader(CheckpointReader):
+    """A `TensorReader` over an adapted checkpoint: rows are merged in float32 or better and rounded once."""
+
+    def __init__(self, checkpoint: AdaptedCheckpoint) -> None:
+        super().__init__(checkpoint.base)
+        self._scales = checkpoint.scales
+        self._adapter = CheckpointReader(_factors(checkpoint))
+
+    def close(self) -> None:
+        """Closes the files."""
+        super().close()
+        self._adapter.close()
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start:stop` of the merged tensor, shape [stop - start, columns], in the base's storage type."""
+        import torch
+
+        stored = super().rows(name, start, stop)
+        if name not in self._scales:
+            return stored
+        a, b = self.factors(name)
+        merged = stored.to(torch.float64) + self._scales[name] * (b[start:stop] @ a)
+        return merged.to(stored.dtype)
+
+    def whole(self, name: str) -> torch.Tensor:
+        """The whole merged tensor."""
+        spec = self.spec(name)
+        return self.rows(name, 0, spec.rows).view(spec.shape)
+
+    def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The factors A [r, columns] and B [rows, r] of a tensor's update in float64, without the scale."""
+        import torch
+
+        module = name.removesuffix(".weight")
+        a, b = (self._adapter.whole(f"{module}.lora_{side}") for side in "AB")
+        return a.to(torch.float64), b.to(torch.float64)
+
+    def update_norm(self, name: str) -> float:
+        """Frobenius norm of the update of a tensor, s·√tr((BᵀB)(AAᵀ)); no product of full size is formed."""
+        if name not in self._scales:
+            return 0.0
+        a, b = self.factors(name)
+        return abs(self._scales[name]) * math.sqrt(max(0.0, float(((b.T @ b) * (a @ a.T)).sum())))
+
+
+def open_reader(checkpoint: Checkpoint) -> CheckpointReader:
+    """The reader that fits a checkpoint."""
+    return AdaptedReader(checkpoint) if isinstance(checkpoint, AdaptedCheckpoint) else CheckpointReader(checkpoint)
+
+
+def _factors(checkpoint: AdaptedCheckpoint) -> Checkpoint:
+    """The adapter's own tensors as a checkpoint, under the names `<module>.lora_A` and `<module>.lora_B`."""
+    named = {}
+    for name, spec in checkpoint.adapter.tensors.items():
+        found = _FACTOR.match(name.removeprefix(_PREFIX))
+        if found:
+            short = f"{found['module']}.lora_{found['side']}"
+            named[short] = replace(spec, name=short)
+    header = replace(checkpoint.adapter, tensors=named)
+    return Checkpoint(checkpoint.adapter.file.parent, checkpoint.origin, (header,), {})
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError("is missing", where=path, remedy="an adapter folder needs its adapter_config.json")
+    config = load_json(path, path.read_bytes(), "the file")
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise CheckpointError("does not describe a LoRA adapter", where=path)
+    plain = not config.get("use_dora") and config.get("bias", "none") == "none" and not config.get("fan_in_fan_out")
+    if not plain or config.get("modules_to_save"):
+        raise CheckpointError(
+            "describes an adapter that is more than a low-rank update (DoRA, biases, or modules saved whole)",
+            where=path,
+            remedy="merge it into its base model first (PEFT: `merge_and_unload()`)",
+        )
+    return config
+
+
+def _ranks(header: Header, base: Checkpoint) -> dict[str, int]:
+    """Rank of the update of every adapted tensor, checked against the base's shapes."""
+    shapes: dict[str, dict[str, TensorSpec]] = {}
+    for name, spec in header.tensors.items():
+        found = _FACTOR.match(name.removeprefix(_PREFIX))
+        if found is None:
+            raise CheckpointError(f"tensor {name!r} is no LoRA factor of a linear layer", where=header.file)
+        shapes.setdefault(f"{found['module']}.weight", {})[found["side"]] = spec
+    return {tensor: _rank(tensor, sides, header.file, base) for tensor, sides in shapes.items()}
+
+
+def _rank(tensor: str, sides: Mapping[str, TensorSpec], file: Path, base: Checkpoint) -> int:
+    if set(sides) != {"A", "B"}:
+        raise CheckpointError(f"only one of the two factors of {tensor!r} is there", where=file)
+    target = base.tensors.get(tensor)
+    a, b = sides["A"].shape, sides["B"].shape
+    if target is None or len(a) != 2 or len(b) != 2 or (b[0], a[1]) != target.shape or a[0] != b[1]:
+        wanted = "no such tensor" if target is None else f"shape {list(target.shape)}"
+        raise MismatchError(
+            f"factors {list(b)} x {list(a)} do not fit {tensor!r}: the base has {wanted}",
+            where=file,
+            remedy="name the base model that the adapter was trained on",
+        )
+    return a[0]
+
+
+def _scale(config: Mapping[str, Any], tensor: str, rank: int) -> float:
+    module = tensor.removesuffix(".weight")
+    alpha = config.get("lora_alpha", rank)
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            alpha = value
+            break
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
