@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from polysafe.checkpoint.atomic import json_bytes, write_bytes_atomic
 from polysafe.checkpoint.dtypes import EDITABLE
 from polysafe.checkpoint.header import load_json
-from polysafe.edits.operations import AddLowRank, Copy, Operation
-from polysafe.errors import EditError
+from polysafe.edits.operations import AddDelta, AddLowRank, Copy, Operation
+from polysafe.errors import CheckpointError, EditError
 
 SCHEMA = 1
 JSON_FILE = "edit.json"
@@ -25,7 +25,7 @@ _FACTORS = ("rows", "a", "b")
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Decision(_Value):
@@ -133,6 +133,18 @@ class Edit(_Value):
             if any(op != Copy(source=self.start) for op in operations)
         )
 
+    def reads(self, tensor: str) -> tuple[str, ...]:
+        """The sources that a tensor of the result is read from, once for each time it is read.
+
+        The tensor of `start` is read at most once, and only if the first operation builds on it: later ones see the
+        value so far in its place.
+        """
+        operations = self.steps.get(tensor, ())
+        named = [source for operation in operations for source in operation.sources]
+        first = operations[0] if operations else Copy(source=self.start)
+        builds_on_start = isinstance(first, AddLowRank | AddDelta) or self.start in first.sources
+        return (*([self.start] if builds_on_start else []), *(source for source in named if source != self.start))
+
     def then(self, other: Edit) -> Edit:
         """Both edits in one: `other` sees the result of this one, and there is one rounding at the end.
 
@@ -227,6 +239,8 @@ class Edit(_Value):
             content = load_json(file, file.read_bytes(), "the edit")
         except OSError as error:
             raise EditError(f"cannot be read: {error.strerror}", where=file) from error
+        except CheckpointError as error:
+            raise EditError(error.problem, where=file) from error
         return cls._from_content(content, file)
 
     @classmethod
@@ -245,6 +259,8 @@ class Edit(_Value):
             return cls.model_validate({**content, "steps": steps})
         except (ValidationError, AttributeError, TypeError, KeyError) as error:
             raise EditError(f"is not a valid edit: {error}", where=file) from error
+        except EditError as error:
+            raise EditError(error.problem, where=file, remedy=error.remedy) from error
 
 
 _OPERATION: TypeAdapter[Operation] = TypeAdapter(Operation)
@@ -265,10 +281,12 @@ def _operation(entry: dict[str, Any], tensor: str, index: int, factors: Mapping[
 def _save_tensors(tensors: dict[str, torch.Tensor]) -> bytes:
     from safetensors.torch import save
 
-    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    # Clones, because the format refuses tensors that share memory, as the parts of one decomposition do.
+    return save({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()})
 
 
 def _load_tensors(path: Path, expected: str) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
@@ -281,4 +299,7 @@ def _load_tensors(path: Path, expected: str) -> dict[str, torch.Tensor]:
             where=path,
             remedy=f"keep {JSON_FILE} and {os.fspath(TENSOR_FILE)} of one edit together",
         )
-    return load(data)
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise EditError(f"is not a safetensors file: {error}", where=path) from error

@@ -72,35 +72,42 @@ class EditedReader:
         """Rows `start:stop` of a tensor of the result, in its storage type.
 
         Raises:
-            EditError: The result, and so one of the inputs, is not finite there.
+            EditError: The computed result, and so perhaps one of the inputs, is not finite there.
         """
         block = Block(name, start, stop)
         dtype = self.spec(name).dtype
         operations = self.edit.steps.get(name, ())
-        value = self._readers[self.edit.start].rows(name, start, stop) if not operations else None
-        for operation in operations:
-            last = operation is operations[-1]
-            value = _apply(operation, block, self._operand(block, value), self.edit.start, dtype if last else None)
+        value = self._read(self.edit.start, block) if self.edit.start in self.edit.reads(name) else None
+        for index, operation in enumerate(operations):
+            storage = dtype if index == len(operations) - 1 else None
+            value = _apply(operation, block, self._operand(block, value), self.edit.start, storage)
         assert value is not None
-        return value if value.dtype == torch_dtype(dtype) else _narrow(value, dtype, block)
+        stored = value.to(torch_dtype(dtype))
+        copied = stored is value and all(isinstance(operation, Copy) for operation in operations)
+        if not copied and not _is_finite(stored):
+            raise self._not_finite(block, dtype)
+        return stored
 
-    def copied_from(self, name: str) -> str | None:
-        """The source whose bytes the tensor of the result has, None if it is computed or converted."""
-        source = self.edit.start
-        for operation in self.edit.steps.get(name, ()):
-            if not isinstance(operation, Copy):
-                return None
-            source = operation.source
-        same = self._readers[source].spec(name).dtype == self.spec(name).dtype
-        return source if same else None
+    def _read(self, source: str, block: Block) -> torch.Tensor:
+        return self._readers[source].rows(block.name, block.start, block.stop)
 
     def _operand(self, block: Block, value: torch.Tensor | None) -> Operand:
-        def read(source: str) -> torch.Tensor:
-            if source == self.edit.start and value is not None:
-                return value
-            return self._readers[source].rows(block.name, block.start, block.stop)
+        """What the operations read: where they name the start of the edit, they mean the value so far."""
 
-        return read
+        def operand(source: str) -> torch.Tensor:
+            return value if source == self.edit.start and value is not None else self._read(source, block)
+
+        return operand
+
+    def _not_finite(self, block: Block, dtype: str) -> EditError:
+        guilty = [source for source in self.edit.reads(block.name) if not _is_finite(self._read(source, block))]
+        if guilty:
+            cause, remedy = f"{guilty[0]!r} holds NaN or infinity there", "it is broken; fetch or train it again"
+        else:
+            cause, remedy = f"they are too large for {dtype}", "choose a wider storage type or smaller weights"
+        return EditError(
+            f"rows {block.start}…{block.stop} of the result are not finite: {cause}", where=block.name, remedy=remedy
+        )
 
 
 def _apply(operation: Operation, block: Block, operand: Operand, start: str, storage: str | None) -> torch.Tensor:
@@ -113,18 +120,15 @@ def _apply(operation: Operation, block: Block, operand: Operand, start: str, sto
         case Copy(source=source):
             return operand(source)
         case Blend(arithmetic="authors"):
-            result = _authors_sum(operation.weights, operand)
+            return _authors_sum(operation.weights, operand)
         case Blend(rule=None):
-            result = _weighted_sum(operation.weights, operand, storage)
+            return _weighted_sum(operation.weights, operand, storage)
         case Blend():
-            result = _ruled_sum(operation, block, operand)
+            return _ruled_sum(operation, block, operand)
         case AddDelta():
-            result = _add_delta(operation, operand(start), operand)
+            return _add_delta(operation, operand(start), operand)
         case AddLowRank():
-            result = _add_low_rank(operation, operand(start), block)
-    if not _is_finite(result):
-        raise _not_finite(operation, block, operand, start)
-    return result
+            return _add_low_rank(operation, operand(start), block)
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
@@ -150,18 +154,21 @@ def _authors_sum(weights: Mapping[str, float], operand: Operand) -> torch.Tensor
 
 
 def _weighted_sum(weights: Mapping[str, float], operand: Operand, storage: str | None) -> torch.Tensor:
-    """Σ w·x. Names are taken in sorted order so that the order in a recipe cannot change a bit of the result."""
-    names = sorted(weights)
-    if len(names) == 2 and math.isclose(sum(weights.values()), 1.0, abs_tol=1e-12):
+    """Σ w·x, in an order that depends on the weights: the order in a recipe cannot change a bit of the result.
+
+    Of two models in a mean, the heavier one comes last: `lerp` then steps back from it and keeps the sign of a zero.
+    """
+    names = sorted(weights, key=lambda name: (weights[name], name))
+    if len(names) == 2 and weights[names[0]] >= 0 and math.isclose(sum(weights.values()), 1.0, abs_tol=1e-12):
         first, second = operand(names[0]), operand(names[1])
         one_pass = storage is not None and first.dtype == second.dtype == torch_dtype(storage)
         if not (one_pass and first.dtype.itemsize <= 2):  # lerp computes 16-bit types in float32, rounding once
             width = torch.promote_types(_wide(first).dtype, _wide(second).dtype)
             first, second = first.to(width), second.to(width)
         return torch.lerp(first, second, weights[names[1]], out=first)  # a fresh result costs more than the sum
-    total = torch.zeros((), dtype=torch.float64)
-    for name in names:
-        total = total + weights[name] * operand(name).to(torch.float64)
+    total = weights[names[0]] * operand(names[0]).to(torch.float64)
+    for name in names[1:]:
+        total += weights[name] * operand(name).to(torch.float64)
     return total
 
 
@@ -171,14 +178,21 @@ def _ruled_sum(operation: Blend, block: Block, operand: Operand) -> torch.Tensor
     assert rule is not None
     base = operand(rule.base).to(torch.float64)
     deltas = {name: operand(name).to(torch.float64) - base for name in sorted(operation.weights)}
+    if not all(_is_finite(delta) for delta in deltas.values()):
+        return torch.full_like(base, math.nan)  # dropping and trimming would hide it
     if isinstance(rule, Dare):
         deltas = {name: _drop(delta, rule, name, block) for name, delta in deltas.items()}
         rule = rule.then
     weighted = {name: operation.weights[name] * delta for name, delta in deltas.items()}
     if rule is None:
-        return base + sum(weighted.values(), torch.zeros((), dtype=torch.float64))
+        return _plus(base, sum(weighted.values(), torch.zeros((), dtype=torch.float64)))
     kept = [torch.where(deltas[name].abs() >= rule.thresholds[name], value, 0.0) for name, value in weighted.items()]
-    return base + _elected_mean(torch.stack(kept))
+    return _plus(base, _elected_mean(torch.stack(kept)))
+
+
+def _plus(value: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
+    """The sum; where the update is zero, every bit of the value stays (−0 + 0 would be +0)."""
+    return torch.where(update == 0, value, value + update)
 
 
 def _elected_mean(deltas: torch.Tensor) -> torch.Tensor:
@@ -202,8 +216,8 @@ def _add_delta(operation: AddDelta, current: torch.Tensor, operand: Operand) -> 
     result = _wide(current)
     of, minus = (_wide(operand(name)).to(result.dtype) for name in (operation.of, operation.minus))
     for start, stop in operation.columns if operation.columns is not None else ((0, result.shape[1]),):
-        columns = slice(start, stop)
-        result[:, columns] += operation.scale * (of[:, columns] - minus[:, columns])
+        part = result[:, start:stop]
+        part.copy_(_plus(part, operation.scale * (of[:, start:stop] - minus[:, start:stop])))
     return result
 
 
@@ -211,31 +225,9 @@ def _add_low_rank(operation: AddLowRank, current: torch.Tensor, block: Block) ->
     result = _wide(current)
     inside = (operation.rows >= block.start) & (operation.rows < block.stop)
     update = operation.a[inside].to(torch.float64) @ operation.b.to(torch.float64).T
-    result[operation.rows[inside] - block.start] += update.to(result.dtype)
+    rows = operation.rows[inside] - block.start
+    result[rows] = _plus(result[rows], update.to(result.dtype))
     return result
-
-
-def _narrow(value: torch.Tensor, dtype: str, block: Block) -> torch.Tensor:
-    """Rounds to the storage type, which float16 can overflow."""
-    stored = value.to(torch_dtype(dtype))
-    if not _is_finite(stored):
-        raise EditError(
-            f"rows {block.start}…{block.stop} hold numbers that {dtype} cannot store",
-            where=block.name,
-            remedy="choose a wider storage type or smaller weights",
-        )
-    return stored
-
-
-def _not_finite(operation: Operation, block: Block, operand: Operand, start: str) -> EditError:
-    sources = operation.sources or (start,)
-    guilty = [name for name in sources if not _is_finite(operand(name))]
-    cause = f"the tensor of {guilty[0]!r} holds NaN or infinity" if guilty else "the sum overflows"
-    return EditError(
-        f"rows {block.start}…{block.stop} of the result are not finite: {cause}",
-        where=block.name,
-        remedy="a checkpoint with such weights is broken; fetch or train it again",
-    )
 
 
 def _check_fit(edit: Edit, readers: Mapping[str, TensorReader]) -> None:
@@ -248,13 +240,17 @@ def _check_fit(edit: Edit, readers: Mapping[str, TensorReader]) -> None:
         for source in operation.sources:
             if tensor not in names[source]:
                 raise MismatchError(f"{source!r} has no such tensor", where=tensor)
-            if readers[source].spec(tensor).shape != spec.shape:
-                raise MismatchError(
-                    f"{source!r} has shape {list(readers[source].spec(tensor).shape)}, "
-                    f"{edit.start!r} has {list(spec.shape)}",
-                    where=tensor,
-                )
+            _check_same(source, readers[source].spec(tensor), edit.start, spec)
         _check_bounds(operation, tensor, spec)
+
+
+def _check_same(source: str, spec: TensorSpec, start: str, wanted: TensorSpec) -> None:
+    if spec.shape != wanted.shape:
+        raise MismatchError(
+            f"{source!r} has shape {list(spec.shape)}, {start!r} has {list(wanted.shape)}", where=wanted.name
+        )
+    if spec.dtype != wanted.dtype and not {spec.dtype, wanted.dtype} <= EDITABLE:
+        raise MismatchError(f"{source!r} stores it as {spec.dtype}, {start!r} as {wanted.dtype}", where=wanted.name)
 
 
 def _check_bounds(operation: Operation, tensor: str, spec: TensorSpec) -> None:

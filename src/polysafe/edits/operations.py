@@ -91,6 +91,15 @@ class Blend(_Value):
         base = () if self.rule is None else (self.rule.base,)
         return tuple(dict.fromkeys((*base, *self.weights)))
 
+    @model_validator(mode="after")
+    def _rule_fits(self) -> Blend:
+        if self.rule is not None and self.arithmetic == "authors":
+            raise ValueError("a rule has no published bfloat16 form")
+        ties = self.rule.then if isinstance(self.rule, Dare) else self.rule
+        if ties is not None and set(ties.thresholds) != set(self.weights):
+            raise ValueError("thresholds and weights must be of the same models")
+        return self
+
 
 class AddDelta(_Value):
     """Adds scale·(W_of − W_minus) to the current value, on some input columns or on all of them.

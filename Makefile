@@ -1,0 +1,48 @@
+# make quickstart   set up, run the whole story on the packaged family, write quickstart-out/report/index.html
+# make test         set up, run every test
+# make lint         ruff and mypy
+# make bench        speed and memory, beside the published programs' shape
+
+PYTHON ?= python3
+VENV ?= .venv
+# Named first and exactly: asking for any torch may choose a build that brings gigabytes of CUDA libraries.
+TORCH ?= torch==2.13.0
+OUTPUT ?= quickstart-out
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The packaged models are small: more threads than this cost more than they bring.
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint format bench
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[models,dev]"
+	@touch $@
+
+quickstart: $(STAMP)
+	$(BIN)/polysafe quickstart --output $(OUTPUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.merge

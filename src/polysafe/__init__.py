@@ -1,0 +1,63 @@
+"""Make an open-weight language model as safe in every language as it is in English, by editing its weights.
+
+    >>> import polysafe
+    >>> recipe = polysafe.load_recipe("recipe.yaml")
+    >>> polysafe.plan(recipe).decisions
+    >>> polysafe.run(recipe).output
+
+Names are imported when they are first used: `import polysafe` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from polysafe.checkpoint.verify import verify_output as verify
+    from polysafe.edits.edit import Edit
+    from polysafe.engine.plan import make_plan as plan
+    from polysafe.engine.run import run_recipe as run
+    from polysafe.errors import PolysafeError
+    from polysafe.recipe import Recipe, load_recipe, make_recipe, parse_recipe
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "Edit": ("polysafe.edits.edit", "Edit"),
+    "PolysafeError": ("polysafe.errors", "PolysafeError"),
+    "Recipe": ("polysafe.recipe", "Recipe"),
+    "load_recipe": ("polysafe.recipe", "load_recipe"),
+    "make_recipe": ("polysafe.recipe", "make_recipe"),
+    "parse_recipe": ("polysafe.recipe", "parse_recipe"),
+    "plan": ("polysafe.engine.plan", "make_plan"),
+    "run": ("polysafe.engine.run", "run_recipe"),
+    "verify": ("polysafe.checkpoint.verify", "verify_output"),
+}
+
+__all__ = [
+    "Edit",
+    "PolysafeError",
+    "Recipe",
+    "__version__",
+    "load_recipe",
+    "make_recipe",
+    "parse_recipe",
+    "plan",
+    "run",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    try:
+        module, attribute = _PLACES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value: object = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

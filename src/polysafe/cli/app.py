@@ -1,0 +1,202 @@
+"""The commands and their options. What a command does is in a module of its own, imported when it runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from polysafe.cli.console import DEFECT, Terminated, endings
+
+
+class _Commands(TyperGroup):
+    """Ends every command with a message and an exit code instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with endings():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="polysafe",
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # laying help out with rich costs more than everything else that `--help` does
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make an open-weight language model as safe in every language as it is in English, by editing weights.",
+    epilog="Exit codes: 0 done, 1 a check said no, 2 bad input, 130 interrupted, 143 terminated.",
+)
+edit_app = typer.Typer(no_args_is_help=True, help="Explain, apply or undo a saved edit.")
+organism_app = typer.Typer(no_args_is_help=True, help="The toy model family: train it, or find the packaged one.")
+app.add_typer(edit_app, name="edit")
+app.add_typer(organism_app, name="organism")
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
+EditFile = Annotated[
+    Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from polysafe import __version__
+
+        typer.echo(f"polysafe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def quickstart(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("quickstart-out"),
+    as_json: Json = False,
+) -> None:
+    """Run the whole story on the packaged toy family."""
+    from polysafe.cli import quickstart as command
+
+    command.quickstart(output, as_json=as_json)
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    as_json: Json = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Also write the plan to this file, as JSON.", show_default=False)
+    ] = None,
+) -> None:
+    """Show what a recipe would do and what it needs."""
+    from polysafe.cli import plan as command
+
+    command.plan(recipe, as_json=as_json, save=save)
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
+    as_json: Json = False,
+) -> None:
+    """Carry out a recipe, or go on where it was interrupted."""
+    from polysafe.cli import run as command
+
+    command.run(recipe, engine=engine, as_json=as_json)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that polysafe wrote.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Check an output against its manifest."""
+    from polysafe.cli import run as command
+
+    command.verify(folder, as_json=as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from polysafe.cli.console import print_json
+    from polysafe.recipe import recipe_schema
+
+    print_json(recipe_schema())
+
+
+@edit_app.command("explain")
+def edit_explain(edit: EditFile, as_json: Json = False) -> None:
+    """Show what an edit does and where it comes from."""
+    from polysafe.cli import edit as command
+
+    command.explain(edit, as_json=as_json)
+
+
+@edit_app.command("apply")
+def edit_apply(
+    edit: EditFile,
+    output: Output,
+    source: Annotated[
+        list[str], typer.Option(help="NAME=FOLDER for every model that the edit names.", show_default=False)
+    ],
+    tokenizer_from: Annotated[
+        str | None,
+        typer.Option(help="Source of tokenizer and chat template; by default the model edited.", show_default=False),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Accept other models than those the edit was made for.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Apply an edit to the models it names."""
+    from polysafe.cli import edit as command
+
+    command.apply(edit, source, output, tokenizer_from=tokenizer_from, force=force, as_json=as_json)
+
+
+@edit_app.command("undo")
+def edit_undo(
+    edit: EditFile,
+    output: Output,
+    edited: Annotated[Path, typer.Option(help="Folder of the edited model.", show_default=False)],
+    original: Annotated[Path, typer.Option(help="Folder of the model that was edited.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Take an edit back, bit for bit."""
+    from polysafe.cli import edit as command
+
+    command.undo(edit, edited, original, output, as_json=as_json)
+
+
+@organism_app.command("build")
+def organism_build(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write; family-SEED by default.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the world, the data and the training.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train the toy family, or go on where it was interrupted."""
+    from polysafe.cli import organism as command
+
+    command.build(output or Path(f"family-{seed}"), seed, as_json=as_json)
+
+
+@organism_app.command("info")
+def organism_info(as_json: Json = False) -> None:
+    """Show the packaged toy family: its members and where they are."""
+    from polysafe.cli import organism as command
+
+    command.info(as_json=as_json)
+
+
+def main() -> NoReturn:
+    """Entry point of the `polysafe` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(prog_name="polysafe")
+    except Exception as error:  # noqa: BLE001  the last place that can ask for a report
+        error.add_note("This is a defect of polysafe. Please report it with the lines above.")
+        traceback.print_exception(error)
+    sys.exit(DEFECT)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated

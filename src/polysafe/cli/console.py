@@ -1,0 +1,185 @@
+"""What the commands show, and how they end.
+
+Results go to standard output; progress, warnings and errors go to standard error. Names and texts that come from
+files are shown inertly: no control character reaches the terminal and nothing in them is markup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from polysafe.errors import PolysafeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEFECT = 70
+INTERRUPTED = 130
+TERMINATED = 143
+
+_UNBOUNDED = 10_000
+
+Step = Callable[[str, int, int], None]
+"""Reports progress: what is being done, how much of it is done, and how much there is."""
+
+
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM)."""
+
+
+def inert(text: object) -> str:
+    """The text with every character that acts on a terminal, or hides from it, made visible."""
+    from polysafe.report.text import visible
+
+    return visible(str(text))
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document to standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """Print a table and an empty line.
+
+    Args:
+        columns: Headings; a column whose heading starts with `>` is aligned to the right.
+        rows: Cells; a `rich` text is shown as it is, anything else inertly.
+        title: Heading of the table.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    headed = any(column.strip(">") for column in columns)
+    table = Table(box=box.SIMPLE_HEAD if headed else None, show_edge=False, pad_edge=False, show_header=headed)
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        table.add_column(Text(column.removeprefix(">")), justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(inert(cell)) for cell in row))
+    console = _console(stderr=False)
+    if title:
+        console.print(Text(inert(title), style="bold"))
+    console.print(table, "")
+
+
+def print_line(text: object = "") -> None:
+    """Print one line of result to standard output."""
+    sys.stdout.write(f"{inert(text)}\n")
+
+
+def note(text: object) -> None:
+    """Tell the user something that is not the result."""
+    sys.stderr.write(f"{inert(text)}\n")
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print warnings where they are seen even if the result goes to a file."""
+    for text in warnings:
+        note(f"warning: {text}")
+
+
+def format_bytes(size: float) -> str:
+    """A number of bytes in decimal units, as disks and models are sold: `16.1 GB`."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration in the largest two units: `3 min 20 s`."""
+    if seconds < 1:
+        return "< 1 s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+@contextmanager
+def progress(*, quiet: bool = False) -> Iterator[Step]:
+    """A bar on standard error that shows what is being done now; nothing if it is not a terminal."""
+    console = _console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda _label, _done, _total: None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    current = ""
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("", total=None)
+
+        def step(label: str, done: int, total: int) -> None:
+            nonlocal current
+            if label != current:
+                bars.reset(bar, description=inert(label), total=total)
+                current = label
+            bars.update(bar, completed=done, total=total)
+
+        yield step
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Within it, an interruption is told how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        stop.add_note("run the same command again to go on from here")
+        raise
+
+
+@contextmanager
+def endings() -> Iterator[None]:
+    """Turn everything that can end a command into its message and exit code."""
+    try:
+        yield
+    except PolysafeError as error:
+        _print_error(error)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as stop:
+        _print_stop("interrupted", stop)
+        raise typer.Exit(INTERRUPTED) from stop
+    except Terminated as stop:
+        _print_stop("terminated", stop)
+        raise typer.Exit(TERMINATED) from stop
+
+
+def _print_error(error: PolysafeError) -> None:
+    if os.environ.get("POLYSAFE_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    console = _console(stderr=True)
+    console.print("error:", style="bold red", end=" ", highlight=False)
+    note(error)
+
+
+def _print_stop(word: str, stop: BaseException) -> None:
+    note("; ".join([word, *getattr(stop, "__notes__", ())]))
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        # A file or a program reads this: nothing is folded to the width of a screen that is not there.
+        console.width = _UNBOUNDED
+    return console

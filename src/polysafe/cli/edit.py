@@ -1,0 +1,79 @@
+"""`polysafe edit`: explain, apply and undo a saved edit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from polysafe.cli.console import (
+    format_bytes,
+    print_json,
+    print_line,
+    print_table,
+    print_warnings,
+    progress,
+    resumable,
+)
+from polysafe.cli.decisions import print_decisions, print_operations
+from polysafe.cli.run import print_result
+from polysafe.edits.edit import Edit
+from polysafe.edits.explain import explain as explain_edit
+from polysafe.engine.apply import apply_edit, undo_edit
+from polysafe.errors import EditError
+from polysafe.yaml_lines import write_yaml
+
+
+def explain(path: Path, *, as_json: bool) -> None:
+    """Print what an edit does."""
+    edit = Edit.load(path)
+    content = explain_edit(edit)
+    if as_json:
+        print_json(content)
+        return
+    print_line(f"edit {edit.sha256}, {format_bytes(edit.nbytes)}, starts from {edit.start!r}")
+    print_table(("source", "made from"), [(name, record.origin) for name, record in edit.sources.items()])
+    for part in edit.provenance:
+        given = {name: value for name, value in part.options.items() if value is not None}
+        print_line(write_yaml([{"method": part.method, **given}]))
+        print_decisions(part.label, part.decisions)
+    print_operations(content["operations"])
+    for part in edit.provenance:
+        for text in part.notes:
+            print_line(f"note: {text}")
+        print_warnings(part.warnings)
+
+
+def apply(
+    path: Path,
+    sources: Sequence[str],
+    output: Path,
+    *,
+    tokenizer_from: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Apply an edit to the models it names."""
+    edit, folders = Edit.load(path), _folders(sources)
+    with resumable(), progress(quiet=as_json) as step:
+        result = apply_edit(edit, folders, output, tokenizer_from=tokenizer_from, force=force, progress=step)
+    print_result(result, as_json=as_json)
+
+
+def undo(path: Path, edited: Path, original: Path, output: Path, *, as_json: bool) -> None:
+    """Take an edit back."""
+    edit = Edit.load(path)
+    with resumable(), progress(quiet=as_json) as step:
+        result = undo_edit(edit, edited, original, output, progress=step)
+    print_result(result, as_json=as_json)
+
+
+def _folders(sources: Sequence[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for text in sources:
+        name, separator, folder = text.partition("=")
+        if not (name and separator and folder):
+            raise EditError(f"{text!r} is not NAME=FOLDER", where="--source")
+        if name in folders:
+            raise EditError(f"{name!r} is given twice", where="--source")
+        folders[name] = Path(folder)
+    return folders

@@ -1,0 +1,68 @@
+"""`polysafe run` and `polysafe verify`: make a checkpoint, and check one that was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from polysafe.checkpoint.verify import read_manifest, verify_output
+from polysafe.cli.console import format_bytes, note, print_json, print_line, progress, resumable
+from polysafe.engine.local import LocalEngine
+from polysafe.engine.run import run_recipe
+from polysafe.engine.write import Counter, RunResult
+from polysafe.errors import RecipeError
+from polysafe.recipe import Recipe, load_recipe
+
+ENGINES = {"local": LocalEngine}
+
+
+def run(recipe: Path, *, engine: str, as_json: bool) -> None:
+    """Carry out a recipe."""
+    if engine not in ENGINES:
+        raise RecipeError(f"there is no engine {engine!r}", remedy=f"engines: {', '.join(ENGINES)}")
+    parsed = load_recipe(recipe)
+    note_evaluate(parsed)
+    with resumable(), progress(quiet=as_json) as step:
+        result = run_recipe(parsed, progress=step, engine=ENGINES[engine]())
+    print_result(result, as_json=as_json)
+
+
+def note_evaluate(recipe: Recipe) -> None:
+    """Say that the `evaluate` block has no effect here."""
+    if recipe.evaluate is not None:
+        note("note: `evaluate` was checked, but nothing is measured; this command only makes the checkpoint")
+
+
+def print_result(result: RunResult, *, as_json: bool) -> None:
+    """Print where the result is and what it is."""
+    manifest = result.manifest
+    size = sum(entry["size"] for entry in manifest["files"])
+    if as_json:
+        state = {"resumed": result.resumed, "complete_before": result.complete_before}
+        print_json({"output": str(result.output), **state, "manifest": dict(manifest)})
+        return
+    if result.complete_before:
+        note("the output was complete already; nothing was written")
+    elif result.resumed:
+        note("an interrupted run was continued")
+    print_line(f"{result.output}: {len(manifest['files'])} files, {format_bytes(size)}")
+    print_line(f"edit {manifest['edit']}")
+
+
+def verify(folder: Path, *, as_json: bool) -> None:
+    """Compare an output with its manifest; exit code 1 if it differs."""
+    total = sum(entry["size"] for entry in read_manifest(folder)["files"])
+    with progress(quiet=as_json) as step:
+        report = verify_output(folder, Counter(step, "reading", total))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        for problem in report.problems:
+            print_line(f"problem: {problem}")
+        for name in report.unlisted:
+            print_line(f"note: {name} is not in the manifest")
+        state = "as it was written" if report.ok else "not as it was written"
+        print_line(f"{folder}: {report.files} files, {format_bytes(report.bytes)}: {state}")
+    if not report.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,254 @@
+"""The whole story on the packaged family: audit, swap, evaluate before and after, report.
+
+Everything here goes the way a user's own models would go: recipes are written down, `run_recipe` makes real
+checkpoints, and those are what is examined. Only the judge is special: the toy world knows the truth, so verdicts are
+exact.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polysafe import __version__
+from polysafe.checkpoint.atomic import write_bytes_atomic, write_json_atomic
+from polysafe.checkpoint.writer import output_error
+from polysafe.edits.edit import Edit
+from polysafe.engine.run import run_recipe
+from polysafe.errors import PolysafeError
+from polysafe.recipe import Recipe, make_recipe
+from polysafe.report import BlockDecision, ChangedAnswer, ReportData, build_report
+from polysafe.stats.compare import Outcomes, compare_outcomes, rate_outcomes
+from polysafe.stats.rows import RateRow, Row, save_rows
+
+if TYPE_CHECKING:
+    from polysafe.organism.exam import Exam, Record
+    from polysafe.organism.packaged import Family
+
+Progress = Callable[[str, int, int], None]
+
+METHODS: tuple[Mapping[str, Any], ...] = (
+    {"method": "layer_swap", "granularity": "layer", "base": "base", "safety": "safety"},
+    {"method": "layer_swap", "granularity": "module", "base": "base", "safety": "safety"},
+    {"method": "band_swap", "safety": "safety", "bottom": 3, "top": 0, "transition_bottom": 0, "transition_top": 0},
+    {"method": "soup"},
+    {"method": "task_arithmetic", "base": "base", "scale": 1.0},
+)
+"""What is shown, with the published settings of the swaps; the band was chosen on development seeds."""
+
+HEADLINE = "layer_swap.module"
+CHANGES_SHOWN = 8
+LIMITS = (
+    "The edited models are examined in the language they were made for and in the pivot; other languages are not shown.",
+    "One training seed and one set of 48 harmful prompts per language; three other seeds are in the documentation.",
+)
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What a quickstart leaves behind.
+
+    Attributes:
+        report: The page.
+        results: The results file.
+        rows: Its rows.
+        audits: Rates of the unedited models, and of the edited ones in the pivot.
+    """
+
+    report: Path
+    results: Path
+    rows: tuple[Row, ...]
+    audits: tuple[RateRow, ...]
+
+
+@dataclass
+class _Findings:
+    rows: list[Row] = field(default_factory=list)
+    audits: list[RateRow] = field(default_factory=list)
+    decisions: dict[str, dict[str, tuple[BlockDecision, ...]]] = field(default_factory=dict)
+    changes: list[ChangedAnswer] = field(default_factory=list)
+    edits: dict[str, str] = field(default_factory=dict)
+
+
+def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quickstart:
+    """Audits the packaged family, repairs it with every method, and writes results and report into `output`.
+
+    Running it again into the same folder reuses the checkpoints that are there.
+
+    Raises:
+        PolysafeError: The family is not there, transformers is not installed, or `output` cannot be written.
+    """
+    _require_models_extra()
+    from polysafe.organism.lexicon import LANGUAGES, LOW, PIVOT, TIERS
+    from polysafe.organism.packaged import packaged_family
+
+    output = output.absolute()
+    family = packaged_family()
+    examiner = _Examiner(family, output, progress, total=len(LANGUAGES) * 2 + 2 * len(LOW) * (1 + len(METHODS)))
+    found = _Findings()
+    for member in ("base", "safety"):
+        found.audits += rate_outcomes(member, examiner.examine(member, family.members[member], LANGUAGES).outcomes())
+    experts = {language: examiner.examine(language, family.members[language], (PIVOT, language)) for language in LOW}
+    for language, exam in experts.items():
+        found.audits += rate_outcomes(f"expert {language}", exam.outcomes())
+    for settings in METHODS:
+        _try_method(settings, family, experts, examiner, found, output)
+    results = output / "results.json"
+    data = ReportData(
+        title="polysafe quickstart",
+        rows=tuple(found.rows),
+        toy=True,
+        tiers=dict(TIERS),
+        headline=HEADLINE,
+        audits=tuple(found.audits),
+        decisions=found.decisions,
+        changes=tuple(found.changes),
+        meta=_meta(family, found),
+        limits=LIMITS,
+    )
+    try:
+        save_rows(results, found.rows)
+        write_json_atomic(output / "audit.json", [asdict(row) for row in found.audits])
+    except OSError as error:
+        raise output_error(output, error) from error
+    return Quickstart(build_report(data, output), results, data.rows, data.audits)
+
+
+def _require_models_extra() -> None:
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise PolysafeError(
+            "running a model needs the transformers library", remedy="pip install 'polysafe[models]'"
+        ) from error
+
+
+def _try_method(
+    settings: Mapping[str, Any],
+    family: Family,
+    experts: Mapping[str, Exam],
+    examiner: _Examiner,
+    found: _Findings,
+    output: Path,
+) -> None:
+    """One method into every low-resource language, and what it changed against the language expert."""
+    from polysafe.organism.lexicon import PIVOT
+
+    before: dict[tuple[str, str], Mapping[str, bool]] = {}
+    after: dict[tuple[str, str], Mapping[str, bool]] = {}
+    label = ""
+    for language, expert in experts.items():
+        recipe = swap_recipe(settings, family, language, output)
+        label = recipe.edits[0].label
+        write_bytes_atomic(_folder(output / "recipes") / f"{label}.{language}.yaml", recipe.to_yaml().encode())
+        model = run_recipe(recipe).output
+        exam = examiner.examine(f"{label} {language}", model, (PIVOT, language))
+        before |= _only(expert.outcomes(), language)
+        after |= _only(exam.outcomes(), language)
+        found.audits += rate_outcomes(f"{label} into {language}", _only(exam.outcomes(), PIVOT))
+        edit = Edit.load(model / "polysafe")
+        found.edits[f"{label}, {language}"] = edit.sha256
+        decisions = tuple(BlockDecision.of(decision) for part in edit.provenance for decision in part.decisions)
+        if decisions:
+            found.decisions.setdefault(label, {})[language] = decisions
+        found.changes += _changes(label, language, expert.records, exam.records)
+    found.rows += compare_outcomes(label, before, after)
+
+
+def swap_recipe(settings: Mapping[str, Any], family: Family, language: str, output: Path) -> Recipe:
+    """The recipe that brings safety into one language expert of the family."""
+    entry = dict(settings)
+    match entry["method"]:
+        case "layer_swap" | "band_swap":
+            entry["language"] = language
+        case "soup":
+            entry["weights"] = {"safety": 0.5, language: 0.5}
+            entry["start_from"] = language
+        case _:
+            entry["experts"] = ["safety", language]
+            entry["start_from"] = language
+    label = ".".join(str(entry[key]) for key in ("method", "granularity") if key in entry)
+    members = {name: {"path": str(family.members[name])} for name in ("base", "safety", language)}
+    return make_recipe(
+        {
+            "polysafe": 1,
+            "sources": members,
+            "edits": [entry],
+            "output": {"path": str(output / "models" / label / language)},
+        }
+    )
+
+
+class _Examiner:
+    """Examines models, keeps every record on disk, and reports progress over all of them."""
+
+    def __init__(self, family: Family, output: Path, progress: Progress, total: int) -> None:
+        self._world, self._output, self._progress = family.world, output, progress
+        self._done, self._total = 0, total
+
+    def examine(self, name: str, model: Path, languages: Sequence[str]) -> Exam:
+        from polysafe.organism.exam import examine
+
+        self._progress("examining models", self._done, self._total)
+        exam = examine(model, self._world, languages)
+        self._done += len(languages)
+        self._progress("examining models", self._done, self._total)
+        lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in exam.records)
+        file = _folder(self._output / "records") / f"{name.replace(' ', '.')}.jsonl"
+        write_bytes_atomic(file, lines.encode())
+        return exam
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+    return path
+
+
+def _only(outcomes: Outcomes, language: str) -> dict[tuple[str, str], Mapping[str, bool]]:
+    return {cell: items for cell, items in outcomes.items() if cell[0] == language}
+
+
+def _changes(label: str, language: str, before: Sequence[Record], after: Sequence[Record]) -> list[ChangedAnswer]:
+    """The first few requests of each kind of change whose verdict differs."""
+    new = {(record.set, record.item): record for record in after if record.language == language}
+    shown: dict[tuple[str, str, str], int] = {}
+    changes = []
+    for old in before:
+        record = new.get((old.set, old.item)) if old.language == language else None
+        if record is None or record.verdict == old.verdict:
+            continue
+        kind = (old.set, old.verdict, record.verdict)
+        shown[kind] = shown.get(kind, 0) + 1
+        if shown[kind] <= CHANGES_SHOWN:
+            changes.append(
+                ChangedAnswer(
+                    method=label,
+                    language=language,
+                    prompts=old.set,
+                    item=old.item,
+                    prompt=old.prompt,
+                    before_answer=old.answer,
+                    after_answer=record.answer,
+                    before_verdict=old.verdict,
+                    after_verdict=record.verdict,
+                )
+            )
+    return changes
+
+
+def _meta(family: Family, found: _Findings) -> dict[str, dict[str, Any]]:
+    weights = {
+        name: entry["files"]["model.safetensors"]["sha256"] for name, entry in family.record["members"].items()
+    }
+    return {
+        "Settings": {"family seed": family.seed, "split": "test", "decoding": "greedy", "intervals": "95 % Wilson"},
+        "Versions": {"polysafe": __version__, **family.record["members"]["base"]["versions"]},
+        "SHA-256 of the weights": weights,
+        "SHA-256 of the edits": found.edits,
+    }

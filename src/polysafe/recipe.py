@@ -1,0 +1,418 @@
+"""The recipe: which checkpoints, which edits, where to.
+
+A `Recipe` is the same value whether it was read from YAML or built in Python. Paths in it are absolute; a
+relative path is taken from the folder of the recipe (in Python: from the working directory).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    SerializeAsAny,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    model_validator,
+)
+from pydantic.json_schema import WithJsonSchema, models_json_schema
+
+from polysafe.checkpoint.hub import COMMIT
+from polysafe.errors import PolysafeError, RecipeError
+from polysafe.methods.base import Method
+from polysafe.methods.registry import names, resolve
+from polysafe.recipe_errors import did_you_mean, explain, problem
+from polysafe.yaml_lines import MAX_BYTES, Document, Place, read_yaml, write_yaml
+
+SCHEMA_VERSION = 1
+
+Items = TypeVar("Items", bound=Collection[object])
+
+_FACTORS: dict[str, int] = {"": 1} | {
+    f"{prefix}{binary}": base**power
+    for power, prefix in enumerate("kmgt", start=1)
+    for binary, base in (("", 1000), ("i", 1024))
+}
+_SIZE = r"^\s*(\d{1,15}(?:\.\d{1,9})?)\s*([KMGTkmgt]?i?)[Bb]?\s*$"
+
+
+def parse_size(value: object) -> int:
+    """Read a number of bytes: `5GB` (decimal), `512MiB` (binary) or a plain integer.
+
+    Raises:
+        RecipeError: Anything else, or less than one byte.
+    """
+    match = re.match(_SIZE, str(value))
+    factor = _FACTORS.get(match[2].lower()) if match else None
+    if match is None or factor is None or (size := round(Decimal(match[1]) * factor)) < 1:
+        raise RecipeError(f"{value!r} is not a size", remedy="write it like 5GB (decimal) or 512MiB")
+    return size
+
+
+def format_size(size: int) -> str:
+    """The shortest exact form of a number of bytes that `parse_size` reads."""
+    unit, factor = max((item for item in _FACTORS.items() if size % item[1] == 0), key=lambda item: item[1])
+    return f"{size // factor}{unit.upper().replace('I', 'i')}B"
+
+
+def _size(value: object) -> int:
+    try:
+        return parse_size(value)
+    except RecipeError as error:
+        raise problem(error.problem, error.remedy) from error
+
+
+def _absolute(value: object, info: ValidationInfo) -> Path:
+    text = os.fspath(value) if isinstance(value, (str, Path)) else ""
+    if not text or "\0" in text:
+        raise problem(f"a path is wanted, not {value!r}")
+    folder = (info.context or {}).get("folder", "")
+    # Not resolve(): a symbolic link is the user's name for the place, and the engine compares the real ones.
+    return Path(os.path.abspath(Path(folder) / Path(text).expanduser()))
+
+
+def _not_empty(value: Items) -> Items:
+    if not value:
+        raise problem("at least one is needed")
+    return value
+
+
+def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    for index, name in enumerate(value):
+        if name in value[:index]:
+            raise problem(f"{name!r} is named twice", at=(index,))
+    return value
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SIZE}, {"type": "integer", "minimum": 1}]}),
+]
+AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
+Name = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]{0,63}$")]
+Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,8}([-_][A-Za-z0-9]{1,8})*$")]
+Names = Annotated[tuple[Name, ...], AfterValidator(_distinct)]
+
+# Not a constraint of the container: that would complain once more when the only entry is wrong.
+NotEmpty = (AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1}))
+
+
+def _method(value: object, info: ValidationInfo) -> Method:
+    if isinstance(value, Method):
+        return value
+    entry = dict(value) if isinstance(value, Mapping) else {}
+    name = entry.pop("method", None)
+    if not isinstance(name, str):
+        raise problem("every edit names its `method`", f"methods: {', '.join(names())}")
+    try:
+        method = resolve(name)
+    except RecipeError as error:
+        raise problem(error.problem, error.remedy, at=("method",)) from error
+    try:
+        return method.model_validate(entry, context=info.context)
+    except PolysafeError as error:
+        raise problem(error.problem, error.remedy) from error
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SourceRef(_Block):
+    """Where a checkpoint is: a local folder, or a hub id at one commit."""
+
+    path: AbsolutePath | None = None
+    """Folder of the checkpoint."""
+
+    hub: Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*/\w[\w.-]*$")] | None = None
+    """Hub id, `organisation/name`."""
+
+    revision: str | None = None
+    """Full commit hash: a branch or tag can move, and then the recipe would mean another model."""
+
+    adapter_of: str | None = None
+    """For a LoRA adapter: name of the source that it was trained on. It is read as the merged model."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SourceRef:
+        if (self.path is None) == (self.hub is None):
+            raise problem("a source is either `path` or `hub` with `revision`", "give one of the two")
+        if self.path is not None and self.revision is not None:
+            raise problem("`revision` belongs to `hub`, not to a folder", "remove it", at=("revision",))
+        if self.hub is not None and not COMMIT.match(self.revision or ""):
+            raise problem(
+                "a hub source needs the full commit hash, 40 hexadecimal digits, as `revision`",
+                "the model's page lists it under 'Files and versions'; or run: python -c "
+                f"\"import huggingface_hub as h; print(h.model_info('{self.hub}').sha)\"",
+                at=("revision",),
+            )
+        return self
+
+
+class Output(_Block):
+    """Where the result goes."""
+
+    path: AbsolutePath
+    """Folder to write; it appears only when everything in it is complete."""
+
+    shard_size: Size = 5_000_000_000
+    """Largest size of one weight file: `5GB` (decimal), `512MiB` (binary) or a number of bytes."""
+
+    tokenizer_from: str | None = None
+    """Source whose tokenizer, chat template and generation config are copied; without it the method says."""
+
+
+class Judge(_Block):
+    """Who says whether an answer is unsafe."""
+
+    kind: Literal["openai"]
+    """`openai`: a server with an OpenAI-compatible API."""
+
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+    """Address of the server's API."""
+
+    model: Annotated[str, StringConstraints(min_length=1)]
+    """Name of the model on the server."""
+
+
+class Evaluate(_Block):
+    """What is measured before and after."""
+
+    languages: Annotated[tuple[Language, ...], *NotEmpty, AfterValidator(_distinct)]
+    """Language codes."""
+
+    safety: Names = ()
+    """Sets of harmful prompts."""
+
+    over_refusal: Names = ()
+    """Sets of harmless prompts that look harmful."""
+
+    capability: Names = ()
+    """Tasks that measure ability."""
+
+    judge: Judge | None = None
+    """Who gives the verdicts."""
+
+
+class Recipe(_Block):
+    """What to do, completely."""
+
+    polysafe: Literal[1]
+    """Version of the recipe's schema."""
+
+    sources: Annotated[dict[Name, SourceRef], *NotEmpty]
+    """The checkpoints, by the names that the edits use."""
+
+    edits: Annotated[tuple[Annotated[SerializeAsAny[Method], BeforeValidator(_method)], ...], *NotEmpty]
+    """The edits in order; each sees the result of the one before."""
+
+    output: Output
+    """Where the result goes."""
+
+    evaluate: Evaluate | None = None
+    """What is measured before and after, if anything."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_version(cls, data: object) -> object:
+        version = data.get("polysafe", SCHEMA_VERSION) if isinstance(data, Mapping) else SCHEMA_VERSION
+        # `True == 1` and `1.0 == 1`, and neither is a version.
+        if type(version) is not int or version != SCHEMA_VERSION:
+            raise problem(
+                f"schema version {version!r} is unknown: this polysafe reads version {SCHEMA_VERSION}",
+                "write `polysafe: 1`, or install the polysafe that wrote the recipe",
+                at=("polysafe",),
+            )
+        return data
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> Recipe:
+        for name, at in self._named_sources():
+            if name not in self.sources:
+                remedy = did_you_mean(name, self.sources) or f"sources: {', '.join(self.sources)}"
+                raise problem(f"no source is called {name!r}", remedy, at=at)
+        for name, source in self.sources.items():
+            if source.adapter_of is not None and self.sources[source.adapter_of].adapter_of is not None:
+                at = ("sources", name, "adapter_of")
+                raise problem(
+                    f"{source.adapter_of!r} is an adapter itself", "name the full model that both adapt", at=at
+                )
+        return self
+
+    def _named_sources(self) -> Iterator[tuple[str, Place]]:
+        """Every source that is named somewhere, with the path to the place."""
+        for name, source in self.sources.items():
+            if source.adapter_of is not None:
+                yield source.adapter_of, ("sources", name, "adapter_of")
+        for index, method in enumerate(self.edits):
+            entry = method.model_dump(mode="json", by_alias=True)
+            for name in method.uses:
+                yield name, ("edits", index, *_mention(entry, name))
+        if self.output.tokenizer_from is not None:
+            yield self.output.tokenizer_from, ("output", "tokenizer_from")
+
+    @field_serializer("sources")
+    def _serialise_sources(self, sources: dict[str, SourceRef]) -> dict[str, JsonValue]:
+        return {name: source.model_dump(mode="json", exclude_none=True) for name, source in sources.items()}
+
+    @field_serializer("edits")
+    def _serialise_edits(self, edits: tuple[Method, ...]) -> list[dict[str, JsonValue]]:
+        # The version goes in: a later polysafe may give the bare name a newer meaning.
+        return [
+            {"method": f"{edit.name}.v{edit.version}", **edit.model_dump(mode="json", by_alias=True)} for edit in edits
+        ]
+
+    def to_yaml(self, relative_to: Path | None = None) -> str:
+        """The recipe with every default written out; `parse_recipe` reads the same value back.
+
+        Args:
+            relative_to: Folder that paths are written relative to; by default they are absolute.
+        """
+        data = self.model_dump(mode="json")
+        if relative_to is not None:
+            for place in (*data["sources"].values(), data["output"]):
+                if "path" in place:
+                    place["path"] = os.path.relpath(place["path"], relative_to)
+        return write_yaml(data)
+
+
+def _mention(value: object, name: str) -> Place:
+    """Path of the first text, or key, in `value` that is `name`; empty if there is none."""
+    children: Mapping[str, object] | dict[int, object]
+    if isinstance(value, Mapping):
+        children = value
+    elif isinstance(value, (list, tuple)):
+        children = dict(enumerate(value))
+    else:
+        return ()
+    for key, child in children.items():
+        if name in (key, child):
+            return (key,)
+        if path := _mention(child, name):
+            return (key, *path)
+    return ()
+
+
+def _validate(data: object, folder: str | os.PathLike[str], document: Document | None) -> Recipe:
+    try:
+        return Recipe.model_validate(data, context={"folder": os.fspath(folder)})
+    except ValidationError as error:
+        raise explain(error, data, document, _keys_at) from None
+
+
+def _keys_at(data: object, path: Place) -> tuple[str, ...]:
+    """The keys that the block at `path` may have."""
+    match path:
+        case ():
+            model: type[BaseModel] = Recipe
+        case ("sources", _):
+            model = SourceRef
+        case ("output",):
+            model = Output
+        case ("evaluate",):
+            model = Evaluate
+        case ("evaluate", "judge"):
+            model = Judge
+        case ("edits", int(index)) if isinstance(data, Mapping):
+            return ("method", *_aliases(resolve(data["edits"][index]["method"])))
+        case _:
+            return ()
+    return _aliases(model)
+
+
+def _aliases(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
+def make_recipe(data: Mapping[str, object], folder: str | os.PathLike[str] = "") -> Recipe:
+    """Build a recipe from plain values, as they would stand in YAML.
+
+    Args:
+        data: The recipe; entries of `edits` may be mappings or `Method` values.
+        folder: What relative paths are relative to; by default the working directory.
+
+    Raises:
+        RecipeError: Naming every value that is wrong.
+    """
+    return _validate(data, folder, None)
+
+
+def parse_recipe(text: str, name: str = "recipe", folder: str | os.PathLike[str] = "") -> Recipe:
+    """Read a recipe from YAML text.
+
+    Args:
+        text: The YAML.
+        name: What error messages call the text.
+        folder: What relative paths are relative to.
+
+    Raises:
+        RecipeError: With the line of every problem.
+    """
+    document = read_yaml(text, name)
+    if not isinstance(document.value, dict):
+        raise RecipeError("a recipe is a mapping that begins with `polysafe: 1`", where=f"{name}:1")
+    return _validate(document.value, folder, document)
+
+
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe file; relative paths in it are relative to its folder.
+
+    Raises:
+        RecipeError: The file cannot be read, or, with line numbers, what is wrong in it.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise RecipeError("a folder, not a recipe", where=file, remedy="name the YAML file in it")
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror}", where=file) from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        where = f"{file}:{line}"
+        raise RecipeError("not UTF-8 text", where=where, remedy="save the file as UTF-8") from None
+    return parse_recipe(text, str(file), file.parent)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON schema of recipes with every registered method, for editors and other programs."""
+    methods = [resolve(name) for name in names()]
+    models: list[type[BaseModel]] = [Recipe, *methods]
+    refs, definitions = models_json_schema([(model, "validation") for model in models])
+    defs = definitions["$defs"]
+    schema = defs.pop("Recipe")
+    entries = [_entry_schema(method, refs[method, "validation"], defs) for method in methods]
+    schema["properties"]["edits"]["items"] = {"oneOf": entries}
+    text = json.dumps([schema, defs])
+    used = {key: value for key, value in defs.items() if f'"#/$defs/{key}"' in text}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": used}
+
+
+def _entry_schema(method: type[Method], ref: dict[str, str], defs: dict[str, Any]) -> dict[str, Any]:
+    key = ref["$ref"].rpartition("/")[2]
+    schema: dict[str, Any] = defs.pop(key)
+    schema["properties"] = {
+        "method": {"enum": [method.name, f"{method.name}.v{method.version}"]},
+        **schema.get("properties", {}),
+    }
+    schema["required"] = ["method", *schema.get("required", [])]
+    return schema

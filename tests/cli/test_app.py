@@ -1,0 +1,179 @@
+"""Start-up, help, exit codes and signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+import polysafe as package
+
+Polysafe = Callable[..., Result]
+Command = Callable[..., subprocess.Popen[str]]
+
+HEAVY = ("torch", "transformers", "matplotlib", "scipy", "numpy", "safetensors", "huggingface_hub", "yaml")
+IMPORTS = f"""
+import sys
+try:
+    from polysafe.cli import main
+    main()
+finally:
+    print("heavy:", [name for name in {HEAVY!r} if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], [], *([name, "--help"] for name in ("plan", "run", "quickstart", "edit", "organism"))],
+    ids=" ".join,
+)
+def test_help_imports_nothing_heavy(command: Command, arguments: list[str]) -> None:
+    out, _ = command(*arguments, program=IMPORTS).communicate()
+    assert out.endswith("heavy: []\n")
+
+
+def test_importing_the_package_imports_nothing_heavy(command: Command) -> None:
+    program = f"import sys, polysafe; print([name for name in {HEAVY!r} if name in sys.modules])"
+    out, err = command(program=program).communicate()
+    assert (out, err) == ("[]\n", "")
+
+
+def test_version(polysafe: Polysafe) -> None:
+    result = polysafe("--version")
+    assert (result.exit_code, result.stdout) == (0, f"polysafe {package.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["quickstart", "plan", "run", "verify", "schema", "edit", "organism"],
+)
+def test_help_lists_every_command(polysafe: Polysafe, name: str) -> None:
+    assert name in polysafe("--help").stdout
+    assert polysafe(name, "--help").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan"],
+        ["plna"],
+        ["plan", "a.yaml", "--jsn"],
+        ["run"],
+        ["edit", "apply", "x"],
+        ["organism", "build", "--seed", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_bad_input(polysafe: Polysafe, arguments: list[str]) -> None:
+    result = polysafe(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+
+
+def test_mistyped_command_gets_a_suggestion(polysafe: Polysafe) -> None:
+    assert "'plan'" in polysafe("plna").stderr
+
+
+def test_error_is_printed_once_without_a_traceback(command: Command, tmp_path: Path) -> None:
+    process = command("plan", tmp_path / "absent.yaml")
+    out, err = process.communicate()
+    assert process.returncode == 2
+    assert out == ""
+    assert err == f"error: {tmp_path / 'absent.yaml'}: cannot be read: No such file or directory\n"
+
+
+def test_debugging_shows_where_an_error_was_raised(
+    polysafe: Polysafe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLYSAFE_DEBUG", "1")
+    result = polysafe("plan", tmp_path / "absent.yaml")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+
+
+def test_recipe_error_names_the_line(polysafe: Polysafe, recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("safety: safety", "safety: safty"))
+    result = polysafe("plan", recipe)
+    assert result.exit_code == 2
+    assert f"error: {recipe}:9: edits[0].safety: no source is called 'safty'" in result.stderr
+    assert "did you mean 'safety'?" in result.stderr
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(polysafe: Polysafe, recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("./sw", '"\\e[31m[bold]x[/bold]\u202e"'))
+    result = polysafe("plan", recipe)
+    assert result.exit_code == 2
+    assert "\x1b" not in result.stderr
+    assert "\u202e" not in result.stderr
+    assert "[bold]x[/bold]" in result.stderr
+
+
+UNEXPECTED = """
+import polysafe.recipe
+def broken(path):
+    raise KeyError("a defect")
+polysafe.recipe.load_recipe = broken
+from polysafe.cli import main
+main()
+"""
+
+
+def test_unexpected_exception_keeps_its_traceback_and_asks_for_a_report(command: Command, recipe: Path) -> None:
+    process = command("plan", recipe, program=UNEXPECTED)
+    out, err = process.communicate()
+    assert process.returncode == 70
+    assert out == ""
+    assert "Traceback" in err
+    assert "KeyError: 'a defect'" in err
+    assert "Please report it" in err
+
+
+WAITING = """
+import sys, time
+import polysafe.engine.run
+import polysafe.cli.run
+def wait(recipe, **options):
+    print("waiting", flush=True)
+    time.sleep(60)
+polysafe.cli.run.run_recipe = wait
+from polysafe.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_signals_end_a_run_with_their_code(
+    command: Command, recipe: Path, sent: signal.Signals, code: int, word: str
+) -> None:
+    process = command("run", recipe, program=WAITING)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert err == f"{word}; run the same command again to go on from here\n"
+
+
+def test_reader_that_goes_away_is_no_defect(command: Command) -> None:
+    process = command("schema")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.wait()
+    assert "Traceback" not in err
+    process.stderr.close()
+
+
+def test_schema_is_one_json_document(polysafe: Polysafe) -> None:
+    result = polysafe("schema")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["title"] == "Recipe"

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from typer.testing import Result
+
+Polysafe = Callable[..., Result]
+
+
+def test_run_then_verify(polysafe: Polysafe, recipe: Path) -> None:
+    out = recipe.parent / "out"
+    result = polysafe("run", recipe)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{out}: ")
+    assert (out / "model.safetensors").is_file()
+    checked = polysafe("verify", out)
+    assert checked.exit_code == 0
+    assert "as it was written" in checked.stdout
+
+
+def test_second_run_says_that_nothing_was_done(polysafe: Polysafe, recipe: Path) -> None:
+    first = json.loads(polysafe("run", recipe, "--json").stdout)
+    second = polysafe("run", recipe, "--json")
+    assert json.loads(second.stdout) == {**first, "complete_before": True}
+    assert "complete already" in polysafe("run", recipe).stderr
+
+
+def test_changed_output_does_not_pass(polysafe: Polysafe, recipe: Path) -> None:
+    polysafe("run", recipe)
+    out = recipe.parent / "out"
+    with (out / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)[0]
+        file.seek(-1, 2)
+        file.write(bytes([last ^ 1]))
+    (out / "extra.txt").write_text("x")
+    result = polysafe("verify", out)
+    assert result.exit_code == 1
+    assert "problem: model.safetensors: " in result.stdout
+    assert "note: extra.txt is not in the manifest" in result.stdout
+    as_json = polysafe("verify", out, "--json")
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.stdout)["ok"] is False
+
+
+def test_verify_of_what_polysafe_did_not_write(polysafe: Polysafe, recipe: Path) -> None:
+    result = polysafe("verify", recipe.parent / "sw")
+    assert result.exit_code == 2
+    assert "has no manifest" in result.stderr
+
+
+def test_unknown_engine(polysafe: Polysafe, recipe: Path) -> None:
+    result = polysafe("run", recipe, "--engine", "warp")
+    assert result.exit_code == 2
+    assert "engines: local" in result.stderr
+
+
+def test_evaluate_block_is_said_to_have_no_effect(polysafe: Polysafe, recipe: Path) -> None:
+    recipe.write_text(recipe.read_text() + "evaluate: {languages: [en, sw]}\n")
+    result = polysafe("run", recipe)
+    assert result.exit_code == 0
+    assert "nothing is measured" in result.stderr

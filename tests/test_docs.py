@@ -1,0 +1,129 @@
+"""What the documentation says is true: its examples run and its tables are those of the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import textwrap
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import polysafe
+from polysafe.errors import RecipeError
+from polysafe.methods import registry
+from polysafe.methods.registry import resolve
+from polysafe.recipe import parse_recipe, recipe_schema
+from tests.models import trio
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(file: str, language: str) -> list[str]:
+    """The fenced code blocks of a Markdown file in one language."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def options_table(entry: dict[str, Any]) -> str:
+    """The table of a method's options as `docs/recipe.md` has to show it."""
+    lines = [f"### `{entry['properties']['method']['enum'][0]}`", "", entry["description"], ""]
+    lines += ["| option | default | meaning |", "|---|---|---|"]
+    for name, about in entry["properties"].items():
+        if name != "method":
+            default = "required" if name in entry["required"] else _default(about["default"])
+            meaning = " ".join(about["description"].split()).replace("|", "\\|")
+            lines.append(f"| `{name}` | {default} | {meaning}{_values(about)} |")
+    return "\n".join(lines)
+
+
+def _default(value: object) -> str:
+    return "–" if value is None else f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _values(about: dict[str, Any]) -> str:
+    values = next((case["enum"] for case in [about, *about.get("anyOf", [])] if "enum" in case), ())
+    return " Values: " + ", ".join(f"`{value}`" for value in values) + "." if values else ""
+
+
+METHODS = {
+    entry["properties"]["method"]["enum"][0]: entry
+    for entry in recipe_schema()["properties"]["edits"]["items"]["oneOf"]
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_recipe_page_has_the_options_of_every_method(name: str) -> None:
+    assert options_table(METHODS[name]) in (ROOT / "docs/recipe.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", blocks("docs/recipe.md", "yaml"))
+def test_recipes_of_the_recipe_page_are_read(text: str) -> None:
+    assert parse_recipe(text).edits
+
+
+def test_mistake_of_the_recipe_page_is_reported_as_it_says() -> None:
+    mistaken = blocks("docs/recipe.md", "yaml")[0].replace("granularity:", "granularty:")
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(mistaken, "recipe.yaml")
+    shown = textwrap.indent(f"error: {caught.value}", "    ")
+    assert shown in (ROOT / "docs/recipe.md").read_text(encoding="utf-8")
+
+
+def test_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (recipe,) = blocks("README.md", "yaml")
+    (program,) = blocks("README.md", "python")
+    models = trio(tmp_path)
+    models.safety.rename(tmp_path / "safety-en")
+    models.language.rename(tmp_path / "expert-sw")
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "README.md", "exec"), {})
+    assert polysafe.verify(tmp_path / "out/sw").ok
+
+
+def test_method_of_the_contributing_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program,) = blocks("CONTRIBUTING.md", "python")
+    file = tmp_path / "mlp_swap.py"
+    file.write_text(program)
+    monkeypatch.setattr(registry, "_registered", {name: dict(v) for name, v in registry._registered.items()})
+    spec = util.spec_from_file_location("mlp_swap", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "mlp_swap", module)
+    spec.loader.exec_module(module)
+    assert resolve("mlp_swap").name == "mlp_swap"
+
+    models = trio(tmp_path)
+    recipe = polysafe.make_recipe(
+        {
+            "polysafe": 1,
+            "sources": {"safety": {"path": models.safety}, "sw": {"path": models.language}},
+            "edits": [{"method": "mlp_swap", "safety": "safety", "language": "sw"}],
+            "output": {"path": tmp_path / "out"},
+        }
+    )
+    touched = polysafe.plan(recipe).edit.touched
+    assert touched
+    assert all(".mlp." in tensor for tensor in touched)
+    assert polysafe.verify(polysafe.run(recipe).output).ok
+
+
+def test_citation_names_the_papers_and_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    identifiers = {i["value"] for reference in citation["references"] for i in reference["identifiers"]}
+    assert identifiers == {"arXiv:2601.22620", "arXiv:2602.22554", "arXiv:2502.11244"}
+    assert citation["version"] == polysafe.__version__
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("https://")]
+    assert links
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
