@@ -206,6 +206,13 @@ def test_mistake_in_a_second_edit() -> None:
     assert said.startswith("recipe.yaml:14: edits[1].weights.safty: no source is called 'safty'")
 
 
+def test_edits_of_different_models_in_one_recipe() -> None:
+    second = "  - method: soup\n    weights: {sw: 0.5, safety: 0.5}\n"
+    said = refusal(TEXT.replace("output:", second + "output:"))
+    assert said.startswith("recipe.yaml:14: edits[1]")
+    assert "changes 'safety', but the first one changes 'sw'" in said
+
+
 @pytest.mark.parametrize("text", ["", "[]", "hello", "5", "# nothing\n"])
 def test_text_that_is_no_mapping(text: str) -> None:
     assert refusal(text) == "recipe.yaml:1: a recipe is a mapping that begins with `polysafe: 1`"

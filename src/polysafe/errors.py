@@ -6,6 +6,9 @@ says which kind of thing is wrong. Each message names the problem, the place and
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class PolysafeError(Exception):
     """Something that polysafe refuses to do.
@@ -66,3 +69,9 @@ class VerificationError(PolysafeError):
     """A check of finished work said no."""
 
     exit_code = 1
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """A question that proposes the nearest of `known`, if one is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else None

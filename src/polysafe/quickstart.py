@@ -42,7 +42,7 @@ METHODS: tuple[Mapping[str, Any], ...] = (
 HEADLINE = "layer_swap.module"
 CHANGES_SHOWN = 8
 LIMITS = (
-    "The edited models are examined in the language they were made for and in the pivot; other languages are not shown.",
+    "Edited models are examined in the language they were made for and in the pivot; other languages are not shown.",
     "One training seed and one set of 48 harmful prompts per language; three other seeds are in the documentation.",
 )
 
@@ -243,9 +243,7 @@ def _changes(label: str, language: str, before: Sequence[Record], after: Sequenc
 
 
 def _meta(family: Family, found: _Findings) -> dict[str, dict[str, Any]]:
-    weights = {
-        name: entry["files"]["model.safetensors"]["sha256"] for name, entry in family.record["members"].items()
-    }
+    weights = {name: entry["files"]["model.safetensors"]["sha256"] for name, entry in family.record["members"].items()}
     return {
         "Settings": {"family seed": family.seed, "split": "test", "decoding": "greedy", "intervals": "95 % Wilson"},
         "Versions": {"polysafe": __version__, **family.record["members"]["base"]["versions"]},

@@ -32,10 +32,10 @@ from pydantic import (
 from pydantic.json_schema import WithJsonSchema, models_json_schema
 
 from polysafe.checkpoint.hub import COMMIT
-from polysafe.errors import PolysafeError, RecipeError
+from polysafe.errors import PolysafeError, RecipeError, did_you_mean
 from polysafe.methods.base import Method
 from polysafe.methods.registry import names, resolve
-from polysafe.recipe_errors import did_you_mean, explain, problem
+from polysafe.recipe_errors import explain, problem
 from polysafe.yaml_lines import MAX_BYTES, Document, Place, read_yaml, write_yaml
 
 SCHEMA_VERSION = 1
@@ -252,6 +252,19 @@ class Recipe(_Block):
                 at = ("sources", name, "adapter_of")
                 raise problem(
                     f"{source.adapter_of!r} is an adapter itself", "name the full model that both adapt", at=at
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_model_changes(self) -> Recipe:
+        start = self.edits[0].start
+        for index, method in enumerate(self.edits):
+            if method.start != start:
+                at = _mention(method.model_dump(mode="json", by_alias=True), method.start)
+                raise problem(
+                    f"this edit changes {method.start!r}, but the first one changes {start!r}",
+                    "let every edit of a recipe change the same model; each sees the result of the one before",
+                    at=("edits", index, *at),
                 )
         return self
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticCustomError
 
-from polysafe.errors import RecipeError
+from polysafe.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -29,12 +28,6 @@ _WORDS = {
     ", unable to parse string as a number": "",
     ", unable to parse string as an integer": "",
 }
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """A question that proposes the nearest of `known`, if one is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else None
 
 
 def problem(text: str, remedy: str | None = None, *, at: Place = ()) -> PydanticCustomError:

@@ -57,9 +57,7 @@ def adapter(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("settings", "scale"), [({}, ALPHA / RANK), ({"use_rslora": True}, ALPHA / math.sqrt(RANK))])
-def test_rows_are_those_of_the_merged_model(
-    base: Path, adapter: Path, settings: dict[str, Any], scale: float
-) -> None:
+def test_rows_are_those_of_the_merged_model(base: Path, adapter: Path, settings: dict[str, Any], scale: float) -> None:
     configure(adapter, **settings)
     with open_reader(open_adapter(adapter, open_checkpoint(base))) as reader:
         assert reader.names() == tuple(open_checkpoint(base).tensors)
@@ -138,7 +136,7 @@ def test_other_adapters_are_refused(base: Path, adapter: Path, settings: dict[st
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path, base: Path) -> None:
     deeper = write_adapter(tmp_path / "deeper", tiny_model(layers=6))
-    with pytest.raises(MismatchError, match="do not fit 'model.layers.4"):
+    with pytest.raises(MismatchError, match=r"do not fit 'model\.layers\.4"):
         open_adapter(deeper, open_checkpoint(base))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -81,8 +81,8 @@ def open_adapter(root: Path | str, base: Checkpoint, *, origin: str | None = Non
 class AdaptedReader(CheckpointReader):
     """A `TensorReader` over an adapted checkpoint: rows are merged in float32 or better and rounded once."""
 
-    def __init__(self, checkpoint: AdaptedCheckpoint) -> None:
-        super().__init__(checkpoint.base)
+    def __init__(self, checkpoint: AdaptedCheckpoint, advance: Callable[[int], None] = lambda _: None) -> None:
+        super().__init__(checkpoint.base, advance)
         self._scales = checkpoint.scales
         self._adapter = CheckpointReader(_factors(checkpoint))
 
@@ -123,9 +123,11 @@ class AdaptedReader(CheckpointReader):
         return abs(self._scales[name]) * math.sqrt(max(0.0, float(((b.T @ b) * (a @ a.T)).sum())))
 
 
-def open_reader(checkpoint: Checkpoint) -> CheckpointReader:
-    """The reader that fits a checkpoint."""
-    return AdaptedReader(checkpoint) if isinstance(checkpoint, AdaptedCheckpoint) else CheckpointReader(checkpoint)
+def open_reader(checkpoint: Checkpoint, advance: Callable[[int], None] = lambda _: None) -> CheckpointReader:
+    """The reader that fits a checkpoint; `advance` is told the number of bytes of every read."""
+    if isinstance(checkpoint, AdaptedCheckpoint):
+        return AdaptedReader(checkpoint, advance)
+    return CheckpointReader(checkpoint, advance)
 
 
 def _factors(checkpoint: AdaptedCheckpoint) -> Checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -37,10 +37,16 @@ class TensorReader(Protocol):
 
 
 class CheckpointReader:
-    """A `TensorReader` over the files of a checkpoint. Safe to use from several threads."""
+    """A `TensorReader` over the files of a checkpoint. Safe to use from several threads.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    Args:
+        checkpoint: The checkpoint.
+        advance: Told the number of bytes of every read, for progress display.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, advance: Callable[[int], None] = lambda _: None) -> None:
         self.checkpoint = checkpoint
+        self._advance = advance
         self.bytes_read = 0
         self._descriptors: dict[Path, int] = {}
 
@@ -90,6 +96,7 @@ class CheckpointReader:
                 raise CheckpointError("became shorter while it was being read", where=spec.file)
             done += count
         self.bytes_read += done
+        self._advance(done)
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows `start:stop` of the two-dimensional view, shape [stop - start, columns], in the storage type."""

@@ -10,7 +10,7 @@ from polysafe.checkpoint.verify import read_manifest, verify_output
 from polysafe.cli.console import format_bytes, note, print_json, print_line, progress, resumable
 from polysafe.engine.local import LocalEngine
 from polysafe.engine.run import run_recipe
-from polysafe.engine.write import Counter, RunResult
+from polysafe.engine.progress import Meter, RunResult
 from polysafe.errors import RecipeError
 from polysafe.recipe import Recipe, load_recipe
 
@@ -54,7 +54,7 @@ def verify(folder: Path, *, as_json: bool) -> None:
     """Compare an output with its manifest; exit code 1 if it differs."""
     total = sum(entry["size"] for entry in read_manifest(folder)["files"])
     with progress(quiet=as_json) as step:
-        report = verify_output(folder, Counter(step, "reading", total))
+        report = verify_output(folder, Meter(step, "reading", total))
     if as_json:
         print_json(report.to_json())
     else:

@@ -17,7 +17,8 @@ from polysafe.edits.edit import Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.engine.local import LocalEngine
 from polysafe.engine.plan import estimate_cost
-from polysafe.engine.write import Progress, RunResult, existing_result, identity, with_digests, write_output
+from polysafe.engine.progress import Progress
+from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
 from polysafe.errors import EditError, MismatchError
 
 SHARD_SIZE = 5_000_000_000

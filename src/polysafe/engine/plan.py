@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +24,8 @@ from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.edits.explain import describe
 from polysafe.engine.local import READ_AHEAD
-from polysafe.errors import RecipeError, ResourceError
+from polysafe.engine.progress import Meter, Progress
+from polysafe.errors import ResourceError
 from polysafe.methods.base import Method, Source
 from polysafe.recipe import Recipe, SourceRef
 
@@ -33,9 +34,6 @@ IMPORTS = 300 << 20
 """Resident size of the interpreter with torch, which is there before the first block is read."""
 ASSUMED_RATE = 300e6
 """Bytes per second that a disk is trusted with until reading the inputs has shown better or worse."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a stage, what is done of it, and its total."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,6 @@ class Plan:
         """The plan as plain data; the edit is in its own file."""
         return {
             "polysafe_plan": SCHEMA,
-            "edit": self.edit.sha256,
             "start": self.edit.start,
             "tokenizer_from": self.donor,
             "sources": {name: record.model_dump() for name, record in self.edit.sources.items()},
@@ -157,7 +154,7 @@ def make_plan(
 
     Args:
         recipe: The recipe.
-        progress: Told which method is deciding.
+        progress: Told how much of the sources has been read to decide.
         edit: What the methods decided in an earlier run, to be used instead of deciding again.
         checkpoints: The sources if they are open already.
 
@@ -166,13 +163,17 @@ def make_plan(
             the result fits this machine is judged by `Plan.cost.check`.
     """
     checkpoints = checkpoints or open_sources(recipe)
+    meter = Meter(progress, "deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
     with ExitStack() as stack:
         sources = {
-            name: Source(name, checkpoint, _architecture(checkpoint), stack.enter_context(open_reader(checkpoint)))
+            name: Source(
+                name, checkpoint, _architecture(checkpoint), stack.enter_context(open_reader(checkpoint, meter))
+            )
             for name, checkpoint in checkpoints.items()
         }
         began = time.perf_counter()
-        edit = edit or _fit(recipe.edits, sources, progress)
+        edit = edit or _fit(recipe.edits, sources)
+        meter.finish()
         rate = _observed_rate(sources, time.perf_counter() - began)
         edited = EditedReader(edit, {name: source.reader for name, source in sources.items()})
         layout = plan_layout([edited.spec(name) for name in edited.names()], recipe.output.shard_size)
@@ -215,22 +216,15 @@ def _architecture(checkpoint: Checkpoint) -> Architecture:
     return classify(checkpoint)
 
 
-def _fit(methods: tuple[Method, ...], sources: dict[str, Source], progress: Progress) -> Edit:
+def _fit(methods: tuple[Method, ...], sources: dict[str, Source]) -> Edit:
     """Each method sees the result of the one before under the name of the model that the recipe changes."""
     start = methods[0].start
     whole: Edit | None = None
-    for index, method in enumerate(methods):
-        if method.start != start:
-            raise RecipeError(
-                f"edits[{index}] changes {method.start!r}, but the recipe changes {start!r}",
-                remedy="let every edit of a recipe change the same model",
-            )
-        progress(f"deciding ({method.label})", index, len(methods))
+    for method in methods:
         seen = sources if whole is None else {**sources, start: _behind(whole, sources)}
         edit = method.fit(seen)
         whole = edit if whole is None else whole.then(edit)
     assert whole is not None
-    progress("deciding", len(methods), len(methods))
     return whole
 
 

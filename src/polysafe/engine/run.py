@@ -8,7 +8,8 @@ from polysafe.checkpoint.output import RECORDS, Workspace, check_target, lock
 from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.engine.local import Engine, LocalEngine
 from polysafe.engine.plan import Plan, make_plan, open_sources
-from polysafe.engine.write import Progress, RunResult, existing_result, identity, with_digests, write_output
+from polysafe.engine.progress import Progress
+from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
 from polysafe.recipe import Recipe
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,8 @@ from polysafe.checkpoint.verify import manifest, read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.engine.local import Engine, ShardTask
+from polysafe.engine.progress import Meter, Progress
 from polysafe.errors import OutputError
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a stage, what is done of it, and its total."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint], progress: Pr
     """The edit with the SHA-256 of its input files filled in."""
     used = {name: checkpoints[name] for name in edit.sources}
     total = sum(header.size for checkpoint in used.values() for header in checkpoint.headers)
-    advance = Counter(progress, "hashing inputs", total)
+    advance = Meter(progress, "hashing inputs", total)
     records = {
         name: SourceRecord(origin=edit.sources[name].origin, files=checkpoint_digests(checkpoint, advance))
         for name, checkpoint in used.items()
@@ -117,7 +115,7 @@ def write_output(
     tasks = [
         ShardTask(edit, used, shard, space.content, space.progress / f"{shard.name}.json") for shard in layout.shards
     ]
-    digests = engine.execute(tasks, Counter(progress, "writing", layout.size))
+    digests = engine.execute(tasks, Meter(progress, "writing", layout.size))
     for checkpoint in used.values():
         checkpoint.check_unchanged()
     weights = {shard.name: (shard.size, digest) for shard, digest in zip(layout.shards, digests, strict=True)}
@@ -157,15 +155,3 @@ def _small_digests(space: Workspace, weights: Mapping[str, object]) -> dict[str,
 
 def _source_lines(edit: Edit) -> dict[str, Any]:
     return {name: record.model_dump() for name, record in edit.sources.items()}
-
-
-class Counter:
-    """Turns amounts done into progress calls."""
-
-    def __init__(self, progress: Progress, stage: str, total: int) -> None:
-        self._progress, self._stage, self._total, self._done = progress, stage, total, 0
-        progress(stage, 0, total)
-
-    def __call__(self, amount: int) -> None:
-        self._done += amount
-        self._progress(self._stage, self._done, self._total)

@@ -9,7 +9,6 @@ A name means the latest version of a method, `name.v1` one version of it.
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 import re
 from functools import cache
@@ -18,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
 import polysafe.methods
-from polysafe.errors import RecipeError
+from polysafe.errors import RecipeError, did_you_mean
 from polysafe.methods.base import Method
 
 GROUP = "polysafe.methods"
@@ -120,6 +119,7 @@ def _place(entry: EntryPoint) -> str:
 
 def _unknown(name: str, bare: str) -> RecipeError:
     known = names()
-    near = difflib.get_close_matches(bare, known, n=1)
-    suggestion = f"did you mean {near[0]!r}? " if near else ""
-    return RecipeError(f"there is no method {name!r}", remedy=f"{suggestion}methods: {', '.join(known)}")
+    listed = f"methods: {', '.join(known)}"
+    return RecipeError(
+        f"there is no method {name!r}", remedy=" ".join(filter(None, [did_you_mean(bare, known), listed]))
+    )
