@@ -9,8 +9,9 @@ import typer
 from polysafe.checkpoint.verify import read_manifest, verify_output
 from polysafe.cli.console import format_bytes, note, print_json, print_line, progress, resumable
 from polysafe.engine.local import LocalEngine
+from polysafe.engine.progress import Meter
 from polysafe.engine.run import run_recipe
-from polysafe.engine.progress import Meter, RunResult
+from polysafe.engine.write import RunResult
 from polysafe.errors import RecipeError
 from polysafe.recipe import Recipe, load_recipe
 
