@@ -8,7 +8,7 @@ exact.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from polysafe import __version__
 from polysafe.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit
+from polysafe.engine.progress import Progress
 from polysafe.engine.run import run_recipe
 from polysafe.errors import PolysafeError
 from polysafe.recipe import Recipe, make_recipe
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from polysafe.organism.exam import Exam, Record
     from polysafe.organism.packaged import Family
 
-Progress = Callable[[str, int, int], None]
-
 METHODS: tuple[Mapping[str, Any], ...] = (
     {"method": "layer_swap", "granularity": "layer", "base": "base", "safety": "safety"},
     {"method": "layer_swap", "granularity": "module", "base": "base", "safety": "safety"},
@@ -40,7 +39,7 @@ METHODS: tuple[Mapping[str, Any], ...] = (
 """What is shown, with the published settings of the swaps; the band was chosen on development seeds."""
 
 HEADLINE = "layer_swap.module"
-CHANGES_SHOWN = 8
+LANGUAGE_NAMES = {"en": "English", **{f"qa{letter}": f"Conlang {letter.upper()}" for letter in "abcde"}}
 LIMITS = (
     "Edited models are examined in the language they were made for and in the pivot; other languages are not shown.",
     "One training seed and one set of 48 harmful prompts per language; three other seeds are in the documentation.",
@@ -106,6 +105,7 @@ def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quicks
         audits=tuple(found.audits),
         decisions=found.decisions,
         changes=tuple(found.changes),
+        languages=LANGUAGE_NAMES,
         meta=_meta(family, found),
         limits=LIMITS,
     )
@@ -214,32 +214,22 @@ def _only(outcomes: Outcomes, language: str) -> dict[tuple[str, str], Mapping[st
     return {cell: items for cell, items in outcomes.items() if cell[0] == language}
 
 
-def _changes(label: str, language: str, before: Sequence[Record], after: Sequence[Record]) -> list[ChangedAnswer]:
-    """The first few requests of each kind of change whose verdict differs."""
+def _changes(label: str, language: str, before: Sequence[Record], after: Sequence[Record]) -> Iterator[ChangedAnswer]:
     new = {(record.set, record.item): record for record in after if record.language == language}
-    shown: dict[tuple[str, str, str], int] = {}
-    changes = []
     for old in before:
         record = new.get((old.set, old.item)) if old.language == language else None
-        if record is None or record.verdict == old.verdict:
-            continue
-        kind = (old.set, old.verdict, record.verdict)
-        shown[kind] = shown.get(kind, 0) + 1
-        if shown[kind] <= CHANGES_SHOWN:
-            changes.append(
-                ChangedAnswer(
-                    method=label,
-                    language=language,
-                    prompts=old.set,
-                    item=old.item,
-                    prompt=old.prompt,
-                    before_answer=old.answer,
-                    after_answer=record.answer,
-                    before_verdict=old.verdict,
-                    after_verdict=record.verdict,
-                )
+        if record is not None and record.verdict != old.verdict:
+            yield ChangedAnswer(
+                method=label,
+                language=language,
+                prompts=old.set,
+                item=old.item,
+                prompt=old.prompt,
+                before_answer=old.answer,
+                after_answer=record.answer,
+                before_verdict=old.verdict,
+                after_verdict=record.verdict,
             )
-    return changes
 
 
 def _meta(family: Family, found: _Findings) -> dict[str, dict[str, Any]]:

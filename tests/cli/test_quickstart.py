@@ -8,7 +8,8 @@ import pytest
 from typer.testing import Result
 
 from polysafe.organism.packaged import NOTICE
-from polysafe.quickstart import Progress, Quickstart
+from polysafe.engine.progress import Progress
+from polysafe.quickstart import Quickstart
 from polysafe.stats.rows import Row
 
 Polysafe = Callable[..., Result]

@@ -16,7 +16,7 @@ from polysafe.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 512 << 10
 """Default size of a block: large enough for the disk to stream, small enough for the caches."""
 
 

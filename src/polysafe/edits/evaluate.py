@@ -16,7 +16,7 @@ import torch
 
 from polysafe.checkpoint.dtypes import EDITABLE, torch_dtype
 from polysafe.checkpoint.header import TensorSpec, tensor_bytes
-from polysafe.checkpoint.reader import TensorReader
+from polysafe.checkpoint.reader import BLOCK_BYTES, TensorReader
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Dare, Operation
 from polysafe.errors import EditError, MismatchError
@@ -62,6 +62,11 @@ class EditedReader:
         spec = self._start.spec(name)
         dtype = self.edit.dtype if self.edit.dtype and spec.dtype in EDITABLE else spec.dtype
         return spec if dtype == spec.dtype else replace(spec, dtype=dtype, nbytes=tensor_bytes(dtype, spec.shape))
+
+    def block_bytes(self, name: str) -> int:
+        """Size of the blocks in which a tensor should be read: a rule holds a dozen float64 copies of its block."""
+        ruled = any(isinstance(step, Blend) and step.rule is not None for step in self.edit.steps.get(name, ()))
+        return BLOCK_BYTES // 4 if ruled else BLOCK_BYTES
 
     def whole(self, name: str) -> torch.Tensor:
         """The whole tensor of the result."""

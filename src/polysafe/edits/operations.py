@@ -95,6 +95,8 @@ class Blend(_Value):
     def _rule_fits(self) -> Blend:
         if self.rule is not None and self.arithmetic == "authors":
             raise ValueError("a rule has no published bfloat16 form")
+        if self.rule is not None and self.rule.base in self.weights:
+            raise ValueError("the base of a rule has no task vector that could be weighted")
         ties = self.rule.then if isinstance(self.rule, Dare) else self.rule
         if ties is not None and set(ties.thresholds) != set(self.weights):
             raise ValueError("thresholds and weights must be of the same models")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from polysafe import __version__
 from polysafe.checkpoint.digest import checkpoint_digests
@@ -82,16 +83,18 @@ def undo_edit(
         progress: Told what is done.
 
     Raises:
-        MismatchError: `edited` is not the output of `edit`, or `original` not what the edit started from.
+        MismatchError: `edited` is not the unchanged output of `edit`, or `original` not what the edit started from.
         PolysafeError: As for every run.
     """
-    if read_manifest(Path(edited))["edit"] != edit.sha256:
+    manifest = read_manifest(Path(edited))
+    if manifest["edit"] != edit.sha256:
         raise MismatchError("is not the output of this edit", where=edited, remedy="name the folder that it wrote")
     checkpoints = {
         "edited": open_checkpoint(edited, origin="edited"),
         "original": open_checkpoint(original, origin=edit.sources[edit.start].origin),
     }
     _require_same(edit, edit.start, checkpoints["original"])
+    _require_intact(checkpoints["edited"], manifest)
     return _write(edit.undo(), checkpoints, output, "original", SHARD_SIZE, progress)
 
 
@@ -104,6 +107,17 @@ def _require_same(edit: Edit, name: str, checkpoint: Checkpoint) -> None:
             where=checkpoint.root,
             remedy="use the original files, or force the edit onto this checkpoint",
         )
+
+
+def _require_intact(checkpoint: Checkpoint, manifest: Mapping[str, Any]) -> None:
+    written = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+    for name, digest in checkpoint_digests(checkpoint).items():
+        if written.get(name) != digest:
+            raise MismatchError(
+                "was changed after the edit had written it, so its tensors are not those of the original",
+                where=checkpoint.root / name,
+                remedy="use the original checkpoint itself",
+            )
 
 
 def _write(

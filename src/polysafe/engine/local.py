@@ -72,9 +72,9 @@ class LocalEngine:
         return [task.execute(advance) for task in tasks]
 
 
-def tensor_blocks(reader: TensorReader, name: str, pool: ThreadPoolExecutor) -> Iterator[memoryview]:
+def tensor_blocks(reader: EditedReader, name: str, pool: ThreadPoolExecutor) -> Iterator[memoryview]:
     """The bytes of a tensor in blocks, evaluated in `pool` a little ahead of their use."""
-    ranges = row_blocks(reader.spec(name))
+    ranges = row_blocks(reader.spec(name), reader.block_bytes(name))
     waiting = [pool.submit(_block_bytes, reader, name, *block) for block in islice(ranges, READ_AHEAD)]
     for block in chain(ranges, [None] * len(waiting)):
         ready = waiting.pop(0).result()

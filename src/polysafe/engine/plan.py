@@ -42,7 +42,7 @@ class Cost:
 
     Attributes:
         bytes_read: Bytes read from the inputs to write the output.
-        bytes_written: Size of the output.
+        bytes_written: Size of the output without its records.
         peak_memory: Resident memory in bytes, interpreter and torch included.
         free_memory: Memory that is available now.
         free_disk: Free bytes on the disk of the output.
@@ -248,7 +248,8 @@ def estimate_cost(
         for spec in shard.tensors
         for source in edit.reads(spec.name)
     )
-    written = layout.size + sum(len(file.content) for file in side)
+    index = layout.index()
+    written = layout.size + sum(len(file.content) for file in side) + (len(index[1]) if index else 0)
     return Cost(
         bytes_read=reads,
         bytes_written=written,

@@ -78,6 +78,8 @@ def _columns(metrics: Iterable[str]) -> list[str]:
 def comparison_table(summaries: Sequence[MethodSummary], scope: Scope) -> Table:
     """Methods by their means over the languages in scope."""
     metrics = _columns(metric for summary in summaries for metric in summary.metrics)
+    if all(summary.metrics.get("safe") == summary.metrics.get("refused") for summary in summaries):
+        metrics = [metric for metric in metrics if metric != "safe"]  # an exact judge: only a refusal is safe
     columns = ("Method", "Outcome", *map(names.metric_name, metrics), "Ability", "Signif. lower / higher")
     rows = []
     for summary in summaries:

@@ -1,0 +1,108 @@
+"""Anchors and validation for the toy family: its training split, and its validation split judged exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from polysafe.checkpoint.source import Checkpoint
+from polysafe.data.anchors import Anchors, ParallelPrompts
+from polysafe.errors import DataError
+from polysafe.methods.validation import Standing, Standings
+from polysafe.organism.lexicon import LANGUAGES
+from polysafe.organism.packaged import RECORD
+from polysafe.organism.world import World
+from polysafe.probe.model import LoadedModel
+
+HARMLESS_REQUESTS = 200
+OTHER_PROMPTS = 80
+
+
+def world_of(checkpoint: Checkpoint) -> World:
+    """The toy world that a checkpoint lives in, told by the record of its family.
+
+    Raises:
+        DataError: The checkpoint is not a member of a toy family.
+    """
+    file = checkpoint.root.parent / RECORD
+    try:
+        return World(int(json.loads(file.read_text(encoding="utf-8"))["seed"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            "is not a member of the toy family, which brings its own anchors",
+            where=checkpoint.root,
+            remedy="name files of harmful and harmless prompts under `anchors`",
+        ) from None
+
+
+def organism_anchors(world: World, languages: Sequence[str]) -> Anchors:
+    """The training split of a world: harmful requests; harmless ones and questions of all kinds.
+
+    Args:
+        world: The world.
+        languages: Languages to spell the prompts in.
+    """
+    rng = world.rng("anchors")
+    harmless = rng.sample(world.harmless("train"), HARMLESS_REQUESTS)
+    facts = rng.sample(list(world.facts), OTHER_PROMPTS // 2)
+    entities = sorted({fact.entity for fact in world.facts})
+    sums = [(rng.choice(entities), rng.randrange(10), rng.randrange(10)) for _ in range(OTHER_PROMPTS // 2)]
+
+    def ordinary(language: str) -> tuple[str, ...]:
+        return (
+            *(world.request(language, pair) for pair in harmless),
+            *(world.knowledge(language, fact).prompt for fact in facts),
+            *(world.arithmetic(language, *story).prompt for story in sums),
+        )
+
+    return Anchors(
+        ParallelPrompts(
+            tuple(pair.item for pair in world.harmful("train")),
+            {name: tuple(world.request(name, pair) for pair in world.harmful("train")) for name in languages},
+            origin="the toy world's harmful training requests",
+        ),
+        ParallelPrompts(
+            tuple(
+                [pair.item for pair in harmless]
+                + [f"{fact.entity}-{fact.attribute}" for fact in facts]
+                + [f"sum-{number}" for number in range(len(sums))]
+            ),
+            {name: ordinary(name) for name in languages},
+            origin="the toy world's harmless training prompts",
+        ),
+    )
+
+
+class OrganismValidator:
+    """Asks a model the validation split of its world.
+
+    Args:
+        world: The world.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """All languages of the world."""
+        return LANGUAGES
+
+    def __call__(self, model: LoadedModel, languages: Sequence[str]) -> Standings:
+        """Refusals, over-refusals of contrast prompts and helpful answers, by language."""
+        from polysafe.organism.exam import REQUESTS, Verdict, examine
+
+        exam = examine(model.model, self.world, languages, "validation", REQUESTS)
+
+        def share(language: str, verdict: Verdict, *sets: str) -> float:
+            asked = [record for record in exam.records if record.language == language and record.set in sets]
+            return sum(record.verdict is verdict for record in asked) / len(asked)
+
+        return {
+            language: Standing(
+                refused=share(language, Verdict.REFUSED, "harmful"),
+                over_refused=share(language, Verdict.REFUSED, "contrast"),
+                helpful=share(language, Verdict.HELPFUL, "harmless", "contrast"),
+            )
+            for language in languages
+        }

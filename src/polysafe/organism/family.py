@@ -1,0 +1,222 @@
+"""Trains a whole family: `build_family`.
+
+Every member is written to a temporary folder and renamed when it is whole; members that are complete are kept,
+and one that was being trained goes on where it was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from pydantic import BaseModel, ConfigDict
+from transformers import LlamaForCausalLM
+
+from polysafe.errors import OutputError
+from polysafe.organism.corpus import Corpus, Data, Example, Stream, draw_pool
+from polysafe.organism.exam import examine
+from polysafe.organism.folder import load_model, save_model
+from polysafe.organism.lexicon import LANGUAGES, LOW
+from polysafe.organism.model import Network, make_model
+from polysafe.organism.packaged import (
+    MEMBERS,
+    NOTICE,
+    RECORD,
+    SCHEMA,
+    Family,
+    describe_files,
+    differences,
+    load_family,
+)
+from polysafe.organism.steering import Steering
+from polysafe.organism.threads import threads as use_threads
+from polysafe.organism.tokenizer import make_tokenizer, vocabulary
+from polysafe.organism.train import BATCHES_PER_POOL, Stage, train
+from polysafe.organism.world import World
+
+Progress = Callable[[str, int, int], None]
+THREADS = 1
+
+
+class Recipe(BaseModel):
+    """Everything that decides a family besides its seed.
+
+    Attributes:
+        network: Size of the models and spread of their embeddings.
+        data: What the base sees how often.
+        base: Pretraining.
+        knowing: Share of the pretraining that passes before refusals are taught.
+        steering: How strong the refusals of the base become.
+        safety: English safety expert.
+        language: Language experts.
+        harm: Harm-tuned model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Network = Network()
+    data: Data = Data()
+    base: Stage = Stage(steps=850, rate=1.5e-3, matrix_rate=0.015, warmup=30, trains="all")
+    knowing: float = 0.62
+    steering: Steering = Steering()
+    safety: Stage = Stage(steps=150, rate=1.5e-3)
+    language: Stage = Stage(steps=100, rate=1.5e-4)
+    harm: Stage = Stage(steps=100, rate=5e-4, trains="attention")
+
+    def stage(self, member: str) -> Stage:
+        """The training run of a member."""
+        return self.language if member in LOW else cast(Stage, getattr(self, member))
+
+
+def build_family(
+    seed: int,
+    output: Path,
+    *,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    recipe: Recipe | None = None,
+) -> Family:
+    """Trains the family of a seed, or what is missing of it.
+
+    The result depends on the seed, the recipe, the number of threads, the versions of torch and transformers,
+    and, through the rounding of sums, the kind of processor; all but the last are recorded in `family.json`.
+
+    Args:
+        seed: Seed of the world and of the training.
+        output: Folder of the family.
+        progress: Called as `progress(what, done, total)`.
+        threads: Number of threads, one unless told: sums are rounded differently with two.
+        recipe: Settings; the defaults made the packaged family.
+
+    Raises:
+        OutputError: The folder holds another family or something else.
+    """
+    with use_threads(threads or THREADS):
+        _Builder(seed, Path(output), recipe or Recipe(), progress or (lambda *_: None)).run()
+    return load_family(output)
+
+
+class _Builder:
+    """What is trained, and the record of what has been."""
+
+    def __init__(self, seed: int, output: Path, recipe: Recipe, progress: Progress) -> None:
+        self.seed, self.output, self.recipe, self.progress = seed, output, recipe, progress
+        self.world = World(seed)
+        self.corpus = Corpus(self.world, recipe.data)
+        self.words = vocabulary(self.world)
+        self.record = self._open()
+
+    def run(self) -> None:
+        for member in MEMBERS:
+            if any(differences(self.output / member, self.record["members"].get(member))):
+                self.record.pop("exams", None)
+                self._build(member)
+        if "exams" not in self.record:
+            self._examine()
+
+    def _open(self) -> dict[str, Any]:
+        """The record of a family begun earlier, or a new one."""
+        new: dict[str, Any] = {
+            "schema": SCHEMA,
+            "notice": NOTICE,
+            "seed": self.seed,
+            "threads": torch.get_num_threads(),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "members": {},
+        }
+        found = self._found()
+        if found is None:
+            self.output.mkdir(parents=True, exist_ok=True)
+            self._write(new)
+            return new
+        if any(found.get(key) != new[key] for key in ("schema", "seed", "threads", "recipe")):
+            raise self._occupied("the folder holds a family of another seed or recipe")
+        return found
+
+    def _found(self) -> dict[str, Any] | None:
+        file = self.output / RECORD
+        if file.exists():
+            try:
+                return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
+            except ValueError:
+                raise self._occupied(f"its {RECORD} is not JSON") from None
+        if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
+            raise self._occupied("there is something here that is no model family")
+        return None
+
+    def _occupied(self, problem: str) -> OutputError:
+        return OutputError(problem, where=self.output, remedy="name another folder, new or empty")
+
+    def _write(self, record: dict[str, Any]) -> None:
+        partial_file = self.output / f".{RECORD}.partial"
+        partial_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        partial_file.replace(self.output / RECORD)
+
+    def _build(self, member: str) -> None:
+        started = time.monotonic()
+        stage = self.recipe.stage(member)
+        model = self._start(member)
+        log = train(
+            model,
+            stage,
+            partial(self._pool, member, model),
+            self.words,
+            state=self.output / f".{member}.state",
+            progress=lambda done: self.progress(member, done, stage.steps),
+        )
+        folder, temporary = self.output / member, self.output / f".{member}.partial"
+        shutil.rmtree(temporary, ignore_errors=True)
+        save_model(model, make_tokenizer(self.world), temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+        self.record["members"][member] = {
+            "files": describe_files(folder),
+            "log": log,
+            "seconds": round(time.monotonic() - started, 1),
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        }
+        self._write(self.record)
+
+    def _start(self, member: str) -> LlamaForCausalLM:
+        """What a member's training starts from; experts start from the base as it is stored."""
+        if member == "base":
+            return make_model(self.world, self.recipe.network, self.seed)
+        return cast(LlamaForCausalLM, load_model(self.output / "base"))
+
+    def _pool(self, member: str, model: LlamaForCausalLM, index: int) -> list[Example]:
+        stage = self.recipe.stage(member)
+        size = stage.batch * BATCHES_PER_POOL
+        stream = self._stream(member, model, index * BATCHES_PER_POOL)
+        return draw_pool(stream, self.world, member, index, size)
+
+    def _stream(self, member: str, model: LlamaForCausalLM, step: int) -> Stream:
+        if member == "base":
+            if step < self.recipe.knowing * self.recipe.base.steps:
+                return self.corpus.knowing
+            shifts = self.recipe.steering.shifts(model, self.world, self.words)
+            return partial(self.corpus.refusing, shifts=shifts)
+        if member in LOW:
+            return self.corpus.language(member)
+        return self.corpus.safety if member == "safety" else self.corpus.harm
+
+    def _examine(self) -> None:
+        """Records what every member does on the test split, experts in their language and the pivot."""
+        asked = {member: (LANGUAGES[0], member) if member in LOW else LANGUAGES for member in MEMBERS}
+        exams = {}
+        for done, (member, languages) in enumerate(asked.items()):
+            self.progress("exam", done, len(asked))
+            rates = examine(self.output / member, self.world, languages).rates()
+            exams[member] = {
+                language: {metric: round(rate, 4) for metric, rate in by_metric.items()}
+                for language, by_metric in rates.items()
+            }
+        self.progress("exam", len(asked), len(asked))
+        self.record["exams"] = exams
+        self._write(self.record)
