@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from polysafe.checkpoint.header import Header, TensorSpec, load_json, read_header
 from polysafe.checkpoint.reader import CheckpointReader
-from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.source import Checkpoint, file_inside
 from polysafe.errors import CheckpointError, MismatchError
 
 if TYPE_CHECKING:
@@ -63,9 +63,12 @@ def open_adapter(root: Path | str, base: Checkpoint, *, origin: str | None = Non
     """
     folder = Path(root).expanduser().resolve()
     config = _read_config(folder / CONFIG)
-    header = read_header(folder / WEIGHTS)
+    header = read_header(file_inside(folder, WEIGHTS))
     ranks = _ranks(header, base)
-    scales = {tensor: _scale(config, tensor, rank) for tensor, rank in ranks.items()}
+    try:
+        scales = {tensor: _scale(config, tensor, rank) for tensor, rank in ranks.items()}
+    except (AttributeError, TypeError, ValueError, re.error) as error:
+        raise CheckpointError(f"states no usable scale of the update: {error}", where=folder / CONFIG) from error
     return AdaptedCheckpoint(
         root=base.root,
         origin=origin if origin is not None else str(root),
@@ -145,7 +148,7 @@ def _factors(checkpoint: AdaptedCheckpoint) -> Checkpoint:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError("is missing", where=path, remedy="an adapter folder needs its adapter_config.json")
-    config = load_json(path, path.read_bytes(), "the file")
+    config = load_json(path, file_inside(path.parent, path.name).read_bytes(), "the file")
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise CheckpointError("does not describe a LoRA adapter", where=path)
     plain = not config.get("use_dora") and config.get("bias", "none") == "none" and not config.get("fan_in_fan_out")
@@ -174,7 +177,7 @@ def _rank(tensor: str, sides: Mapping[str, TensorSpec], file: Path, base: Checkp
         raise CheckpointError(f"only one of the two factors of {tensor!r} is there", where=file)
     target = base.tensors.get(tensor)
     a, b = sides["A"].shape, sides["B"].shape
-    if target is None or len(a) != 2 or len(b) != 2 or (b[0], a[1]) != target.shape or a[0] != b[1]:
+    if target is None or len(a) != 2 or len(b) != 2 or (b[0], a[1]) != target.shape or a[0] != b[1] or not a[0]:
         wanted = "no such tensor" if target is None else f"shape {list(target.shape)}"
         raise MismatchError(
             f"factors {list(b)} x {list(a)} do not fit {tensor!r}: the base has {wanted}",

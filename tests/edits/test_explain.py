@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from polysafe.edits.edit import Decision, Provenance
+from polysafe.edits.explain import describe, explain
+from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Dare, Operation, Ties
+from tests.edits.memory import edit_of
+
+LOW_RANK = AddLowRank(rows=torch.tensor([0, 5]), a=torch.ones(2, 3), b=torch.ones(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("operations", "words"),
+    [
+        ((), "copy of a"),
+        ((Copy(source="b"),), "copy of b"),
+        ((Blend(weights={"a": 0.25, "b": 0.75}),), "0.25·a + 0.75·b"),
+        ((Blend(weights={"b": 1}, rule=Ties(base="a", thresholds={"b": 0})),), "TIES of b"),
+        ((Blend(weights={"b": 1, "c": 1}, rule=Dare(base="a", drop=0.5, seed=1)),), "DARE of b, c"),
+        ((AddDelta(of="b", minus="a", scale=-0.5, columns=((0, 4), (8, 9))),), "-0.5·(b − a) on 5 columns"),
+        ((AddDelta(of="b", minus="a", scale=2),), "2·(b − a) on all columns"),
+        ((LOW_RANK,), "rank-3 update of 2 rows"),
+        ((Copy(source="b"), LOW_RANK), "copy of b, then rank-3 update of 2 rows"),
+    ],
+)
+def test_words_for_what_happens_to_a_tensor(operations: tuple[Operation, ...], words: str) -> None:
+    assert describe(operations, "a") == words
+
+
+def test_explanation_is_plain_data() -> None:
+    part = Provenance(
+        method="layer_swap.v1",
+        label="layer_swap.layer",
+        options={"tau": 0.001},
+        decisions=(Decision(block="layers.0", layer=0, choice="safety", safety_weight=1.0, score=0.2),),
+        notes=("n",),
+        warnings=("w",),
+    )
+    edit = edit_of({"v": Copy(source="b"), "w": Copy(source="b"), "x": LOW_RANK, "y": Copy(source="a")})
+    told = explain(edit.model_copy(update={"provenance": (part,)}))
+    assert json.loads(json.dumps(told)) == told
+    assert told["tensors_touched"] == 3
+    assert told["operations"] == {"copy of b": 2, "rank-3 update of 2 rows": 1, "copy of a": 1}
+    assert told["start"] == "a"
+    assert told["bytes"] > 0
+    assert told["sources"]["b"] == {"origin": "origin of b", "files": {}}
+    assert told["methods"][0]["decisions"][0]["choice"] == "safety"
+    assert told["methods"][0]["warnings"] == ["w"]

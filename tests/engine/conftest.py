@@ -1,0 +1,28 @@
+"""Fixtures of the tests of the engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.models import Trio, trio
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests are remembered in the test's own folder."""
+    monkeypatch.setenv("POLYSAFE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power is cut during a test, so nobody waits for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Trio:
+    """A trio that many tests read and none changes."""
+    return trio(tmp_path_factory.mktemp("llama"), layers=8)
