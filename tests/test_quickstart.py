@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -110,6 +111,7 @@ def test_the_report_says_what_the_rows_say(done: Quickstart) -> None:
     assert data.toy
     assert set(data.decisions) == set(SWAPS)
     page = done.report.read_text()
+    assert done.verdict in html.unescape(page)
     assert "no evidence about any real model" in page
     assert "<script" not in page
 

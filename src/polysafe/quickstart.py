@@ -22,6 +22,7 @@ from polysafe.engine.run import run_recipe
 from polysafe.errors import PolysafeError
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.report import BlockDecision, ChangedAnswer, ReportData, build_report
+from polysafe.report.verdict import judge
 from polysafe.stats.compare import Outcomes, compare_outcomes, rate_outcomes
 from polysafe.stats.rows import RateRow, Row, save_rows
 
@@ -54,6 +55,7 @@ class Quickstart:
         report: The page.
         results: The results file.
         rows: Its rows.
+        verdict: The sentence that the report opens with.
         audits: Rates of the unedited models, and of the edited ones in the pivot.
     """
 
@@ -61,6 +63,7 @@ class Quickstart:
     results: Path
     rows: tuple[Row, ...]
     audits: tuple[RateRow, ...]
+    verdict: str
 
 
 @dataclass
@@ -114,7 +117,7 @@ def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quicks
         write_json_atomic(output / "audit.json", [asdict(row) for row in found.audits])
     except OSError as error:
         raise output_error(output, error) from error
-    return Quickstart(build_report(data, output), results, data.rows, data.audits)
+    return Quickstart(build_report(data, output), results, data.rows, data.audits, judge(data).sentence)
 
 
 def _require_models_extra() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from polysafe.organism.packaged import NOTICE
 from polysafe.engine.progress import Progress
+from polysafe.organism.packaged import NOTICE
 from polysafe.quickstart import Quickstart
 from polysafe.stats.rows import Row
 
@@ -29,7 +29,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     def run(output: Path, progress: Progress) -> Quickstart:
         folders.append(output)
         progress("examining models", 1, 2)
-        return Quickstart(output / "report/index.html", output / "results.json", ROWS, ())
+        return Quickstart(output / "report/index.html", output / "results.json", ROWS, (), "It worked.")
 
     monkeypatch.setattr("polysafe.cli.quickstart.run_quickstart", run)
     return folders
@@ -48,12 +48,14 @@ def test_quickstart_shows_rates_with_intervals_and_where_the_report_is(
     assert "not measured" in result.stdout
     assert "capability" not in result.stdout
     assert str(tmp_path / "report/index.html") in result.stdout
+    assert "It worked." in result.stdout
     assert NOTICE in result.stderr
 
 
 def test_quickstart_as_json(polysafe: Polysafe, told: list[Path], tmp_path: Path) -> None:
     content = json.loads(polysafe("quickstart", "-o", tmp_path, "--json").stdout)
     assert content["notice"] == NOTICE
+    assert content["verdict"] == "It worked."
     assert [row["metric"] for row in content["rows"]] == ["unsafe", "capability.reading", "over_refusal"]
 
 

@@ -21,9 +21,11 @@ def quickstart(output: Path, *, as_json: bool) -> None:
         done = run_quickstart(output, step)
     if as_json:
         rows = [asdict(row) for row in done.rows]
-        print_json({"report": str(done.report), "results": str(done.results), "notice": NOTICE, "rows": rows})
+        files = {"report": str(done.report), "results": str(done.results)}
+        print_json({**files, "notice": NOTICE, "verdict": done.verdict, "rows": rows})
         return
     print_rows(row for row in done.rows if row.metric in _SHOWN)
+    print_line(done.verdict)
     note(NOTICE)
     print_line(f"results  {done.results}")
     print_line(f"report   {done.report}")
