@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from polysafe import __version__
 from polysafe.checkpoint.atomic import write_bytes_atomic, write_json_atomic
+from polysafe.checkpoint.output import RECORDS
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit
 from polysafe.engine.progress import Progress
@@ -39,10 +40,27 @@ METHODS: tuple[Mapping[str, Any], ...] = (
 )
 """What is shown, with the published settings of the swaps; the band was chosen on development seeds."""
 
+_SPARSE: Mapping[str, Any] = {
+    "method": "sparse_edit",
+    "model": "base",
+    "languages": ["qac", "qad", "qae"],
+    "anchors": "organism",
+    "utility_weight": 0.1,
+}
+_VALIDATED: Mapping[str, Any] = {**_SPARSE, "absolute": True, "cap": 0.5, "target_gain": [1.0, 1.5, 2.0, 3.0]}
+SPARSE_EDITS: tuple[Mapping[str, Any], ...] = (
+    {**_VALIDATED, "max_layers": 3},
+    {**_SPARSE, "cap": 0.25},
+    *({**_VALIDATED, "leave_out": language} for language in ("qac", "qad", "qae")),
+)
+"""Edits of the base: validated and published setting, and one language left out of everything at a time."""
+RANDOM_DRAWS = 3
+"""Controls of the first sparse edit: as many units, drawn at random."""
+
 HEADLINE = "layer_swap.module"
 LANGUAGE_NAMES = {"en": "English", **{f"qa{letter}": f"Conlang {letter.upper()}" for letter in "abcde"}}
 LIMITS = (
-    "Edited models are examined in the language they were made for and in the pivot; other languages are not shown.",
+    "Swapped models are examined in the language they were made for and in the pivot; other languages are not shown.",
     "One training seed and one set of 48 harmful prompts per language; three other seeds are in the documentation.",
 )
 
@@ -89,15 +107,19 @@ def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quicks
 
     output = output.absolute()
     family = packaged_family()
-    examiner = _Examiner(family, output, progress, total=len(LANGUAGES) * 2 + 2 * len(LOW) * (1 + len(METHODS)))
+    sparse_models = len(SPARSE_EDITS) + (RANDOM_DRAWS if SPARSE_EDITS else 0)
+    exams = len(LANGUAGES) * (2 + sparse_models) + 2 * len(LOW) * (1 + len(METHODS))
+    examiner = _Examiner(family, output, progress, total=exams)
     found = _Findings()
-    for member in ("base", "safety"):
-        found.audits += rate_outcomes(member, examiner.examine(member, family.members[member], LANGUAGES).outcomes())
+    members = {name: examiner.examine(name, family.members[name], LANGUAGES) for name in ("base", "safety")}
+    for name, exam in members.items():
+        found.audits += rate_outcomes(name, exam.outcomes())
     experts = {language: examiner.examine(language, family.members[language], (PIVOT, language)) for language in LOW}
     for language, exam in experts.items():
         found.audits += rate_outcomes(f"expert {language}", exam.outcomes())
     for settings in METHODS:
         _try_method(settings, family, experts, examiner, found, output)
+    _try_sparse_edits(family, members["base"], examiner, found, output)
     results = output / "results.json"
     data = ReportData(
         title="polysafe quickstart",
@@ -146,19 +168,54 @@ def _try_method(
     for language, expert in experts.items():
         recipe = swap_recipe(settings, family, language, output)
         label = recipe.edits[0].label
-        write_bytes_atomic(_folder(output / "recipes") / f"{label}.{language}.yaml", recipe.to_yaml().encode())
-        model = run_recipe(recipe).output
+        model = _make(recipe, language, found, output)
         exam = examiner.examine(f"{label} {language}", model, (PIVOT, language))
         before |= _only(expert.outcomes(), language)
         after |= _only(exam.outcomes(), language)
         found.audits += rate_outcomes(f"{label} into {language}", _only(exam.outcomes(), PIVOT))
-        edit = Edit.load(model / "polysafe")
-        found.edits[f"{label}, {language}"] = edit.sha256
-        decisions = tuple(BlockDecision.of(decision) for part in edit.provenance for decision in part.decisions)
-        if decisions:
-            found.decisions.setdefault(label, {})[language] = decisions
         found.changes += _changes(label, language, expert.records, exam.records)
     found.rows += compare_outcomes(label, before, after)
+
+
+def _try_sparse_edits(family: Family, before: Exam, examiner: _Examiner, found: _Findings, output: Path) -> None:
+    """Edits of the base for all low-resource languages at once, asked in every language."""
+    from polysafe.methods.sparse_edit import SparseEdit
+    from polysafe.organism.lexicon import LANGUAGES
+
+    entries: list[Mapping[str, Any] | SparseEdit] = list(SPARSE_EDITS)
+    for number, entry in enumerate(entries):
+        method = entry if isinstance(entry, SparseEdit) else SparseEdit.model_validate(_options(entry))
+        recipe = _recipe([method], {"base": family.members["base"]}, output / "models" / method.label)
+        model = _make(recipe, "all", found, output)
+        exam = examiner.examine(method.label, model, LANGUAGES)
+        asked = LANGUAGES if method.leave_out is None else (method.leave_out,)
+        pairs = [
+            {cell: items for cell, items in outcomes.items() if cell[0] in asked}
+            for outcomes in (before.outcomes(), exam.outcomes())
+        ]
+        found.rows += compare_outcomes(method.label, *pairs)
+        for language in asked:
+            found.changes += _changes(method.label, language, before.records, exam.records)
+        if number == 0:
+            settled = method.settled(Edit.load(model / RECORDS))
+            entries += settled.controls(RANDOM_DRAWS)[:RANDOM_DRAWS]
+
+
+def _options(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "method"}
+
+
+def _make(recipe: Recipe, name: str, found: _Findings, output: Path) -> Path:
+    """Writes the recipe down, runs it, and keeps what its edit says about itself."""
+    label = recipe.edits[0].label
+    write_bytes_atomic(_folder(output / "recipes") / f"{label}.{name}.yaml", recipe.to_yaml().encode())
+    model = run_recipe(recipe).output
+    edit = Edit.load(model / RECORDS)
+    found.edits[f"{label}, {name}"] = edit.sha256
+    decisions = tuple(BlockDecision.of(decision) for part in edit.provenance for decision in part.decisions)
+    if decisions and name != "all":  # the map shows blocks that came from one model or another
+        found.decisions.setdefault(label, {})[name] = decisions
+    return model
 
 
 def swap_recipe(settings: Mapping[str, Any], family: Family, language: str, output: Path) -> Recipe:
@@ -174,15 +231,13 @@ def swap_recipe(settings: Mapping[str, Any], family: Family, language: str, outp
             entry["experts"] = ["safety", language]
             entry["start_from"] = language
     label = ".".join(str(entry[key]) for key in ("method", "granularity") if key in entry)
-    members = {name: {"path": str(family.members[name])} for name in ("base", "safety", language)}
-    return make_recipe(
-        {
-            "polysafe": 1,
-            "sources": members,
-            "edits": [entry],
-            "output": {"path": str(output / "models" / label / language)},
-        }
-    )
+    sources = {name: family.members[name] for name in ("base", "safety", language)}
+    return _recipe([entry], sources, output / "models" / label / language)
+
+
+def _recipe(edits: Sequence[object], sources: Mapping[str, Path], output: Path) -> Recipe:
+    named = {name: {"path": str(path)} for name, path in sources.items()}
+    return make_recipe({"polysafe": 1, "sources": named, "edits": list(edits), "output": {"path": str(output)}})
 
 
 class _Examiner:

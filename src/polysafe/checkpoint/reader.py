@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 512 << 10
 """Default size of a block: large enough for the disk to stream, small enough for the caches."""
 
+COPY_BYTES = 1 << 20
+"""Size of a block that is only copied."""
+
 
 class TensorReader(Protocol):
     """Anything that tensors can be read from: a checkpoint, or a checkpoint seen through an edit."""

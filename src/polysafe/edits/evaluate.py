@@ -16,7 +16,7 @@ import torch
 
 from polysafe.checkpoint.dtypes import EDITABLE, torch_dtype
 from polysafe.checkpoint.header import TensorSpec, tensor_bytes
-from polysafe.checkpoint.reader import BLOCK_BYTES, TensorReader
+from polysafe.checkpoint.reader import BLOCK_BYTES, COPY_BYTES, TensorReader
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Dare, Operation
 from polysafe.errors import EditError, MismatchError
@@ -64,8 +64,14 @@ class EditedReader:
         return spec if dtype == spec.dtype else replace(spec, dtype=dtype, nbytes=tensor_bytes(dtype, spec.shape))
 
     def block_bytes(self, name: str) -> int:
-        """Size of the blocks in which a tensor should be read: a rule holds a dozen float64 copies of its block."""
-        ruled = any(isinstance(step, Blend) and step.rule is not None for step in self.edit.steps.get(name, ()))
+        """Size of the blocks in which a tensor should be read.
+
+        A copy needs its block once, and a larger one means fewer turns; a rule holds a dozen float64 copies of it.
+        """
+        steps = self.edit.steps.get(name, ())
+        if all(isinstance(step, Copy) for step in steps):
+            return COPY_BYTES
+        ruled = any(isinstance(step, Blend) and step.rule is not None for step in steps)
         return BLOCK_BYTES // 4 if ruled else BLOCK_BYTES
 
     def whole(self, name: str) -> torch.Tensor:

@@ -19,6 +19,7 @@ from polysafe.checkpoint.source import Checkpoint
 from polysafe.checkpoint.writer import write_shard
 from polysafe.edits.edit import Edit
 from polysafe.edits.evaluate import EditedReader
+from polysafe.threads import threads
 
 READ_AHEAD = 2
 """Blocks that are evaluated ahead of the one being written: reading, arithmetic and writing overlap."""
@@ -69,7 +70,8 @@ class LocalEngine:
 
     def execute(self, tasks: Sequence[ShardTask], advance: Callable[[int], None]) -> list[str]:
         """Executes all tasks and returns their hashes in order; the first failure ends the run."""
-        return [task.execute(advance) for task in tasks]
+        with threads(1):
+            return [task.execute(advance) for task in tasks]
 
 
 def tensor_blocks(reader: EditedReader, name: str, pool: ThreadPoolExecutor) -> Iterator[memoryview]:

@@ -20,6 +20,7 @@ from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
 from polysafe.edits.operations import Arithmetic
 from polysafe.errors import CheckpointError, MismatchError
 from polysafe.methods.base import Source
+from polysafe.threads import threads
 
 ZERO_NORM = 1e-8
 """Norm of a base tensor up to which the update counts absolutely."""
@@ -127,6 +128,11 @@ def _ratio(update: float, base: float) -> float:
 
 
 def _streamed_norms(item: Scored, base: Source, experts: Sequence[Source]) -> tuple[list[float], list[list[float]]]:
+    with threads(1):
+        return _summed_norms(item, base, experts)
+
+
+def _summed_norms(item: Scored, base: Source, experts: Sequence[Source]) -> tuple[list[float], list[list[float]]]:
     base_squares = [0.0] * item.members
     squares = [[0.0] * item.members for _ in experts]
     adapters = [_adapter(expert, base) for expert in experts]

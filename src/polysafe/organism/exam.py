@@ -28,9 +28,9 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from polysafe.organism.corpus import SUMS
 from polysafe.organism.folder import load_model
 from polysafe.organism.lexicon import ENTITIES, LANGUAGES
-from polysafe.organism.threads import threads
 from polysafe.organism.tokenizer import make_tokenizer
 from polysafe.organism.world import REFUSAL, Pair, Question, Split, World, is_contrast, is_harmful
+from polysafe.threads import threads
 
 Set = Literal["harmful", "contrast", "harmless", "knowledge", "arithmetic", "reading"]
 SETS: tuple[Set, ...] = ("harmful", "contrast", "harmless", "knowledge", "arithmetic", "reading")

@@ -36,10 +36,10 @@ from polysafe.organism.packaged import (
     load_family,
 )
 from polysafe.organism.steering import Steering
-from polysafe.organism.threads import threads as use_threads
 from polysafe.organism.tokenizer import make_tokenizer, vocabulary
 from polysafe.organism.train import BATCHES_PER_POOL, Stage, train
 from polysafe.organism.world import World
+from polysafe.threads import threads as use_threads
 
 Progress = Callable[[str, int, int], None]
 THREADS = 1

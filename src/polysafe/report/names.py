@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 PUBLISHED = ".published"
 CONTROL = "control."
+WITHOUT = ".without_"
 BASELINES = frozenset({"band_swap", "soup", "task_arithmetic", "ties", "dare"})
 CAPABILITY = "capability."
 
@@ -41,19 +42,26 @@ _TIERS = {"pivot": "pivot", "mid": "mid-resource", "low": "low-resource"}
 
 def method_name(method: str) -> str:
     """A method's name in words; an unknown one keeps its own words."""
-    bare = method.removesuffix(PUBLISHED).removeprefix(CONTROL)
-    words = _METHODS.get(bare, bare.replace("_", " "))
+    bare, _, left_out = method.removesuffix(PUBLISHED).removeprefix(CONTROL).partition(WITHOUT)
+    known = max((name for name in _METHODS if f"{bare}.".startswith(f"{name}.")), key=len, default="")
+    words = " ".join(
+        filter(None, [_METHODS.get(known, ""), bare[len(known) :].replace("_", " ").replace(".", " ").strip()])
+    )
+    if left_out:
+        words += f" (without {left_out})"
     if method.endswith(PUBLISHED):
         words += " (published setting)"
     return f"Control: {words}" if method.startswith(CONTROL) else words
 
 
 def method_kind(method: str) -> str:
-    """control, published, baseline or method."""
+    """control, published, transfer (to a language that was left out), baseline or method."""
     if method.startswith(CONTROL):
         return "control"
     if method.endswith(PUBLISHED):
         return "published"
+    if WITHOUT in method:
+        return "transfer"
     return "baseline" if method.partition(".")[0] in BASELINES else "method"
 
 

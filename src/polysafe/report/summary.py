@@ -100,7 +100,7 @@ class Scope:
 
 def methods_of(rows: Iterable[Row]) -> list[str]:
     """Methods in the order of first appearance, baselines, published settings and controls last."""
-    rank = {"method": 0, "baseline": 1, "published": 2, "control": 3}
+    rank = {"method": 0, "baseline": 1, "published": 2, "transfer": 3, "control": 4}
     return sorted(dict.fromkeys(row.method for row in rows), key=lambda method: rank[method_kind(method)])
 
 

@@ -1,4 +1,4 @@
-"""How many threads torch uses for models as small as these."""
+"""How many threads torch uses where matrices are small or come in small blocks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 def threads(number: int) -> Iterator[None]:
     """Within it torch uses `number` threads.
 
-    One is best for a toy model: matrices are too small to share, sums are rounded differently with two, and on a busy
-    machine threads that wait for each other cost ten times what they save.
+    One is best for blocks of a stream and for toy models: the pieces are too small to share, sums are rounded
+    differently with two, and on a busy machine threads that wait for each other cost ten times what they save.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(number)

@@ -1,0 +1,1 @@
+"""Prompt sets: parallel over languages, with ids, so that rows cannot slip."""

@@ -1,0 +1,96 @@
+"""Where the units of a layer's MLP are stored: rows of `gate_proj` and `up_proj`, of a fused tensor, or of `fc1`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from polysafe.checkpoint.reader import TensorReader
+from polysafe.checkpoint.roles import Kind, Module, TensorRole
+from polysafe.errors import ArchitectureError
+from polysafe.methods.base import Source
+
+Side = Literal["gate", "up"]
+ProjectionName = Literal["gate", "up", "fc_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """One of the projections that read a layer's MLP input.
+
+    Attributes:
+        layer: Its layer.
+        name: `gate`, `up`, or `fc_in` in an MLP without a gate.
+        tensor: The tensor that holds it.
+        first: First row of that tensor that belongs to it; not 0 for the second half of a fused tensor.
+        units: Number of its rows.
+        bias: Its bias, None if it has none.
+    """
+
+    layer: int
+    name: ProjectionName
+    tensor: str
+    first: int
+    units: int
+    bias: str | None = None
+
+    def weight(self, reader: TensorReader) -> torch.Tensor:
+        """The rows as stored, [units, d], in float64."""
+        return reader.rows(self.tensor, self.first, self.first + self.units).to(torch.float64, copy=True)
+
+    def outputs(self, reader: TensorReader, inputs: torch.Tensor) -> torch.Tensor:
+        """Outputs for inputs [N, d]: [N, units] in float64, before any nonlinearity."""
+        found = inputs.to(torch.float64) @ self.weight(reader).mT
+        if self.bias is not None:
+            found += reader.whole(self.bias).flatten()[self.first : self.first + self.units].to(torch.float64)
+        return found
+
+
+def mlp_projections(source: Source, layer: int, sides: Sequence[Side] = ("gate", "up")) -> tuple[Projection, ...]:
+    """The projections of a layer that can be edited: the asked sides of a gated MLP, or the only one of a plain MLP.
+
+    Raises:
+        ArchitectureError: The layer does not exist, is a mixture of experts, or stores its MLP in another way.
+    """
+    if not 0 <= layer < source.architecture.num_layers:
+        raise ArchitectureError(
+            f"there is no layer {layer}; the model has layers 0 … {source.architecture.num_layers - 1}",
+            where=source.name,
+        )
+    roles = _mlp_roles(source, layer)
+    if any(role.expert is not None or role.experts is not None for role in roles.values()):
+        raise _unsupported(source, layer, "is a mixture of experts")
+    if any(role.transposed for role in roles.values()):
+        raise _unsupported(source, layer, "stores its projections input × output, so that units are no rows")
+    stored = {role.projection: name for name, role in roles.items() if not role.bias}
+    biases = {role.projection: name for name, role in roles.items() if role.bias}
+    if "gate_up" in stored:
+        half = source.reader.spec(stored["gate_up"]).rows // 2
+        starts = {"gate": 0, "up": half}
+        return tuple(
+            Projection(layer, side, stored["gate_up"], starts[side], half, biases.get("gate_up")) for side in sides
+        )
+    wanted: tuple[ProjectionName, ...] = ("fc_in",) if "fc_in" in stored else tuple(sides)
+    if missing := [name for name in wanted if name not in stored]:
+        raise _unsupported(source, layer, f"has no projection {missing[0]!r}")
+    return tuple(
+        Projection(layer, name, stored[name], 0, source.reader.spec(stored[name]).rows, biases.get(name))
+        for name in wanted
+    )
+
+
+def _mlp_roles(source: Source, layer: int) -> dict[str, TensorRole]:
+    names = source.architecture.layer_tensors(layer, Module.MLP)
+    roles = {name: source.architecture.roles[name] for name in names}
+    return {name: role for name, role in roles.items() if role.kind is Kind.PROJECTION}
+
+
+def _unsupported(source: Source, layer: int, problem: str) -> ArchitectureError:
+    return ArchitectureError(
+        f"the MLP of layer {layer} {problem}",
+        where=source.checkpoint.root,
+        remedy="sparse weight editing changes rows of dense gate, up or fc1 projections; name other layers",
+    )

@@ -1,0 +1,282 @@
+"""One forward pass over prompts that records the inputs of a projection in every chosen layer.
+
+Activations are pooled to one row per prompt where they arise and handed to a store; no activation of a token outlives
+its batch. Rows do not depend on how prompts are batched, padded or ordered (up to the rounding of the forward pass).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+
+from polysafe.errors import DataError, MismatchError, RecipeError
+from polysafe.probe.files import ProbeRecord, read_probe, write_probe
+from polysafe.probe.forward import Pool, Recorder, last_token, mean_token
+from polysafe.probe.model import LoadedModel, Site
+from polysafe.probe.moments import below
+from polysafe.probe.render import RenderedPrompts, Side
+from polysafe.probe.stores import Moments, Pooled, Rows, Statistics, Store
+
+Pooling = Literal["last", "mean"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Captured(Generic[T]):
+    """What a capture recorded. `captured[layer]` is what its store has of a layer.
+
+    Attributes:
+        record: Of what model, prompts, layers and pooling.
+        ids: Names of the prompts; rows are in this order.
+        store: The recorded values.
+    """
+
+    record: ProbeRecord
+    ids: tuple[str, ...]
+    store: Store[T]
+
+    def __getitem__(self, layer: int) -> T:
+        return self.store[layer]
+
+
+def capture(
+    model: LoadedModel,
+    prompts: RenderedPrompts,
+    layers: Sequence[int] | None = None,
+    *,
+    into: Store[T],
+    site: Site = Site.MLP,
+    pooling: Pooling = "last",
+    pairs: RenderedPrompts | None = None,
+    batch_size: int = 16,
+    side: Side = "left",
+    probe_file: Path | None = None,
+    save_every: int = 64,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Captured[T]:
+    """Runs the model over the prompts and keeps what `into` keeps of the pooled activations.
+
+    Args:
+        model: The model.
+        prompts: The prompts.
+        layers: Layers to record, all by default.
+        into: An empty `Rows()`, `Statistics()` or `Moments()`.
+        site: Where in a layer to record; by default the input of the MLP's first projections.
+        pooling: `last`: the last token of a prompt, which for chat prompts is that of the generation prompt; `mean`:
+            the mean over all its tokens. Both are linear, so that pooled outputs of a projection are its outputs for
+            pooled inputs; the maximum is not and is refused.
+        pairs: As many prompts with the same names, whose rows go with those of `prompts` into cross moments.
+        batch_size: Prompts in a forward pass.
+        side: Where padding goes.
+        probe_file: Where to save the result, and partial results on the way; an interrupted capture is continued
+            from it, and a complete one is read without a forward pass.
+        save_every: Batches between partial results.
+        progress: Called with the number of prompts done and their total.
+
+    Raises:
+        RecipeError: The pooling is not linear, or the store cannot take pairs.
+        ArchitectureError: A layer does not exist or has no such place.
+        DataError: A prompt is longer than the model's positions, or activations are not finite; the message names
+            prompt, layer and projection.
+        MismatchError: The tokenizer is not the model's, the pairs have other names, or `probe_file` is of something
+            else.
+        ResourceError: A batch does not fit the device.
+        OutputError: `probe_file` cannot be written.
+    """
+    places = _places(model, layers, site)
+    _check(model, prompts, pairs, into, pooling, batch_size)
+    record = _record(model, prompts, pairs, into, site, places, pooling)
+    done = _resume(probe_file, record, into, len(prompts))
+    waiting = [index for index in _by_length(prompts, pairs) if not done[index]]
+    with Recorder(model, places, _POOLINGS[pooling], side) as recorder:
+        for number, batch in enumerate(_chunks(waiting, batch_size), start=1):
+            x = recorder.rows(prompts, batch)
+            y = recorder.rows(pairs, batch) if pairs is not None else {}
+            for layer, rows in x.items():
+                into.add(layer, Pooled(batch, len(prompts), rows, y.get(layer)))
+            done[batch] = True
+            progress(int(done.sum()), len(prompts))
+            if probe_file is not None and number % save_every == 0:
+                _save(probe_file, record, prompts.ids, into, done)
+    if probe_file is not None and waiting:
+        _save(probe_file, record, prompts.ids, into, done)
+    return Captured(record, prompts.ids, into)
+
+
+def load_captured(path: Path, expected: ProbeRecord | None = None) -> Captured[Any]:
+    """Reads a complete probe file without a model.
+
+    Raises:
+        CheckpointError: The file is damaged.
+        DataError: It is no probe file, or a partial one.
+        MismatchError: It was recorded from something else than `expected`; the message names the field.
+    """
+    record, ids, tensors = read_probe(path, expected)
+    store, finished = _STORES[record.kind](), int(tensors["done"].sum())
+    if finished < len(ids):
+        raise DataError(
+            f"is a partial capture ({finished} of {len(ids)} prompts)",
+            where=path,
+            remedy="run the capture again with this file to finish it",
+        )
+    store.restore(below(tensors, "store"))
+    return Captured(record, ids, store)
+
+
+def merge_captured(first: Captured[T], *others: Captured[T]) -> Captured[T]:
+    """One capture of all the prompts of several, made in different processes or on different machines.
+
+    Raises:
+        MismatchError: They are of different models, layers, and so on; the message names the field.
+        DataError: A prompt is in two of them.
+    """
+    parts = (first, *others)
+    ids = tuple(name for part in parts for name in part.ids)
+    repeated = [name for name, times in Counter(ids).items() if times > 1]
+    if repeated:
+        raise DataError("is in two of the captures", where=f"prompt {repeated[0]!r}")
+    record = _joined([part.record for part in parts])
+    store = first.store.fresh()
+    store.restore({name: value.clone() for name, value in first.store.tensors().items()})
+    for part in others:
+        store.merge(part.store)
+    return Captured(record, ids, store)
+
+
+_POOLINGS: dict[str, Pool] = {"last": last_token, "mean": mean_token}
+_STORES: dict[str, type[Store[Any]]] = {store.kind: store for store in (Rows, Statistics, Moments)}
+_OF_DATA = ("data", "pairs", "prompts", "tokens")
+"""Fields of a record that differ between captures of different prompts."""
+
+
+def _joined(records: list[ProbeRecord]) -> ProbeRecord:
+    first = records[0]
+    for record in records[1:]:
+        first.check_same(record.model_copy(update={f: getattr(first, f) for f in _OF_DATA}), where="capture to merge")
+    return first.model_copy(
+        update={
+            "data": _hash_of(record.data for record in records),
+            "pairs": _hash_of(record.pairs for record in records) if first.pairs is not None else None,
+            "prompts": sum(record.prompts for record in records),
+            "tokens": sum(record.tokens for record in records),
+        }
+    )
+
+
+def _hash_of(hashes: Iterable[str | None]) -> str:
+    return hashlib.sha256("\n".join(map(str, hashes)).encode()).hexdigest()
+
+
+def _places(model: LoadedModel, layers: Sequence[int] | None, site: Site) -> dict[int, str]:
+    """Layer -> module, in the order of the layers."""
+    wanted = range(model.architecture.num_layers) if layers is None else sorted(set(layers))
+    if not wanted:
+        raise RecipeError("no layer is named", remedy="name at least one, or leave `layers` out for all")
+    return {layer: model.module(layer, site)[0] for layer in wanted}
+
+
+def _check(
+    model: LoadedModel,
+    prompts: RenderedPrompts,
+    pairs: RenderedPrompts | None,
+    into: Store[T],
+    pooling: str,
+    batch_size: int,
+) -> None:
+    if pooling not in _POOLINGS:
+        linear = "max(XW) is not max(X)W, so nothing can be solved for from it" if pooling == "max" else "unknown"
+        raise RecipeError(f"pooling {pooling!r} is refused: {linear}", remedy=f"use {' or '.join(_POOLINGS)}")
+    if batch_size < 1:
+        raise RecipeError(f"batch_size {batch_size} is not positive")
+    if into.layers:
+        raise RecipeError("the store to capture into is not empty", remedy="give every capture a store of its own")
+    if pairs is not None:
+        _check_pairs(prompts, pairs, into)
+    for rendered in (prompts, pairs):
+        if rendered is not None:
+            _check_tokens(model, rendered)
+
+
+def _check_pairs(prompts: RenderedPrompts, pairs: RenderedPrompts, into: Store[T]) -> None:
+    if not into.pairs:
+        raise RecipeError(f"{type(into).__name__} keeps no cross moments", remedy="use Moments() for prompts in pairs")
+    if pairs.ids != prompts.ids:
+        lost = next((a for a, b in zip_longest(prompts.ids, pairs.ids) if a != b), None)
+        raise MismatchError(
+            f"the prompts and their pairs do not have the same names in the same order, first at {lost!r}",
+            remedy="drop a prompt that lacks its pair from both",
+        )
+
+
+def _check_tokens(model: LoadedModel, prompts: RenderedPrompts) -> None:
+    vocabulary = model.architecture.vocabulary
+    for name, tokens in zip(prompts.ids, prompts.tokens, strict=True):
+        if vocabulary is not None and max(tokens) >= vocabulary:
+            raise MismatchError(
+                f"has token {max(tokens)}, but the model knows {vocabulary}: the tokenizer is that of another model",
+                where=f"prompt {name!r}",
+            )
+        if model.max_tokens is not None and len(tokens) > model.max_tokens:
+            raise DataError(
+                f"has {len(tokens)} tokens, the model has {model.max_tokens} positions; prompts are never cut",
+                where=f"prompt {name!r}",
+            )
+
+
+def _record(
+    model: LoadedModel,
+    prompts: RenderedPrompts,
+    pairs: RenderedPrompts | None,
+    into: Store[T],
+    site: Site,
+    places: Mapping[int, str],
+    pooling: str,
+) -> ProbeRecord:
+    return ProbeRecord(
+        model=model.sha256,
+        tokenizer=prompts.tokenizer,
+        data=prompts.sha256,
+        pairs=pairs.sha256 if pairs is not None else None,
+        kind=into.kind,
+        site=site,
+        layers=tuple(places),
+        modules=tuple(places.values()),
+        pooling=pooling,
+        dtype=model.dtype,
+        prompts=len(prompts),
+        tokens=prompts.num_tokens,
+    )
+
+
+def _by_length(prompts: RenderedPrompts, pairs: RenderedPrompts | None) -> list[int]:
+    """All prompts, the longest first: little padding, and what does not fit the device fails at once."""
+    sizes = [len(tokens) for tokens in prompts.tokens]
+    if pairs is not None:
+        sizes = [max(size, len(tokens)) for size, tokens in zip(sizes, pairs.tokens, strict=True)]
+    return sorted(range(len(sizes)), key=lambda index: -sizes[index])
+
+
+def _chunks(indices: Sequence[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(indices), size):
+        yield list(indices[start : start + size])
+
+
+def _resume(path: Path | None, record: ProbeRecord, into: Store[T], count: int) -> torch.Tensor:
+    """Which prompts are done already; what was recorded of them goes into the store."""
+    if path is None or not path.exists():
+        return torch.zeros(count, dtype=torch.bool)
+    _, _, tensors = read_probe(path, record)
+    into.restore(below(tensors, "store"))
+    return tensors["done"].bool()
+
+
+def _save(path: Path, record: ProbeRecord, ids: tuple[str, ...], store: Store[T], done: torch.Tensor) -> None:
+    kept = {f"store.{name}": value for name, value in store.tensors().items()}
+    write_probe(path, record, ids, {**kept, "done": done})

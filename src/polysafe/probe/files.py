@@ -1,0 +1,151 @@
+"""Probe files: what a forward pass recorded, with a header that says of what.
+
+Statistics of one model used for another give numbers that look right, so a probe file carries the hashes of model,
+tokenizer and data and is refused when one of them differs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from polysafe.checkpoint.atomic import sync_directory
+from polysafe.checkpoint.header import load_json, read_header
+from polysafe.errors import DataError, MismatchError, OutputError
+
+SCHEMA = 1
+_KEY = "polysafe_probe"
+
+
+class ProbeRecord(BaseModel):
+    """What was recorded, from what.
+
+    Attributes:
+        model: Identity of the weights (`LoadedModel.sha256`).
+        tokenizer: SHA-256 of tokenizer and template.
+        data: SHA-256 of the names and token ids of the prompts.
+        pairs: The same of the prompts they are paired with, None without pairs.
+        kind: What is kept: `rows`, `statistics` or `moments`.
+        site: Where in a layer it was recorded.
+        layers: In which layers.
+        modules: The modules whose inputs these are, one for each layer.
+        pooling: How the tokens of a prompt become one row.
+        dtype: Type that the model computed in.
+        prompts: Number of prompts, pairs not counted.
+        tokens: Number of their tokens.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    tokenizer: str
+    data: str
+    pairs: str | None = None
+    kind: str
+    site: str
+    layers: tuple[int, ...]
+    modules: tuple[str, ...]
+    pooling: str
+    dtype: str
+    prompts: int
+    tokens: int
+
+    def check_same(self, other: ProbeRecord, *, where: object) -> None:
+        """Refuses what was recorded from something else.
+
+        Raises:
+            MismatchError: Names the first field that differs, with both values.
+        """
+        for field in type(self).model_fields:
+            mine, theirs = getattr(self, field), getattr(other, field)
+            if mine != theirs:
+                raise MismatchError(
+                    f"was recorded with another {field}: {theirs} there, {mine} asked for",
+                    where=where,
+                    remedy="delete the file to record it again, or name another",
+                )
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    polysafe_probe: int
+    record: ProbeRecord
+    ids: tuple[str, ...]
+
+
+def write_probe(path: Path, record: ProbeRecord, ids: tuple[str, ...], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes a probe file, whole or not at all.
+
+    Raises:
+        OutputError: The folder cannot be written to, or the disk is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    content = _Content(polysafe_probe=SCHEMA, record=record, ids=ids)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors ignores the user's umask
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            temporary,
+            metadata={_KEY: content.model_dump_json()},
+        )
+        temporary.chmod(mode)
+        _flush(temporary)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot be written: {error}", where=path) from error
+    finally:
+        _remove(temporary)
+    sync_directory(path.parent)
+
+
+def read_probe(
+    path: Path, expected: ProbeRecord | None = None
+) -> tuple[ProbeRecord, tuple[str, ...], dict[str, torch.Tensor]]:
+    """Reads a probe file: its record, the names of its prompts, and its tensors.
+
+    Raises:
+        CheckpointError: The file is damaged.
+        DataError: It is no probe file, or of another schema.
+        MismatchError: It was recorded from something else than `expected`; the message names the field.
+    """
+    from safetensors.torch import load_file
+
+    text = read_header(path).metadata.get(_KEY)
+    if text is None:
+        raise DataError("is not a probe file", where=path)
+    content = _parse(path, text)
+    if expected is not None:
+        expected.check_same(content.record, where=path)
+    return content.record, content.ids, load_file(path)
+
+
+def _parse(path: Path, text: str) -> _Content:
+    entries = load_json(path, text.encode(), "the probe header")
+    schema = entries.get(_KEY) if isinstance(entries, dict) else None
+    if schema != SCHEMA:
+        raise DataError(f"has schema {schema!r}; this version of polysafe reads schema {SCHEMA}", where=path)
+    try:
+        return _Content.model_validate(entries)
+    except ValidationError as error:
+        raise DataError(f"is not a valid probe file: {error}", where=path) from error
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):  # it is gone if all went well, and cannot be there if its folder cannot
+        temporary.unlink()
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,276 @@
+"""From prompts to token ids, in one place.
+
+Safety, capability and capture must see the same tokens, or their numbers differ by more than an edit does: a second
+beginning-of-sequence token, a missing chat template or a cut prompt changes a model's answers silently. Everything that
+feeds a model goes through `render`, and what it produced can be hashed, logged and compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from polysafe.errors import CheckpointError, DataError, RecipeError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Template = Literal["chat", "raw"]
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some prompts as a model takes them.
+
+    Attributes:
+        input_ids: Token ids, int64 [prompts, length].
+        attention_mask: 1 at tokens, 0 at padding, int64 [prompts, length].
+        position_ids: Position of every token within its own prompt, int64 [prompts, length]; 0 at padding.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.position_ids.to(device))
+
+
+@dataclass(frozen=True)
+class RenderedPrompts:
+    """Prompts as token ids.
+
+    Attributes:
+        ids: Name of every prompt, in order; rows of captured activations are in the same order.
+        texts: The prompts as they were tokenized, template included.
+        tokens: Token ids of every prompt.
+        padding: Token id to fill up with; it is always masked.
+        template: `chat` or `raw`.
+        tokenizer: SHA-256 of tokenizer, chat template and the way it was used.
+    """
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    padding: int
+    template: Template
+    tokenizer: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all prompts together."""
+        return sum(map(len, self.tokens))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash over the names and token ids of all prompts: equal hashes mean that a model sees the same."""
+        return _sha256([[name, *tokens] for name, tokens in zip(self.ids, self.tokens, strict=True)])
+
+    def preview(self, count: int = 3) -> list[dict[str, Any]]:
+        """The first prompts with their token ids, for logs."""
+        rows = zip(self.ids, self.texts, self.tokens, strict=True)
+        return [{"id": name, "text": text, "tokens": list(ids)} for name, text, ids in list(rows)[:count]]
+
+    def select(self, indices: Sequence[int]) -> RenderedPrompts:
+        """Some of the prompts, in the order of `indices`."""
+        return RenderedPrompts(
+            tuple(self.ids[i] for i in indices),
+            tuple(self.texts[i] for i in indices),
+            tuple(self.tokens[i] for i in indices),
+            self.padding,
+            self.template,
+            self.tokenizer,
+        )
+
+    def batch(self, indices: Sequence[int], side: Side = "left") -> Batch:
+        """Some of the prompts as tensors, filled up to the longest of them.
+
+        Args:
+            indices: Which prompts.
+            side: Where padding goes; left keeps the last token of every prompt in the last column.
+        """
+        rows = [self.tokens[i] for i in indices]
+        length = max(map(len, rows))
+        fill = [(length - len(row)) * (self.padding,) for row in rows]
+        left = side == "left"
+        ids = [(*gap, *row) if left else (*row, *gap) for gap, row in zip(fill, rows, strict=True)]
+        mask = [_mask(len(row), length, left) for row in rows]
+        attention = torch.tensor(mask)
+        return Batch(torch.tensor(ids), attention, (attention.cumsum(1) - 1).clamp_min(0) * attention)
+
+
+def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder. No code from the folder runs and nothing is downloaded.
+
+    Raises:
+        CheckpointError: The folder holds no tokenizer that transformers can read.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # readers of untrusted files raise anything
+        raise CheckpointError(
+            f"its tokenizer cannot be read: {error}",
+            where=folder,
+            remedy="the folder needs tokenizer.json and tokenizer_config.json of its model",
+        ) from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Mapping[str, str],
+    *,
+    template: Template = "chat",
+    system: str | None = None,
+    max_tokens: int | None = None,
+) -> RenderedPrompts:
+    """Turns prompts into token ids.
+
+    A chat prompt is the user's message in the tokenizer's chat template with the generation prompt at the end; a raw
+    prompt is tokenized as it stands. Where the tokenizer or its template begins sequences with a
+    beginning-of-sequence token, every prompt has exactly one, at its start.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompts: Name of a prompt -> its text.
+        template: Whether to use the chat template.
+        system: A system message for chat prompts.
+        max_tokens: Longest prompt to accept; the tokenizer's own limit always holds.
+
+    Raises:
+        DataError: There is no prompt; one is empty or too long (prompts are never cut); or one has no
+            beginning-of-sequence token or more than one. The message names the prompt.
+        RecipeError: A chat template is asked for and there is none, or a system message is given without one.
+    """
+    if not prompts:
+        raise DataError("there are no prompts", remedy="name at least one")
+    if template == "raw" and system is not None:
+        raise RecipeError("a system message needs the chat template", remedy="use template: chat, or leave it out")
+    texts = tuple(_text(tokenizer, text, template, system) for text in prompts.values())
+    begin = _Beginning.of(tokenizer)
+    tokens = tuple(tuple(begin.complete(ids, template)) for ids in _encode(tokenizer, texts, template))
+    limit = min(filter(None, (tokenizer.model_max_length, max_tokens)))
+    for name, ids in zip(prompts, tokens, strict=True):
+        _check_length(name, ids, limit)
+        begin.check(name, ids)
+    padding = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(i, int)), 0)
+    return RenderedPrompts(
+        tuple(prompts), texts, tokens, padding, template, _tokenizer_hash(tokenizer, template, system)
+    )
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """How a tokenizer begins a sequence.
+
+    Attributes:
+        token: Id of the beginning-of-sequence token, None if there is none.
+        text: Its text.
+        added: Whether the tokenizer puts it before plain text.
+        templated: Whether the chat template begins with it.
+        separator: Whether the same token also ends texts (GPT-2), so that it may occur inside.
+    """
+
+    token: int | None
+    text: str
+    added: bool
+    templated: bool
+    separator: bool
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> _Beginning:
+        token = tokenizer.bos_token_id
+        if not isinstance(token, int):
+            return cls(None, "", added=False, templated=False, separator=False)
+        text = str(tokenizer.bos_token)
+        templated = bool(tokenizer.chat_template) and _text(tokenizer, "a", "chat", None).startswith(text)
+        added = tokenizer("a", verbose=False)["input_ids"][:1] == [token]
+        return cls(token, text, added, templated, token == tokenizer.eos_token_id)
+
+    def complete(self, ids: list[int], template: Template) -> list[int]:
+        """Chat prompts are tokenized without special tokens; a template that leaves the beginning out gets it here."""
+        if template == "chat" and self.token is not None and self.added and not self.templated:
+            return [self.token, *ids]
+        return ids
+
+    def check(self, name: str, ids: Sequence[int]) -> None:
+        if self.token is None:
+            return
+        found = ids[:2].count(self.token) if self.separator else ids.count(self.token)
+        if found > 1:
+            raise DataError(
+                f"has {found} beginning-of-sequence tokens {self.text!r}",
+                where=f"prompt {name!r}",
+                remedy="the tokenizer or its template writes it; take it out of the prompt",
+            )
+        if (self.added or self.templated) and ids[0] != self.token:
+            raise DataError(
+                f"does not begin with the beginning-of-sequence token {self.text!r}",
+                where=f"prompt {name!r}",
+                remedy="use template: chat, or begin the raw prompt with it",
+            )
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, prompt: str, template: Template, system: str | None) -> str:
+    if template == "raw":
+        return prompt
+    if not tokenizer.chat_template:
+        raise RecipeError("the tokenizer has no chat template", remedy="use template: raw for a base model")
+    messages = [{"role": "user", "content": prompt}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template is a program of the model's publisher
+        raise RecipeError(f"the chat template refuses the prompt: {error}") from error
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], template: Template) -> list[list[int]]:
+    special = template == "raw"  # a chat template writes its special tokens itself
+    encoded = tokenizer(list(texts), add_special_tokens=special, padding=False, truncation=False, verbose=False)
+    return [list(ids) for ids in encoded["input_ids"]]
+
+
+def _check_length(name: str, ids: Sequence[int], limit: int) -> None:
+    if not ids:
+        raise DataError("is empty after tokenization", where=f"prompt {name!r}")
+    if len(ids) > limit:
+        raise DataError(
+            f"has {len(ids)} tokens, {limit} are allowed; prompts are never cut",
+            where=f"prompt {name!r}",
+            remedy="leave it out or raise the limit",
+        )
+
+
+def _mask(tokens: int, length: int, left: bool) -> list[int]:
+    gap, filled = [0] * (length - tokens), [1] * tokens
+    return gap + filled if left else filled + gap
+
+
+def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase, template: Template, system: str | None) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    state = {"padding", "truncation"}  # settings of the last call, not of the tokenizer
+    content = {key: value for key, value in content.items() if key not in state}
+    chat = tokenizer.chat_template if template == "chat" else None
+    return _sha256([content, template, chat, system, tokenizer.special_tokens_map])
+
+
+def _sha256(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,554 @@
+"""Sparse weight editing on tiny models: what it changes, what it leaves alone, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from polysafe.edits.edit import Edit
+from polysafe.edits.evaluate import EditedReader
+from polysafe.edits.operations import AddLowRank
+from polysafe.engine.run import run_recipe
+from polysafe.errors import ArchitectureError, DataError, EditError, MismatchError, RecipeError
+from polysafe.methods.base import Sources
+from polysafe.methods.registry import resolve
+from polysafe.methods.sparse_edit import SparseEdit
+from polysafe.methods.validation import Standing, Standings
+from polysafe.probe.capture import capture
+from polysafe.probe.forward import Recorder, last_token
+from polysafe.probe.model import LoadedModel, Site, edited, load_model
+from polysafe.probe.render import RenderedPrompts, load_tokenizer, render
+from polysafe.probe.stores import Rows
+from polysafe.recipe import load_recipe
+from tests.methods.anchors import write_anchors
+from tests.methods.conftest import Opener
+from tests.methods.helpers import State, differing, result, same_bits, state
+from tests.models import TinyModel, read_weights, tiny_model
+
+LAYERS = 4
+SMALL = {"layers": (2,), "tau_mag": 0.7, "tau_stat": 0.3, "cap": 0.3, "rank": 4, "template": "raw"}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POLYSAFE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("llama", layers=LAYERS).to(torch.float32).save(tmp_path_factory.mktemp("sparse") / "model")
+
+
+@pytest.fixture
+def sources(opened: Opener, folder: Path) -> Sources:
+    return opened({"model": folder})
+
+
+@pytest.fixture(scope="session")
+def anchors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return write_anchors(tmp_path_factory.mktemp("anchors"))
+
+
+def entry(anchors: object, **options: object) -> SparseEdit:
+    """A recipe entry for a tiny model."""
+    fields = {"model": "model", "languages": ("aa", "bb"), "anchors": anchors, **SMALL, **options}
+    return SparseEdit.model_validate(fields)
+
+
+def touched(edit: Edit) -> dict[str, AddLowRank]:
+    found = {name: operation for name, (operation,) in edit.steps.items()}
+    assert all(isinstance(operation, AddLowRank) for operation in found.values())
+    return {name: operation for name, operation in found.items() if isinstance(operation, AddLowRank)}
+
+
+def evidence(edit: Edit) -> dict[str, Any]:
+    return edit.provenance[0].evidence
+
+
+def gate(layer: int) -> str:
+    return f"model.layers.{layer}.mlp.gate_proj.weight"
+
+
+# What it changes.
+
+
+def test_only_the_chosen_rows_of_gate_and_up_change(sources: Sources, anchors: object) -> None:
+    edit = entry(anchors).fit(sources)
+    before, after = state(sources, "model"), result(edit, sources)
+    names = [gate(2), gate(2).replace("gate", "up")]
+    assert differing(before, after) == names
+    for name in names:
+        operation = touched(edit)[name]
+        rows = torch.zeros(before[name].shape[0], dtype=torch.bool)
+        rows[operation.rows] = True
+        assert 0 < int(rows.sum()) <= 0.3 * len(rows)
+        assert same_bits(before[name][~rows], after[name][~rows])
+        assert bool((before[name][rows] != after[name][rows]).any(1).all())
+        assert operation.a.shape[1] == operation.b.shape[1] <= 4
+    chosen = [part["units"] for part in evidence(edit)["layers"]["2"]["projections"].values()]
+    assert [operation.rows.tolist() for operation in touched(edit).values()] == chosen
+
+
+def test_undo_restores_every_bit(sources: Sources, anchors: object) -> None:
+    edit = entry(anchors).fit(sources)
+    reader = EditedReader(edit, {"model": sources["model"].reader})
+    back = EditedReader(edit.undo(), {"edited": reader, "original": sources["model"].reader})
+    restored = {name: back.whole(name).clone() for name in back.names()}
+    assert differing(restored, state(sources, "model")) == []
+
+
+def test_saving_and_loading_changes_nothing(sources: Sources, anchors: object, tmp_path: Path) -> None:
+    edit = entry(anchors).fit(sources)
+    edit.save(tmp_path)
+    loaded = Edit.load(tmp_path)
+    assert loaded.sha256 == edit.sha256
+    assert differing(result(loaded, sources), result(edit, sources)) == []
+
+
+def test_fitting_twice_gives_the_same_edit(sources: Sources, anchors: object) -> None:
+    assert entry(anchors).fit(sources).sha256 == entry(anchors).fit(sources).sha256
+
+
+def prompts_of(sources: Sources, anchors: Any, language: str, kind: str = "harmful") -> RenderedPrompts:
+    rows = [json.loads(line) for line in Path(anchors[kind]).read_text().splitlines()]
+    tokenizer = load_tokenizer(sources["model"].checkpoint.root)
+    return render(tokenizer, {row["id"]: row[language] for row in rows}, template="raw")
+
+
+def outputs(model: LoadedModel, prompts: RenderedPrompts, layer: int) -> torch.Tensor:
+    """Outputs of the gate projection at the last token, recorded as the input of what follows it."""
+    seen: list[torch.Tensor] = []
+    name = gate(layer).removesuffix(".weight")
+    handle = model.model.get_submodule(name).register_forward_hook(lambda _m, _a, out: seen.append(out.detach()))
+    with torch.no_grad():
+        for tokens in prompts.tokens:
+            model.model(torch.tensor([tokens]), use_cache=False)
+    handle.remove()
+    return torch.stack([out[0, -1] for out in seen])
+
+
+def test_pooled_outputs_are_linear_in_pooled_inputs_before_and_after(sources: Sources, anchors: object) -> None:
+    edit = entry(anchors, target_gain=2.0).fit(sources)
+    loaded = load_model(sources["model"])
+    prompts = prompts_of(sources, anchors, "aa")
+    inputs = capture(loaded, prompts, [2], into=Rows())[2].to(torch.float64)
+    weight = state(sources, "model")[gate(2)].to(torch.float64)
+    torch.testing.assert_close(outputs(loaded, prompts, 2).to(torch.float64), inputs @ weight.T, rtol=1e-5, atol=1e-5)
+    operation = touched(edit)[gate(2)]
+    weight[operation.rows] += (operation.a @ operation.b.T).to(torch.float64)
+    with edited(loaded, edit, {"model": sources["model"].reader}) as model:
+        found = outputs(model, prompts, 2).to(torch.float64)
+    torch.testing.assert_close(found, inputs @ weight.T, rtol=1e-5, atol=1e-5)
+
+
+def test_harmful_inputs_move_to_the_pivot_and_harmless_ones_stay(sources: Sources, anchors: object) -> None:
+    found = evidence(entry(anchors, rank=None).fit(sources))["layers"]["2"]
+    assert set(found["gap_closed"]) == {"aa", "bb"}
+    assert all(closed["anchors"] > 0.3 for closed in found["gap_closed"].values())
+    free = evidence(entry(anchors, rank=None, utility="none").fit(sources))["layers"]["2"]
+    assert max(found["drift"].values()) < max(free["drift"].values())
+    for language in ("aa", "bb"):
+        assert found["gap_closed"][language]["anchors"] < free["gap_closed"][language]["anchors"]
+
+
+def test_the_pivot_fed_as_another_language_gives_no_edit(sources: Sources, tmp_path: Path) -> None:
+    edit = entry(write_anchors(tmp_path, same=True)).fit(sources)
+    assert differing(state(sources, "model"), result(edit, sources)) == []
+    assert all(operation.a.shape[1] == 0 for operation in touched(edit).values())
+
+
+def test_batches_do_not_matter(sources: Sources, anchors: object) -> None:
+    one, eight = (touched(entry(anchors, batch_size=size).fit(sources)) for size in (1, 8))
+    for name, operation in one.items():
+        assert torch.equal(operation.rows, eight[name].rows)
+        torch.testing.assert_close(operation.a @ operation.b.T, eight[name].a @ eight[name].b.T, rtol=1e-3, atol=1e-5)
+
+
+# Several layers.
+
+
+def test_later_layers_see_the_edit_but_keep_neurons_and_targets_of_the_original(
+    sources: Sources, anchors: object
+) -> None:
+    options = {"target_gain": 3.0, "held_out": 0.0}
+    alone = {layer: entry(anchors, layers=(layer,), **options).fit(sources) for layer in (1, 3)}
+    both = entry(anchors, layers=(3, 1), **options).fit(sources)
+    assert differing(result(alone[1], sources), result(both, sources)) == [
+        gate(3),
+        gate(3).replace("gate", "up"),
+    ]
+    first, second = touched(alone[3])[gate(3)], touched(both)[gate(3)]
+    assert torch.equal(first.rows, second.rows)
+    assert not torch.allclose(first.a @ first.b.T, second.a @ second.b.T, rtol=1e-3)
+    # the cost that is left says which inputs and which target the second layer was fitted to
+    loaded = load_model(sources["model"])
+    target = capture(loaded, prompts_of(sources, anchors, "en"), [3], into=Rows())[3]
+    with edited(loaded, alone[1], {"model": sources["model"].reader}) as model:
+        low = [capture(model, prompts_of(sources, anchors, name), [3], into=Rows())[3] for name in ("aa", "bb")]
+    rows = state(sources, "model")[gate(3)][second.rows]
+    gap = (torch.cat([3.0 * target - x for x in low]) @ rows.T).square().sum(1).mean()
+    assert evidence(both)["layers"]["3"]["projections"]["gate"]["cost_before"] == pytest.approx(float(gap), rel=1e-4)
+
+
+def test_the_order_of_layers_and_languages_does_not_matter(sources: Sources, anchors: object) -> None:
+    one = entry(anchors, layers=(1, 2)).fit(sources)
+    other = entry(anchors, layers=(2, 1), languages=("bb", "aa")).fit(sources)
+    for name, operation in touched(one).items():
+        swapped = touched(other)[name]
+        torch.testing.assert_close(operation.a @ operation.b.T, swapped.a @ swapped.b.T, rtol=1e-4, atol=1e-6)
+
+
+def test_leaving_a_language_out_is_as_if_it_were_not_there(sources: Sources, anchors: object) -> None:
+    out = entry(anchors, leave_out="bb")
+    assert out.label == "sparse_edit.without_bb"
+    without = entry(anchors, languages=("aa",)).fit(sources)
+    assert differing(result(out.fit(sources), sources), result(without, sources)) == []
+
+
+def test_a_language_of_large_weight_gets_more(sources: Sources, anchors: object) -> None:
+    def closed(**weights: float) -> float:
+        found = entry(anchors, rank=1, weights=weights).fit(sources)
+        return float(evidence(found)["layers"]["2"]["gap_closed"]["aa"]["anchors"])
+
+    assert closed(aa=50.0) > closed() > closed(bb=50.0)
+
+
+def test_a_heavy_pivot_is_pinned(sources: Sources, anchors: object) -> None:
+    loaded = load_model(sources["model"])
+    x = capture(loaded, prompts_of(sources, anchors, "en"), [2], into=Rows())[2]
+    moved = []
+    for weight in (0.0, 1e4):
+        operation = touched(entry(anchors, pivot_weight=weight, held_out=0.0).fit(sources))[gate(2)]
+        moved.append(float((x @ operation.b @ operation.a.T).norm()))
+    assert moved[1] < 0.2 * moved[0]
+
+
+# Options.
+
+
+@pytest.mark.parametrize("options", [{"selector": "gated_product"}, {"absolute": True}])
+def test_other_ways_to_choose_units(sources: Sources, anchors: object, options: dict[str, Any]) -> None:
+    usual, other = (evidence(entry(anchors, **given).fit(sources)) for given in ({}, options))
+    units = [found["layers"]["2"]["projections"]["gate"]["units"] for found in (usual, other)]
+    assert units[0] != units[1]
+
+
+def test_units_of_the_gated_product_are_shared(sources: Sources, anchors: object) -> None:
+    found = evidence(entry(anchors, selector="gated_product").fit(sources))["layers"]["2"]["projections"]
+    assert found["gate"]["units"] == found["up"]["units"]
+
+
+def test_controls_differ_from_the_method_in_their_units_only(sources: Sources, anchors: object) -> None:
+    method = entry(anchors)
+    chosen = method.fit(sources)
+    *random, every, only_gate, only_up = method.settled(chosen).controls(draws=2)
+    labels = [control.label for control in (*random, every)]
+    assert labels == ["control.sparse_edit.random.0", "control.sparse_edit.random.1", "control.sparse_edit.all"]
+    drawn = [touched(control.fit(sources)) for control in random]
+    for name, operation in touched(chosen).items():
+        assert {len(other[name].rows) for other in drawn} == {len(operation.rows)}
+        assert len({tuple(other[name].rows.tolist()) for other in (*drawn, touched(chosen))}) == 3
+    assert all(len(operation.rows) == 24 for operation in touched(every.fit(sources)).values())
+    assert list(touched(only_gate.fit(sources))) == [gate(2)]
+    assert list(touched(only_up.fit(sources))) == [gate(2).replace("gate", "up")]
+
+
+def test_hard_utility_leaves_harmless_anchors_alone(sources: Sources, tmp_path: Path) -> None:
+    few = write_anchors(tmp_path, harmful=10, harmless=3)
+    found = evidence(entry(few, utility="hard", null_threshold=1e-9).fit(sources))["layers"]["2"]
+    assert found["free_directions"] == 16 - 9
+    assert max(found["drift"].values()) < 1e-6
+    assert all(closed["anchors"] > 0 for closed in found["gap_closed"].values())
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "phi3", "gpt_neox"])
+def test_families_are_edited_where_their_units_are(
+    family: str, opened: Opener, anchors: object, tmp_path: Path
+) -> None:
+    sources = opened({"model": tiny_model(family, layers=3).save(tmp_path / family)})
+    edit = entry(anchors, layers=(1,)).fit(sources)
+    names = differing(state(sources, "model"), result(edit, sources))
+    expected = {"phi3": ["gate_up_proj"], "gpt_neox": ["dense_h_to_4h"]}.get(family, ["gate_proj", "up_proj"])
+    assert [name.split(".")[-2] for name in names] == expected
+    assert all(".1." in name for name in names)
+    if family == "phi3":
+        rows = touched(edit)[names[0]].rows
+        assert int(rows.min()) < 24 <= int(rows.max())
+        parts = evidence(edit)["layers"]["1"]["projections"]
+        assert rows.tolist() == [*parts["gate"]["units"], *(24 + unit for unit in parts["up"]["units"])]
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt2"])
+def test_other_layouts_are_refused(family: str, opened: Opener, anchors: object, tmp_path: Path) -> None:
+    sources = opened({"model": tiny_model(family, layers=2).save(tmp_path / family)})
+    for layers in ((1,), ("auto",)):
+        with pytest.raises(ArchitectureError, match="the MLP of layer"):
+            entry(anchors, layers=layers).fit_validated(sources, FakeValidator({}))
+
+
+# Evidence.
+
+
+def test_evidence_tells_what_was_done(sources: Sources, anchors: object) -> None:
+    edit = entry(anchors, layers=(1, 2), held_out=0.25).fit(sources)
+    found = evidence(edit)
+    total = sum(spec.numel for spec in sources["model"].checkpoint.tensors.values())
+    changed = sum(operation.rows.numel() * 16 for operation in touched(edit).values())
+    assert found["weights_changed"] == changed
+    assert found["share_of_weights_changed"] == changed / total
+    assert found["factor_bytes"] == sum(
+        t.nbytes for operation in touched(edit).values() for t in (operation.rows, operation.a, operation.b)
+    )
+    assert found["anchors"]["harmful"] + found["anchors"]["held_out"] == 24
+    assert found["anchors"]["held_out"] > 0
+    assert set(found["jaccard"]) == {"en", "aa", "bb"}
+    assert found["jaccard"]["aa"]["aa"] == 1.0
+    assert found["jaccard"]["aa"]["bb"] == found["jaccard"]["bb"]["aa"] < 1.0
+    part = found["layers"]["1"]["projections"]["up"]
+    assert part["cost_without_rank_limit"] <= part["cost"] < part["cost_before"]
+    assert part["spectrum"] == sorted(part["spectrum"], reverse=True)
+    assert [decision.block for decision in edit.provenance[0].decisions] == ["layers.1.mlp", "layers.2.mlp"]
+    json.dumps(found)
+
+
+def test_a_rank_that_the_anchors_do_not_determine_is_told(sources: Sources, anchors: object) -> None:
+    edit = entry(anchors, rank=32).fit(sources)
+    notes = [note for note in edit.provenance[0].notes if "rank 32" in note]
+    assert len(notes) == 2
+    assert all(part["rank"] < 32 for part in evidence(edit)["layers"]["2"]["projections"].values())
+
+
+def test_the_loss_of_a_coarse_storage_type_is_measured_and_told(
+    opened: Opener, anchors: object, tmp_path: Path
+) -> None:
+    half = opened({"model": tiny_model("llama", layers=LAYERS).to(torch.bfloat16).save(tmp_path / "half")})
+    strong, weak = (entry(anchors, ridge=ridge).fit(half) for ridge in (0.01, 1000.0))
+    for edit, large in ((strong, False), (weak, True)):
+        part = evidence(edit)["layers"]["2"]["projections"]["gate"]
+        before, after = state(half, "model")[gate(2)], result(edit, half)[gate(2)]
+        operation = touched(edit)[gate(2)]
+        delta = operation.a.to(torch.float64) @ operation.b.to(torch.float64).T
+        kept = (after.to(torch.float64) - before.to(torch.float64))[operation.rows]
+        assert part["merge_loss"]["BF16"] == pytest.approx(float((kept - delta).norm() / delta.norm()), rel=1e-3)
+        assert (part["merge_loss"]["BF16"] > 0.05) is large
+        assert any("of the edit" in warning for warning in edit.provenance[0].warnings) is large
+
+
+def test_an_edit_without_utility_is_warned_of(sources: Sources, anchors: object) -> None:
+    for options in ({"utility": "none"}, {"utility_weight": 0.0}):
+        edit = entry(anchors, **options).fit(sources)
+        assert any("over-refusal" in warning for warning in edit.provenance[0].warnings)
+    assert not entry(anchors).fit(sources).provenance[0].warnings
+
+
+# Choosing layers and gain.
+
+
+class FakeValidator:
+    """Judges a model by the layers that differ from the original, as a table says."""
+
+    def __init__(self, refused: dict[tuple[int, ...], float], languages: tuple[str, ...] = ("en", "aa", "bb")) -> None:
+        self.refused = refused
+        self.languages = languages
+        self.asked: list[tuple[str, ...]] = []
+        self.original: State = {}
+
+    def __call__(self, model: LoadedModel, languages: Sequence[str]) -> Standings:
+        weights = {name: value.detach().clone() for name, value in model.model.named_parameters()}
+        self.original = self.original or weights
+        changed = tuple(sorted({int(name.split(".")[2]) for name in differing(self.original, weights)}))
+        self.asked.append(tuple(languages))
+        return {name: Standing(self.refused.get(changed, 0.0), 0.0, 1.0) for name in languages}
+
+
+def test_layers_are_chosen_by_what_the_edited_model_does(sources: Sources, anchors: object) -> None:
+    validator = FakeValidator({(1,): 0.4, (2,): 0.6, (0, 2): 0.9, (1, 2): 0.7})
+    edit = entry(anchors, layers=("auto",), max_layers=4).fit_validated(sources, validator)
+    assert evidence(edit)["chosen"] == {"layers": [0, 2], "gain": 1.0}
+    assert {int(name.split(".")[2]) for name in touched(edit)} == {0, 2}
+    tried = [tuple(trial["layers"]) for trial in evidence(edit)["trials"]]
+    assert tried == [(0,), (1,), (2,), (3,), (0, 2), (1, 2), (2, 3), (0, 1, 2), (0, 2, 3)]
+    settled = entry(anchors, layers=("auto",), max_layers=4).settled(edit)
+    assert differing(result(settled.fit(sources), sources), result(edit, sources)) == []
+
+
+def test_of_equal_candidates_the_smaller_gain_is_taken(sources: Sources, anchors: object) -> None:
+    edit = entry(anchors, target_gain=(3.0, 1.5)).fit_validated(sources, FakeValidator({(2,): 0.5}))
+    assert evidence(edit)["chosen"] == {"layers": [2], "gain": 1.5}
+
+
+def test_a_language_left_out_is_not_asked_about(sources: Sources, anchors: object) -> None:
+    validator = FakeValidator({(2,): 0.5})
+    entry(anchors, layers=("auto",), leave_out="bb").fit_validated(sources, validator)
+    assert set(validator.asked) == {("en", "aa")}
+
+
+def test_languages_that_still_comply_are_told(sources: Sources, anchors: object) -> None:
+    edit = entry(anchors, layers=("auto",)).fit_validated(sources, FakeValidator({(2,): 0.3}))
+    assert any("aa, bb still refuse less than half" in warning for warning in edit.provenance[0].warnings)
+
+
+def test_choosing_needs_something_to_choose_by(sources: Sources, anchors: object) -> None:
+    for options in ({"layers": ("auto",)}, {"target_gain": (1.0, 2.0)}):
+        with pytest.raises(RecipeError, match="no answers to judge"):
+            entry(anchors, **options).fit(sources)
+
+
+# Bad input.
+
+
+def test_activations_must_be_finite(opened: Opener, anchors: object, tmp_path: Path) -> None:
+    model = tiny_model("llama", layers=LAYERS)
+    weights = {**model.tensors, "model.layers.1.mlp.down_proj.weight": torch.full((16, 24), 3e38)}
+    sources = opened({"model": TinyModel(weights, model.config).save(tmp_path / "broken")})
+    with pytest.raises(DataError, match=r"layer 2.* is NaN or infinite"):
+        entry(anchors).fit(sources)
+
+
+def test_no_safety_neuron_is_an_error(sources: Sources, anchors: object) -> None:
+    with pytest.raises(EditError, match="no safety neuron is found in layer 2"):
+        entry(anchors, tau_mag=99.0, tau_stat=99.0).fit(sources)
+    with pytest.raises(EditError, match="no safety neuron"):
+        entry(anchors, layers=("auto",), tau_mag=99.0, tau_stat=99.0).fit_validated(sources, FakeValidator({}))
+
+
+def test_two_anchors_are_needed(sources: Sources, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="too few"):
+        entry(write_anchors(tmp_path, harmful=1), held_out=0.0).fit(sources)
+
+
+def test_a_singular_system_needs_a_ridge(sources: Sources, tmp_path: Path) -> None:
+    few = write_anchors(tmp_path, harmful=2, harmless=2)
+    with pytest.raises(EditError, match="singular"):
+        entry(few, ridge=0.0, held_out=0.0, cap=None, tau_mag=0.5).fit(sources)
+
+
+def test_every_language_needs_anchors(sources: Sources, anchors: object) -> None:
+    with pytest.raises(DataError, match="no column 'cc'"):
+        entry(anchors, languages=("aa", "cc")).fit(sources)
+
+
+def test_a_tokenizer_of_another_model_is_refused(opened: Opener, anchors: object, tmp_path: Path) -> None:
+    folder = tiny_model("llama", layers=LAYERS).save(tmp_path / "mixed")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {word: 3 * index for word, index in vocabulary.items()}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(MismatchError, match="tokenizer is that of another model"):
+        entry(anchors).fit(opened({"model": folder}))
+
+
+def test_anchors_among_the_evaluation_are_refused_unless_forced(
+    sources: Sources, anchors: dict[str, Any], tmp_path: Path
+) -> None:
+    first = json.loads(Path(anchors["harmful"]).read_text().splitlines()[0])
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text(json.dumps({"id": 1, "aa": first["aa"].upper() + "!"}))
+    with pytest.raises(DataError, match=r"1 anchors are among the prompts of exam.jsonl: harmful-0"):
+        entry(anchors, evaluation=[exam]).fit(sources)
+    forced = entry(anchors, evaluation=[exam], allow_overlap=True).fit(sources)
+    assert "1 anchors are among the prompts" in forced.provenance[0].warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"languages": ("en", "aa")}, "the pivot 'en' cannot be"),
+        ({"layers": ("auto", 2)}, "either"),
+        ({"layers": (2, 2)}, "twice"),
+        ({"leave_out": "cc"}, "'cc' is not among"),
+        ({"weights": {"dd": 1.0}}, "'dd' is not among"),
+        ({"languages": ("aa",), "leave_out": "aa"}, "no language to edit"),
+        ({"pooling": "max"}, "'last' or 'mean'"),
+        ({"target_gain": 0.0}, "greater than 0"),
+        ({"anchors": "elsewhere"}, "organism"),
+    ],
+)
+def test_options_that_make_no_sense(anchors: object, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        entry(options.pop("anchors", anchors), **options)
+
+
+def test_a_layer_that_does_not_exist(sources: Sources, anchors: object) -> None:
+    with pytest.raises(ArchitectureError, match="there is no layer 9"):
+        entry(anchors, layers=(9,)).fit(sources)
+
+
+def test_only_members_of_the_family_bring_their_own_anchors(sources: Sources) -> None:
+    with pytest.raises(DataError, match="not a member of the toy family"):
+        entry("organism").fit(sources)
+
+
+# As a recipe.
+
+
+def write_recipe(folder: Path, model: Path, anchors: dict[str, Any], output: str, **options: object) -> Path:
+    """A recipe whose paths of anchors are relative to its folder."""
+    relative = {name: os.path.relpath(path, folder) for name, path in anchors.items()}
+    fields = {"model": "model", "languages": ["aa", "bb"], "anchors": relative, **SMALL}
+    recipe = {
+        "polysafe": 1,
+        "sources": {"model": {"path": str(model)}},
+        "edits": [{"method": "sparse_edit", **fields, **options}],
+        "output": {"path": output},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+    return path
+
+
+def test_a_recipe_runs_and_a_second_edit_of_its_result_is_refused(folder: Path, tmp_path: Path) -> None:
+    anchors = write_anchors(tmp_path / "anchors")
+    (tmp_path / "recipes").mkdir()
+    first = load_recipe(write_recipe(tmp_path / "recipes", folder, anchors, "../out"))
+    output = run_recipe(first).output
+    before, after = read_weights(folder), read_weights(output)
+    assert differing(before, after) == [gate(2), gate(2).replace("gate", "up")]
+    again = load_recipe(write_recipe(tmp_path / "recipes", output, anchors, "../again"))
+    with pytest.raises(EditError, match="edited by this method already"):
+        run_recipe(again)
+    assert not (tmp_path / "again").exists()
+    forced = load_recipe(write_recipe(tmp_path / "recipes", output, anchors, "../forced", force=True))
+    assert run_recipe(forced).output.is_dir()
+
+
+def test_two_edits_of_one_recipe_are_refused(folder: Path, tmp_path: Path) -> None:
+    anchors = write_anchors(tmp_path / "anchors")
+    path = write_recipe(tmp_path, folder, anchors, "out")
+    twice = json.loads(path.read_text())
+    twice["edits"] *= 2
+    path.write_text(json.dumps(twice))
+    with pytest.raises(EditError, match="edited by this method already"):
+        run_recipe(load_recipe(path))
+
+
+def test_the_registry_knows_it() -> None:
+    assert resolve("sparse_edit") is SparseEdit
+    assert resolve("sparse_edit.v1") is SparseEdit
+
+
+def test_labels(anchors: object) -> None:
+    assert entry(anchors).label == "sparse_edit.published"
+    assert entry(anchors, target_gain=2.0).label == "sparse_edit"
+    assert entry(anchors, layers=(1, 2)).label == "sparse_edit"
+    assert entry(anchors, layers=("auto",), max_layers=3).label == "sparse_edit"
+    assert entry(anchors, control="random", control_seed=7).label == "control.sparse_edit.random.7"
+
+
+def test_recorder_and_capture_agree_on_the_last_token(sources: Sources, anchors: object) -> None:
+    """Left padding, right padding and none give the rows that edits are fitted to."""
+    loaded, prompts = load_model(sources["model"]), prompts_of(sources, anchors, "bb")
+    expected = capture(loaded, prompts, [2], into=Rows(), batch_size=1)[2]
+    for side in ("left", "right"):
+        with Recorder(loaded, {2: loaded.module(2, Site.MLP)[0]}, last_token, side) as recorder:
+            rows = recorder.rows(prompts, range(len(prompts)))[2]
+        torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from polysafe.errors import CheckpointError, DataError, MismatchError, OutputError
+from polysafe.probe.files import ProbeRecord, read_probe, write_probe
+
+RECORD = ProbeRecord(
+    model="m" * 64,
+    tokenizer="t" * 64,
+    data="d" * 64,
+    kind="rows",
+    site="mlp",
+    layers=(0, 2),
+    modules=("layers.0.mlp", "layers.2.mlp"),
+    pooling="last",
+    dtype="float32",
+    prompts=2,
+    tokens=9,
+)
+IDS = ("a", "b")
+CHANGES: dict[str, Any] = {
+    "model": "n" * 64,
+    "tokenizer": "u" * 64,
+    "data": "e" * 64,
+    "pairs": "f" * 64,
+    "kind": "moments",
+    "site": "heads",
+    "layers": (0, 1),
+    "modules": ("layers.0.mlp", "layers.1.mlp"),
+    "pooling": "mean",
+    "dtype": "bfloat16",
+    "prompts": 3,
+    "tokens": 10,
+}
+
+
+def _written(path: Path) -> Path:
+    write_probe(path, RECORD, IDS, {"0": torch.arange(6.0).view(2, 3), "done": torch.tensor([True, False])})
+    return path
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = _written(tmp_path / "new" / "harmful.probe")
+    record, ids, tensors = read_probe(path, RECORD)
+    assert (record, ids) == (RECORD, IDS)
+    assert torch.equal(tensors["0"], torch.arange(6.0).view(2, 3))
+    assert tensors["done"].tolist() == [True, False]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_the_umask_decides_the_mode(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        path = _written(tmp_path / "a.probe")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_every_field_is_compared() -> None:
+    assert CHANGES.keys() == ProbeRecord.model_fields.keys()
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_mismatch_names_the_field(tmp_path: Path, field: str) -> None:
+    path = _written(tmp_path / "a.probe")
+    expected = RECORD.model_copy(update={field: CHANGES[field]})
+    with pytest.raises(MismatchError, match=rf"a\.probe: was recorded with another {field}: "):
+        read_probe(path, expected)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(DataError, match="is not a probe file"):
+        read_probe(path)
+    content = {"polysafe_probe": 99, "record": RECORD.model_dump(mode="json"), "ids": IDS}
+    save_file({"x": torch.zeros(1)}, path, metadata={"polysafe_probe": json.dumps(content)})
+    with pytest.raises(DataError, match="schema 99"):
+        read_probe(path)
+    save_file({"x": torch.zeros(1)}, path, metadata={"polysafe_probe": json.dumps({"polysafe_probe": 1})})
+    with pytest.raises(DataError, match="not a valid probe file"):
+        read_probe(path)
+    save_file({"x": torch.zeros(1)}, path, metadata={"polysafe_probe": "[" * 10})
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        read_probe(path)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    path = _written(tmp_path / "a.probe")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="cut short"):
+        read_probe(path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _written(tmp_path / "a.probe")
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match=r"a\.probe: cannot be written.*No space"):
+            write_probe(path, RECORD, IDS, {"x": torch.zeros(4)[::2]})
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_probe(path / "below-a-file", RECORD, IDS, {})
