@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from polysafe.checkpoint.reader import BLOCK_BYTES
+from polysafe.checkpoint.reader import BLOCK_BYTES, COPY_BYTES
 from polysafe.edits.evaluate import EditedReader
 from polysafe.edits.operations import Blend, Dare, Operation
 from polysafe.engine.local import READ_AHEAD, LocalEngine, tensor_blocks
@@ -30,11 +31,11 @@ def reader(operation: Operation | tuple[()], *, broken: bool = False) -> EditedR
     return EditedReader(edit_of({"w": operation}), {name: MemoryReader({"w": tensor}) for name in "abcd"})
 
 
-@pytest.mark.parametrize("operation", [(), Blend(weights={"a": 0.5, "b": 0.5})])
-def test_blocks_make_up_the_tensor(operation: Operation | tuple[()], pool: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize(("operation", "size"), [((), COPY_BYTES), (Blend(weights={"a": 0.5, "b": 0.5}), BLOCK_BYTES)])
+def test_blocks_make_up_the_tensor(operation: Operation | tuple[()], size: int, pool: ThreadPoolExecutor) -> None:
     edited = reader(operation)
     blocks = [bytes(block) for block in tensor_blocks(edited, "w", pool)]
-    assert len(blocks) == 5
+    assert len(blocks) == math.ceil(5 * BLOCK_BYTES / size)
     assert b"".join(blocks) == bytes(edited.whole("w").view(torch.uint8).numpy().data)
 
 

@@ -34,7 +34,7 @@ class _Nothing(Method):
         return (self.model,)
 
     def fit(self, sources: Sources) -> Edit:
-        return self._edit(sources, {})
+        return self.make_edit(sources, {})
 
 
 class Nothing(_Nothing):

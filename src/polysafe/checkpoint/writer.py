@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
@@ -27,6 +28,9 @@ SYNC_BYTES = 64 << 20
 
 Flushing goes on while the next bytes are computed, so a short distance also keeps the disk busy from the start.
 """
+
+HASH_AHEAD = 4
+"""Blocks that may wait to be hashed, so that the hashing thread, the slowest of a copy, never waits itself."""
 
 Produce = Callable[[str], Iterator[memoryview]]
 """Gives the bytes of a tensor of the output, block by block."""
@@ -69,7 +73,7 @@ def _write(shard: Shard, folder: Path, progress_file: Path, produce: Produce, ad
     digest = hashlib.sha256()
     with (
         open(path, "r+b" if path.exists() else "x+b", buffering=0) as file,
-        _Background("sha256") as hashing,
+        _Background("sha256", waiting=HASH_AHEAD) as hashing,
         _Background("fsync") as flushing,
     ):
         position = _restore(file, done if done in _durable_points(shard) else 0, digest.update)
@@ -146,14 +150,19 @@ def _write_all(file: IO[bytes], block: memoryview) -> None:
 
 
 class _Background:
-    """A thread for one job at a time. Starting the next waits for the last, which bounds memory, and shows its error.
+    """A thread that does jobs in order. Few may wait, which bounds memory; what one raised is raised to who waits.
 
     Hashing a block costs as much as copying it, and flushing waits for the disk; both leave the interpreter free.
+
+    Args:
+        name: Name of the thread.
+        waiting: Jobs that may be unfinished when another one is started.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, waiting: int = 1) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._pending: Future[None] | None = None
+        self._waiting = waiting
+        self._pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -162,11 +171,14 @@ class _Background:
         self._pool.shutdown()
 
     def start(self, job: Callable[..., None], *arguments: object) -> None:
-        """Starts a job as soon as the last one is done. What it was given must not change meanwhile."""
-        self.wait()
-        self._pending = self._pool.submit(job, *arguments)
+        """Starts a job after those before it. What it was given must not change meanwhile."""
+        self._finish(self._waiting - 1)
+        self._pending.append(self._pool.submit(job, *arguments))
 
     def wait(self) -> None:
-        """Waits for the last job and raises what it raised."""
-        if self._pending is not None:
-            self._pending.result()
+        """Waits for all jobs."""
+        self._finish(0)
+
+    def _finish(self, left: int) -> None:
+        while len(self._pending) > left:
+            self._pending.popleft().result()

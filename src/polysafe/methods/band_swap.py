@@ -145,7 +145,7 @@ class BandSwap(Method):
             if role.kind not in {Kind.BUFFER, Kind.UNKNOWN} or role.layer is not None
             if (share := outside if role.layer is None else shares[role.layer])
         }
-        return self._edit(
+        return self.make_edit(
             sources,
             {name: operation for name, operation in steps.items() if operation != Copy(source=self.language)},
             decisions=[_decision(f"layers.{i}", i, share) for i, share in enumerate(shares)]

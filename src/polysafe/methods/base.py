@@ -88,7 +88,7 @@ class Method(BaseModel, ABC):
             RecipeError: An option does not fit the sources.
         """
 
-    def _edit(
+    def make_edit(
         self,
         sources: Sources,
         steps: Mapping[str, Operation],

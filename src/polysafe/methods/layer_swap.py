@@ -317,7 +317,7 @@ class LayerSwap(Method):
         decided = {BlockKey(d.layer, Module(d.module) if d.module else ""): d for d in decisions if d.layer is not None}
         governing = {name: self._governing(role, decided, fixed) for name, role in roles.items()}
         operations = {name: self._operation(decision) for name, decision in governing.items() if decision}
-        return self._edit(
+        return self.make_edit(
             sources,
             {name: operation for name, operation in operations.items() if operation is not None},
             decisions=(*decisions, *fixed.values()),

@@ -80,7 +80,7 @@ class Merge(Method):
                 f"embeddings cannot be merged: {conflict}", remedy="use `restrict_to: layers` to leave them alone"
             )
         operations = self.operations(sources)
-        return self._edit(
+        return self.make_edit(
             sources,
             {name: operation for name, operation in operations.items() if operation != Copy(source=self.start)},
             notes=[*architecture_notes(merged), *storage_notes(merged)],

@@ -261,7 +261,7 @@ class SparseEdit(Method):
         trials = self._trials(bench, layers, validator) if self._open and validator is not None else []
         chosen = min(trials, key=_preference) if trials else Trial(tuple(layers), self._gains[0])
         solved = bench.solve(chosen.layers, chosen.gain)
-        return self._edit(
+        return self.make_edit(
             sources,
             operations(solved),
             decisions=[decision(layer) for layer in solved],
