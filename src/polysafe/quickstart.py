@@ -41,7 +41,6 @@ METHODS: tuple[Mapping[str, Any], ...] = (
 """What is shown, with the published settings of the swaps; the band was chosen on development seeds."""
 
 _SPARSE: Mapping[str, Any] = {
-    "method": "sparse_edit",
     "model": "base",
     "languages": ["qac", "qad", "qae"],
     "anchors": "organism",
@@ -184,25 +183,17 @@ def _try_sparse_edits(family: Family, before: Exam, examiner: _Examiner, found: 
 
     entries: list[Mapping[str, Any] | SparseEdit] = list(SPARSE_EDITS)
     for number, entry in enumerate(entries):
-        method = entry if isinstance(entry, SparseEdit) else SparseEdit.model_validate(_options(entry))
+        method = entry if isinstance(entry, SparseEdit) else SparseEdit.model_validate(dict(entry))
         recipe = _recipe([method], {"base": family.members["base"]}, output / "models" / method.label)
         model = _make(recipe, "all", found, output)
         exam = examiner.examine(method.label, model, LANGUAGES)
         asked = LANGUAGES if method.leave_out is None else (method.leave_out,)
-        pairs = [
-            {cell: items for cell, items in outcomes.items() if cell[0] in asked}
-            for outcomes in (before.outcomes(), exam.outcomes())
-        ]
-        found.rows += compare_outcomes(method.label, *pairs)
+        found.rows += compare_outcomes(method.label, _only(before.outcomes(), *asked), _only(exam.outcomes(), *asked))
         for language in asked:
             found.changes += _changes(method.label, language, before.records, exam.records)
         if number == 0:
             settled = method.settled(Edit.load(model / RECORDS))
             entries += settled.controls(RANDOM_DRAWS)[:RANDOM_DRAWS]
-
-
-def _options(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key != "method"}
 
 
 def _make(recipe: Recipe, name: str, found: _Findings, output: Path) -> Path:
@@ -268,8 +259,8 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _only(outcomes: Outcomes, language: str) -> dict[tuple[str, str], Mapping[str, bool]]:
-    return {cell: items for cell, items in outcomes.items() if cell[0] == language}
+def _only(outcomes: Outcomes, *languages: str) -> dict[tuple[str, str], Mapping[str, bool]]:
+    return {cell: items for cell, items in outcomes.items() if cell[0] in languages}
 
 
 def _changes(label: str, language: str, before: Sequence[Record], after: Sequence[Record]) -> Iterator[ChangedAnswer]:
