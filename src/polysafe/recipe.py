@@ -35,6 +35,7 @@ from polysafe.checkpoint.hub import COMMIT
 from polysafe.errors import PolysafeError, RecipeError, did_you_mean
 from polysafe.methods.base import Method
 from polysafe.methods.registry import names, resolve
+from polysafe.paths import AbsolutePath
 from polysafe.recipe_errors import explain, problem
 from polysafe.yaml_lines import MAX_BYTES, Document, Place, read_yaml, write_yaml
 
@@ -76,15 +77,6 @@ def _size(value: object) -> int:
         raise problem(error.problem, error.remedy) from error
 
 
-def _absolute(value: object, info: ValidationInfo) -> Path:
-    text = os.fspath(value) if isinstance(value, (str, Path)) else ""
-    if not text or "\0" in text:
-        raise problem(f"a path is wanted, not {value!r}")
-    folder = (info.context or {}).get("folder", "")
-    # Not resolve(): a symbolic link is the user's name for the place, and the engine compares the real ones.
-    return Path(os.path.abspath(Path(folder) / Path(text).expanduser()))
-
-
 def _not_empty(value: Items) -> Items:
     if not value:
         raise problem("at least one is needed")
@@ -104,7 +96,6 @@ Size = Annotated[
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SIZE}, {"type": "integer", "minimum": 1}]}),
 ]
-AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 Name = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]{0,63}$")]
 Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,8}([-_][A-Za-z0-9]{1,8})*$")]
 Names = Annotated[tuple[Name, ...], AfterValidator(_distinct)]

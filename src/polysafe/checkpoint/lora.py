@@ -49,11 +49,6 @@ class AdaptedCheckpoint(Checkpoint):
         return self.base.tensors
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and no full checkpoint."""
-    return (folder / CONFIG).is_file() and not any(folder.glob("model*.safetensors"))
-
-
 def open_adapter(root: Path | str, base: Checkpoint, *, origin: str | None = None) -> AdaptedCheckpoint:
     """Opens an adapter folder on top of its base model.
 

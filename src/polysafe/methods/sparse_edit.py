@@ -17,12 +17,10 @@ candidate. A gain of 1 and a single layer are the published method.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from polysafe.checkpoint.output import RECORDS
 from polysafe.data.anchors import ID_COLUMN, Anchors, load_prompts, load_texts
@@ -37,6 +35,7 @@ from polysafe.methods.safety_neurons import Combine, Criterion
 from polysafe.methods.sparse_evidence import decision, evidence
 from polysafe.methods.sparse_solve import LayerEdit, Workbench, operations
 from polysafe.methods.validation import Trial, Validator, choose_layers, shortfall
+from polysafe.paths import AbsolutePath
 from polysafe.probe.model import edited, load_model
 
 MERGE_LOSS = 0.05
@@ -46,15 +45,6 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Layer = Annotated[int, Field(ge=0)]
 Control = Literal["random", "all", "gate", "up"]
-
-
-def _absolute(value: object, info: ValidationInfo) -> object:
-    """Relative paths are those of the recipe's folder."""
-    folder = (info.context or {}).get("folder", "")
-    return Path(os.path.abspath(Path(folder) / Path(value).expanduser())) if isinstance(value, (str, Path)) else value
-
-
-AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 
 
 class AnchorFiles(BaseModel):
