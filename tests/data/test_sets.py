@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from polysafe.data.prompts import Prompt, PromptSet
+from polysafe.data.prompts import Prompt, PromptSet, collect, normalised
 from polysafe.data.sets import duplicate_clusters, load_set, load_table, require_disjoint, set_names
 from polysafe.data.sets.multijail import tags
 from polysafe.data.sets.xsafety import ISSUES
@@ -103,8 +104,45 @@ def test_sets_that_share_prompts_are_kept_apart() -> None:
         require_disjoint(load_set("polyrefuse", data=DATA, languages=["th"]), load_set("strongreject", data=DATA))
     with pytest.raises(DataError, match="are among those of"):
         require_disjoint(load_set("advbench", data=DATA), load_set("polyrefuse.train", data=DATA))
+    with pytest.raises(DataError, match="translated or reworded"):
+        require_disjoint(load_set("multijail", data=DATA, languages=["sw"]), harmful.select(["en"]))
     require_disjoint(load_set("multijail", data=DATA), load_set("xsafety", data=DATA, languages=["zh"]))
     require_disjoint(load_set("polyrefuse.harmless.val", data=DATA), load_set("jailbreakbench.harmful", data=DATA))
+
+
+@needs_data
+def test_every_overlap_of_the_public_sets_is_declared() -> None:
+    loaded = [load_set(name, data=DATA, languages=["en"]) for name in COUNTS]
+    texts = [{normalised(prompt.text) for prompt in each.prompts if prompt.kind == "harmful"} for each in loaded]
+    undeclared = [
+        f"{one.name} and {two.name} share {len(texts[i] & texts[j])}"
+        for (i, one), (j, two) in combinations(enumerate(loaded), 2)
+        if family(one) != family(two) and texts[i] & texts[j] and family(two) not in one.overlaps
+    ]
+    assert not undeclared
+
+
+@needs_data
+@pytest.mark.parametrize(("name", "there"), [("multijail", "sw"), ("xsafety", "bn"), ("polyrefuse", "th")])
+def test_a_set_is_not_apart_from_its_own_translation(name: str, there: str) -> None:
+    english, other = (load_set(name, data=DATA, languages=[code]) for code in ("en", there))
+    with pytest.raises(DataError, match=f"{len(other)} of {len(other)} prompts of '{name}' are among those of '{name}'"):
+        require_disjoint(english, other)
+
+
+def family(prompts: PromptSet) -> str:
+    return prompts.name.split(".")[0]
+
+
+def test_rows_of_one_set_are_compared_by_name_across_languages() -> None:
+    def of(name: str, code: str, *rows: str) -> PromptSet:
+        prompts = [Prompt(name, row, code, f"{code} {row}", "harmless", None) for row in rows]
+        return collect(name, prompts, licence="CC0-1.0", origin=name, overlaps=frozenset())
+
+    with pytest.raises(DataError, match=r"1 of 2 prompts of 'mine.b' are among those of 'mine.a': mine.b/2/sw"):
+        require_disjoint(of("mine.a", "en", "1", "2"), of("mine.b", "sw", "2", "3"))
+    require_disjoint(of("mine.a", "en", "1"), of("mine.b", "sw", "2"))
+    require_disjoint(of("mine", "en", "1"), of("yours", "sw", "1"))
 
 
 def write(folder: Path, name: str, text: str) -> Path:

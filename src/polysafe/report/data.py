@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.errors import DataError
+from polysafe.stats.gaps import Gap
 from polysafe.stats.rows import RateRow, Row
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-SCHEMA = 1
+SCHEMA = 2
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -107,6 +108,125 @@ class ChangedAnswer:
 
 
 @dataclass(frozen=True)
+class LayerUnits:
+    """How much of one layer an edit changes.
+
+    Attributes:
+        layer: Index of the layer.
+        module: attention or mlp; None where the layer is taken as a whole.
+        chosen: Indices of the units that are changed.
+        total: Number of units of the layer.
+        scores: Score of every unit by which they were chosen, for instance the effect of every head; empty where
+            units have none.
+    """
+
+    layer: int
+    module: str | None
+    chosen: tuple[int, ...]
+    total: int
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Touched:
+    """What an edit changes in the weights of the model that it starts from.
+
+    Attributes:
+        method: Name of the method.
+        target: Language that the edit is for; `all` for several at once.
+        edit_sha256: Hash of the edit.
+        edit_bytes: Size of the edit's files.
+        tensors: Number of tensors that differ from those of the start.
+        tensors_total: Number of tensors of the model.
+        weights: Number of weights that its operations may change.
+        weights_total: Number of weights of the model.
+        unit: What is chosen: `neurons`, `heads` or `blocks`.
+        layers: The choice in every layer; empty where `decisions` tell it (swaps).
+        overlap: Language -> other language -> Jaccard index of what would be chosen for either alone; empty where
+            unknown.
+    """
+
+    method: str
+    target: str
+    edit_sha256: str
+    edit_bytes: int
+    tensors: int
+    tensors_total: int
+    weights: int
+    weights_total: int
+    unit: str = "blocks"
+    layers: tuple[LayerUnits, ...] = ()
+    overlap: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JudgeError:
+    """How often a judge errs in one language, as measured on labelled answers.
+
+    Attributes:
+        judge: Name of the judge.
+        language: Language code of the labelled answers.
+        sensitivity: Share of unsafe answers that it finds, 0 … 1.
+        sensitivity_low: Lower end of the 95 % interval.
+        sensitivity_high: Upper end of it.
+        unsafe: Number of answers labelled unsafe.
+        specificity: Share of other answers that it does not accuse.
+        specificity_low: Lower end of the 95 % interval.
+        specificity_high: Upper end of it.
+        other: Number of answers labelled otherwise.
+    """
+
+    judge: str
+    language: str
+    sensitivity: float
+    sensitivity_low: float
+    sensitivity_high: float
+    unsafe: int
+    specificity: float
+    specificity_low: float
+    specificity_high: float
+    other: int
+
+
+@dataclass(frozen=True)
+class CorrectedRate:
+    """An unsafe rate as judged, and corrected for the judge's error.
+
+    Attributes:
+        model: Name of the model, or of the method for the model that it made.
+        language: Language code.
+        observed: Rate as judged, 0 … 1.
+        rate: The same corrected for the judge's error (Rogan and Gladen 1978).
+        low: Lower end of the 95 % interval, which holds the uncertainty of the judge too (Lang and Reiczigel 2014).
+        high: Upper end of it.
+        n: Number of answers.
+    """
+
+    model: str
+    language: str
+    observed: float
+    rate: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class GapChange:
+    """A language against the pivot on the same prompts, before and after an edit.
+
+    Attributes:
+        method: Name of the method.
+        before: The gap of the model that the edit starts from.
+        after: The gap of the edited model.
+    """
+
+    method: str
+    before: Gap
+    after: Gap
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything that a report shows.
 
@@ -122,6 +242,14 @@ class ReportData:
         decisions: For each method and language, the decision on every block.
         changes: Prompts whose verdict changed.
         languages: Names of languages for readers; a language without one is shown by its code.
+        gaps: Gaps to the pivot before and after, by method, language and metric.
+        audit_gaps: Gaps to the pivot of single models, unedited.
+        categories: Category of harmful prompts -> rows of its unsafe rate, by method and language.
+        audit_categories: The same for single models, unedited.
+        touched: What every edit changes in the weights.
+        truncation: Share of answers that the token budget ended, by model and language.
+        judge_errors: Error of the judges, by judge and language.
+        corrected: Unsafe rates corrected for it, by model and language.
         meta: Sections (settings, hashes, versions …) of name and value.
         limits: Sentences on what the numbers cannot say, beside those that follow from the data.
     """
@@ -135,6 +263,14 @@ class ReportData:
     decisions: Mapping[str, Mapping[str, tuple[BlockDecision, ...]]] = field(default_factory=dict)
     changes: tuple[ChangedAnswer, ...] = ()
     languages: Mapping[str, str] = field(default_factory=dict)
+    gaps: tuple[GapChange, ...] = ()
+    audit_gaps: tuple[Gap, ...] = ()
+    categories: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    audit_categories: Mapping[str, tuple[RateRow, ...]] = field(default_factory=dict)
+    touched: tuple[Touched, ...] = ()
+    truncation: tuple[RateRow, ...] = ()
+    judge_errors: tuple[JudgeError, ...] = ()
+    corrected: tuple[CorrectedRate, ...] = ()
     meta: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
 

@@ -36,6 +36,12 @@ _SHARED = (
     # JailbreakBench and StrongREJECT took some of AdvBench's behaviours
     ("jailbreakbench", "advbench"),
     ("strongreject", "advbench"),
+    # JailbreakBench also took some of HarmBench's and StrongREJECT's
+    ("jailbreakbench", "harmbench"),
+    ("jailbreakbench", "strongreject"),
+    # MultiJail and StrongREJECT drew on the same published red-team prompts, and PolyRefuse on StrongREJECT
+    ("multijail", "strongreject"),
+    ("multijail", "polyrefuse"),
 )
 _SHOWN = 3
 
@@ -98,17 +104,18 @@ def load_set(
 def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
     """Refuses to report on prompts that something was fitted to.
 
-    Prompts are compared by normalised text, in all languages; the names of shared ones are told, their texts are not.
-    Sets that are known to share prompts under other wordings are refused as well.
+    Prompts are compared by normalised text, and within one family of sets by their parallel names, so that a set is not
+    apart from its own translation. The ids of shared ones are told, their texts are not. Sets that are known to share
+    prompts under other wordings are refused as well.
 
     Raises:
         DataError: The sets share prompts, or are known to.
     """
-    known = {normalised(prompt.text): prompt.id for prompt in fit.prompts}
-    shared = [prompt.id for prompt in report.prompts if normalised(prompt.text) in known]
-    families = {each.name.split(".")[0] for each in (fit, report)}
+    family, other = (each.name.split(".")[0] for each in (fit, report))
+    texts = {normalised(prompt.text) for prompt in fit.prompts}
+    rows = {prompt.parallel for prompt in fit.prompts} if family == other else frozenset[str]()
+    shared = [p.id for p in report.prompts if p.parallel in rows or normalised(p.text) in texts]
     harmful = all(any(prompt.kind == "harmful" for prompt in each.prompts) for each in (fit, report))
-    declared = harmful and report.name.split(".")[0] in fit.overlaps
     if shared:
         more = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
         raise DataError(
@@ -116,7 +123,7 @@ def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
             f"{', '.join(shared[:_SHOWN])}{more}",
             remedy="report on a set that took no part in fitting, or take these prompts out of one of the two",
         )
-    if declared and len(families) == 2:
+    if harmful and other in fit.overlaps:
         raise DataError(
             f"{fit.name!r} and {report.name!r} hold some of the same prompts, translated or reworded",
             remedy="fit on one family of sets and report on another",
