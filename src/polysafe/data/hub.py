@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,8 @@ def data_files(folder: Path, *, config: str | None = None, split: str | None = N
     Raises:
         DataError: There is none.
     """
-    listed = _listed_in_card(folder, config, split)
-    found = listed if listed is not None else _by_words(_tables(folder), folder, config, split)
-    if not found:
+    found = find_data_files(folder, [config], split).get(config)
+    if found is None:
         wanted = " ".join(f"{kind} {name!r}" for kind, name in (("config", config), ("split", split)) if name)
         names = [str(path.relative_to(folder)) for path in _tables(folder)]
         raise DataError(
@@ -68,7 +67,21 @@ def data_files(folder: Path, *, config: str | None = None, split: str | None = N
             where=folder,
             remedy=f"tables: {', '.join(names[:8]) or 'none'}{' …' if len(names) > 8 else ''}",
         )
-    return tuple(sorted(found))
+    return found
+
+
+def find_data_files(
+    folder: Path, configs: Iterable[str | None], split: str | None
+) -> dict[str | None, tuple[Path, ...]]:
+    """Configuration -> its tables of a split, as `data_files` finds them; those that have none are not in it."""
+    card, tables = _card(folder), _tables(folder)
+    found = {}
+    for config in configs:
+        listed = _listed_in_card(card, folder, config, split)
+        files = listed if listed is not None else _by_words(tables, folder, config, split)
+        if files:
+            found[config] = tuple(sorted(files))
+    return found
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -101,9 +114,11 @@ def _by_words(tables: list[Path], folder: Path, config: str | None, split: str |
     return named if named or other else tables
 
 
-def _listed_in_card(folder: Path, config: str | None, split: str | None) -> list[Path] | None:
+def _listed_in_card(
+    card: Mapping[str, Any], folder: Path, config: str | None, split: str | None
+) -> list[Path] | None:
     """Files that the card lists; None where it lists none or does not have the configuration."""
-    entries = [entry for entry in _card(folder).get("configs") or () if isinstance(entry, dict)]
+    entries = [entry for entry in card.get("configs") or () if isinstance(entry, dict)]
     chosen = [entry for entry in entries if config is None or entry.get("config_name") == config]
     patterns = [pattern for entry in chosen for name, pattern in _data_files(entry) if split in {None, name}]
     inside = [path for pattern in patterns if _is_inside(pattern) for path in folder.glob(pattern)]

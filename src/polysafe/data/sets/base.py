@@ -1,4 +1,4 @@
-"""What a benchmark of prompts is: its description and the function that reads it."""
+"""What a benchmark is: its description and the function that reads it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from polysafe.data.anchors import normalised
-from polysafe.data.hub import data_files, hub_data
+from polysafe.data.hub import data_files, find_data_files, hub_data
 from polysafe.data.languages import language
 from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.data.tables import Table, read_table
 from polysafe.errors import DataError, did_you_mean
+
+Entry = TypeVar("Entry", covariant=True)
+"""What a benchmark holds: prompts, or questions with a right answer."""
 
 PUBLISHED = ""
 """The one choice of a dimension that a set does not have."""
@@ -52,6 +56,24 @@ class Request:
         path = self.folder / local
         return read_table(path) if path.is_file() else joined([read_table(path) for path in self.hub(config, split)])
 
+    def tables(self, local: Mapping[str, str], configs: Mapping[str, str], split: str) -> Iterator[tuple[str, Table]]:
+        """(language, table) of every wanted language that there is, in the order of `configs`.
+
+        Args:
+            local: Language -> its table in the source repository.
+            configs: Language -> its configuration on the hub.
+            split: The split on the hub.
+
+        Raises:
+            DataError: A table cannot be read.
+        """
+        wanted = {code: config for code, config in configs.items() if self.wants(code)}
+        files = {code: (self.folder / name,) for code, name in local.items() if (self.folder / name).is_file()}
+        hub = find_data_files(self.folder, [config for code, config in wanted.items() if code not in files], split)
+        for code, config in wanted.items():
+            if found := files.get(code) or hub.get(config):
+                yield code, joined([read_table(file) for file in found])
+
     def hub(self, config: str | None = None, split: str | None = None) -> tuple[Path, ...]:
         """Files of a configuration and split in the hub's layout.
 
@@ -61,12 +83,9 @@ class Request:
         return data_files(self.folder, config=config, split=split)
 
 
-Reader = Callable[[Request], Iterator[Prompt]]
-
-
 @dataclass(frozen=True)
-class Benchmark:
-    """A set of prompts that polysafe can read.
+class Benchmark(Generic[Entry]):
+    """A set of prompts or questions that polysafe can read.
 
     Attributes:
         name: Name; also the name of its folder.
@@ -74,7 +93,7 @@ class Benchmark:
         languages: Codes of the languages that were published; empty where nobody knows before reading.
         licence: Licence as stated by the source.
         source: Where it comes from.
-        read: Function that yields its prompts; those without a text are counted and left out.
+        read: Function that yields its prompts or questions; those without a text are counted and left out.
         hub: Its id on the hub, None where no copy is known.
         dimensions: Dimension -> its parts, for example `split` -> `test`, `train`.
         defaults: Dimension -> the part that is meant where none is said; all parts where it is not in it.
@@ -86,7 +105,7 @@ class Benchmark:
     languages: tuple[str, ...]
     licence: str
     source: str
-    read: Reader
+    read: Callable[[Request], Iterator[Entry]]
     hub: str | None = None
     dimensions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)

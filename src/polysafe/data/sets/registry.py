@@ -7,7 +7,7 @@ from pathlib import Path
 
 from polysafe.data.anchors import normalised
 from polysafe.data.languages import language
-from polysafe.data.prompts import PromptSet
+from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.data.sets import english, multijail, polyrefuse, table, xsafety
 from polysafe.data.sets.base import Benchmark, Request, collect
 from polysafe.errors import DataError, did_you_mean
@@ -51,7 +51,7 @@ def set_names() -> tuple[str, ...]:
     return tuple(_BENCHMARKS)
 
 
-def benchmark(name: str) -> Benchmark:
+def benchmark(name: str) -> Benchmark[Prompt]:
     """The benchmark called `name`.
 
     Raises:
