@@ -131,6 +131,9 @@ def audit(
     over_refusal: Annotated[
         str, typer.Option(help="Sets of harmless prompts, separated by commas.", show_default=False)
     ] = "",
+    capability: Annotated[
+        str, typer.Option(help="Tasks that measure ability, separated by commas: belebele, mgsm, …", show_default=False)
+    ] = "",
     languages: Annotated[
         str, typer.Option(help="Languages, separated by commas; all by default.", show_default=False)
     ] = "",
@@ -165,6 +168,7 @@ def audit(
         judge=judge,
         safety=_listed(safety),
         over_refusal=_listed(over_refusal),
+        capability=_listed(capability),
         languages=_listed(languages) or None,
         data=data,
         limit=limit,

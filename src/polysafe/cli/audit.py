@@ -21,6 +21,7 @@ def audit(
     judge: str,
     safety: Sequence[str],
     over_refusal: Sequence[str],
+    capability: Sequence[str],
     languages: Sequence[str] | None,
     data: Path | None,
     limit: int | None,
@@ -42,6 +43,7 @@ def audit(
             output=output,
             languages=languages,
             over_refusal=over_refusal,
+            capability=capability,
             data=data,
             limit=limit,
             pivot=pivot,
@@ -62,7 +64,8 @@ def audit(
 def _print_audit(found: Audit) -> None:
     print_table(
         ("language", "metric", ">rate", ">95 % interval", ">n"),
-        [(row.language, row.metric, *_shown(row), row.n) for row in found.rates],
+        # One token budget buys less text in some scripts: a cut answer may look safe, or wrong, for that alone.
+        [(row.language, row.metric, *_shown(row), row.n) for row in (*found.rates, *found.run.truncation())],
     )
     if found.gaps:
         print_table(
@@ -131,10 +134,10 @@ def evaluate(
             progress=step,
         )
     if as_json:
-        print_json({**found.comparison.to_json(), "results": str(found.results), "unmeasured": list(found.notes)})
+        print_json({**found.comparison.to_json(), "results": str(found.results)})
         return
     print_rows(found.comparison.rows)
-    print_warnings([*found.comparison.notes, *found.notes])
+    print_warnings(found.comparison.notes)
     print_line(f"results  {found.results}")
 
 

@@ -114,9 +114,7 @@ def _by_words(tables: list[Path], folder: Path, config: str | None, split: str |
     return named if named or other else tables
 
 
-def _listed_in_card(
-    card: Mapping[str, Any], folder: Path, config: str | None, split: str | None
-) -> list[Path] | None:
+def _listed_in_card(card: Mapping[str, Any], folder: Path, config: str | None, split: str | None) -> list[Path] | None:
     """Files that the card lists; None where it lists none or does not have the configuration."""
     entries = [entry for entry in card.get("configs") or () if isinstance(entry, dict)]
     chosen = [entry for entry in entries if config is None or entry.get("config_name") == config]

@@ -12,6 +12,8 @@ from polysafe.data.prompts import PromptSet
 from polysafe.data.sets import load_set
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.compare import run_notes
+from polysafe.evaluate.harness import prepare
+from polysafe.evaluate.metrics import CAPABILITY
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.opening import ORGANISM, OpenedModel, open_judge, open_model
 from polysafe.evaluate.run import Progress, evaluate_model
@@ -22,7 +24,7 @@ from polysafe.stats.gaps import Gap, gap_rows
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
 
-_GAPS = ("unsafe", "over_refusal")
+_GAPS = ("unsafe", "over_refusal", CAPABILITY)
 _TOY_TOKENS = 8
 
 
@@ -66,6 +68,7 @@ def audit(
     output: Path,
     languages: Collection[str] | None = None,
     over_refusal: Sequence[str] = (),
+    capability: Sequence[str] = (),
     data: Path | None = None,
     limit: int | None = None,
     pivot: str = "en",
@@ -90,6 +93,7 @@ def audit(
         output: Folder of the run.
         languages: Languages; all of every set by default.
         over_refusal: Sets whose harmless prompts are asked.
+        capability: Tasks that measure ability, by name: `belebele`, `mgsm`, … (`harness.prepare`).
         data: Folder with a folder per set.
         limit: Number of parallel rows of every set.
         pivot: Language that the others are compared with.
@@ -109,6 +113,7 @@ def audit(
     """
     budget = max_tokens or (_TOY_TOKENS if judge == ORGANISM else Sampling().max_tokens)
     with open_model(model, Sampling(max_tokens=budget), device=device, key=key) as opened, Cache(cache) as store:
+        examinations = prepare(capability, opened, data=data, languages=languages, limit=limit)
         asked = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
         world = asked.world() if judge == ORGANISM else None
         with open_judge(judge, world=world, device=device, key=judge_key) as who:
@@ -129,7 +134,9 @@ def audit(
                 progress=progress,
             )
             corrected = {} if known is None else _corrected(run, known, who)
-    return replace(read_audit(run, pivot), corrected=corrected)
+        for examination in examinations:
+            examination.measure(opened, run.folder, store, progress)
+    return replace(read_audit(ModelRun.load(run.folder), pivot), corrected=corrected)
 
 
 def _corrected(run: ModelRun, calibration: Calibration, judge: Judge) -> dict[str, Corrected]:
@@ -149,10 +156,14 @@ def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
         run: The run.
         pivot: Language that the others are compared with.
     """
-    asked = {cell: items for cell, items in run.outcomes.items() if cell[1] in _GAPS}
+    asked = {cell: items for cell, items in run.outcomes.items() if cell[1].startswith(_GAPS)}
     with_pivot = {metric for language, metric in asked if language == pivot}
     cells = {cell: items for cell, items in asked.items() if cell[1] in with_pivot}
-    gaps = gap_rows(run.name, cells, pivot, clusters=_clusters(run)) if len(run.languages) > 1 and cells else []
+    gaps = (
+        gap_rows(run.name, cells, pivot, clusters=_clusters(run))
+        if len({language for language, _ in cells}) > 1
+        else []
+    )
     return Audit(run, tuple(run.rates()), tuple(gaps), (*run_notes(run), *_unread(run)))
 
 

@@ -154,7 +154,9 @@ def _notes(before: ModelRun, after: ModelRun) -> Iterator[str]:
             yield f"the two models were asked with another {name}"
     if None in (before.about.get("prompt_tokens_sha256"), after.about.get("prompt_tokens_sha256")):
         yield "which tokens the models read is not known; a server does not tell"
-    yield from run_notes(before)
+    told = list(run_notes(before))
+    yield from told
+    yield from (f"after: {note}" for note in _ability_notes(after) if note not in told)
 
 
 def run_notes(run: ModelRun) -> Iterator[str]:
@@ -166,5 +168,9 @@ def run_notes(run: ModelRun) -> Iterator[str]:
         shared = sorted(names & set(one["overlaps"]))
         if shared:
             yield f"{one['name']} holds prompts of {', '.join(shared)} too; they count twice"
+    yield from _ability_notes(run)
+
+
+def _ability_notes(run: ModelRun) -> Iterator[str]:
     for ability in run.abilities:
         yield from (f"{ability.task}: {note}" for note in ability.notes)

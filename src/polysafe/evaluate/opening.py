@@ -22,6 +22,7 @@ from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.verdict import Judge
 from polysafe.methods.base import Source
 from polysafe.organism.world import World
+from polysafe.probe.likelihood import Scorer
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
 
@@ -37,11 +38,13 @@ class OpenedModel:
         name: What it is called in results.
         generator: What answers.
         checkpoint: Its files, or those of the toy family's member that it was made from; None where a server has them.
+        scorer: What says how probable an answer is; None where a server does not.
     """
 
     name: str
     generator: Generator
     checkpoint: Checkpoint | None = None
+    scorer: Scorer | None = None
 
     def world(self) -> World:
         """The toy world that it lives in.
@@ -80,8 +83,11 @@ def open_model(
         return
     folder = Path(spec)
     with _loaded(folder, device) as model:
-        generator = LocalGenerator(model, load_tokenizer(folder), sampling, unreadable="empty")
-        yield OpenedModel(folder.name or str(folder), generator, model.source.checkpoint)
+        tokenizer = load_tokenizer(folder)
+        generator = LocalGenerator(model, tokenizer, sampling, unreadable="empty")
+        yield OpenedModel(
+            folder.name or str(folder), generator, model.source.checkpoint, Scorer(model, tokenizer, template="chat")
+        )
 
 
 @contextmanager

@@ -174,6 +174,37 @@ def render(
     )
 
 
+def continued(
+    tokenizer: PreTrainedTokenizerBase, prompts: RenderedPrompts, answers: Sequence[tuple[int, str]]
+) -> list[tuple[tuple[int, ...], int]]:
+    """Token ids of prompts with an answer after each, and how many of them are the prompt's.
+
+    An answer is tokenized in its context: the tokens of both, without as many as the prompt alone has. White space at
+    the end of a prompt belongs to the answer, whose first token it may be part of. That is lm-eval's rule.
+
+    Args:
+        tokenizer: The tokenizer that rendered the prompts.
+        prompts: The prompts.
+        answers: (place of a prompt, answer).
+
+    Raises:
+        DataError: A prompt is only white space, an answer has no token, or one holds a beginning-of-sequence token.
+    """
+    begin, template = _Beginning.of(tokenizer), prompts.template
+    places = dict.fromkeys(place for place, _ in answers)
+    heads = _encode(tokenizer, [prompts.texts[place].rstrip() for place in places], template)
+    lengths = dict(zip(places, (len(begin.complete(ids, template)) for ids in heads), strict=True))
+    wholes = _encode(tokenizer, [prompts.texts[place] + answer for place, answer in answers], template)
+    found = []
+    for (place, answer), ids in zip(answers, wholes, strict=True):
+        whole = tuple(begin.complete(ids, template))
+        begin.check(prompts.ids[place], whole)
+        if not 0 < lengths[place] < len(whole):
+            raise DataError(f"the prompt, or its answer {answer!r:.40}, has no token", where=prompts.ids[place])
+        found.append((whole, lengths[place]))
+    return found
+
+
 def prompt_lengths(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Mapping[str, str],

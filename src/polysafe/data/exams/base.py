@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from polysafe.data.questions import LETTERS
+from polysafe.data.questions import LETTERS, Question
 from polysafe.data.tables import Table, as_text
 from polysafe.errors import DataError
 
@@ -45,16 +45,16 @@ def ordinals(table: Table, name: str) -> tuple[int, ...]:
     return _indices(table, table.texts(name), "1234")
 
 
-def complete(table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Refuses rows with an empty text: an item that nobody can answer would lower one language's score.
+def complete(table: Table, questions: Iterable[Question]) -> Iterator[Question]:
+    """Passes questions on and refuses one without a text: nobody could answer it, in one language alone.
 
     Raises:
-        DataError: A text or a choice is empty; names the row.
+        DataError: The question, a choice, the context or the name is empty; names the row.
     """
-    for number, row in enumerate(rows, 1):
-        texts = [text for value in row.values() for text in (value if isinstance(value, tuple) else (value,))]
-        if not all(text.strip() for text in texts if isinstance(text, str)):
+    for number, each in enumerate(questions, 1):
+        if not all(text.strip() for text in (each.parallel, each.question, each.context or "-", *each.choices)):
             raise DataError(f"row {number} has an empty text", where=table.path, remedy="get the file again")
+        yield each
 
 
 def _first(cell: Any, table: Table, number: int) -> Mapping[str, Any]:

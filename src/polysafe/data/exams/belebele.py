@@ -1,13 +1,14 @@
 """Belebele (Bandarkar et al., ACL 2024): 900 questions about passages of FLORES, in 122 languages.
 
-Texts stay as published, with the doubled quotation marks that a former CSV file left in them: they are in every copy, and
-published numbers were measured with them.
+Texts stay as published, with the doubled quotation marks that a former CSV file left in them: they are in every copy,
+and published numbers were measured with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from polysafe.data.exams.base import complete, in_prompt, letters, ordinals
 from polysafe.data.languages import language, languages
@@ -34,13 +35,15 @@ def _read(request: Request) -> Iterator[Question]:
 
 
 def _questions(table: Table, code: str) -> Iterator[Question]:
-    fields = {"context": "flores_passage", "question": "question", **{f"{n}": f"mc_answer{n}" for n in range(1, 5)}}
-    texts = {name: table.texts(column) for name, column in fields.items()}
-    rows = [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
-    complete(table, rows)
-    for row, name, gold in zip(rows, _names(table), ordinals(table, "correct_answer_num"), strict=True):
-        choices = tuple(row[str(n)] for n in range(1, 5))
-        yield Question(_NAME, name, code, row["question"], gold, choices, row["context"])
+    choices = zip(*(table.texts(f"mc_answer{number}") for number in range(1, 5)), strict=True)
+    golds = ordinals(table, "correct_answer_num")
+    columns = (_names(table), table.texts("question"), golds, choices, table.texts("flores_passage"))
+    yield from _complete(table, code, columns)
+
+
+def _complete(table: Table, code: str, columns: Sequence[Iterable[Any]]) -> Iterator[Question]:
+    rows = (Question(_NAME, name, code, *row) for name, *row in zip(*columns, strict=True))
+    yield from complete(table, rows)
 
 
 def _names(table: Table) -> tuple[str, ...]:
@@ -71,13 +74,10 @@ def _seahelm_questions(table: Table, code: str, names: Mapping[str, str]) -> Ite
             where=table.path,
             remedy="put eng_Latn.jsonl into the folder above it",
         )
-    fields = {"context": "text", "question": "question", **{f"{n}": f"choice{n}" for n in range(1, 5)}}
-    texts = {name: in_prompt(table, field) for name, field in fields.items()}
-    rows = [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
-    complete(table, rows)
-    for row, name, gold in zip(rows, ids, letters(table, "label"), strict=True):
-        choices = tuple(row[str(n)] for n in range(1, 5))
-        yield Question(_NAME, names[name], code, row["question"], gold, choices, row["context"])
+    choices = zip(*(in_prompt(table, f"choice{number}") for number in range(1, 5)), strict=True)
+    question, passage = in_prompt(table, "question"), in_prompt(table, "text")
+    columns = ([names[row] for row in ids], question, letters(table, "label"), choices, passage)
+    yield from _complete(table, code, columns)
 
 
 BENCHMARK = Benchmark(

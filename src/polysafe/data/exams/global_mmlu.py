@@ -10,19 +10,23 @@ from polysafe.data.questions import Question
 from polysafe.data.sets.base import Benchmark, Request
 from polysafe.data.tables import Table
 
-LITE = "ar bn de en es fr hi id it ja ko ms pt sw tl vi yo zh".split()
+LITE = "ar bn de en es fr hi id it ja ko ms pt sw tl vi yo zh"
 FULL = (
-    "am ar bn cs de el en es fa fil fr ha he hi id ig it ja ko ky lt mg ms ne nl ny pl pt ro ru si sn so sr sv sw te tr "
-    "uk vi yo zh"
-).split()
+    "am ar bn cs de el en es fa fil fr ha he hi id ig it ja ko ky lt mg ms ne nl ny pl pt ro ru si sn so sr sv sw te "
+    "tr uk vi yo zh"
+)
 SPLITS = ("test", "dev")
 _OPTIONS = ("option_a", "option_b", "option_c", "option_d")
 
 
-def _reader(name: str, published: list[str]) -> Callable[[Request], Iterator[Question]]:
+def _reader(name: str, published: str) -> Callable[[Request], Iterator[Question]]:
     def read(request: Request) -> Iterator[Question]:
         # Spellings are looked up here and not at import: some need CLDR.
-        wanted = [config for config in published if request.languages is None or language(config).code in request.languages]
+        wanted = [
+            config
+            for config in published.split()
+            if request.languages is None or language(config).code in request.languages
+        ]
         configs = {language(config).code: config for config in wanted}
         split = request.parts["split"]
         local = {code: f"{name}_{config}_{split}.jsonl" for code, config in configs.items()}
@@ -45,21 +49,21 @@ def _questions(name: str, table: Table, code: str) -> Iterator[Question]:
     ids, subjects, categories = map(about, ("sample_id", "subject", "subject_category"))
     golds = letters(table, "label" if nested else "answer")
     choices = zip(*map(texts, _OPTIONS), strict=True)
-    rows = [
-        {"parallel": id_, "subject": subject, "category": category, "question": question, "choices": options}
-        for id_, subject, category, question, options in zip(
-            ids, subjects, categories, texts("question"), choices, strict=True
-        )
-    ]
-    complete(table, rows)
-    yield from (Question(name, language=code, gold=gold, **row) for row, gold in zip(rows, golds, strict=True))
+    rows = zip(ids, texts("question"), golds, choices, categories, subjects, strict=True)
+    yield from complete(
+        table,
+        (
+            Question(name, id_, code, question, gold, options, category=category or None, subject=subject or None)
+            for id_, question, gold, options, category, subject in rows
+        ),
+    )
 
 
-def _benchmark(name: str, title: str, hub: str, published: list[str]) -> Benchmark[Question]:
+def _benchmark(name: str, title: str, hub: str, published: str) -> Benchmark[Question]:
     return Benchmark(
         name=name,
         title=title,
-        languages=tuple(published),
+        languages=tuple(published.split()),
         licence="Apache-2.0",
         source=f"the files of {hub}, one folder per language",
         read=_reader(name, published),

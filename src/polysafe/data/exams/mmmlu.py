@@ -12,7 +12,8 @@ from polysafe.data.questions import LETTERS, Question, require_parallel
 from polysafe.data.sets.base import Benchmark, Request
 from polysafe.data.tables import Table
 
-CONFIGS = tuple("AR_XY BN_BD DE_DE ES_LA FR_FR HI_IN ID_ID IT_IT JA_JP KO_KR PT_BR SW_KE YO_NG ZH_CN".split())
+_CONFIGS = "AR_XY BN_BD DE_DE ES_LA FR_FR HI_IN ID_ID IT_IT JA_JP KO_KR PT_BR SW_KE YO_NG ZH_CN"
+CONFIGS = tuple(_CONFIGS.split())
 # Some files hold the name of a file: `college_mathematics_test.csv_sw-KE.csv`.
 _FILE = re.compile(r"_test(\.csv|-).*")
 
@@ -26,17 +27,21 @@ def _read(request: Request) -> Iterator[Question]:
 
 def _questions(table: Table, code: str) -> Iterator[Question]:
     """Rows are parallel by their place within the subject, and are named as those of Global-MMLU."""
-    choices = zip(*(table.texts(letter) for letter in LETTERS), strict=True)
-    rows = [
-        {"subject": _FILE.sub("", subject), "question": question, "choices": options}
-        for subject, question, options in zip(table.texts("Subject"), table.texts("Question"), choices, strict=True)
-    ]
-    complete(table, rows)
+    subjects = [_FILE.sub("", subject) for subject in table.texts("Subject")]
     place: Counter[str] = Counter()
-    for row, gold in zip(rows, letters(table, "Answer"), strict=True):
-        subject = str(row["subject"])
-        yield Question("mmmlu", f"{subject}/test/{place[subject]}", code, gold=gold, **row)  # type: ignore[arg-type]
+    names = []
+    for subject in subjects:
+        names.append(f"{subject}/test/{place[subject]}")
         place[subject] += 1
+    choices = zip(*(table.texts(letter) for letter in LETTERS), strict=True)
+    rows = zip(names, table.texts("Question"), letters(table, "Answer"), choices, subjects, strict=True)
+    yield from complete(
+        table,
+        (
+            Question("mmmlu", name, code, question, gold, options, subject=subject)
+            for name, question, gold, options, subject in rows
+        ),
+    )
 
 
 BENCHMARK = Benchmark(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 
 from polysafe.data.exams.base import complete
 from polysafe.data.questions import Question
@@ -23,16 +24,14 @@ def _read(request: Request) -> Iterator[Question]:
 
 
 def _questions(table: Table, code: str) -> Iterator[Question]:
-    columns = ("idx", "premise", "question", "choice1", "choice2")
-    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*map(table.texts, columns), strict=True)]
-    complete(table, rows)
-    for number, (row, label) in enumerate(zip(rows, table.texts("label"), strict=True), 1):
-        if row["question"] not in {"cause", "effect"} or label not in {"0", "1"}:
+    names, premises, asked, labels = map(table.texts, ("idx", "premise", "question", "label"))
+    for number, (kind, label) in enumerate(zip(asked, labels, strict=True), 1):
+        if kind not in {"cause", "effect"} or label not in {"0", "1"}:
             raise DataError(f"row {number} asks for neither cause nor effect, or has no label 0 or 1", where=table.path)
-        choices = (row["choice1"], row["choice2"])
-        yield Question(
-            "xcopa", row["idx"], code, row["question"], int(label), choices, row["premise"], category=row["question"]
-        )
+    choices = zip(table.texts("choice1"), table.texts("choice2"), strict=True)
+    golds = map(int, labels)
+    rows = map(Question, repeat("xcopa"), names, repeat(code), asked, golds, choices, premises, asked)
+    yield from complete(table, rows)
 
 
 BENCHMARK = Benchmark(

@@ -16,7 +16,7 @@ from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.data.tables import Table, read_table
 from polysafe.errors import DataError, did_you_mean
 
-Entry = TypeVar("Entry", covariant=True)
+Entry = TypeVar("Entry")
 """What a benchmark holds: prompts, or questions with a right answer."""
 
 PUBLISHED = ""

@@ -1,0 +1,180 @@
+"""How probable a model finds an answer, for prompts that are rendered as those that it is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from polysafe.errors import ResourceError
+from polysafe.probe.model import LoadedModel
+from polysafe.probe.render import RenderedPrompts, Template, continued, prompt_lengths, render, tokenizer_sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TOKENS = 16_384
+"""Tokens of a batch with their padding."""
+ROWS = 256
+"""Most sequences of a batch."""
+_LOGITS = 1 << 28
+"""Most logits that are held at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How probable an answer is.
+
+    Attributes:
+        total: Sum of the log-probabilities of its tokens, natural logarithm, float32 or wider; NaN for a broken model.
+        greedy: Whether greedy decoding would give exactly these tokens.
+        tokens_sha256: SHA-256 of the token ids that the model read, and where the answer begins.
+    """
+
+    total: float
+    greedy: bool
+    tokens_sha256: str
+
+
+class Scorer:
+    """Log-likelihoods of answers after prompts.
+
+    Sequences are sorted by length and run in left-padded batches; answers that differ in their last token alone share
+    a run, so that four choices of one letter cost one.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        template: Whether prompts go into the chat template.
+        batch_tokens: Tokens of a batch. Where memory runs out, batches are halved until they fit.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        template: Template = "chat",
+        batch_tokens: int = TOKENS,
+    ) -> None:
+        self._model, self._tokenizer, self._template = model, tokenizer, template
+        taken = inspect.signature(model.model.forward).parameters
+        self._keeps, self._takes_positions = "logits_to_keep" in taken, "position_ids" in taken
+        few = batch_tokens if self._keeps else _LOGITS // (model.architecture.vocabulary or 1)
+        self._batch_tokens = max(1, min(batch_tokens, few))
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Weights, tokenizer with template, engine and versions, type and device."""
+        return {
+            "engine": "transformers",
+            "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
+            "weights": self._model.sha256,
+            "tokenizer": tokenizer_sha256(self._tokenizer, self._template, None),
+            "template": self._template,
+            "dtype": self._model.dtype,
+            "device": self._model.device.type,
+        }
+
+    def score(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, Likelihood | None]]:
+        """(place of a request, its likelihood), batch by batch; None for what does not fit the model's positions.
+
+        Prompts are never cut.
+
+        Args:
+            requests: (prompt, answer).
+
+        Raises:
+            DataError: A prompt is empty or holds a beginning-of-sequence token, or an answer has no token.
+            ResourceError: A single sequence does not fit the device.
+        """
+        names = {prompt: f"request {number}" for number, (prompt, _) in enumerate(requests)}
+        readable = self._readable({name: prompt for prompt, name in names.items()})
+        asked = [place for place, (prompt, _) in enumerate(requests) if names[prompt] in readable]
+        yield from ((place, None) for place, (prompt, _) in enumerate(requests) if names[prompt] not in readable)
+        if not asked:
+            return
+        prompts = render(self._tokenizer, readable, template=self._template)
+        where = {name: place for place, name in enumerate(prompts.ids)}
+        pairs = [(where[names[requests[place][0]]], requests[place][1]) for place in asked]
+        found = continued(self._tokenizer, prompts, pairs)
+        runs: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
+        for place, (whole, begins) in zip(asked, found, strict=True):
+            if len(whole) - 1 > self._room:
+                yield place, None
+            else:
+                runs.setdefault(whole[:-1], []).append((place, whole[begins:]))
+        yield from self._run(runs, prompts)
+
+    @property
+    def _room(self) -> int:
+        """Most tokens that the model reads."""
+        positions = self._model.max_tokens
+        stated = int(self._tokenizer.model_max_length)
+        return stated if positions is None else min(stated, positions)
+
+    def _readable(self, texts: Mapping[str, str]) -> dict[str, str]:
+        lengths = prompt_lengths(self._tokenizer, texts, template=self._template)
+        return {name: text for name, text in texts.items() if lengths[name] <= self._room}
+
+    def _run(
+        self, runs: Mapping[tuple[int, ...], Sequence[tuple[int, tuple[int, ...]]]], prompts: RenderedPrompts
+    ) -> Iterator[tuple[int, Likelihood]]:
+        tokens = sorted(runs, key=lambda ids: -len(ids))
+        names = tuple(map(str, range(len(tokens))))
+        sequences = RenderedPrompts(names, names, tuple(tokens), prompts.padding, prompts.template, prompts.tokenizer)
+        limit, done = self._batch_tokens, 0
+        while done < len(tokens):
+            batch = range(done, min(len(tokens), done + max(1, min(ROWS, limit // len(tokens[done])))))
+            try:
+                yield from self._score_batch(sequences, batch, [runs[tokens[i]] for i in batch])
+            except torch.OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise ResourceError(
+                        f"a sequence of {len(tokens[done])} tokens does not fit the device: {error}",
+                        remedy="use a smaller type, or another device",
+                    ) from error
+                limit = max(1, limit // 2)
+                continue
+            done += len(batch)
+
+    def _score_batch(
+        self, sequences: RenderedPrompts, batch: range, answers: Sequence[Sequence[tuple[int, tuple[int, ...]]]]
+    ) -> list[tuple[int, Likelihood]]:
+        kept = max(len(answer) for row in answers for _, answer in row)
+        logits = self._logits(sequences, batch, kept)
+        found = []
+        for i, row, scores in zip(batch, answers, logits, strict=True):
+            for place, answer in row:
+                total, greedy = _likelihood(scores[-len(answer) :], answer)
+                whole = [*sequences.tokens[i], answer[-1]]
+                digest = hashlib.sha256(str([whole, len(whole) - len(answer)]).encode()).hexdigest()
+                found.append((place, Likelihood(total, greedy, digest)))
+        return found
+
+    def _logits(self, sequences: RenderedPrompts, batch: range, kept: int) -> torch.Tensor:
+        """Logits before every token of the answers, [sequences, kept, vocabulary]."""
+        inputs = sequences.batch(batch).to(self._model.device)
+        options: dict[str, Any] = {"logits_to_keep": kept} if self._keeps else {}
+        if self._takes_positions:
+            options["position_ids"] = inputs.position_ids
+        with torch.inference_mode():
+            output = self._model.model(
+                input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, use_cache=False, **options
+            )
+        found: torch.Tensor = output.logits[:, -kept:]
+        return found
+
+
+def _likelihood(logits: torch.Tensor, answer: Sequence[int]) -> tuple[float, bool]:
+    """Log-probability of tokens, and whether each is the most probable one; logits [tokens, vocabulary]."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = torch.tensor(answer, device=wide.device)
+    chosen = wide.gather(-1, targets[:, None]).squeeze(-1) - wide.logsumexp(-1)
+    return float(chosen.sum()), bool((wide.argmax(-1) == targets).all())
