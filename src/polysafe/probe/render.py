@@ -188,7 +188,7 @@ def continued(
         answers: (place of a prompt, answer).
 
     Raises:
-        DataError: A prompt is only white space, an answer has no token, or one holds a beginning-of-sequence token.
+        DataError: A prompt or an answer has no token, or one holds a beginning-of-sequence token.
     """
     begin, template = _Beginning.of(tokenizer), prompts.template
     places = dict.fromkeys(place for place, _ in answers)

@@ -21,13 +21,8 @@ _OPTIONS = ("option_a", "option_b", "option_c", "option_d")
 
 def _reader(name: str, published: str) -> Callable[[Request], Iterator[Question]]:
     def read(request: Request) -> Iterator[Question]:
-        # Spellings are looked up here and not at import: some need CLDR.
-        wanted = [
-            config
-            for config in published.split()
-            if request.languages is None or language(config).code in request.languages
-        ]
-        configs = {language(config).code: config for config in wanted}
+        # Looked up here and not at import: some spellings need CLDR.
+        configs = {language(config).code: config for config in published.split()}
         split = request.parts["split"]
         local = {code: f"{name}_{config}_{split}.jsonl" for code, config in configs.items()}
         for code, table in request.tables(local, configs, split):
