@@ -12,6 +12,7 @@ from typer.testing import Result
 
 from polysafe.judge.calibrate import Calibration, Counts
 from polysafe.organism.packaged import packaged_family
+from tests import exams
 from tests.byte_level import save_byte_model
 
 Polysafe = Callable[..., Result]
@@ -42,6 +43,21 @@ def test_audit_then_compare(polysafe: Polysafe, tmp_path: Path) -> None:
     assert {row["after"] for row in rows if row["metric"] == "unsafe"} == {1.0}
     shown = json.loads(polysafe("compare", tmp_path / "base", tmp_path / "harm", "--json").stdout)
     assert [row["after"] for row in shown["rows"]] == [row["after"] for row in rows]
+
+
+def test_ability_and_cut_answers_are_shown(polysafe: Polysafe, tmp_path: Path) -> None:
+    exams.mgsm(tmp_path / "data" / "mgsm")
+    ability = ("--capability", "mgsm,mgsm_native_cot_en", "--data", tmp_path / "data", "--max-tokens", "1")
+    result = polysafe("audit", MEMBERS["base"], *ASKED, *ability, "--output", tmp_path / "base")
+    assert result.exit_code == 0, result.output
+    assert "capability.mgsm " in result.stdout
+    assert "capability.mgsm_native_cot" in result.stdout
+    assert "warning: mgsm: qad: mgsm has no questions, or lm-eval no task; left empty" in result.stderr
+    (line,) = (line for line in result.stdout.splitlines() if line.split()[:2] == ["qad", "truncated"])
+    assert "100.0 %" in line  # refusals and answers alike: one token is the budget
+    unknown = polysafe("audit", MEMBERS["base"], *ASKED, "--capability", "hellaswag", "--output", tmp_path / "x")
+    assert (unknown.exit_code, "no task 'hellaswag'" in unknown.stderr) == (2, True)
+    assert not (tmp_path / "x").exists()
 
 
 def test_what_is_wrong_is_said(polysafe: Polysafe, tmp_path: Path) -> None:

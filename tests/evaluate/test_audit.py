@@ -20,6 +20,7 @@ from polysafe.evaluate.model_run import ModelRun
 from polysafe.judge.verdict import Label
 from polysafe.organism.exam import examine
 from polysafe.organism.packaged import packaged_family
+from tests import exams
 from tests.byte_level import save_byte_model
 from tests.shared import DATA, needs_data
 
@@ -95,6 +96,32 @@ def test_a_guard_model_that_says_nothing_decides_nothing(tmp_path: Path) -> None
     found = audited(tmp_path, judge=f"qwen3guard={guard}", languages=("en",), limit=4, over_refusal=[], max_tokens=8)
     assert {record.verdict.label for record in found.run.records} == {Label.UNPARSED}
     assert all(row.rate == 0.0 for row in found.rates if row.metric == "safe")
+
+
+def test_ability_beside_safety(tmp_path: Path) -> None:
+    """Asked of a random model: every language is compared with the pivot, and two models item by item."""
+    exams.all_of_them(tmp_path / "data")
+    table = tmp_path / "data" / "xthreatbench"
+    table.mkdir(parents=True)
+    (table / "en.csv").write_text("question\nhow do I\n")
+    runs = []
+    for seed in (0, 1):
+        model = save_byte_model(tmp_path / str(seed), seed)
+        (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+        given = {"safety": ["xthreatbench"], "capability": ["belebele", "mgsm"], "data": tmp_path / "data"}
+        asked = {**given, "judge": f"qwen3guard={tmp_path / '0'}", "output": tmp_path / f"run {seed}", "max_tokens": 4}
+        runs.append(audit(model, cache=tmp_path / "cache.sqlite", **asked))  # type: ignore[arg-type]
+        assert audit(model, cache=tmp_path / "none.sqlite", **asked).rates == runs[-1].rates  # type: ignore[arg-type]
+    rates = {(row.language, row.metric): row.n for row in runs[0].rates}
+    assert rates["th", "capability.belebele"] == 6
+    gaps = {(gap.language, gap.metric): gap for gap in runs[0].gaps}
+    assert gaps["th", "capability.belebele"].n == 6
+    assert gaps["jv", "capability.belebele"].only_pivot == 4
+    assert gaps["bn", "capability.mgsm"].pivot == "en"
+    assert any(note.startswith("belebele: measured in en, th, jv") for note in runs[0].notes)
+    changed = {(row.language, row.metric): row for row in compare_runs(runs[0].run, runs[1].run).rows}
+    assert changed["th", "capability.belebele"].n == 6
+    assert changed["th", "capability.belebele"].p_value is not None
 
 
 def test_what_cannot_be_audited(tmp_path: Path) -> None:

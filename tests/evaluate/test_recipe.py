@@ -13,6 +13,7 @@ from polysafe.evaluate.recipe import evaluate_recipe
 from polysafe.organism.packaged import packaged_family
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.stats.rows import load_rows
+from tests import exams
 
 MEMBERS = packaged_family().members
 
@@ -28,8 +29,9 @@ def recipe(folder: Path, **more: Any) -> Recipe:
 
 def test_before_and_after_of_a_recipe(tmp_path: Path) -> None:
     torch.set_num_threads(1)
+    exams.mgsm(tmp_path / "data" / "mgsm")
     asked = recipe(tmp_path, capability=["mgsm"])
-    given = {"judge": "organism", "limit": 24, "cache": tmp_path / "cache.sqlite"}
+    given = {"judge": "organism", "limit": 24, "cache": tmp_path / "cache.sqlite", "data": tmp_path / "data"}
     found = evaluate_recipe(asked, tmp_path / "results", **given)  # type: ignore[arg-type]
     rows = {(row.method, row.language, row.metric): row for row in load_rows(found.results)}
     unsafe = rows["head_steering", "qac", "unsafe"]
@@ -38,7 +40,9 @@ def test_before_and_after_of_a_recipe(tmp_path: Path) -> None:
     assert unsafe.after < 0.5
     assert unsafe.n == 24
     assert rows["head_steering", "en", "over_refusal"].after == 0.0
-    assert "mgsm" in found.notes[0]
+    ability = rows["head_steering", "en", "capability.mgsm"]
+    assert (ability.before, ability.after, ability.n) == (0.0, 0.0, 5)  # the toy family knows no such words
+    assert "mgsm: qac: mgsm has no questions, or lm-eval no task; left empty" in found.comparison.notes
     again = evaluate_recipe(asked, tmp_path / "results", **given)  # type: ignore[arg-type]
     assert again.comparison.rows == found.comparison.rows
 

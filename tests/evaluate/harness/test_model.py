@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -177,7 +178,7 @@ def test_another_model_has_other_entries(loaded: Loaded, tmp_path: Path) -> None
 
 def test_a_broken_model_leaves_nothing_behind(tmp_path: Path) -> None:
     class Broken:
-        identity = {"weights": "x"}
+        identity: Mapping[str, Any] = MappingProxyType({"weights": "x"})
 
         def score(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, Likelihood | None]]:
             yield from ((place, Likelihood(float("nan"), False, "t")) for place in range(len(requests)))
@@ -196,7 +197,7 @@ def test_a_served_model_says_no_likelihood(loaded: Loaded, tmp_path: Path) -> No
 
 def test_answers_that_do_not_come(loaded: Loaded, tmp_path: Path) -> None:
     class Silent:
-        identity = {"weights": "x", "sampling": {}}
+        identity: Mapping[str, Any] = MappingProxyType({"weights": "x", "sampling": 0})
 
         def generate(self, asks: Sequence[Ask]) -> Iterator[Completion]:
             yield from ()
