@@ -54,7 +54,7 @@ def test_ability_and_cut_answers_are_shown(polysafe: Polysafe, tmp_path: Path) -
     assert "capability.mgsm_native_cot" in result.stdout
     assert "warning: mgsm: qad: mgsm has no questions, or lm-eval no task; left empty" in result.stderr
     (line,) = (line for line in result.stdout.splitlines() if line.split()[:2] == ["qad", "truncated"])
-    assert "100.0 %" in line  # refusals and answers alike: one token is the budget
+    assert "100\u202f%" in line  # refusals and answers alike: one token is the budget
     unknown = polysafe("audit", MEMBERS["base"], *ASKED, "--capability", "hellaswag", "--output", tmp_path / "x")
     assert (unknown.exit_code, "no task 'hellaswag'" in unknown.stderr) == (2, True)
     assert not (tmp_path / "x").exists()
