@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -150,9 +151,7 @@ def table(folder: Path, rows: list[dict[str, object]], kind: str) -> None:
     if kind == "jsonl":
         exams.lines(folder / "test-00000.jsonl", rows)
         return
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
+    pa, csv, parquet = map(import_module, ("pyarrow", "pyarrow.csv", "pyarrow.parquet"))
     write = parquet.write_table if kind == "parquet" else csv.write_csv
     write(pa.Table.from_pylist(rows), folder / f"test-00000.{kind}")
 

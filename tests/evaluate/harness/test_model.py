@@ -141,21 +141,26 @@ class Counting:
         return self._watch(self.inner.generate(asks))
 
 
+def counting(inner: Any, stop_after: int | None = None) -> Any:
+    """The same in the place of a generator or a scorer."""
+    return Counting(inner, stop_after)
+
+
 def test_an_interrupted_run_asks_only_for_what_is_left(loaded: Loaded, tmp_path: Path) -> None:
     scorer = Scorer(loaded.model, loaded.tokenizer, template="raw", batch_tokens=1)
     generator = LocalGenerator(loaded.model, loaded.tokenizer, Sampling(max_tokens=4), template="raw", batch_tokens=1)
     choices = [request(f"Question {row}:", f" {letter}") for row in range(3) for letter in "AB"]
     texts = [request("x" * row, {"until": ["\n"]}) for row in range(1, 6)]
     with Cache(tmp_path / "cache.sqlite") as store:
-        stopped = HarnessModel(Counting(generator, 2), Counting(scorer, 4), store)
+        stopped = HarnessModel(counting(generator, 2), counting(scorer, 4), store)
         for ask, what in ((stopped.loglikelihood, choices), (stopped.generate_until, texts)):
             with pytest.raises(KeyboardInterrupt):
                 ask(what)
-        left_scores, left_texts = Counting(scorer), Counting(generator)
+        left_scores, left_texts = counting(scorer), counting(generator)
         resumed = HarnessModel(left_texts, left_scores, store)
         scores, answers = resumed.loglikelihood(choices), resumed.generate_until(texts)
         assert (left_scores.asked, left_texts.asked) == (2, 3)
-        again = HarnessModel(Counting(generator, 0), Counting(scorer, 0), store)
+        again = HarnessModel(counting(generator, 0), counting(scorer, 0), store)
         assert (again.loglikelihood(choices), again.generate_until(texts)) == (scores, answers)
     with Cache(tmp_path / "other.sqlite") as store:
         fresh = HarnessModel(generator, scorer, store)

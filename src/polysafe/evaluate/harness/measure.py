@@ -92,7 +92,7 @@ class Examination:
             "languages": list(self.built.tasks),
             "questions_sha256": self.questions.sha256,
             "requests_sha256": content_hash(
-                [[list(each.args) for each in asked] for leaf in self.built.leaves for asked in leaf.requests()]
+                [content_hash([each.args for each in asked]) for leaf in self.built.leaves for asked in leaf.requests()]
             ),
             "shots": 0,
             "template": identity["template"],

@@ -22,6 +22,8 @@ from polysafe.evaluate.records import completion_from_json, completion_to_json
 from polysafe.generate.completion import Ask, Completion, Generator
 from polysafe.probe.likelihood import Likelihood, Scorer
 
+_PART = 8192
+"""Requests that are tokenized and sorted together: memory does not grow with the benchmark."""
 UNREADABLE = (float("-inf"), False)
 """What is given for a prompt that does not fit the model's positions."""
 
@@ -106,11 +108,13 @@ class HarnessModel(LM):  # type: ignore[misc]
                 self.likelihoods[each] = _likelihood(value)
         open_ = [each for each in requests if each not in self.likelihoods]
         self._progress(len(requests) - len(open_), len(requests))
-        for done, (place, found) in enumerate(scorer.score(open_), len(requests) - len(open_) + 1):
-            if found is not None and isfinite(found.total):  # what a broken model says is no JSON
-                self._store.put(keys[open_[place]], asdict(found))
-            self.likelihoods[open_[place]] = found
-            self._progress(done, len(requests))
+        for first in range(0, len(open_), _PART):
+            part = open_[first : first + _PART]
+            for place, found in scorer.score(part):
+                if found is not None and isfinite(found.total):  # what a broken model says is no JSON
+                    self._store.put(keys[part[place]], asdict(found))
+                self.likelihoods[part[place]] = found
+                self._progress(len(self.likelihoods), len(requests))
 
     def _generate(self, prompts: Sequence[str]) -> None:
         owner = content_hash(dict(self._generator.identity))
