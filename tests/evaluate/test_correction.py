@@ -51,14 +51,14 @@ def test_a_run_is_corrected_by_the_calibration_in_its_folder(tmp_path: Path) -> 
 
 
 def test_both_sides_of_a_comparison_are_corrected(tmp_path: Path) -> None:
-    runs = [run(tmp_path / "a", 6), run(tmp_path / "b", 2)]
-    assert compare_runs(*runs).corrected == ()
-    keep_calibration(runs[0].folder, calibration(en=COUNTS))
-    half = compare_runs(*(each.folder for each in runs))
+    before, after = run(tmp_path / "a", 6), run(tmp_path / "b", 2)
+    assert compare_runs(before, after).corrected == ()
+    keep_calibration(before.folder, calibration(en=COUNTS))
+    half = compare_runs(before.folder, after.folder)
     assert half.corrected == ()
     assert any("do not hold the same calibration" in note for note in half.notes)
-    keep_calibration(runs[1].folder, calibration(en=COUNTS))
-    whole = compare_runs(*(each.folder for each in runs))
+    keep_calibration(after.folder, calibration(en=COUNTS))
+    whole = compare_runs(before.folder, after.folder)
     (pair,) = whole.corrected
     assert (pair.language, pair.before.observed, pair.after.observed) == ("en", 6 / 9, 2 / 9)
     assert pair.before.rate == pytest.approx((6 / 9 - 0.2) / 0.7)
