@@ -14,7 +14,7 @@ from typing import Self
 
 import httpx
 
-PATIENCE = 90.0
+PATIENCE = 300.0
 """Seconds that a server may take to come up on a busy machine."""
 _PROGRAM = "from transformers.cli.transformers import main; main()"
 

@@ -171,7 +171,8 @@ def _notes(before: ModelRun, after: ModelRun) -> Iterator[str]:
 
 
 def run_notes(run: ModelRun) -> Iterator[str]:
-    """What a reader of a run should know: duplicates, sets that share prompts, what an ability lacks."""
+    """What a reader of a run should know: its judge, duplicates, sets that share prompts, what an ability lacks."""
+    yield from run.about.get("judge_notes", ())
     for language, count in metrics.duplicates(run.records).items():
         yield f"{language}: {count} prompts have the text of another one; they are no independent observations"
     names = {one["name"] for one in run.about["sets"]}

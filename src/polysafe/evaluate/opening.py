@@ -16,7 +16,7 @@ from polysafe.generate.completion import Generator, Sampling
 from polysafe.generate.local import LocalGenerator
 from polysafe.generate.server import ServerGenerator
 from polysafe.judge.backend import Backend, Chat, ClientBackend, LocalBackend
-from polysafe.judge.guards import LlamaGuard, Qwen3Guard, make_guard
+from polysafe.judge.guards import GUARDS, LlamaGuard, Qwen3Guard, make_guard
 from polysafe.judge.llm import LlmJudge
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.spec import (
@@ -42,7 +42,7 @@ from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
 
 ORGANISM = "organism"
-_GUARD_TOKENS, _LLM_TOKENS, _TRANSLATION_TOKENS = 64, 256, 512
+_LLM_TOKENS, _TRANSLATION_TOKENS = 256, 512
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,11 @@ def _judge(spec: Asked | VoteSpec | TranslateTestSpec, device: str | None, stack
         case OpenAISpec() | TransformersSpec():
             return LlmJudge(_backend(spec, _LLM_TOKENS, device, stack), spec.protocol)
         case Qwen3GuardSpec():
-            return Qwen3Guard(_backend(spec, _GUARD_TOKENS, device, stack), spec.counting)
+            return Qwen3Guard(_backend(spec, Qwen3Guard.reply_tokens, device, stack), spec.counting)
         case LlamaGuardSpec():
-            return LlamaGuard(_backend(spec, _GUARD_TOKENS, device, stack), spec.version)
+            return LlamaGuard(_backend(spec, LlamaGuard.reply_tokens, device, stack), spec.version)
         case _:
-            return make_guard(spec.kind, _backend(spec, _GUARD_TOKENS, device, stack))
+            return make_guard(spec.kind, _backend(spec, GUARDS[spec.kind].reply_tokens, device, stack))
 
 
 def _translator(place: Place, device: str | None, stack: ExitStack) -> Translator:
@@ -170,9 +170,8 @@ def _backend(
 
     def send(chat: Chat) -> str:
         if chat.raw:
-            raise RecipeError(
-                "this judge reads plain text, which a chat server does not take", remedy="name the folder of its model"
-            )
+            (message,) = chat.messages
+            return client.complete(message.content, sampling).text
         return client.chat(chat.as_json(), sampling).text
 
     return ClientBackend(send, {**client.identity, "sampling": sampling.model_dump()})
