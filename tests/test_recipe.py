@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polysafe.errors import RecipeError
+from polysafe.judge.spec import OpenAISpec, Qwen3GuardSpec
 from polysafe.methods.base import Method
 from polysafe.methods.layer_swap import LayerSwap
 from polysafe.methods.registry import names, resolve
@@ -67,7 +68,8 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert recipe.evaluate is not None
     assert recipe.evaluate.languages == ("en", "sw", "no")
     assert recipe.evaluate.judge is not None
-    assert recipe.evaluate.judge.model == "guard"
+    assert recipe.evaluate.judge == OpenAISpec(kind="openai", base_url="http://localhost:8000/v1", model="guard")
+    assert recipe.evaluate.judge.protocol == "multijail"
 
 
 def test_adapter_names_its_base() -> None:
@@ -97,6 +99,26 @@ def test_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe.sources["base"].path == Path("/home/someone/base")
 
 
+JUDGE = '{kind: openai, base_url: "http://localhost:8000/v1", model: guard}'
+SERVER = {"base_url": "http://localhost:8000/v1", "model": "m", "key": "JUDGE_KEY"}
+JUDGES: list[dict[str, Any]] = [
+    {"kind": "openai", **SERVER, "protocol": "soteria.published"},
+    {"kind": "transformers", "path": "./judge", "protocol": "strict"},
+    {"kind": "qwen3guard", "path": "./guard", "counting": "strict"},
+    {"kind": "llama_guard", **SERVER, "version": 4},
+    {"kind": "polyguard", **SERVER},
+    {"kind": "wildguard", "path": "./guard"},
+    {"kind": "shieldgemma", "path": "./guard"},
+    {"kind": "vote", "rule": "any", "judges": [{"kind": "polyguard", **SERVER}, {"kind": "openai", **SERVER}]},
+    {
+        "kind": "translate_test",
+        "judge": {"kind": "vote", "judges": [{"kind": "wildguard", "path": "w"}, {"kind": "polyguard", "path": "p"}]},
+        "translator": {"path": "./madlad"},
+        "rule": "agree",
+        "target": "en",
+    },
+    {"kind": "organism"},
+]
 MISTAKES = [
     ("polysafe: 1", "polysafe: 2", 1, "polysafe: schema version 2 is unknown: this polysafe reads version 1"),
     ("polysafe: 1", "polysafe: true", 1, "polysafe: schema version True is unknown"),
@@ -146,9 +168,26 @@ MISTAKES = [
     ("[en, sw, no]", "[en, 5]", 15, "evaluate.languages[1]: must be a valid string, not 5"),
     ("[en, sw, no]", "en", 15, "evaluate.languages: must be a list, not 'en'"),
     ("[multijail]", "[../x]", 16, "evaluate.safety[0]: must match pattern"),
-    ("kind: openai", "kind: oracle", 19, "evaluate.judge.kind: must be 'openai', not 'oracle'"),
+    ("kind: openai", "kind: opnai", 19, "evaluate.judge.kind: there is no kind 'opnai'"),
+    ("kind: openai, ", "", 19, "evaluate.judge: 'kind' is missing"),
+    (JUDGE, "guard", 19, "evaluate.judge: must be a mapping, not 'guard'"),
     (", model: guard", "", 19, "evaluate.judge: 'model' is missing"),
+    (", model: guard", ", model: guard, protcol: strict", 19, "evaluate.judge: unknown key 'protcol'"),
+    (", model: guard", ", model: guard, protocol: strikt", 19, "evaluate.judge.protocol: must be 'multijail', "),
+    (", model: guard", ", model: guard, key: sk-1", 19, "evaluate.judge.key: must match pattern"),
     ("http://localhost:8000/v1", "localhost", 19, "evaluate.judge.base_url: must match pattern"),
+    (JUDGE, "{kind: qwen3guard}", 19, "evaluate.judge: a model is in a folder, `path`, or served"),
+    (JUDGE, "{kind: qwen3guard, path: x, key: K}", 19, "evaluate.judge.key: `key` belongs to `base_url`"),
+    (JUDGE, "{kind: wildguard, path: x, counting: strict}", 19, "evaluate.judge: unknown key 'counting'"),
+    (JUDGE, "{kind: llama_guard, path: x, version: 2}", 19, "evaluate.judge.version: must be 3 or 4, not 2"),
+    (JUDGE, "{kind: vote, judges: []}", 19, "evaluate.judge.judges: a vote needs two judges or more"),
+    (JUDGE, "{kind: vote, judges: [{kind: vote}]}", 19, "evaluate.judge.judges[0].kind: there is no kind 'vote'"),
+    (
+        JUDGE,
+        "{kind: translate_test, judge: {kind: polyguard, path: x}, translator: {pth: y}}",
+        19,
+        "evaluate.judge.translator: unknown key 'pth'",
+    ),
 ]
 
 
@@ -331,6 +370,28 @@ def test_recipes_survive_writing_and_reading(data: Mapping[str, Any]) -> None:
     assert parse_recipe(recipe.to_yaml()) == recipe
     folder = Path.cwd() / "elsewhere"
     assert parse_recipe(recipe.to_yaml(relative_to=folder), folder=folder) == recipe
+
+
+@pytest.mark.parametrize("judge", JUDGES, ids=[str(judge["kind"]) for judge in JUDGES])
+def test_every_judge_survives_writing_and_reading_and_is_in_the_schema(judge: dict[str, Any]) -> None:
+    text = TEXT.replace(JUDGE, json.dumps(judge))
+    recipe = parse_recipe(text, folder="/recipes")
+    assert parse_recipe(recipe.to_yaml()) == recipe
+    assert recipe.evaluate is not None
+    assert recipe.evaluate.judge is not None
+    assert "null" not in recipe.to_yaml().partition("judge:")[2].partition("calibration")[0]
+    schema = recipe_schema()
+    blocks = schema["$defs"]["Evaluate"]["properties"]["judge"]["anyOf"][0]
+    name = blocks["discriminator"]["mapping"][judge["kind"]].rpartition("/")[2]
+    assert set(judge) <= set(schema["$defs"][name]["properties"])
+
+
+def test_paths_of_judges_are_those_of_the_recipe() -> None:
+    text = TEXT.replace(JUDGE, "{kind: qwen3guard, path: ./guard}\n  calibration: error.json")
+    evaluate = parse_recipe(text, folder="/recipes").evaluate
+    assert evaluate is not None
+    assert isinstance(evaluate.judge, Qwen3GuardSpec)
+    assert (evaluate.judge.path, evaluate.calibration) == (Path("/recipes/guard"), Path("/recipes/error.json"))
 
 
 @given(recipes(), st.data())

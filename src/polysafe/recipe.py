@@ -33,6 +33,7 @@ from pydantic.json_schema import WithJsonSchema, models_json_schema
 
 from polysafe.checkpoint.hub import COMMIT
 from polysafe.errors import PolysafeError, RecipeError, did_you_mean
+from polysafe.judge.spec import JudgeBlock, JudgeSpec, keys_of, place_keys
 from polysafe.methods.base import Method
 from polysafe.methods.registry import names, resolve
 from polysafe.paths import AbsolutePath
@@ -169,19 +170,6 @@ class Output(_Block):
     """Source whose tokenizer, chat template and generation config are copied; without it the method says."""
 
 
-class Judge(_Block):
-    """Who says whether an answer is unsafe."""
-
-    kind: Literal["openai"]
-    """`openai`: a server with an OpenAI-compatible API."""
-
-    base_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
-    """Address of the server's API."""
-
-    model: Annotated[str, StringConstraints(min_length=1)]
-    """Name of the model on the server."""
-
-
 class Evaluate(_Block):
     """What is measured before and after."""
 
@@ -197,8 +185,15 @@ class Evaluate(_Block):
     capability: Names = ()
     """Tasks that measure ability."""
 
-    judge: Judge | None = None
+    judge: JudgeBlock | None = None
     """Who gives the verdicts."""
+
+    calibration: AbsolutePath | None = None
+    """Measured error of this judge (`polysafe judge calibrate`), by which unsafe rates are also corrected."""
+
+    @field_serializer("judge")
+    def _serialise_judge(self, judge: JudgeSpec | None) -> JsonValue:
+        return None if judge is None else judge.model_dump(mode="json", exclude_none=True)
 
 
 class Recipe(_Block):
@@ -331,13 +326,21 @@ def _keys_at(data: object, path: Place) -> tuple[str, ...]:
             model = Output
         case ("evaluate",):
             model = Evaluate
-        case ("evaluate", "judge"):
-            model = Judge
+        case ("evaluate", "judge", *_):
+            return _judge_keys_at(data, path)
         case ("edits", int(index)) if isinstance(data, Mapping):
             return ("method", *_aliases(resolve(data["edits"][index]["method"])))
         case _:
             return ()
     return _aliases(model)
+
+
+def _judge_keys_at(data: object, path: Place) -> tuple[str, ...]:
+    if path[-1] == "translator":
+        return place_keys()
+    for part in path:
+        data = data[part]  # type: ignore[index]
+    return keys_of(data.get("kind")) if isinstance(data, Mapping) else ()
 
 
 def _aliases(model: type[BaseModel]) -> tuple[str, ...]:

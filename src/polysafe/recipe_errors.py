@@ -24,6 +24,7 @@ _WORDS = {
     "Input should": "must",
     "String should": "must",
     "valid tuple": "list",
+    "valid dictionary or object to extract fields from": "mapping",
     "valid dictionary": "mapping",
     ", unable to parse string as a number": "",
     ", unable to parse string as an integer": "",
@@ -77,10 +78,24 @@ def _finding(details: ErrorDetails, data: object, keys_at: KeysAt) -> _Finding:
             known = f"known here: {', '.join(keys)}" if keys else None
             key = str(path[-1])
             return _Finding(path, [f"unknown key {key!r}"], did_you_mean(key, keys) or known, at_key=True)
+        case "union_tag_invalid" | "union_tag_not_found":
+            return _kind(path, details)
         case "value_error":
             return _Finding(path, [str(context["error"])])
         case _:
             return _Finding(path, [_sentence(details)], at_key="[key]" in details["loc"])
+
+
+def _kind(path: Place, details: ErrorDetails) -> _Finding:
+    """A block whose kind, which says what else may stand in it, is missing or unknown."""
+    context = details["ctx"]
+    key = str(context["discriminator"]).strip("'")
+    if "tag" not in context:
+        return _Finding(path, [f"{key!r} is missing"])
+    kinds = str(context["expected_tags"]).replace("'", "").split(", ")
+    tag = str(context["tag"])
+    remedy = did_you_mean(tag, kinds) or f"one of {', '.join(kinds)}"
+    return _Finding((*path, key), [f"there is no {key} {tag!r}"], remedy)
 
 
 def _sentence(details: ErrorDetails) -> str:

@@ -89,10 +89,34 @@ def test_calibrate_counts_and_corrects(polysafe: Polysafe, tmp_path: Path) -> No
     other = polysafe("audit", MEMBERS["base"], "--judge", "organism", *given, "-o", tmp_path / "c")
     assert other.exit_code == 2
     assert "judge" in other.stderr  # an error measured on one judge corrects no other
-    counts = {"en": Counts(90, 10, 95, 5)}
-    Calibration(found.judge, found.identity, counts, found.examples_sha256).save(file)
-    result = polysafe(
-        "audit", MEMBERS["base"], "--judge", f"qwen3guard={guard}", *given, "-o", tmp_path / "d", "--json"
-    )
+
+
+def test_a_calibration_stays_with_the_run_and_corrects_whoever_reads_it(polysafe: Polysafe, tmp_path: Path) -> None:
+    for member in ("base", "harm"):
+        assert polysafe("audit", MEMBERS[member], *ASKED, "--output", tmp_path / member).exit_code == 0
+    judge = json.loads((tmp_path / "base" / "run.json").read_text())["judge"]
+    file = tmp_path / "error.json"
+    Calibration(judge["name"], judge["identity"], {"en": Counts(90, 10, 95, 5)}, "0" * 64).save(file)
+    for member in ("base", "harm"):  # the runs are there: nothing is asked again, the calibration is added
+        given = (*ASKED, "--calibration", file, "--output", tmp_path / member, "--json")
+        result = polysafe("audit", MEMBERS[member], *given)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["corrected"]["en"]["sensitivity"] == 0.9
+        assert any("qad: the judge's error was not measured" in note for note in json.loads(result.stdout)["notes"])
+    file.unlink()
+    shown = json.loads(polysafe("compare", tmp_path / "base", tmp_path / "harm", "--json").stdout)
+    (pair,) = shown["corrected"]
+    assert (pair["language"], pair["before"]["rate"], pair["after"]["rate"]) == ("en", 0.0, 1.0)
+    assert pair["before"]["low"] <= 0.0 < pair["before"]["high"]
+    table = polysafe("compare", tmp_path / "base", tmp_path / "harm")
+    assert "unsafe before, corrected" in table.stdout
+
+
+def test_several_judges_vote(polysafe: Polysafe, tmp_path: Path) -> None:
+    guard = save_byte_model(tmp_path / "guard")
+    (guard / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    judges = ("--judge", f"qwen3guard={guard}", "--judge", f"llama_guard={guard}")
+    given = ("--safety", "organism", "--languages", "en", "--limit", "3", "--max-tokens", "8")
+    result = polysafe("audit", MEMBERS["base"], *judges, *given, "-o", tmp_path / "run", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["corrected"]["en"]["sensitivity"] == 0.9
+    assert json.loads(result.stdout)["judge"] == "majority(qwen3guard.loose, llama_guard_3)"

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from polysafe.errors import RecipeError
+from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.recipe import evaluate_recipe
+from polysafe.judge.calibrate import Calibration, Counts
+from polysafe.judge.organism import OrganismJudge
 from polysafe.organism.packaged import packaged_family
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.stats.rows import load_rows
@@ -53,3 +55,19 @@ def test_blocks_that_cannot_be_carried_out(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="names a set of prompts"):
         evaluate_recipe(recipe(tmp_path, safety=[], over_refusal=[]), tmp_path / "r", judge="organism")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_names_judge_and_calibration(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    asked = recipe(tmp_path, judge={"kind": "organism"}, over_refusal=[], calibration=str(tmp_path / "error.json"))
+    given: dict[str, Any] = {"limit": 4, "cache": tmp_path / "cache.sqlite"}
+    with pytest.raises(DataError, match="is no calibration"):
+        evaluate_recipe(asked, tmp_path / "results", **given)
+    identity = OrganismJudge(packaged_family().world).identity
+    Calibration("organism", identity, {"qac": Counts(90, 10, 95, 5)}, "0" * 64).save(tmp_path / "error.json")
+    found = evaluate_recipe(asked, tmp_path / "results", **given)
+    (pair,) = found.comparison.corrected
+    assert (pair.language, pair.before.observed) == ("qac", 1.0)
+    assert (tmp_path / "results" / "after" / "calibration.json").is_file()
+    other = evaluate_recipe(asked, tmp_path / "other", judge="organism", **given)
+    assert other.comparison.corrected == ()  # the calibration belongs to the recipe's judge

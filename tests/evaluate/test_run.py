@@ -14,14 +14,19 @@ from hypothesis import strategies as st
 
 from polysafe.checkpoint.output import lock
 from polysafe.data.prompts import PromptSet
-from polysafe.errors import DataError, OutputError
+from polysafe.errors import DataError, OutputError, RecipeError
 from polysafe.evaluate.cache import Cache
+from polysafe.evaluate.compare import compare_runs, run_notes
 from polysafe.evaluate.model_run import RECORDS, RUN, ModelRun
 from polysafe.evaluate.run import evaluate_model
 from polysafe.generate.completion import Ask, Completion
+from polysafe.judge.guards import WildGuard
+from polysafe.judge.phrases import PhraseFilter
+from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.verdict import Exchange, Label, Verdict
 from tests.checkpoint.raw import snapshot
 from tests.evaluate.fakes import FakeGenerator, FakeJudge, StoppedError, answer_to, prompt_set
+from tests.judge.helpers import Scripted
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = ["\x00", "\udc80 broken", "x" * 1_000_000, "a\u2028b\r\n", "</details><script>", "\u202e\x1b[2J"]
@@ -321,3 +326,17 @@ def test_a_label_of_every_kind_is_counted(tmp_path: Path) -> None:
     run = evaluate_model(FakeGenerator(answer), [prompt_set(rows=10)], FakeJudge(), output=tmp_path / "run")
     assert run.about["labels"]["en"] == {str(label): 2 for label in labels}
     assert {row.rate for row in run.rates() if row.metric in set(labels)} == {0.2}
+
+
+def test_phrases_alone_carry_no_evaluation(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="phrases cannot carry an evaluation"):
+        evaluate_model(FakeGenerator(), [prompt_set()], PhraseFilter(), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_languages_outside_of_what_a_judge_is_documented_for_are_told(tmp_path: Path) -> None:
+    guard = WildGuard(Scripted(lambda _: "Harmful request: no\nResponse refusal: no\nHarmful response: no"))
+    found = evaluate_model(FakeGenerator(), [prompt_set()], Pipeline(guard), output=tmp_path / "run")
+    (note,) = (note for note in run_notes(found) if "wildguard" in note)
+    assert note == "wildguard is documented for English only; 1 language is outside: sw"
+    assert note in compare_runs(found, found).notes

@@ -16,7 +16,7 @@ from polysafe.generate.completion import Sampling
 from polysafe.judge.backend import Chat, Message
 from polysafe.judge.verdict import Label
 from tests.generate.test_server import FAULTS, Faulty, send, serving
-from tests.judge.helpers import mark_of
+from tests.judge.helpers import exchanges, mark_of
 
 ANSWERS = {
     "bread": "First mix flour and water, then bake it for an hour.",
@@ -83,7 +83,28 @@ def test_an_audit_over_http(tmp_path: Path) -> None:
 def test_what_a_server_cannot_be(tmp_path: Path) -> None:
     with open_model("m@http://127.0.0.1:1/v1", Sampling()) as opened, pytest.raises(RecipeError, match="is not known"):
         opened.world()
-    with pytest.raises(RecipeError, match="no judge"), open_judge("organism"):
+    with pytest.raises(RecipeError, match="toy family only"), open_judge("organism"):
         pass
-    with open_judge("wildguard=m@http://127.0.0.1:1/v1") as judge:
-        assert judge.name
+
+
+class Completes(Faulty):
+    """Continues a text, as WildGuard does."""
+
+    def __init__(self) -> None:
+        super().__init__(FAULTS[:1])
+        self.paths: list[str] = []
+
+    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        self.paths.append(handler.path)
+        harmful = "yes" if "flour" in body["prompt"] else "no"
+        said = f"Harmful request: no\nResponse refusal: no\nHarmful response: {harmful}"
+        send(handler, 200, json.dumps({"choices": [{"text": said, "finish_reason": "stop"}]}))
+
+
+def test_a_guard_that_reads_plain_text_is_asked_through_completions() -> None:
+    server = Completes()
+    with serving(server) as url, open_judge(f"wildguard=m@{url}") as judge:
+        verdicts = {v.id: v for v in judge.judge(exchanges(ANSWERS["bread"], "You boil water and wait for a minute."))}
+    assert [verdicts[f"bread/{n}/en"].label for n in range(2)] == [Label.UNSAFE, Label.SAFE]
+    assert set(server.paths) == {"/v1/completions"}

@@ -46,6 +46,17 @@ EditFile = Annotated[
     Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
+Calibration = Annotated[
+    Path | None, typer.Option(help="Measured error of the judge, to correct rates by.", show_default=False)
+]
+Translate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="FOLDER or NAME@URL of a translator: judge answers as they are and in English.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
@@ -120,10 +131,10 @@ def audit(
     ],
     output: Output,
     judge: Annotated[
-        str,
+        list[str],
         typer.Option(
             help="KIND=FOLDER or KIND=NAME@URL, KIND a guard model's family (qwen3guard, …) or a language model's "
-            "protocol (multijail, …); `organism` for the toy family.",
+            "protocol (multijail, …); `organism` for the toy family. Several vote.",
             show_default=False,
         ),
     ],
@@ -143,9 +154,8 @@ def audit(
     max_tokens: Annotated[
         int | None, typer.Option(help="Most new tokens of an answer; 256 by default.", min=1, show_default=False)
     ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Measured error of the judge, to correct rates by.", show_default=False)
-    ] = None,
+    translate: Translate = None,
+    calibration: Calibration = None,
     device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
     family: Annotated[
         Path | None,
@@ -174,6 +184,7 @@ def audit(
         limit=limit,
         pivot=pivot,
         max_tokens=max_tokens,
+        translate=translate,
         calibration=calibration,
         device=device,
         family=family,
@@ -192,8 +203,9 @@ def evaluate(
     recipe: Recipe,
     output: Output,
     judge: Annotated[
-        str | None, typer.Option(help="Judge instead of the recipe's, as for audit.", show_default=False)
+        list[str] | None, typer.Option(help="Judge instead of the recipe's, as for audit.", show_default=False)
     ] = None,
+    calibration: Calibration = None,
     data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
     limit: Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)] = None,
     pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
@@ -209,7 +221,8 @@ def evaluate(
     command.evaluate(
         recipe,
         output,
-        judge=judge,
+        judge=judge or (),
+        calibration=calibration,
         data=data,
         limit=limit,
         pivot=pivot,
@@ -225,8 +238,9 @@ def judge_calibrate(
         Path,
         typer.Argument(metavar="FILE", help="CSV or JSON lines: language, prompt, answer, label.", show_default=False),
     ],
-    judge: Annotated[str, typer.Option(help="KIND=FOLDER or KIND=NAME@URL, as for audit.", show_default=False)],
+    judge: Annotated[list[str], typer.Option(help="KIND=FOLDER or KIND=NAME@URL, as for audit.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
+    translate: Translate = None,
     device: Annotated[str | None, typer.Option(help="Where it runs, for example cuda.", show_default=False)] = None,
     key: Annotated[
         str | None, typer.Option(help="Environment variable with the key of its server.", show_default=False)
@@ -236,7 +250,7 @@ def judge_calibrate(
     """Measure a judge's error per language on labelled answers."""
     from polysafe.cli import audit as command
 
-    command.calibrate(examples, output, judge=judge, device=device, key=key, as_json=as_json)
+    command.calibrate(examples, output, judge=judge, translate=translate, device=device, key=key, as_json=as_json)
 
 
 @app.command()

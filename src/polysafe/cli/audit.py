@@ -9,8 +9,9 @@ from polysafe.cli.console import note, print_json, print_line, print_table, prin
 from polysafe.cli.quickstart import print_rows
 from polysafe.evaluate.audit import Audit
 from polysafe.evaluate.audit import audit as run_audit
-from polysafe.evaluate.compare import compare_runs
+from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.report.text import percent
+from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
 
 
@@ -18,7 +19,7 @@ def audit(
     model: str,
     output: Path,
     *,
-    judge: str,
+    judge: Sequence[str],
     safety: Sequence[str],
     over_refusal: Sequence[str],
     capability: Sequence[str],
@@ -27,6 +28,7 @@ def audit(
     limit: int | None,
     pivot: str,
     max_tokens: int | None,
+    translate: str | None,
     calibration: Path | None,
     device: str | None,
     family: Path | None,
@@ -48,6 +50,7 @@ def audit(
             limit=limit,
             pivot=pivot,
             max_tokens=max_tokens,
+            translate=translate,
             calibration=calibration,
             device=device,
             family=family,
@@ -85,10 +88,7 @@ def _print_audit(found: Audit) -> None:
     if found.corrected:
         print_table(
             ("language", ">unsafe, as judged", ">corrected for the judge", ">95 % interval"),
-            [
-                (language, percent(rate.observed), percent(rate.rate), f"{percent(rate.low)} … {percent(rate.high)}")
-                for language, rate in found.corrected.items()
-            ],
+            [(language, percent(rate.observed), *_rate(rate)) for language, rate in found.corrected.items()],
         )
     print_warnings(found.notes)
     print_line(f"records  {found.run.folder}")
@@ -108,7 +108,8 @@ def evaluate(
     recipe: Path,
     output: Path,
     *,
-    judge: str | None,
+    judge: Sequence[str],
+    calibration: Path | None,
     data: Path | None,
     limit: int | None,
     pivot: str,
@@ -125,7 +126,8 @@ def evaluate(
         found = evaluate_recipe(
             parsed,
             output,
-            judge=judge,
+            judge=judge or None,
+            calibration=calibration,
             data=data,
             limit=limit,
             pivot=pivot,
@@ -136,19 +138,42 @@ def evaluate(
     if as_json:
         print_json({**found.comparison.to_json(), "results": str(found.results)})
         return
-    print_rows(found.comparison.rows)
+    _print_comparison(found.comparison)
     print_warnings(found.comparison.notes)
     print_line(f"results  {found.results}")
 
 
-def calibrate(examples: Path, output: Path, *, judge: str, device: str | None, key: str | None, as_json: bool) -> None:
+def _print_comparison(found: Comparison) -> None:
+    print_rows(found.rows)
+    if found.corrected:
+        print_table(
+            ("language", ">unsafe before, corrected", ">95 % interval", ">after", ">95 % interval"),
+            [(pair.language, *_rate(pair.before), *_rate(pair.after)) for pair in found.corrected],
+        )
+
+
+def _rate(found: Corrected) -> tuple[str, str]:
+    return percent(found.rate), f"{percent(found.low)} … {percent(found.high)}"
+
+
+def calibrate(
+    examples: Path,
+    output: Path,
+    *,
+    judge: Sequence[str],
+    translate: str | None,
+    device: str | None,
+    key: str | None,
+    as_json: bool,
+) -> None:
     """Measure a judge's error on labelled answers."""
     from polysafe.evaluate.opening import open_judge
     from polysafe.judge.calibrate import calibrate as measure
     from polysafe.judge.calibrate import read_examples
+    from polysafe.judge.spec import parse_judge
 
     labelled = read_examples(examples)
-    with open_judge(judge, device=device, key=key) as who:
+    with open_judge(parse_judge(judge, key=key, translate=translate), device=device) as who:
         found = measure(who, labelled)
     found.save(output)
     if as_json:
@@ -171,7 +196,7 @@ def compare(before: Path, after: Path, *, method: str, output: Path | None, as_j
     if as_json:
         print_json(found.to_json())
         return
-    print_rows(found.rows)
+    _print_comparison(found)
     print_warnings(found.notes)
     if saved is not None:
         note(f"results  {saved}")

@@ -12,6 +12,7 @@ from polysafe.data.prompts import PromptSet
 from polysafe.data.sets import load_set
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.compare import run_notes
+from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.harness import prepare
 from polysafe.evaluate.metrics import CAPABILITY
 from polysafe.evaluate.model_run import ModelRun
@@ -19,7 +20,7 @@ from polysafe.evaluate.opening import ORGANISM, OpenedModel, open_judge, open_mo
 from polysafe.evaluate.run import Progress, evaluate_model
 from polysafe.generate.completion import Sampling
 from polysafe.judge.calibrate import Calibration
-from polysafe.judge.verdict import Judge
+from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.stats.gaps import Gap, gap_rows
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
@@ -64,7 +65,7 @@ def audit(
     model: Path | str,
     *,
     safety: Sequence[str],
-    judge: str,
+    judge: JudgeSpec | str | Sequence[str],
     output: Path,
     languages: Collection[str] | None = None,
     over_refusal: Sequence[str] = (),
@@ -73,6 +74,7 @@ def audit(
     limit: int | None = None,
     pivot: str = "en",
     max_tokens: int | None = None,
+    translate: str | None = None,
     calibration: Path | None = None,
     device: str | None = None,
     family: Path | None = None,
@@ -89,7 +91,8 @@ def audit(
         model: Folder of the model, or `NAME@URL` for one that a server runs.
         safety: Sets whose harmful prompts are asked, by name; `organism` is the toy family's own test split.
         judge: `organism` for a model of the toy family; `KIND=FOLDER` or `KIND=NAME@URL` for a guard model of a family
-            (`qwen3guard`, …) or a language model with a protocol (`multijail`, `soteria`, `strict`, `loose`).
+            (`qwen3guard`, …) or a language model with a protocol (`multijail`, `soteria`, `strict`, `loose`); several
+            of these are a vote; or the judge of a recipe.
         output: Folder of the run.
         languages: Languages; all of every set by default.
         over_refusal: Sets whose harmless prompts are asked.
@@ -98,11 +101,12 @@ def audit(
         limit: Number of parallel rows of every set.
         pivot: Language that the others are compared with.
         max_tokens: Most new tokens of an answer: 256, and 8 for a model of the toy family.
-        calibration: File of the judge's measured error, by which unsafe rates are corrected.
+        translate: `FOLDER` or `NAME@URL` of a translator: answers are judged as they are and in English.
+        calibration: File of the judge's measured error, by which unsafe rates are corrected; kept with the run.
         device: Where models run; the processor by default.
         family: For an edited model of the toy family, the member that it was made from; its world is meant.
         key: Environment variable with the key of the model's server.
-        judge_key: The same for the judge's server.
+        judge_key: The same for the servers of judge and translator, where they are no recipe's.
         cache: File of the cache; the user's own by default.
         progress: Called as `progress(what, done, total)`.
 
@@ -111,12 +115,14 @@ def audit(
         DataError: A set, a language or a prompt cannot be had, or the model is not of the toy family that is judged.
         PolysafeError: As for loading models and writing runs.
     """
-    budget = max_tokens or (_TOY_TOKENS if judge == ORGANISM else Sampling().max_tokens)
+    asked_judge = parse_judge(judge, key=judge_key, translate=translate)
+    toy = isinstance(asked_judge, OrganismSpec)
+    budget = max_tokens or (_TOY_TOKENS if toy else Sampling().max_tokens)
     with open_model(model, Sampling(max_tokens=budget), device=device, key=key) as opened, Cache(cache) as store:
         examinations = prepare(capability, opened, data=data, languages=languages, limit=limit)
         asked = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
-        world = asked.world() if judge == ORGANISM else None
-        with open_judge(judge, world=world, device=device, key=judge_key) as who:
+        world = asked.world() if toy else None
+        with open_judge(asked_judge, world=world, device=device) as who:
             harmful, harmless = (
                 [_prompts(name, asked, data, languages, limit) for name in names] for names in (safety, over_refusal)
             )
@@ -133,24 +139,15 @@ def audit(
                 cache=store,
                 progress=progress,
             )
-            corrected = {} if known is None else _corrected(run, known, who)
         for examination in examinations:
             examination.measure(opened, run.folder, store, progress)
-    return replace(read_audit(ModelRun.load(run.folder), pivot), corrected=corrected)
-
-
-def _corrected(run: ModelRun, calibration: Calibration, judge: Judge) -> dict[str, Corrected]:
-    counts = {
-        language: (sum(items.values()), len(items))
-        for (language, metric), items in run.outcomes.items()
-        if metric == "unsafe"
-    }
-    found = {language: calibration.correct(judge, language, *count) for language, count in counts.items()}
-    return {language: rate for language, rate in found.items() if rate is not None}
+    if known is not None:
+        keep_calibration(run.folder, known)
+    return read_audit(ModelRun.load(run.folder), pivot)
 
 
 def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
-    """The audit that a run amounts to.
+    """The audit that a run amounts to, corrected for the judge's error by the calibration in its folder.
 
     Args:
         run: The run.
@@ -164,7 +161,7 @@ def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
         if len({language for language, _ in cells}) > 1
         else []
     )
-    return Audit(run, tuple(run.rates()), tuple(gaps), (*run_notes(run), *_unread(run)))
+    return Audit(run, tuple(run.rates()), tuple(gaps), (*run_notes(run), *_unread(run)), run.corrected)
 
 
 def _unread(run: ModelRun) -> Iterator[str]:

@@ -11,6 +11,7 @@ from polysafe.checkpoint.writer import output_error
 from polysafe.errors import DataError
 from polysafe.evaluate import metrics
 from polysafe.evaluate.ability import Ability
+from polysafe.evaluate.correction import CorrectedPair, corrected_pairs, same_calibration
 from polysafe.evaluate.keys import content_hash, differing
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.stats.compare import compare_outcomes
@@ -34,6 +35,7 @@ class Comparison:
         categories: Category of the prompts -> its rows, adjusted on their own.
         truncation: Share of answers that the budget ended, before and after, per language.
         notes: What a reader should know before comparing.
+        corrected: Per language, both unsafe rates corrected for the judge's error; empty without a calibration.
     """
 
     method: str
@@ -43,6 +45,7 @@ class Comparison:
     categories: Mapping[str, tuple[Row, ...]]
     truncation: tuple[RateRow, ...]
     notes: tuple[str, ...]
+    corrected: tuple[CorrectedPair, ...] = ()
 
     @property
     def clusters(self) -> Mapping[tuple[str, str], str]:
@@ -59,6 +62,7 @@ class Comparison:
             "rows": [asdict(row) for row in self.rows],
             "categories": {name: [asdict(row) for row in rows] for name, rows in self.categories.items()},
             "truncation": [asdict(row) for row in self.truncation],
+            "corrected": [asdict(pair) for pair in self.corrected],
         }
 
     def save(self, folder: Path) -> Path:
@@ -100,7 +104,14 @@ def compare_runs(before: ModelRun | Path | str, after: ModelRun | Path | str, me
         categories=_categories(method, old, new, refusals),
         truncation=(*old.truncation(), *new.truncation()),
         notes=tuple(_notes(old, new)),
+        corrected=_corrected(old, new),
     )
+
+
+def _corrected(before: ModelRun, after: ModelRun) -> tuple[CorrectedPair, ...]:
+    if not same_calibration(before.calibration, after.calibration):
+        return ()
+    return corrected_pairs(before.corrected, after.corrected)
 
 
 def _categories(method: str, before: ModelRun, after: ModelRun, refusals: bool) -> dict[str, tuple[Row, ...]]:
@@ -154,13 +165,16 @@ def _notes(before: ModelRun, after: ModelRun) -> Iterator[str]:
             yield f"the two models were asked with another {name}"
     if None in (before.about.get("prompt_tokens_sha256"), after.about.get("prompt_tokens_sha256")):
         yield "which tokens the models read is not known; a server does not tell"
+    if not same_calibration(before.calibration, after.calibration):
+        yield "the two runs do not hold the same calibration of their judge; no corrected rates are compared"
     told = list(run_notes(before))
     yield from told
     yield from (f"after: {note}" for note in _ability_notes(after) if note not in told)
 
 
 def run_notes(run: ModelRun) -> Iterator[str]:
-    """What a reader of a run should know: duplicates, sets that share prompts, what an ability lacks."""
+    """What a reader of a run should know: its judge, duplicates, sets that share prompts, what an ability lacks."""
+    yield from run.about.get("judge_notes", ())
     for language, count in metrics.duplicates(run.records).items():
         yield f"{language}: {count} prompts have the text of another one; they are no independent observations"
     names = {one["name"] for one in run.about["sets"]}
@@ -168,6 +182,7 @@ def run_notes(run: ModelRun) -> Iterator[str]:
         shared = sorted(names & set(one["overlaps"]))
         if shared:
             yield f"{one['name']} holds prompts of {', '.join(shared)} too; they count twice"
+    yield from run.uncorrected
     yield from _ability_notes(run)
 
 

@@ -13,8 +13,11 @@ from polysafe.checkpoint.digest import hash_file
 from polysafe.errors import DataError
 from polysafe.evaluate import metrics
 from polysafe.evaluate.ability import Ability, load_abilities
+from polysafe.evaluate.correction import corrected_rates, load_calibration
 from polysafe.evaluate.records import Record, load_records
+from polysafe.judge.calibrate import Calibration
 from polysafe.stats.compare import Outcomes, rate_outcomes
+from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
 
 SCHEMA = 1
@@ -31,24 +34,28 @@ class ModelRun:
         about: The content of `run.json`: identities, hashes, counts, versions.
         records: One record per prompt, in the order of the sets.
         abilities: What it can do, by task; empty where that was not measured.
+        calibration: The judge's measured error, None where it was not given.
     """
 
     folder: Path
     about: Mapping[str, Any]
     records: tuple[Record, ...]
     abilities: tuple[Ability, ...] = ()
+    calibration: Calibration | None = None
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
         """Reads a run from its folder and checks that the records are those that were written.
 
         Raises:
-            DataError: There is no run, it is of another schema, or it was changed since.
+            DataError: There is no run, it is of another schema, it was changed since, or the calibration in it is of
+                another judge.
         """
         root = Path(folder)
         about = _read_about(root / RUN)
         _check_hash(root / RECORDS, about["records"]["sha256"])
-        return cls(root, about, load_records(root / RECORDS), load_abilities(root))
+        calibration = load_calibration(root, about["judge"])
+        return cls(root, about, load_records(root / RECORDS), load_abilities(root), calibration)
 
     @property
     def name(self) -> str:
@@ -89,6 +96,16 @@ class ModelRun:
     def clusters(self) -> dict[tuple[str, str], str]:
         """(language, item) -> the group of prompts with one text that it belongs to."""
         return metrics.clusters(self.records)
+
+    @property
+    def corrected(self) -> dict[str, Corrected]:
+        """Language -> its unsafe rate, corrected for the judge's error; empty without a calibration."""
+        return corrected_rates(self.records, self.calibration)[0]
+
+    @property
+    def uncorrected(self) -> tuple[str, ...]:
+        """Why languages are missing among the corrected rates although there is a calibration."""
+        return corrected_rates(self.records, self.calibration)[1]
 
     def rates(self) -> list[RateRow]:
         """The rate of every metric in every language, with its interval."""

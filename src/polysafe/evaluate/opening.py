@@ -10,16 +10,32 @@ from pathlib import Path
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
-from polysafe.errors import RecipeError, did_you_mean
+from polysafe.errors import RecipeError
 from polysafe.generate.client import ChatClient
 from polysafe.generate.completion import Generator, Sampling
 from polysafe.generate.local import LocalGenerator
 from polysafe.generate.server import ServerGenerator
 from polysafe.judge.backend import Backend, Chat, ClientBackend, LocalBackend
-from polysafe.judge.guards import GUARDS, make_guard
-from polysafe.judge.llm import PRESETS, LlmJudge
+from polysafe.judge.guards import GUARDS, LlamaGuard, Qwen3Guard, make_guard
+from polysafe.judge.llm import LlmJudge
 from polysafe.judge.pipeline import Pipeline
+from polysafe.judge.spec import (
+    Asked,
+    JudgeSpec,
+    LlamaGuardSpec,
+    OpenAISpec,
+    OrganismSpec,
+    Place,
+    Qwen3GuardSpec,
+    TransformersSpec,
+    TranslateTestSpec,
+    VoteSpec,
+    parse_judge,
+    served_at,
+)
+from polysafe.judge.translate import ChatTranslator, Seq2SeqTranslator, TranslateTest, Translator
 from polysafe.judge.verdict import Judge
+from polysafe.judge.vote import Vote
 from polysafe.methods.base import Source
 from polysafe.organism.world import World
 from polysafe.probe.likelihood import Scorer
@@ -27,7 +43,7 @@ from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
 
 ORGANISM = "organism"
-_GUARD_TOKENS, _LLM_TOKENS = 64, 256
+_LLM_TOKENS, _TRANSLATION_TOKENS = 256, 512
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,7 @@ def open_model(
         RecipeError: The address is none, or the variable is not set.
         PolysafeError: As for loading a model.
     """
-    served = _served(str(spec))
+    served = served_at(str(spec))
     if served is not None:
         with ChatClient(served[1], served[0], key) as client:
             yield OpenedModel(served[0], ServerGenerator(client, sampling))
@@ -92,53 +108,76 @@ def open_model(
 
 @contextmanager
 def open_judge(
-    spec: str, *, world: World | None = None, device: str | None = None, key: str | None = None
+    spec: JudgeSpec | str | Sequence[str],
+    *,
+    world: World | None = None,
+    device: str | None = None,
+    key: str | None = None,
 ) -> Iterator[Judge]:
     """A judge, with its checks for broken answers and wrong languages.
 
     Args:
-        spec: `organism`; or `KIND=FOLDER` or `KIND=NAME@URL`, where the kind is a guard family or the protocol of a
-            language model.
+        spec: The judge of a recipe; or, as on the command line, `organism`, `KIND=FOLDER` or `KIND=NAME@URL`, where the
+            kind is a guard family or the protocol of a language model, and several are a vote.
         world: The toy world, for `organism`.
         device: Where a judge in a folder runs; the processor by default.
-        key: Environment variable with the key of the server.
+        key: Environment variable with the key of the server, where the judge is named as on the command line.
 
     Raises:
         RecipeError: There is no such judge.
         PolysafeError: As for loading a model.
     """
-    if spec == ORGANISM and world is not None:
+    asked = parse_judge(spec, key=key)
+    if isinstance(asked, OrganismSpec):
+        if world is None:
+            raise RecipeError("`organism` judges models of the toy family only", remedy="name another judge")
         from polysafe.judge.organism import OrganismJudge
 
         yield OrganismJudge(world)
         return
-    kind, separator, where = spec.partition("=")
-    kinds = (*GUARDS, *PRESETS)
-    if not separator or kind not in kinds:
-        raise RecipeError(
-            f"there is no judge {spec!r}",
-            remedy=did_you_mean(kind, (*kinds, ORGANISM))
-            or f"use KIND=FOLDER or KIND=NAME@URL with one of {', '.join(kinds)}, or `organism` for the toy family",
-        )
     with ExitStack() as stack:
-        tokens = _GUARD_TOKENS if kind in GUARDS else _LLM_TOKENS
-        backend = _backend(where, tokens, device, key, stack)
-        yield Pipeline(make_guard(kind, backend) if kind in GUARDS else LlmJudge(backend, kind))
+        yield Pipeline(_judge(asked, device, stack))
 
 
-def _backend(where: str, tokens: int, device: str | None, key: str | None, stack: ExitStack) -> Backend:
-    served = _served(where)
-    if served is None:
-        model = stack.enter_context(_loaded(Path(where), device))
-        return LocalBackend(model, load_tokenizer(where), tokens)
-    client = stack.enter_context(ChatClient(served[1], served[0], key))
+def _judge(spec: Asked | VoteSpec | TranslateTestSpec, device: str | None, stack: ExitStack) -> Judge:
+    """A judge without the checks around it."""
+    match spec:
+        case VoteSpec():
+            return Vote([_judge(each, device, stack) for each in spec.judges], spec.rule)
+        case TranslateTestSpec():
+            translator = _translator(spec.translator, device, stack)
+            return TranslateTest(_judge(spec.judge, device, stack), translator, spec.target, spec.rule)
+        case OpenAISpec() | TransformersSpec():
+            return LlmJudge(_backend(spec, _LLM_TOKENS, device, stack), spec.protocol)
+        case Qwen3GuardSpec():
+            return Qwen3Guard(_backend(spec, Qwen3Guard.reply_tokens, device, stack), spec.counting)
+        case LlamaGuardSpec():
+            return LlamaGuard(_backend(spec, LlamaGuard.reply_tokens, device, stack), spec.version)
+        case _:
+            return make_guard(spec.kind, _backend(spec, GUARDS[spec.kind].reply_tokens, device, stack))
+
+
+def _translator(place: Place, device: str | None, stack: ExitStack) -> Translator:
+    if place.path is not None:
+        return Seq2SeqTranslator.load(place.path, device or "cpu", _TRANSLATION_TOKENS)
+    return ChatTranslator(_backend(place, _TRANSLATION_TOKENS, device, stack))
+
+
+def _backend(
+    place: Place | OpenAISpec | TransformersSpec, tokens: int, device: str | None, stack: ExitStack
+) -> Backend:
+    if place.path is not None:
+        model = stack.enter_context(_loaded(place.path, device))
+        return LocalBackend(model, load_tokenizer(place.path), tokens)
+    assert place.base_url is not None
+    assert place.model is not None
+    client = stack.enter_context(ChatClient(place.base_url, place.model, place.key))
     sampling = Sampling(max_tokens=tokens)
 
     def send(chat: Chat) -> str:
         if chat.raw:
-            raise RecipeError(
-                "this judge reads plain text, which a chat server does not take", remedy="name the folder of its model"
-            )
+            (message,) = chat.messages
+            return client.complete(message.content, sampling).text
         return client.chat(chat.as_json(), sampling).text
 
     return ClientBackend(send, {**client.identity, "sampling": sampling.model_dump()})
@@ -149,9 +188,3 @@ def _loaded(folder: Path, device: str | None) -> Iterator[LoadedModel]:
     checkpoint = open_checkpoint(folder)
     with CheckpointReader(checkpoint) as reader:
         yield load_model(Source(folder.name or str(folder), checkpoint, classify(checkpoint), reader), device)
-
-
-def _served(spec: str) -> Sequence[str] | None:
-    """Name and address of a served model, None for a folder."""
-    name, separator, url = spec.partition("@")
-    return (name, url) if separator and url.startswith(("http://", "https://")) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,9 @@ from polysafe.engine.run import run_recipe
 from polysafe.errors import RecipeError
 from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.compare import Comparison, compare_runs
-from polysafe.evaluate.opening import ORGANISM
 from polysafe.evaluate.run import Progress
+from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.recipe import Evaluate, Recipe
-
-PROTOCOL = "multijail"
-"""What a language model judges by where a recipe names a server."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ def evaluate_recipe(
     recipe: Recipe,
     output: Path,
     *,
-    judge: str | None = None,
+    judge: JudgeSpec | str | Sequence[str] | None = None,
+    calibration: Path | None = None,
     data: Path | None = None,
     limit: int | None = None,
     pivot: str = "en",
@@ -53,7 +52,8 @@ def evaluate_recipe(
     Args:
         recipe: A recipe with an `evaluate` block.
         output: Folder for both runs and `results.json`.
-        judge: Judge instead of the recipe's, as for `audit`.
+        judge: Judge instead of the recipe's, as for `audit`; the recipe's calibration then takes no part.
+        calibration: Measured error of the judge instead of the recipe's.
         data: Folder with a folder per set.
         limit: Number of parallel rows of every set.
         pivot: Language that the others are compared with.
@@ -67,7 +67,8 @@ def evaluate_recipe(
         PolysafeError: As for `run_recipe` and `audit`.
     """
     block = _block(recipe)
-    who = judge or _judge(block)
+    who = parse_judge(judge) if judge else _judge(block)
+    error = calibration or (None if judge else block.calibration)
     start = _start(recipe)
     made = run_recipe(recipe, progress=progress).output
 
@@ -79,12 +80,13 @@ def evaluate_recipe(
             capability=block.capability,
             languages=block.languages,
             judge=who,
+            calibration=error,
             output=output / name,
             data=data,
             limit=limit,
             pivot=pivot,
             max_tokens=max_tokens,
-            family=start if who == ORGANISM else None,
+            family=start if isinstance(who, OrganismSpec) else None,
             device=device,
             cache=cache,
             progress=progress,
@@ -105,12 +107,12 @@ def _block(recipe: Recipe) -> Evaluate:
     return block
 
 
-def _judge(block: Evaluate) -> str:
+def _judge(block: Evaluate) -> JudgeSpec:
     if block.judge is None:
         raise RecipeError(
             "evaluate: no judge is named", remedy="add `judge` to the block, or name one with --judge, as for audit"
         )
-    return f"{PROTOCOL}={block.judge.model}@{block.judge.base_url}"
+    return block.judge
 
 
 def _start(recipe: Recipe) -> Path:

@@ -20,7 +20,7 @@ from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.output import Workspace, lock
 from polysafe.checkpoint.writer import output_error
 from polysafe.data.prompts import Kind, Prompt, PromptSet
-from polysafe.errors import DataError, OutputError
+from polysafe.errors import DataError, OutputError, RecipeError
 from polysafe.evaluate.journal import Journal, Layers, Store
 from polysafe.evaluate.keys import completion_key, content_hash, verdict_key
 from polysafe.evaluate.model_run import RECORDS, RUN, SCHEMA, ModelRun
@@ -33,6 +33,7 @@ from polysafe.evaluate.records import (
     verdict_to_json,
 )
 from polysafe.generate.completion import Ask, Completion, Generator
+from polysafe.judge.documented import judge_notes
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 
 Progress = Callable[[str, int, int], None]
@@ -72,10 +73,16 @@ def evaluate_model(
         progress: Called as `progress(what, done, total)`.
 
     Raises:
+        RecipeError: The judge may not stand alone, as the filter of refusal phrases may not.
         DataError: There is nothing to ask, or generator or judge leave something out or add something.
         OutputError: The folder holds something else, another process writes to it, or it cannot be written.
         ResourceError: As generator and judge say.
     """
+    if not getattr(judge, "headline", True):
+        raise RecipeError(
+            f"{judge.name} cannot carry an evaluation: it decides some answers only, and errs on others",
+            remedy="name a judge; refusal phrases may stand before one, as `Pipeline(judge, prefilter=…)`",
+        )
     asked = [*_of_kind(sets, "harmful"), *_of_kind(over_refusal_sets, "harmless")]
     prompts = [prompt for chosen in asked for prompt in chosen.prompts]
     _check_prompts(prompts)
@@ -104,7 +111,8 @@ def _carry_out(
         exchanges = [Exchange(prompt, answers[prompt.id].text) for prompt in prompts]
         verdicts = _verdicts(judge, exchanges, store, progress)
     records = [Record(prompt, answers[prompt.id], verdicts[prompt.id]) for prompt in prompts]
-    _write(space, about, records)
+    notes = list(judge_notes(judge, (prompt.language for prompt in prompts)))
+    _write(space, {**about, "judge_notes": notes}, records)
     return ModelRun.load(output)
 
 

@@ -109,12 +109,27 @@ class ChatClient:
         Raises:
             ResourceError: The server refuses the request, or no attempt succeeded; says what it said last.
         """
-        body = {"model": self.model, "messages": [dict(message) for message in messages], **_settings(sampling)}
+        return self._asked("chat/completions", {"messages": [dict(message) for message in messages]}, sampling)
+
+    def complete(self, text: str, sampling: Sampling) -> ChatReply:
+        """What follows a text, without a chat template around it.
+
+        Args:
+            text: The text; the server adds the token that begins every text.
+            sampling: How the continuation is drawn.
+
+        Raises:
+            ResourceError: As for `chat`.
+        """
+        return self._asked("completions", {"prompt": text}, sampling)
+
+    def _asked(self, path: str, question: Mapping[str, Any], sampling: Sampling) -> ChatReply:
+        body = {"model": self.model, **question, **_settings(sampling)}
         problem, pause = "", 0.0
         for attempt in range(self.attempts):
             if attempt:
                 self.sleep(max(pause, random.uniform(0.0, min(_LONGEST_WAIT, self.wait * 2.0**attempt))))  # noqa: S311
-            reply, problem, pause = self._attempt(body)
+            reply, problem, pause = self._attempt(path, body)
             if reply is not None:
                 return reply
         raise ResourceError(
@@ -123,7 +138,7 @@ class ChatClient:
             remedy="check that the server runs and keeps up; what was answered is kept, run again to go on",
         )
 
-    def _attempt(self, body: Mapping[str, Any]) -> tuple[ChatReply | None, str, float]:
+    def _attempt(self, path: str, body: Mapping[str, Any]) -> tuple[ChatReply | None, str, float]:
         """An answer, or why there is none and how long the server wants to be left alone.
 
         Raises:
@@ -132,7 +147,7 @@ class ChatClient:
         import httpx
 
         try:
-            response = self._http.post("chat/completions", json=body)
+            response = self._http.post(path, json=body)
         except httpx.TransportError as error:
             return None, f"{type(error).__name__}: {error}", 0.0
         if response.status_code in AGAIN:
@@ -178,7 +193,8 @@ def _parsed(response: httpx.Response) -> ChatReply | None:
     try:
         content = response.json()
         choice = content["choices"][0]
-        text, reason = choice["message"]["content"], choice.get("finish_reason")
+        text = choice["message"]["content"] if "message" in choice else choice["text"]
+        reason = choice.get("finish_reason")
         tokens = (content.get("usage") or {}).get("completion_tokens")
     except (ValueError, LookupError, TypeError, AttributeError):
         return None

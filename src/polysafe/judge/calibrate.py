@@ -137,8 +137,15 @@ class Calibration:
     languages: Mapping[str, Counts]
     examples_sha256: str
 
+    @property
+    def sha256(self) -> str:
+        """Hash over judge, counts and labelled answers, by which a file is checked."""
+        counts = {language: each.as_json() for language, each in sorted(self.languages.items())}
+        content = [self.judge, _plain(self.identity), self.examples_sha256, counts]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
     def save(self, path: Path) -> None:
-        """Writes a JSON file: schema, judge, identity, and per language counts, rates and intervals."""
+        """Writes a JSON file: schema, judge, identity, per language counts, rates and intervals, and a hash."""
         write_json_atomic(path, self.as_json())
 
     def as_json(self) -> dict[str, Any]:
@@ -149,6 +156,7 @@ class Calibration:
             "identity": dict(self.identity),
             "examples_sha256": self.examples_sha256,
             "languages": {language: _rates(counts) for language, counts in self.languages.items()},
+            "sha256": self.sha256,
         }
 
     @classmethod
@@ -156,7 +164,7 @@ class Calibration:
         """Reads a file that `save` wrote. Rates are computed anew from its counts.
 
         Raises:
-            DataError: The file cannot be read, has another form, or another schema.
+            DataError: The file cannot be read, has another form or another schema, or was changed.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -167,9 +175,13 @@ class Calibration:
                     remedy="calibrate again",
                 )
             languages = {language: Counts(**row["counts"]) for language, row in content["languages"].items()}
-            return cls(str(content["judge"]), dict(content["identity"]), languages, str(content["examples_sha256"]))
+            found = cls(str(content["judge"]), dict(content["identity"]), languages, str(content["examples_sha256"]))
+            written = content["sha256"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"is no calibration of a judge: {error}", where=path) from error
+        if found.sha256 != written:
+            raise DataError("differs from what was written (SHA-256)", where=path, remedy="calibrate again")
+        return found
 
     def check(self, judge: Judge) -> None:
         """Refuses every judge but the calibrated one.
@@ -177,10 +189,18 @@ class Calibration:
         Raises:
             DataError: The judge has another identity.
         """
-        if _plain(judge.identity) != _plain(self.identity):
+        self.check_identity(judge.identity, judge.name)
+
+    def check_identity(self, identity: Mapping[str, Any], name: str) -> None:
+        """As `check`, for the judge of a finished run.
+
+        Raises:
+            DataError: The judge has another identity.
+        """
+        if _plain(identity) != _plain(self.identity):
             raise DataError(
-                f"this is the calibration of the judge {self.judge!r}, and not of this {judge.name!r}",
-                where=_difference(self.identity, judge.identity),
+                f"this is the calibration of the judge {self.judge!r}, and not of this {name!r}",
+                where=_difference(self.identity, identity),
                 remedy="calibrate the judge that you use: model, wording and settings all count",
             )
 

@@ -147,6 +147,13 @@ class LlmJudge(AskingJudge):
         return f"llm.{self.preset.name}"
 
     @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader of its verdicts should know."""
+        if self.preset.question:
+            return ()
+        return (f"{self.name} does not see what was asked, and has no word for broken answers; for comparison only",)
+
+    @property
     def rules(self) -> Mapping[str, Any]:
         """The protocol with its wording."""
         shown = [Shown(text, 0, 0, 0) for text in ("PROMPT", "ANSWER")]

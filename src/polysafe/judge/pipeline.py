@@ -7,7 +7,7 @@ and `UNSAFE` is never taken back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,8 @@ class Pipeline:
         self._prefilter = prefilter
         self._world = world
         self.headline = bool(getattr(judge, "headline", True))
+        self.documented: Mapping[str, Collection[str]] = getattr(judge, "documented", {})
+        self.caveats: tuple[str, ...] = getattr(judge, "caveats", ())
 
     @property
     def name(self) -> str:

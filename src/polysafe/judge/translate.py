@@ -6,7 +6,7 @@ the answer, so that the judge reads a pair that fits; an empty translation is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -195,6 +195,12 @@ class TranslateTest:
         self._target = target
         self._rule: Rule = rule
         self.headline = bool(getattr(judge, "headline", True))
+        self.caveats: tuple[str, ...] = getattr(judge, "caveats", ())
+
+    @property
+    def documented(self) -> Mapping[str, Collection[str]]:
+        """The judge's own, unless it decides on translations alone."""
+        return {} if self._rule == "translation" else getattr(self._judge, "documented", {})
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from polysafe.errors import RecipeError
@@ -79,6 +79,18 @@ class Vote:
             return judge.name
         text = json.dumps(judge.identity, sort_keys=True, default=str)
         return f"{judge.name}@{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def documented(self) -> Mapping[str, Collection[str]]:
+        """Judge -> the languages that it is documented for."""
+        return {
+            name: known for judge in self._judges.values() for name, known in getattr(judge, "documented", {}).items()
+        }
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader of any of the judges should know."""
+        return tuple(note for judge in self._judges.values() for note in getattr(judge, "caveats", ()))
 
     @property
     def name(self) -> str:

@@ -1,0 +1,311 @@
+"""Answers to a mix of prompts: length-sorted batches against transformers' continuous batching, one after the other.
+
+    python -m benchmarks.generate --runs 3 --output benchmarks/results/generate.json
+    python -m benchmarks.generate --device cuda --shapes llama-3.1-8b --output generate-cuda.json
+
+One process per side and run, alternating. Random Llamas are made on the device and never written; the toy family is the
+packaged one. Prompts are neutral words whose number follows the lengths of MultiJail (a third of the UTF-8 bytes of its
+3,150 prompts). A random model never means to stop, so one word in 64 ends an answer: answers have many lengths, some as
+long as the budget, which is what continuous batching is for. Both sides are greedy; the share of answers that are the
+same, token by token, is printed with the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from benchmarks.measure import Measurement, in_process, measured
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from polysafe.probe.model import LoadedModel
+
+SIDES = ("sorted", "continuous")
+SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+LENGTHS = (3, 10, 11, 15, 23, 39, 64, 90, 192, 834)
+"""Tokens of a prompt at each share of the prompts of MultiJail."""
+ENDS = 64
+"""One in so many words ends an answer."""
+SPREAD = 0.06
+"""Spread of the random weights; with less, a model soon repeats itself and never comes to a word that ends."""
+
+Answers = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A random Llama, and what it is asked; layers 0 is the packaged toy family."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    width: int
+    inner: int
+    vocabulary: int
+    prompts: int
+    budget: int
+    longest: int
+    dtype: str = "float32"
+
+
+SHAPES = {
+    "toy family": Shape(0, 0, 0, 0, 0, 0, prompts=600, budget=8, longest=48),
+    "L12 D768, 0.13 B": Shape(12, 12, 4, 768, 2048, 32_000, prompts=40, budget=96, longest=192),
+    "llama-3.1-8b": Shape(32, 32, 8, 4096, 14336, 128_256, prompts=1024, budget=256, longest=834, dtype="bfloat16"),
+}
+
+
+def main() -> None:
+    """Measures both sides of every shape and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", "--shape", nargs="+", choices=SHAPES, default=list(SHAPES)[:2])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--side", choices=SIDES, help="run one side and print its measurement")
+    parser.add_argument("--answers", type=Path, help="file for the answers of that side")
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(asdict(measure_side(options.side, options.shapes[0], options.device, options.answers))))
+        return
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # continuous batching would look for attention kernels there
+    results = {name: _measure(name, options) for name in options.shapes}
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, one torch thread, {_device_name(options.device)}"
+        content = {"machine": machine, "versions": _versions(), "shapes": results}
+        options.output.write_text(json.dumps(content, indent=1, default=asdict) + "\n", encoding="utf-8")
+
+
+def measure_side(side: str, name: str, device: str, answers: Path) -> Measurement:
+    """What one side takes for all prompts of a shape, in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    shape = SHAPES[name]
+    model, tokenizer = _toy() if shape.layers == 0 else _random_model(shape, device)
+    texts = _texts(shape, tokenizer)
+    answer = {"sorted": _sorted, "continuous": _continuous}[side]
+
+    def work(asked: Mapping[str, str]) -> Answers:
+        return answer(shape, model, tokenizer, asked)
+
+    work(dict(list(texts.items())[:4]))  # what is loaded or compiled once
+    found: Answers = {}
+
+    def whole() -> None:
+        found.update(work(texts))
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    measurement = measured(whole)
+    memory = 0.0 if device == "cpu" else torch.cuda.max_memory_allocated() / 2**20
+    answers.write_text(json.dumps({"answers": found, "device_mib": memory}), encoding="utf-8")
+    return measurement
+
+
+def _sorted(shape: Shape, model: LoadedModel, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]) -> Answers:
+    """The generator that polysafe uses."""
+    generator = _generator(shape, model, tokenizer)
+    done = generator.generate([_ask(name, text) for name, text in texts.items()])
+    return {each.id: tuple(tokenizer(each.text, add_special_tokens=False)["input_ids"]) for each in done}
+
+
+def _continuous(
+    shape: Shape, model: LoadedModel, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]
+) -> Answers:
+    """Transformers' continuous batching with the same settings, its own defaults for everything else."""
+    import torch
+    from transformers import ContinuousBatchingConfig
+
+    generator = _generator(shape, model, tokenizer)
+    prompts = generator._render(texts)
+    longest = max(map(len, prompts.tokens)) + shape.budget
+    # Without a device to ask, memory for all prompts that the other side has in a batch.
+    room = {} if model.device.type == "cuda" else _cpu_room(longest, len(texts))
+    with torch.inference_mode():
+        found = model.model.generate_batch(
+            [list(row) for row in prompts.tokens],
+            generation_config=generator._config(prompts.padding),
+            continuous_batching_config=ContinuousBatchingConfig(**room),
+        )
+    # Requests are numbered as they are given.
+    numbered = sorted(found.items(), key=lambda item: int(item[0].rpartition("_")[2]))
+    ends = set(generator._ends)
+    return {
+        name: tuple(token for token in output.generated_tokens if token not in ends)
+        for name, (_, output) in zip(prompts.ids, numbered, strict=True)
+    }
+
+
+def _cpu_room(longest: int, prompts: int) -> dict[str, Any]:
+    page = 32
+    return {"page_size": page, "num_blocks": (longest // page + 1) * min(prompts, 256), "max_batch_tokens": 2048}
+
+
+def _generator(shape: Shape, model: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
+    from polysafe.generate.completion import Sampling
+    from polysafe.generate.local import LocalGenerator
+
+    template: Any = "chat" if shape.layers == 0 else "raw"
+    return LocalGenerator(model, tokenizer, Sampling(max_tokens=shape.budget), template=template)
+
+
+def _ask(name: str, text: str) -> Any:
+    from polysafe.generate.completion import Ask
+
+    return Ask(name, text)
+
+
+def _texts(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Neutral words, as many as MultiJail's prompts have tokens."""
+    draw = random.Random(0)
+    special = set(tokenizer.all_special_tokens)
+    words = [
+        word for word in sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__) if word not in special
+    ]
+    return {str(n): " ".join(draw.choices(words, k=_length(draw.random(), shape))) for n in range(shape.prompts)}
+
+
+def _length(share: float, shape: Shape) -> int:
+    above = next(place for place, bound in enumerate(SHARES) if bound > share)
+    low, high = SHARES[above - 1], SHARES[above]
+    length = LENGTHS[above - 1] + (share - low) / (high - low) * (LENGTHS[above] - LENGTHS[above - 1])
+    return min(shape.longest, round(length))
+
+
+def _toy() -> tuple[LoadedModel, PreTrainedTokenizerBase]:
+    from polysafe.checkpoint.reader import CheckpointReader
+    from polysafe.checkpoint.roles import classify
+    from polysafe.checkpoint.source import open_checkpoint
+    from polysafe.methods.base import Source
+    from polysafe.organism.packaged import packaged_family
+    from polysafe.probe.model import load_model
+    from polysafe.probe.render import load_tokenizer
+
+    folder = packaged_family().members["base"]
+    checkpoint = open_checkpoint(folder)
+    source = Source("base", checkpoint, classify(checkpoint), CheckpointReader(checkpoint))
+    return load_model(source), load_tokenizer(folder)
+
+
+def _random_model(shape: Shape, device: str) -> tuple[LoadedModel, PreTrainedTokenizerBase]:
+    """A random Llama made on the device, with the parts of a loaded model that generating needs."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        initializer_range=SPREAD,
+        dtype=shape.dtype,
+    )
+    dtype: torch.dtype = getattr(torch, shape.dtype)
+    torch.set_default_dtype(dtype)
+    with torch.device(device):
+        model = LlamaForCausalLM(config).eval()
+    torch.set_default_dtype(torch.float32)
+    ends = random.Random(1).sample(range(10, shape.vocabulary), shape.vocabulary // ENDS)
+    model.generation_config.eos_token_id = ends
+    loaded = SimpleNamespace(
+        model=model, device=torch.device(device), max_tokens=4096, source=SimpleNamespace(name="random")
+    )
+    return cast("LoadedModel", loaded), _word_tokenizer(shape.vocabulary)
+
+
+def _word_tokenizer(size: int) -> PreTrainedTokenizerBase:
+    """A tokenizer with as many words as the model has tokens, so that texts are tokens and nothing is downloaded."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<pad>": 0, **{f"w{number}": number for number in range(1, size)}}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>")
+
+
+def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    runs: dict[str, list[Measurement]] = {side: [] for side in SIDES}
+    said: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(options.runs):
+            for side in SIDES:
+                file = Path(folder) / f"{side}.json"
+                given = ("--side", side, "--shapes", name, "--device", options.device, "--answers", str(file))
+                runs[side].append(in_process("benchmarks.generate", *given))
+                said[side] = json.loads(file.read_text(encoding="utf-8"))
+    facts = _facts(SHAPES[name], *(said[side]["answers"] for side in SIDES))
+    memory = {side: said[side]["device_mib"] for side in SIDES}
+    _print(name, runs, facts, memory)
+    return {"shape": asdict(SHAPES[name]), **facts, "device_mib": memory, "runs": runs}
+
+
+def _facts(shape: Shape, one: Mapping[str, Sequence[int]], other: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    lengths = [len(answer) for answer in one.values()]
+    return {
+        "equal": sum(one[name] == other[name] for name in one) / len(one),
+        "tokens": sum(lengths),
+        "cut_by_the_budget": sum(length >= shape.budget for length in lengths) / len(lengths),
+    }
+
+
+def _print(
+    name: str, runs: dict[str, list[Measurement]], facts: Mapping[str, Any], memory: Mapping[str, float]
+) -> None:
+    count = len(runs["sorted"])
+    print(f"\n{name}: {SHAPES[name].prompts} prompts, {facts['tokens']} new tokens, median of {count} runs")
+    print(f"{'':12} {'wall s':>9} {'CPU s':>9} {'tokens/s':>9} {'private +MiB':>13} {'device MiB':>11}")
+    for side, found in runs.items():
+        median = {key: statistics.median(asdict(run)[key] for run in found) for key in asdict(found[0])}
+        rate = facts["tokens"] / median["wall"]
+        print(
+            f"{side:12} {median['wall']:9.2f} {median['cpu']:9.2f} {rate:9.1f} {median['private_growth']:13.1f} "
+            f"{memory[side]:11.0f}"
+        )
+    for field in ("wall", "cpu"):
+        pairs = zip(runs["continuous"], runs["sorted"], strict=True)
+        ratio = statistics.median(getattr(a, field) / getattr(b, field) for a, b in pairs)
+        print(f"continuous / sorted, {field}: {ratio:.2f}")
+    print(f"same answers: {facts['equal']:.1%}; cut by the budget: {facts['cut_by_the_budget']:.1%}")
+
+
+def _device_name(device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    return {name: metadata.version(name) for name in ("torch", "transformers")}
+
+
+if __name__ == "__main__":
+    main()
