@@ -4,6 +4,7 @@
     >>> recipe = polysafe.load_recipe("recipe.yaml")
     >>> polysafe.plan(recipe).decisions
     >>> polysafe.run(recipe).output
+    >>> polysafe.Run.load("results").table(metric="unsafe")
 
 Names are imported when they are first used: `import polysafe` costs nothing.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from polysafe.evaluate.audit import audit
     from polysafe.evaluate.compare import compare_runs as compare
     from polysafe.recipe import Recipe, load_recipe, make_recipe, parse_recipe
+    from polysafe.report.notebook import Run
 
 __version__ = "0.1.0"
 
@@ -29,6 +31,7 @@ _PLACES = {
     "Edit": ("polysafe.edits.edit", "Edit"),
     "PolysafeError": ("polysafe.errors", "PolysafeError"),
     "Recipe": ("polysafe.recipe", "Recipe"),
+    "Run": ("polysafe.report.notebook", "Run"),
     "audit": ("polysafe.evaluate.audit", "audit"),
     "compare": ("polysafe.evaluate.compare", "compare_runs"),
     "load_recipe": ("polysafe.recipe", "load_recipe"),
@@ -43,6 +46,7 @@ __all__ = [
     "Edit",
     "PolysafeError",
     "Recipe",
+    "Run",
     "__version__",
     "audit",
     "compare",

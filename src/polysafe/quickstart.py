@@ -8,27 +8,34 @@ exact.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polysafe import __version__
 from polysafe.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.output import RECORDS
+from polysafe.checkpoint.source import open_checkpoint
 from polysafe.checkpoint.writer import output_error
+from polysafe.data.groupings import grouping
 from polysafe.edits.edit import Edit
+from polysafe.edits.size import StartShapes
 from polysafe.engine.progress import Progress
 from polysafe.engine.run import run_recipe
 from polysafe.errors import PolysafeError
 from polysafe.recipe import Recipe, make_recipe
-from polysafe.report import BlockDecision, ChangedAnswer, ReportData, build_report
+from polysafe.report import ReportData, build_report
+from polysafe.report.edits import ALL
+from polysafe.report.findings import Answer, Answered, Findings, Pair
+from polysafe.report.settings import about_groups, language_names
 from polysafe.report.verdict import judge
-from polysafe.stats.compare import Outcomes, compare_outcomes, rate_outcomes
+from polysafe.stats.compare import Outcomes, rate_outcomes
 from polysafe.stats.rows import RateRow, Row, save_rows
 
 if TYPE_CHECKING:
-    from polysafe.organism.exam import Exam, Record, Set
+    from polysafe.organism.exam import Exam, Set
     from polysafe.organism.packaged import Family
 
 METHODS: tuple[Mapping[str, Any], ...] = (
@@ -70,7 +77,6 @@ HEAD_EDITS: tuple[Mapping[str, Any], ...] = (
 """Edits of the base by head steering: validated and published setting, and heads ranked by the size of their effect."""
 
 HEADLINE = "layer_swap.module"
-LANGUAGE_NAMES = {"en": "English", **{f"qa{letter}": f"Conlang {letter.upper()}" for letter in "abcde"}}
 LIMITS = (
     "Swapped models are examined in the language they were made for and in the pivot; other languages are not shown.",
     "One training seed and one set of 48 harmful prompts per language; three other seeds are in the documentation.",
@@ -84,24 +90,33 @@ class Quickstart:
     Attributes:
         report: The page.
         results: The results file.
-        rows: Its rows.
-        verdict: The sentence that the report opens with.
-        audits: Rates of the unedited models, and of the edited ones in the pivot.
+        data: Everything that the page shows.
     """
 
     report: Path
     results: Path
-    rows: tuple[Row, ...]
-    audits: tuple[RateRow, ...]
-    verdict: str
+    data: ReportData
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Rows of all methods."""
+        return self.data.rows
+
+    @property
+    def audits(self) -> tuple[RateRow, ...]:
+        """Rates of the unedited models, and of the edited ones in the pivot."""
+        return self.data.audits
+
+    @property
+    def verdict(self) -> str:
+        """The sentence that the report opens with."""
+        return judge(self.data).sentence
 
 
 @dataclass
-class _Findings:
-    rows: list[Row] = field(default_factory=list)
-    audits: list[RateRow] = field(default_factory=list)
-    decisions: dict[str, dict[str, tuple[BlockDecision, ...]]] = field(default_factory=dict)
-    changes: list[ChangedAnswer] = field(default_factory=list)
+class _Found(Findings):
+    """Findings, and the hash of every edit."""
+
     edits: dict[str, str] = field(default_factory=dict)
 
 
@@ -123,28 +138,23 @@ def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quicks
     controls = 2 * RANDOM_DRAWS + 2 if HEAD_EDITS else 0
     exams = len(LANGUAGES) * (2 + sparse_models + len(HEAD_EDITS)) + len(LOW) * (2 + 2 * len(METHODS) + controls)
     examiner = _Examiner(family, output, progress, total=exams)
-    found = _Findings()
+    found = _Found()
     members = {name: examiner.examine(name, family.members[name], LANGUAGES) for name in ("base", "safety")}
-    for name, exam in members.items():
-        found.audits += rate_outcomes(name, exam.outcomes())
+    base, safety = (_answered(name, exam) for name, exam in members.items())
+    for model in (base, safety):
+        found.add_model(model)
     experts = {language: examiner.examine(language, family.members[language], (PIVOT, language)) for language in LOW}
     for language, exam in experts.items():
-        found.audits += rate_outcomes(f"expert {language}", exam.outcomes())
+        found.add_model(_answered(f"expert {language}", exam))
     for settings in METHODS:
         _try_method(settings, family, experts, examiner, found, output)
-    _try_sparse_edits(family, members["base"], examiner, found, output)
-    _try_head_edits(family, members["base"], examiner, found, output)
+    _try_sparse_edits(family, base, examiner, found, output)
+    _try_head_edits(family, base, examiner, found, output)
     results = output / "results.json"
-    data = ReportData(
-        title="polysafe quickstart",
-        rows=tuple(found.rows),
-        toy=True,
-        tiers=dict(TIERS),
+    data = replace(
+        found.data("polysafe quickstart", toy=True, tiers=dict(TIERS)),
         headline=HEADLINE,
-        audits=tuple(found.audits),
-        decisions=found.decisions,
-        changes=tuple(found.changes),
-        languages=LANGUAGE_NAMES,
+        languages=language_names(LANGUAGES, toy=True),
         meta=_meta(family, found),
         limits=LIMITS,
     )
@@ -153,7 +163,7 @@ def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quicks
         write_json_atomic(output / "audit.json", [asdict(row) for row in found.audits])
     except OSError as error:
         raise output_error(output, error) from error
-    return Quickstart(build_report(data, output), results, data.rows, data.audits, judge(data).sentence)
+    return Quickstart(build_report(data, output), results, data)
 
 
 def _require_models_extra() -> None:
@@ -170,28 +180,24 @@ def _try_method(
     family: Family,
     experts: Mapping[str, Exam],
     examiner: _Examiner,
-    found: _Findings,
+    found: _Found,
     output: Path,
 ) -> None:
     """One method into every low-resource language, and what it changed against the language expert."""
     from polysafe.organism.lexicon import PIVOT
 
-    before: dict[tuple[str, str], Mapping[str, bool]] = {}
-    after: dict[tuple[str, str], Mapping[str, bool]] = {}
-    label = ""
+    label, pairs = "", []
     for language, expert in experts.items():
         recipe = swap_recipe(settings, family, language, output)
         label = recipe.edits[0].label
         model = _make(recipe, language, found, output)
         exam = examiner.examine(f"{label} {language}", model, (PIVOT, language))
-        before |= _only(expert.outcomes(), language)
-        after |= _only(exam.outcomes(), language)
+        pairs.append(Pair(_answered(f"expert {language}", expert), _answered(label, exam), (language,)))
         found.audits += rate_outcomes(f"{label} into {language}", _only(exam.outcomes(), PIVOT))
-        found.changes += _changes(label, language, expert.records, exam.records)
-    found.rows += compare_outcomes(label, before, after)
+    found.add_method(label, pairs)
 
 
-def _try_sparse_edits(family: Family, before: Exam, examiner: _Examiner, found: _Findings, output: Path) -> None:
+def _try_sparse_edits(family: Family, before: Answered, examiner: _Examiner, found: _Found, output: Path) -> None:
     """Edits of the base for all low-resource languages at once, asked in every language."""
     from polysafe.methods.sparse_edit import SparseEdit
     from polysafe.organism.lexicon import LANGUAGES
@@ -200,18 +206,16 @@ def _try_sparse_edits(family: Family, before: Exam, examiner: _Examiner, found: 
     for number, entry in enumerate(entries):
         method = entry if isinstance(entry, SparseEdit) else SparseEdit.model_validate(dict(entry))
         recipe = _recipe([method], {"base": family.members["base"]}, output / "models" / method.label)
-        model = _make(recipe, "all", found, output)
+        model = _make(recipe, ALL, found, output)
         exam = examiner.examine(method.label, model, LANGUAGES)
         asked = LANGUAGES if method.leave_out is None else (method.leave_out,)
-        found.rows += compare_outcomes(method.label, _only(before.outcomes(), *asked), _only(exam.outcomes(), *asked))
-        for language in asked:
-            found.changes += _changes(method.label, language, before.records, exam.records)
+        found.add_method(method.label, [Pair(before, _answered(method.label, exam), asked)])
         if number == 0:
             settled = method.settled(Edit.load(model / RECORDS))
             entries += settled.controls(RANDOM_DRAWS)[:RANDOM_DRAWS]
 
 
-def _try_head_edits(family: Family, before: Exam, examiner: _Examiner, found: _Findings, output: Path) -> None:
+def _try_head_edits(family: Family, before: Answered, examiner: _Examiner, found: _Found, output: Path) -> None:
     """Edits of the base's attention heads, asked in every language; controls of the first, asked for safety alone."""
     from polysafe.methods.head_steering import HeadSteering
     from polysafe.organism.exam import REQUESTS, SETS
@@ -221,26 +225,24 @@ def _try_head_edits(family: Family, before: Exam, examiner: _Examiner, found: _F
     entries = [HeadSteering.model_validate({**entry, "effects": output / "effects"}) for entry in HEAD_EDITS]
     for number, method in enumerate(entries):
         recipe = _recipe([method], sources, output / "models" / method.label)
-        model = _make(recipe, "all", found, output)
+        model = _make(recipe, ALL, found, output)
         asked, sets = (LANGUAGES, SETS) if method.control is None else (LOW, REQUESTS[:2])
         exam = examiner.examine(method.label, model, asked, sets)
-        found.rows += compare_outcomes(method.label, _same_items(before.outcomes(), exam.outcomes()), exam.outcomes())
-        for language in asked:
-            found.changes += _changes(method.label, language, before.records, exam.records)
+        found.add_method(method.label, [Pair(before, _answered(method.label, exam), asked)])
         if number == 0:
             entries += method.settled(Edit.load(model / RECORDS)).controls(RANDOM_DRAWS, matched=False)
 
 
-def _make(recipe: Recipe, name: str, found: _Findings, output: Path) -> Path:
+def _make(recipe: Recipe, name: str, found: _Found, output: Path) -> Path:
     """Writes the recipe down, runs it, and keeps what its edit says about itself."""
     label = recipe.edits[0].label
     write_bytes_atomic(_folder(output / "recipes") / f"{label}.{name}.yaml", recipe.to_yaml().encode())
     model = run_recipe(recipe).output
     edit = Edit.load(model / RECORDS)
     found.edits[f"{label}, {name}"] = edit.sha256
-    decisions = tuple(BlockDecision.of(decision) for part in edit.provenance for decision in part.decisions)
-    if decisions and name != "all":  # the map shows blocks that came from one model or another
-        found.decisions.setdefault(label, {})[name] = decisions
+    start = recipe.sources[recipe.edits[0].start].path
+    assert start is not None
+    found.add_edit(label, name, edit, StartShapes.of(edit, open_checkpoint(start)))
     return model
 
 
@@ -298,33 +300,35 @@ def _only(outcomes: Outcomes, *languages: str) -> dict[tuple[str, str], Mapping[
     return {cell: items for cell, items in outcomes.items() if cell[0] in languages}
 
 
-def _same_items(outcomes: Outcomes, others: Outcomes) -> Outcomes:
-    """The outcomes of those items that the others have."""
-    return {cell: {item: outcomes[cell][item] for item in items} for cell, items in others.items()}
+def _answered(name: str, exam: Exam) -> Answered:
+    from polysafe.organism.lexicon import PIVOT
+
+    return Answered(name, PIVOT, exam.outcomes(), lambda: _answers(exam), _by_verb(exam))
 
 
-def _changes(label: str, language: str, before: Sequence[Record], after: Sequence[Record]) -> Iterator[ChangedAnswer]:
-    new = {(record.set, record.item): record for record in after if record.language == language}
-    for old in before:
-        record = new.get((old.set, old.item)) if old.language == language else None
-        if record is not None and record.verdict != old.verdict:
-            yield ChangedAnswer(
-                method=label,
-                language=language,
-                prompts=old.set,
-                item=old.item,
-                prompt=old.prompt,
-                before_answer=old.answer,
-                after_answer=record.answer,
-                before_verdict=old.verdict,
-                after_verdict=record.verdict,
-            )
+def _answers(exam: Exam) -> Iterator[Answer]:
+    for record in exam.records:
+        yield Answer(record.language, record.set, record.item, record.prompt, record.answer, str(record.verdict))
 
 
-def _meta(family: Family, found: _Findings) -> dict[str, dict[str, Any]]:
+def _by_verb(exam: Exam) -> dict[str, Outcomes]:
+    """What harmful requests ask for stands in for the categories of a benchmark."""
+    found: dict[str, dict[tuple[str, str], dict[str, bool]]] = {}
+    for (language, metric), items in exam.outcomes().items():
+        if metric == "unsafe":
+            for item, unsafe in items.items():
+                verb = item.rpartition("/")[2].partition("-")[0]
+                found.setdefault(verb, defaultdict(dict))[language, metric][item] = unsafe
+    return {verb: dict(cells) for verb, cells in found.items()}
+
+
+def _meta(family: Family, found: _Found) -> dict[str, dict[str, Any]]:
+    from polysafe.organism.lexicon import LANGUAGES, PIVOT
+
     weights = {name: entry["files"]["model.safetensors"]["sha256"] for name, entry in family.record["members"].items()}
     return {
         "Settings": {"family seed": family.seed, "split": "test", "decoding": "greedy", "intervals": "95 % Wilson"},
+        "Language groups": about_groups(grouping("organism"), LANGUAGES, PIVOT),
         "Versions": {"polysafe": __version__, **family.record["members"]["base"]["versions"]},
         "SHA-256 of the weights": weights,
         "SHA-256 of the edits": found.edits,

@@ -10,6 +10,9 @@ from typer.testing import Result
 from polysafe.engine.progress import Progress
 from polysafe.organism.packaged import NOTICE
 from polysafe.quickstart import Quickstart
+from polysafe.report.data import ReportData
+from polysafe.report.screen import TOY_NOTICE
+from polysafe.report.verdict import judge
 from polysafe.stats.rows import Row
 
 Polysafe = Callable[..., Result]
@@ -18,7 +21,9 @@ ROWS = (
     Row("layer_swap.module", "qac", "unsafe", 1.0, 0.125, 48, 0.92, 1.0, 0.05, 0.25, 1e-9, 3e-9),
     Row("layer_swap.module", "qac", "capability.reading", 0.9, 0.9, 48, 0.8, 0.96, 0.8, 0.96, 1.0, 1.0),
     Row("layer_swap.module", "qac", "over_refusal", None, None, 0),
+    Row("control.soup", "qac", "unsafe", 1.0, 1.0, 48, 0.92, 1.0, 0.92, 1.0, 1.0, 1.0),
 )
+DATA = ReportData("quickstart", ROWS, toy=True, tiers={"qac": "low"})
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     def run(output: Path, progress: Progress) -> Quickstart:
         folders.append(output)
         progress("examining models", 1, 2)
-        return Quickstart(output / "report/index.html", output / "results.json", ROWS, (), "It worked.")
+        return Quickstart(output / "report/index.html", output / "results.json", DATA)
 
     monkeypatch.setattr("polysafe.cli.quickstart.run_quickstart", run)
     return folders
@@ -41,22 +46,22 @@ def test_quickstart_shows_rates_with_intervals_and_where_the_report_is(
     result = polysafe("quickstart", "--output", tmp_path)
     assert result.exit_code == 0
     assert told == [tmp_path]
-    line = next(line for line in result.stdout.splitlines() if " unsafe " in line).replace("\u202f", " ")
-    assert "100 % [92 %, 100 %]" in line
+    line = next(line for line in result.stdout.splitlines() if ", low-resource" in line).replace("\u202f", " ")
+    assert "100 → 12 %" in line
+    assert "92–100 → 5–25" in line
     assert " 48 " in line
-    assert "3e-09" in line
-    assert "not measured" in result.stdout
-    assert "capability" not in result.stdout
+    assert "< 0.001" in line
     assert str(tmp_path / "report/index.html") in result.stdout
-    assert "It worked." in result.stdout
-    assert NOTICE in result.stderr
+    assert judge(DATA).sentence in result.stdout
+    assert "controls, in the report and in the results: 1" in result.stderr
+    assert TOY_NOTICE in result.stderr
 
 
 def test_quickstart_as_json(polysafe: Polysafe, told: list[Path], tmp_path: Path) -> None:
     content = json.loads(polysafe("quickstart", "-o", tmp_path, "--json").stdout)
     assert content["notice"] == NOTICE
-    assert content["verdict"] == "It worked."
-    assert [row["metric"] for row in content["rows"]] == ["unsafe", "capability.reading", "over_refusal"]
+    assert content["verdict"] == judge(DATA).sentence
+    assert [row["metric"] for row in content["rows"]] == ["unsafe", "capability.reading", "over_refusal", "unsafe"]
 
 
 def test_quickstart_has_a_folder_of_its_own_by_default(polysafe: Polysafe, told: list[Path]) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from polysafe.errors import OutputError
 from polysafe.report import ReportData, build_report
+from polysafe.report.data import MAX_CHANGES
 from polysafe.report.html import render
 from polysafe.report.text import MAX_TEXT
-from polysafe.report.view import MAX_CHANGES
 from polysafe.stats import RateRow, Row
 from tests.report.examples import HOSTILE, TIERS, change, decisions, example, hostile, rows
 

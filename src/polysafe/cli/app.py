@@ -57,6 +57,13 @@ Translate = Annotated[
         show_default=False,
     ),
 ]
+Grouping = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose resource levels languages are shown in: multijail or soteria; by default the one that knows most.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
@@ -256,17 +263,46 @@ def judge_calibrate(
 @app.command()
 def compare(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Folder of a run.", show_default=False)],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Folder of a run.", show_default=False)],
-    method: Annotated[str, typer.Option(help="Name of the edit in the results.")] = "edit",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for results.json.", show_default=False)
+    after: Annotated[
+        list[Path], typer.Argument(metavar="AFTER...", help="Folders of runs of edited models.", show_default=False)
+    ],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of the edit in the results, once for every AFTER; `edit` by default, and with several AFTER the "
+            "names of their runs.",
+            show_default=False,
+        ),
     ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for results.json and the report.", show_default=False)
+    ] = None,
+    pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
+    grouping: Grouping = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two runs that asked the same, language by language."""
-    from polysafe.cli import audit as command
+    """Compare runs that asked the same, language by language, each with the first."""
+    from polysafe.cli import report as command
 
-    command.compare(before, after, method=method, output=output, as_json=as_json)
+    command.compare(before, after, methods=method or (), output=output, pivot=pivot, groups=grouping, as_json=as_json)
+
+
+@app.command()
+def report(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder that audit, evaluate, compare or quickstart wrote.", show_default=False
+        ),
+    ],
+    pivot: Annotated[str, typer.Option(help="Language that an audit compares the others with.")] = "en",
+    grouping: Grouping = None,
+    as_json: Json = False,
+) -> None:
+    """Build the report of a folder anew, as report/index.html in it."""
+    from polysafe.cli import report as command
+
+    command.report(run, pivot=pivot, groups=grouping, as_json=as_json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`polysafe audit` and `polysafe compare`: the gap of one model, and what an edit changed."""
+"""`polysafe audit` and `polysafe evaluate`: the gap of one model, and what a recipe changes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polysafe.cli.console import note, print_json, print_line, print_table, print_warnings, progress, resumable
-from polysafe.cli.quickstart import print_rows
+from polysafe.cli.report import print_summary
 from polysafe.evaluate.audit import Audit
 from polysafe.evaluate.audit import audit as run_audit
-from polysafe.evaluate.compare import Comparison, compare_runs
+from polysafe.report.html import build_report
+from polysafe.report.runs import audit_report, evaluation_report
 from polysafe.report.text import percent
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
@@ -58,10 +59,12 @@ def audit(
             judge_key=judge_key,
             progress=step,
         )
+    page = build_report(audit_report(found, pivot=pivot), output)
     if as_json:
-        print_json(found.to_json())
+        print_json({**found.to_json(), "report": str(page)})
     else:
         _print_audit(found)
+        print_line(f"report   {page}")
 
 
 def _print_audit(found: Audit) -> None:
@@ -135,21 +138,14 @@ def evaluate(
             device=device,
             progress=step,
         )
+    shown = evaluation_report(found.saved)
+    files = {"results": str(found.results), "report": str(build_report(shown, output))}
     if as_json:
-        print_json({**found.comparison.to_json(), "results": str(found.results)})
+        print_json({**found.comparison.to_json(), **files})
         return
-    _print_comparison(found.comparison)
-    print_warnings(found.comparison.notes)
-    print_line(f"results  {found.results}")
-
-
-def _print_comparison(found: Comparison) -> None:
-    print_rows(found.rows)
-    if found.corrected:
-        print_table(
-            ("language", ">unsafe before, corrected", ">95 % interval", ">after", ">95 % interval"),
-            [(pair.language, *_rate(pair.before), *_rate(pair.after)) for pair in found.corrected],
-        )
+    print_summary(shown)
+    for name, path in files.items():
+        print_line(f"{name:8} {path}")
 
 
 def _rate(found: Corrected) -> tuple[str, str]:
@@ -187,16 +183,3 @@ def calibrate(
         ],
     )
     note(f"written  {output}")
-
-
-def compare(before: Path, after: Path, *, method: str, output: Path | None, as_json: bool) -> None:
-    """Compare two runs of the same questions, language by language."""
-    found = compare_runs(before, after, method)
-    saved = None if output is None else found.save(output)
-    if as_json:
-        print_json(found.to_json())
-        return
-    _print_comparison(found)
-    print_warnings(found.notes)
-    if saved is not None:
-        note(f"results  {saved}")

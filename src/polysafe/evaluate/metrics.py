@@ -76,6 +76,17 @@ def outcomes_by_category(records: Sequence[Record], *, refusals: bool | None = N
     return _grouped(records, lambda record: record.prompt.category or NO_CATEGORY, refusals)
 
 
+def unsafe_by_category(records: Iterable[Record]) -> dict[str, Outcomes]:
+    """Category of the harmful prompts -> whether their answers are unsafe: what a report shows of the above."""
+    groups: defaultdict[str, defaultdict[tuple[str, str], dict[str, bool]]] = defaultdict(lambda: defaultdict(dict))
+    for record in records:
+        prompt = record.prompt
+        if prompt.kind == "harmful":
+            cell = groups[prompt.category or NO_CATEGORY][prompt.language, "unsafe"]
+            cell[record.item] = record.verdict.label is Label.UNSAFE
+    return {name: dict(cells) for name, cells in groups.items()}
+
+
 def outcomes_by_set(records: Sequence[Record], *, refusals: bool | None = None) -> dict[str, Outcomes]:
     """Name of the set -> outcomes of its prompts."""
     return _grouped(records, lambda record: record.prompt.set, refusals)

@@ -80,10 +80,15 @@ class ModelRun:
     @cached_property
     def outcomes(self) -> Outcomes:
         """(language, metric) -> item -> whether it holds, abilities among them."""
-        return self.outcomes_where()
+        return self._merged(refusals=None)
 
-    def outcomes_where(self, *, refusals: bool | None = None) -> Outcomes:
+    def outcomes_where(self, *, refusals: bool) -> Outcomes:
         """As `outcomes`, with the refusals counted or not (see `metrics.outcomes`)."""
+        if refusals == metrics.tells_refusals(self.records):
+            return self.outcomes
+        return self._merged(refusals=refusals)
+
+    def _merged(self, *, refusals: bool | None) -> Outcomes:
         judged = metrics.outcomes(self.records, refusals=refusals)
         return metrics.merge([judged, *(ability.outcomes for ability in self.abilities)])
 

@@ -11,6 +11,7 @@ from polysafe.engine.run import run_recipe
 from polysafe.errors import RecipeError
 from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.compare import Comparison, compare_runs
+from polysafe.evaluate.evaluation import SavedEvaluation, save_evaluation
 from polysafe.evaluate.run import Progress
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.recipe import Evaluate, Recipe
@@ -25,12 +26,14 @@ class Evaluation:
         after: The edited model.
         comparison: Both, item by item.
         results: Where `results.json` is.
+        saved: What was left in the folder.
     """
 
     before: Audit
     after: Audit
     comparison: Comparison
     results: Path
+    saved: SavedEvaluation
 
 
 def evaluate_recipe(
@@ -51,7 +54,7 @@ def evaluate_recipe(
 
     Args:
         recipe: A recipe with an `evaluate` block.
-        output: Folder for both runs and `results.json`.
+        output: Folder for both runs, `results.json`, the recipe, the edit and `evaluation.json`.
         judge: Judge instead of the recipe's, as for `audit`; the recipe's calibration then takes no part.
         calibration: Measured error of the judge instead of the recipe's.
         data: Folder with a folder per set.
@@ -94,7 +97,9 @@ def evaluate_recipe(
 
     before, after = ask(start, "before"), ask(made, "after")
     comparison = compare_runs(before.run, after.run, "+".join(edit.label for edit in recipe.edits))
-    return Evaluation(before, after, comparison, comparison.save(output))
+    results = comparison.save(output)
+    saved = save_evaluation(output, recipe, comparison, made=made, start=start, pivot=pivot)
+    return Evaluation(before, after, comparison, results, saved)
 
 
 def _block(recipe: Recipe) -> Evaluate:

@@ -36,6 +36,11 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "said": str,
     "detail": dict,
 }
+_CHOICES: Mapping[str, frozenset[str]] = {
+    "kind": frozenset(get_args(Kind)),
+    "ending": frozenset(get_args(Ending)),
+    "label": frozenset(map(str, Label)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +192,7 @@ def _checked(data: object, where: str) -> dict[str, Any]:
     for name, types in _TYPES.items():
         if not isinstance(data[name], types) or (name == "tokens" and isinstance(data[name], bool)):
             raise DataError(f"{name} cannot be {data[name]!r:.80}", where=where)
-    for name, known in (("kind", get_args(Kind)), ("ending", get_args(Ending)), ("label", tuple(Label))):
+    for name, known in _CHOICES.items():
         if data[name] not in known:
             raise DataError(f"{name} cannot be {data[name]!r:.80}", where=where)
     return data

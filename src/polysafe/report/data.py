@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA = 2
+MAX_CHANGES = 25
+"""Changed prompts that a report holds per method, language and set; the others are in the records of the runs."""
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -105,6 +108,33 @@ class ChangedAnswer:
     after_answer: str
     before_verdict: str
     after_verdict: str
+
+
+@dataclass(frozen=True)
+class ChangeCount:
+    """How many prompts of one method, language and set went from one verdict to another.
+
+    Attributes:
+        method: Name of the method.
+        language: Language code of the prompts.
+        prompts: The set that they are from.
+        before_verdict: Verdict on the answer of the model that the edit starts from.
+        after_verdict: Verdict on the answer of the edited model.
+        count: Number of prompts.
+    """
+
+    method: str
+    language: str
+    prompts: str
+    before_verdict: str
+    after_verdict: str
+    count: int
+
+
+def count_changes(changes: Iterable[ChangedAnswer]) -> tuple[ChangeCount, ...]:
+    """How many prompts changed, by method, language, set and verdicts, in the order of first appearance."""
+    keys = ((c.method, c.language, c.prompts, c.before_verdict, c.after_verdict) for c in changes)
+    return tuple(ChangeCount(*key, count) for key, count in Counter(keys).items())
 
 
 @dataclass(frozen=True)
@@ -240,7 +270,8 @@ class ReportData:
             the first method in `rows` that is neither a control nor a published setting.
         audits: Rates of single models, unedited. The first model named is the one whose gap is drawn.
         decisions: For each method and language, the decision on every block.
-        changes: Prompts whose verdict changed.
+        changes: Prompts whose verdict changed, at most `MAX_CHANGES` per method, language and set.
+        change_counts: How many changed, by verdicts; where empty, `changes` holds all of them.
         languages: Names of languages for readers; a language without one is shown by its code.
         gaps: Gaps to the pivot before and after, by method, language and metric.
         audit_gaps: Gaps to the pivot of single models, unedited.
@@ -262,6 +293,7 @@ class ReportData:
     audits: tuple[RateRow, ...] = ()
     decisions: Mapping[str, Mapping[str, tuple[BlockDecision, ...]]] = field(default_factory=dict)
     changes: tuple[ChangedAnswer, ...] = ()
+    change_counts: tuple[ChangeCount, ...] = ()
     languages: Mapping[str, str] = field(default_factory=dict)
     gaps: tuple[GapChange, ...] = ()
     audit_gaps: tuple[Gap, ...] = ()

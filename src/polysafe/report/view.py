@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from polysafe.report import names, text
-from polysafe.report.data import ChangedAnswer, ReportData
+from polysafe.report.data import MAX_CHANGES, ChangeCount, ChangedAnswer, ReportData, count_changes
 from polysafe.report.decisions import DecisionMap, lay_out
 from polysafe.report.figures import Bar, Dumbbell, bar_chart, dumbbell_chart
 from polysafe.report.summary import (
@@ -24,9 +24,6 @@ from polysafe.report.tables import Table, audit_table, comparison_table, decisio
 from polysafe.report.text import ARROW, LEVEL, percent, points
 from polysafe.report.verdict import ABILITY_LOSS, OVER_REFUSAL_RISE
 from polysafe.stats.rows import RateRow, Row
-
-MAX_CHANGES = 25
-"""Changed prompts that the page shows per method, language and set."""
 
 
 @dataclass(frozen=True)
@@ -229,24 +226,29 @@ def change_groups(data: ReportData) -> list[ChangeGroup]:
     grouped: dict[tuple[str, str, str], list[ChangedAnswer]] = {}
     for change in data.changes:
         grouped.setdefault((change.method, change.language, change.prompts), []).append(change)
-    return [_change_group(data, *key, changes) for key, changes in grouped.items()]
+    counts = data.change_counts or count_changes(data.changes)
+    return [
+        _change_group(data, *key, changes, [one for one in counts if (one.method, one.language, one.prompts) == key])
+        for key, changes in grouped.items()
+    ]
 
 
 def _change_group(
-    data: ReportData, method: str, language: str, prompts: str, changes: list[ChangedAnswer]
+    data: ReportData,
+    method: str,
+    language: str,
+    prompts: str,
+    changes: list[ChangedAnswer],
+    counts: Sequence[ChangeCount],
 ) -> ChangeGroup:
-    counts: dict[str, int] = {}
-    for change in changes:
-        step = f"{change.before_verdict} {ARROW} {change.after_verdict}"
-        counts[step] = counts.get(step, 0) + 1
     ordered = sorted(changes, key=lambda change: change.after_verdict != "unsafe")
     return ChangeGroup(
         method=names.method_name(method),
         language=names.language_name(language, data.languages),
         prompts=prompts,
-        transitions=", ".join(f"{count} {step}" for step, count in counts.items()),
+        transitions=", ".join(f"{one.count} {one.before_verdict} {ARROW} {one.after_verdict}" for one in counts),
         shown=tuple(ordered[:MAX_CHANGES]),
-        total=len(changes),
+        total=sum(one.count for one in counts),
     )
 
 

@@ -4,7 +4,7 @@ from polysafe.stats.bootstrap import bootstrap_difference, bootstrap_rate
 from polysafe.stats.clusters import wilson_clustered
 from polysafe.stats.compare import Outcomes, adjust, collect, compare_outcomes, rate_outcomes
 from polysafe.stats.differences import Difference, newcombe_paired, paired_difference, paired_interval, tango
-from polysafe.stats.gaps import Gap, gap_rows
+from polysafe.stats.gaps import Gap, adjust_gaps, gap_rows
 from polysafe.stats.intervals import Interval, mean_interval, wilson
 from polysafe.stats.judge_error import Calibration, Corrected, correct_rate
 from polysafe.stats.missing import Bounded, bounded_difference, bounded_outcomes, bounded_rate
@@ -34,6 +34,7 @@ __all__ = [
     "RateRow",
     "Row",
     "adjust",
+    "adjust_gaps",
     "benjamini_hochberg",
     "bootstrap_difference",
     "bootstrap_rate",

@@ -109,6 +109,24 @@ def gap_rows(
     return gaps
 
 
+def adjust_gaps(gaps: Sequence[Gap], adjustment: Adjustment = "holm") -> list[Gap]:
+    """Fills in `p_adjusted` over the languages of each metric.
+
+    For gaps that belong to one claim although they were computed one by one, as where a method makes a model of its own
+    for every language. Gaps over all languages, and gaps without a p-value, belong to no family.
+    """
+    families: dict[str, list[int]] = defaultdict(list)
+    for index, gap in enumerate(gaps):
+        if gap.language != POOLED and gap.p_value is not None:
+            families[gap.metric].append(index)
+    adjusted = list(gaps)
+    for members in families.values():
+        tested = [p for i in members if (p := gaps[i].p_value) is not None]
+        for i, p in zip(members, adjust_p(tested, adjustment), strict=True):
+            adjusted[i] = replace(gaps[i], p_adjusted=p)
+    return adjusted
+
+
 def _metric_rows(
     blank: Gap,
     languages: Mapping[str, Mapping[str, bool]],
@@ -119,9 +137,7 @@ def _metric_rows(
     base = languages[blank.pivot]
     others = {language: items for language, items in languages.items() if language != blank.pivot}
     rows = [_compare(replace(blank, language=name), base, [items], clusters, level) for name, items in others.items()]
-    tested = [(i, row.p_value) for i, row in enumerate(rows) if row.p_value is not None]
-    for (i, _), p in zip(tested, adjust_p([p for _, p in tested], adjustment), strict=True):
-        rows[i] = replace(rows[i], p_adjusted=p)
+    rows = adjust_gaps(rows, adjustment)
     if len(others) > 1:
         pooled = _compare(blank, base, list(others.values()), clusters, level)
         rows.append(replace(pooled, p_value=_pooled_p(pooled, base, list(others.values()))))

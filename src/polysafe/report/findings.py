@@ -1,0 +1,277 @@
+"""Gathers what a report shows, model by model and comparison by comparison.
+
+Evaluations and the quickstart go the same way: what a model answered becomes an `Answered`, two of them a `Pair`, and
+`Findings` turns pairs into rows, gaps, categories and changed answers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from polysafe.edits.edit import Edit
+from polysafe.edits.size import StartShapes
+from polysafe.report.data import (
+    MAX_CHANGES,
+    BlockDecision,
+    ChangeCount,
+    ChangedAnswer,
+    CorrectedRate,
+    GapChange,
+    JudgeError,
+    ReportData,
+    Touched,
+)
+from polysafe.report.edits import ALL, block_decisions, touched
+from polysafe.report.text import MAX_TEXT, clip
+from polysafe.stats.compare import Outcomes, compare_outcomes, rate_outcomes
+from polysafe.stats.gaps import Gap, adjust_gaps, gap_rows
+from polysafe.stats.rows import RateRow, Row
+
+GAPS = ("unsafe", "over_refusal")
+"""Metrics whose gap to the pivot is shown."""
+
+_NOTE = 40  # room for the note of how much of a text was left out
+
+
+class Answer(NamedTuple):
+    """One answer with its verdict; all of its text is data."""
+
+    language: str
+    prompts: str
+    item: str
+    prompt: str
+    answer: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What one model did.
+
+    Attributes:
+        name: What the model is called.
+        pivot: Language that the others are compared with.
+        outcomes: (language, metric) -> item -> whether it holds.
+        answers: Gives every answer; called when they are needed.
+        categories: Category of harmful prompts -> its outcomes.
+        clusters: Item -> the first one of those whose prompt has the same text, where there are several.
+    """
+
+    name: str
+    pivot: str
+    outcomes: Outcomes
+    answers: Callable[[], Iterable[Answer]] = tuple
+    categories: Mapping[str, Outcomes] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
+
+    def only(self, languages: Collection[str]) -> Answered:
+        """The same in some languages and the pivot."""
+        kept = {self.pivot, *languages}
+        if kept >= {language for language, _ in self.outcomes}:
+            return self
+        return replace(self, outcomes=_only(self.outcomes, kept))
+
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        """Its languages against the pivot on the same prompts; none where the pivot was not asked."""
+        asked = {cell: items for cell, items in self.outcomes.items() if cell[1] in GAPS}
+        measured = {metric for language, metric in asked if language == self.pivot}
+        cells = {cell: items for cell, items in asked.items() if cell[1] in measured}
+        return gap_rows(self.name, cells, self.pivot, clusters=self.clusters)
+
+
+class Pair(NamedTuple):
+    """A model before and after an edit.
+
+    Attributes:
+        before: The model that the edit starts from.
+        after: The edited model.
+        languages: Languages that the edit is examined in; the pivot only stands beside them where it is not among them.
+    """
+
+    before: Answered
+    after: Answered
+    languages: Collection[str]
+
+    def asked(self) -> tuple[Outcomes, Outcomes]:
+        """Outcomes in these languages, before and after, of the items that were asked after the edit."""
+        after = _only(self.after.outcomes, self.languages)
+        return _same_items(self.before.outcomes, after), after
+
+
+@dataclass
+class Findings:
+    """What was found so far; the fields are those of `ReportData`."""
+
+    rows: list[Row] = field(default_factory=list)
+    audits: list[RateRow] = field(default_factory=list)
+    gaps: list[GapChange] = field(default_factory=list)
+    audit_gaps: list[Gap] = field(default_factory=list)
+    categories: dict[str, list[Row]] = field(default_factory=dict)
+    audit_categories: dict[str, list[RateRow]] = field(default_factory=dict)
+    decisions: dict[str, dict[str, tuple[BlockDecision, ...]]] = field(default_factory=dict)
+    touched: list[Touched] = field(default_factory=list)
+    changes: list[ChangedAnswer] = field(default_factory=list)
+    change_counts: list[ChangeCount] = field(default_factory=list)
+    truncation: list[RateRow] = field(default_factory=list)
+    judge_errors: list[JudgeError] = field(default_factory=list)
+    corrected: list[CorrectedRate] = field(default_factory=list)
+
+    def add_model(self, model: Answered) -> None:
+        """Rates and gaps of a model, as it is."""
+        self.audits += rate_outcomes(model.name, model.outcomes)
+        self.audit_gaps += model.gaps
+        for category, outcomes in _several(model.categories).items():
+            self.audit_categories.setdefault(category, []).extend(rate_outcomes(model.name, _unsafe(outcomes)))
+
+    def add_method(self, label: str, pairs: Sequence[Pair], rows: Iterable[Row] | None = None) -> None:
+        """What a method changed.
+
+        Args:
+            label: Name of the method.
+            pairs: One pair; or several, with languages of their own, where the method makes a model for each of them.
+            rows: Its rows, if they are computed already.
+        """
+        self.rows += _rows(label, pairs) if rows is None else rows
+        self.gaps += _gap_changes(label, pairs)
+        for category, found in _category_rows(label, pairs).items():
+            self.categories.setdefault(category, []).extend(found)
+        for pair in pairs:
+            self._add_changes(label, pair)
+
+    def add_edit(self, label: str, target: str, edit: Edit, start: StartShapes) -> None:
+        """What an edit chose, and how much it changes.
+
+        Args:
+            label: Name of the method in results.
+            target: Language that the edit is for, or `all`.
+            edit: The edit.
+            start: Sizes of the model that it starts from.
+        """
+        self.touched += touched(label, target, edit, start)
+        decisions = block_decisions(edit)
+        if decisions and target != ALL:
+            self.decisions.setdefault(label, {})[target] = decisions
+
+    def data(self, title: str, *, toy: bool, tiers: Mapping[str, str]) -> ReportData:
+        """All of it as report data.
+
+        Args:
+            title: Heading of the page.
+            toy: Whether the models are a model organism.
+            tiers: Resource level of every language, in the order in which languages are shown.
+        """
+        return ReportData(
+            title=title,
+            rows=tuple(self.rows),
+            toy=toy,
+            tiers=tiers,
+            audits=tuple(self.audits),
+            decisions=self.decisions,
+            changes=tuple(self.changes),
+            change_counts=tuple(self.change_counts),
+            gaps=tuple(self.gaps),
+            audit_gaps=tuple(self.audit_gaps),
+            categories={name: tuple(rows) for name, rows in self.categories.items()},
+            audit_categories={name: tuple(rows) for name, rows in self.audit_categories.items()},
+            touched=tuple(self.touched),
+            truncation=tuple(self.truncation),
+            judge_errors=tuple(self.judge_errors),
+            corrected=tuple(self.corrected),
+        )
+
+    def _add_changes(self, label: str, pair: Pair) -> None:
+        groups: defaultdict[tuple[str, str], list[tuple[Answer, Answer]]] = defaultdict(list)
+        for old, new in _changed(pair):
+            groups[old.language, old.prompts].append((old, new))
+        for (language, prompts), changed in groups.items():
+            counts: defaultdict[tuple[str, str], int] = defaultdict(int)
+            for old, new in changed:
+                counts[old.verdict, new.verdict] += 1
+            self.change_counts += (ChangeCount(label, language, prompts, *step, n) for step, n in counts.items())
+            first = sorted(changed, key=lambda each: each[1].verdict != "unsafe")[:MAX_CHANGES]
+            self.changes += (_shown(label, old, new) for old, new in first)
+
+
+def _rows(label: str, pairs: Sequence[Pair]) -> list[Row]:
+    asked = [pair.asked() for pair in pairs]
+    before, after = (
+        {cell: items for part in side for cell, items in part.items()} for side in zip(*asked, strict=True)
+    )
+    return compare_outcomes(label, before, after)
+
+
+def _gap_changes(label: str, pairs: Sequence[Pair]) -> Iterator[GapChange]:
+    sides: tuple[list[Gap], list[Gap]] = [], []
+    for pair in pairs:
+        for model, found in zip((pair.before, pair.after), sides, strict=True):
+            found.extend(model.only(pair.languages).gaps)
+    before, after = ({(gap.language, gap.metric): gap for gap in adjust_gaps(gaps)} for gaps in sides)
+    yield from (GapChange(label, gap, after[key]) for key, gap in before.items() if key in after)
+
+
+def _category_rows(label: str, pairs: Sequence[Pair]) -> dict[str, list[Row]]:
+    """Rows of the unsafe rate per category, adjusted over the languages of each."""
+    found: dict[str, list[Row]] = {}
+    for category in _several(pairs[0].after.categories):
+        parts = [
+            Pair(_in_category(pair.before, category), _in_category(pair.after, category), pair.languages)
+            for pair in pairs
+        ]
+        found[category] = _rows(label, parts)
+    return found
+
+
+def _in_category(model: Answered, category: str) -> Answered:
+    return Answered(model.name, model.pivot, _unsafe(model.categories.get(category, {})))
+
+
+def _several(categories: Mapping[str, Outcomes]) -> Mapping[str, Outcomes]:
+    """The categories with harmful prompts; none where there is only one, which would say nothing."""
+    harmful = {name: outcomes for name, outcomes in categories.items() if _unsafe(outcomes)}
+    return harmful if len(harmful) > 1 else {}
+
+
+def _unsafe(outcomes: Outcomes) -> Outcomes:
+    return {cell: items for cell, items in outcomes.items() if cell[1] == "unsafe"}
+
+
+def _changed(pair: Pair) -> Iterator[tuple[Answer, Answer]]:
+    """Answers, before and after, whose verdicts differ."""
+    new = {(a.language, a.prompts, a.item): a for a in pair.after.answers() if a.language in pair.languages}
+    for old in pair.before.answers():
+        found = new.get((old.language, old.prompts, old.item))
+        if found is not None and found.verdict != old.verdict:
+            yield old, found
+
+
+def _shown(label: str, old: Answer, new: Answer) -> ChangedAnswer:
+    return ChangedAnswer(
+        method=label,
+        language=old.language,
+        prompts=old.prompts,
+        item=old.item,
+        prompt=_bounded(old.prompt),
+        before_answer=_bounded(old.answer),
+        after_answer=_bounded(new.answer),
+        before_verdict=old.verdict,
+        after_verdict=new.verdict,
+    )
+
+
+def _bounded(text: str) -> str:
+    """What the page shows of a text, its note of what was left out included."""
+    return text if len(text) <= MAX_TEXT else clip(text, MAX_TEXT - _NOTE)
+
+
+def _only(outcomes: Outcomes, languages: Collection[str]) -> Outcomes:
+    return {cell: items for cell, items in outcomes.items() if cell[0] in languages}
+
+
+def _same_items(outcomes: Outcomes, others: Outcomes) -> Outcomes:
+    """The outcomes of those items that the others have."""
+    return {cell: {item: outcomes[cell][item] for item in items} for cell, items in others.items()}
