@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polysafe.cli.console import note, print_json, print_line, print_table, print_warnings, progress, resumable
+from polysafe.cli.inspect_logs import write_logs
 from polysafe.cli.quickstart import print_rows
 from polysafe.evaluate.audit import Audit
 from polysafe.evaluate.audit import audit as run_audit
 from polysafe.evaluate.compare import Comparison, compare_runs
+from polysafe.evaluate.interchange.extra import require_inspect
 from polysafe.report.text import percent
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
@@ -34,9 +36,11 @@ def audit(
     family: Path | None,
     key: str | None,
     judge_key: str | None,
+    inspect_log: Path | None,
     as_json: bool,
 ) -> None:
     """Ask a model in every language and say how it does."""
+    require_inspect(wanted=inspect_log is not None)
     with resumable(), progress(quiet=as_json) as step:
         found = run_audit(
             model,
@@ -58,6 +62,7 @@ def audit(
             judge_key=judge_key,
             progress=step,
         )
+    write_logs({"": found.run}, inspect_log)
     if as_json:
         print_json(found.to_json())
     else:
@@ -115,9 +120,11 @@ def evaluate(
     pivot: str,
     max_tokens: int | None,
     device: str | None,
+    inspect_log: Path | None,
     as_json: bool,
 ) -> None:
     """Measure what a recipe's edits change."""
+    require_inspect(wanted=inspect_log is not None)
     from polysafe.evaluate.recipe import evaluate_recipe
     from polysafe.recipe import load_recipe
 
@@ -135,6 +142,7 @@ def evaluate(
             device=device,
             progress=step,
         )
+    write_logs({"before": found.before.run, "after": found.after.run}, inspect_log)
     if as_json:
         print_json({**found.comparison.to_json(), "results": str(found.results)})
         return
