@@ -48,8 +48,8 @@ def export_run(run: ModelRun | Path | str, folder: Path) -> tuple[Path, ...]:
     """
     require_inspect()
     loaded = run if isinstance(run, ModelRun) else ModelRun.load(run)
-    files = {folder / _file_name(loaded, name, log): log_bytes(log) for name, log in run_logs(loaded)}
     try:
+        files = {folder / _file_name(loaded, name, log): log_bytes(log) for name, log in run_logs(loaded)}
         folder.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
             write_bytes_atomic(path, content)
