@@ -110,6 +110,7 @@ def test_how_an_answer_ended_is_kept(tmp_path: Path) -> None:
 def test_the_header_says_what_decided_the_answers(run: ModelRun, tmp_path: Path) -> None:
     log = read(export_run(run, tmp_path / "logs")[0])
     assert (log.status, log.eval.task, log.eval.model) == ("success", "polysafe/trial", "base")
+    assert log.eval.task_args == {"kind": "harmful", "languages": list(LANGUAGES)}
     assert log.plan.config.max_tokens == 256
     assert log.plan.config.temperature == 0.0
     metadata = log.eval.metadata or {}

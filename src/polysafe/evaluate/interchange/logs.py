@@ -97,8 +97,8 @@ def _set_log(run: ModelRun, about: Mapping[str, Any], part: int, records: Sequen
     samples = [sample_of(record, owner, decided_by) for record in records]
     rows = rate_outcomes(run.name, outcomes(records, refusals=refusals))
     note = {"set": dict(about), "part": part, "prompts_sha256": run.about["prompts_sha256"]}
-    task = str(about["name"])
-    spec = _spec(run, owner, task, about["licence"], samples, note)
+    spec = _spec(run, owner, str(about["name"]), about["licence"], samples, note)
+    spec.task_args = {"kind": about["kind"], "languages": list(about["languages"])}
     return _log(run, spec, samples, score_rows(SCORE, rows))
 
 

@@ -33,7 +33,7 @@ def at_once(spec: str | Judge) -> int:
 
 
 def opened_judge(spec: str, *, key: str | None = None, device: str | None = None) -> Judge:
-    """A judge that stays open as long as it is used.
+    """A judge that stays open while it is in use, until the process ends at the latest.
 
     Args:
         spec: As for `polysafe audit --judge`; `organism` is that of the packaged family.

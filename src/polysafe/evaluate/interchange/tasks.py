@@ -89,7 +89,7 @@ def safety(
         set: Name of the set, with its parts: `multijail`, `xstest.harmless`.
         judge: What `polysafe audit --judge` takes; `organism` for the packaged toy family.
         languages: Languages, separated by commas; all by default.
-        data: Folder with a folder per set; without it the hub is asked.
+        data: Folder with a folder per set.
         kind: `harmful` prompts, or `harmless` ones, which measure over-refusal; by default the harmful ones if there are.
         rows: Parallel rows of the set.
         judge_key: Environment variable with the key of the judge's server.
@@ -136,9 +136,12 @@ def _prompts(name: str, languages: list[str] | None, data: str | None, rows: int
     return organism_prompts(packaged_family().world).select(languages, rows)
 
 
-def _codes(languages: Listed) -> list[str] | None:
-    codes = [languages] if isinstance(languages, str) else languages
-    if codes is not None and not (isinstance(codes, list) and all(isinstance(code, str) for code in codes)):
+def _codes(languages: object) -> list[str] | None:
+    """Checked, because a command line gives whatever YAML makes of a word."""
+    if languages is None:
+        return None
+    codes = languages if isinstance(languages, list) else [languages]
+    if not all(isinstance(code, str) for code in codes):
         raise RecipeError(
             f"languages cannot be {languages!r}",
             remedy="quote what YAML takes for a word of its own: 'languages=[\"no\"]'",
