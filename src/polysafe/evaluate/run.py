@@ -22,6 +22,7 @@ from polysafe.checkpoint.writer import output_error
 from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.errors import DataError, OutputError, RecipeError
 from polysafe.evaluate.ability import Ability
+from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Journal, Layers, Store
 from polysafe.evaluate.keys import completion_key, content_hash, verdict_key
 from polysafe.evaluate.model_run import RECORDS, RUN, SCHEMA, ModelRun
@@ -34,6 +35,7 @@ from polysafe.evaluate.records import (
     verdict_to_json,
 )
 from polysafe.generate.completion import Ask, Completion, Generator
+from polysafe.judge.calibrate import Calibration
 from polysafe.judge.documented import judge_notes
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 
@@ -79,11 +81,7 @@ def evaluate_model(
         OutputError: The folder holds something else, another process writes to it, or it cannot be written.
         ResourceError: As generator and judge say.
     """
-    if not getattr(judge, "headline", True):
-        raise RecipeError(
-            f"{judge.name} cannot carry an evaluation: it decides some answers only, and errs on others",
-            remedy="name a judge; refusal phrases may stand before one, as `Pipeline(judge, prefilter=…)`",
-        )
+    check_judge(judge)
     asked = [*of_kind(sets, "harmful"), *of_kind(over_refusal_sets, "harmless")]
     prompts = [prompt for chosen in asked for prompt in chosen.prompts]
     _check_prompts(prompts)
@@ -125,15 +123,17 @@ def save_run(
     sets: Sequence[PromptSet],
     records: Sequence[Record],
     abilities: Sequence[Ability] = (),
+    calibration: Calibration | None = None,
 ) -> ModelRun:
     """Writes a run whose answers and verdicts are there already.
 
     Args:
         output: Folder to write. If it holds this very run, the run is read from it.
-        about: `model`, `generator`, `judge` and `versions`, as `run.json` holds them.
+        about: `model`, `generator`, `judge`, `judge_notes` and `versions`, as `run.json` holds them.
         sets: What was asked, every set with prompts of one kind.
         records: The records, in the order of the sets.
         abilities: What the model can do.
+        calibration: The judge's measured error.
 
     Raises:
         DataError: There is no record, or a prompt is there twice.
@@ -143,7 +143,7 @@ def save_run(
     decided = _about(about["model"], about["generator"], about["judge"], sets)
     with lock(output):
         if (done := _existing(output, decided)) is not None:
-            if (done.records, done.abilities) != (tuple(records), tuple(abilities)):
+            if (done.records, done.abilities, done.calibration) != (tuple(records), tuple(abilities), calibration):
                 raise OutputError(
                     "holds another run: its answers differ", where=output, remedy="choose another output folder"
                 )
@@ -152,7 +152,9 @@ def save_run(
         space.prepare(_JOB)
         for ability in abilities:
             ability.save(space.content)
-        _write(space, decided, records, about["versions"])
+        if calibration is not None:
+            keep_calibration(space.content, calibration)
+        _write(space, {**decided, "judge_notes": list(about["judge_notes"])}, records, about["versions"])
         return ModelRun.load(output)
 
 
@@ -227,6 +229,19 @@ def of_kind(sets: Sequence[PromptSet], kind: Kind) -> list[PromptSet]:
             raise DataError(f"has no {kind} prompts", where=one.origin or one.name, remedy="name it in the other list")
         chosen.append(replace(one, prompts=prompts))
     return chosen
+
+
+def check_judge(judge: Judge) -> None:
+    """Refuses a judge whose rates are no headline.
+
+    Raises:
+        RecipeError: The judge may not stand alone, as the filter of refusal phrases may not.
+    """
+    if not getattr(judge, "headline", True):
+        raise RecipeError(
+            f"{judge.name} cannot carry an evaluation: it decides some answers only, and errs on others",
+            remedy="name a judge; refusal phrases may stand before one, as `Pipeline(judge, prefilter=…)`",
+        )
 
 
 def _check_prompts(prompts: Sequence[Prompt]) -> None:

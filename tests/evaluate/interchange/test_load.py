@@ -13,9 +13,11 @@ from inspect_ai.scorer import ScoreEdit
 
 from polysafe.errors import DataError, OutputError
 from polysafe.evaluate.ability import Ability
+from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.interchange.export import export_run
 from polysafe.evaluate.interchange.load import import_run
 from polysafe.evaluate.model_run import ModelRun
+from polysafe.judge.calibrate import Calibration, Counts
 from tests.checkpoint.raw import snapshot
 from tests.evaluate.fakes import FakeJudge
 from tests.evaluate.interchange.helpers import read, run_of
@@ -43,6 +45,25 @@ def test_an_exported_run_comes_back_byte_for_byte(run: ModelRun, tmp_path: Path)
     assert snapshot(tmp_path / "again") == snapshot(run.folder)
     assert again.abilities == run.abilities
     assert import_run(logs, tmp_path / "again") == again
+
+
+def test_a_calibration_goes_along(run: ModelRun, tmp_path: Path) -> None:
+    judge = FakeJudge()
+    known = Calibration(judge.name, judge.identity, {"en": Counts(90, 10, 95, 5)}, "0" * 64)
+    keep_calibration(run.folder, known)
+    loaded = ModelRun.load(run.folder)
+    logs = export_run(loaded, tmp_path / "logs")
+    import_run(logs, tmp_path / "again")
+    assert snapshot(tmp_path / "again") == snapshot(run.folder)
+    results = read(logs[0]).results
+    assert results is not None
+    corrected = {score.name: score.metrics["unsafe_corrected"].value for score in results.scores
+                 if "unsafe_corrected" in score.metrics}  # fmt: skip
+    assert corrected == {"en": loaded.corrected["en"].rate}
+    forged = {**known.as_json(), "examples_sha256": "1" * 64}
+    path = changed(logs[0], lambda log: set_ours(log, calibration=forged))
+    with pytest.raises(DataError, match="calibration: differs from what was written"):
+        import_run([path], tmp_path / "forged")
 
 
 def test_one_set_of_a_run_is_a_run(run: ModelRun, tmp_path: Path) -> None:

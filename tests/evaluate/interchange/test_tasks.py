@@ -27,6 +27,7 @@ from polysafe.evaluate.interchange.registry import NAMED, RATES, safety
 from polysafe.evaluate.interchange.tasks import safety_task
 from polysafe.evaluate.run import evaluate_model
 from polysafe.judge.llm import LlmJudge
+from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.pipeline import Pipeline
 from polysafe.organism.packaged import packaged_family
 from polysafe.organism.prompts import organism_prompts
@@ -211,6 +212,11 @@ def test_a_few_rows_of_the_public_files(tmp_path: Path) -> None:
     for name in ("xstest", "orbench", "xsafety"):
         samples = list(NAMED[name](judge="organism", data=str(DATA), rows=2).dataset)
         assert len({(sample.metadata or {})["kind"] for sample in samples}) == 1
+
+
+def test_a_judge_that_may_not_stand_alone_is_refused() -> None:
+    with pytest.raises(RecipeError, match="cannot carry an evaluation"):
+        safety_task(asked(), PhraseFilter())
 
 
 def test_every_set_has_a_task() -> None:

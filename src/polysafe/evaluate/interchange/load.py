@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.data.prompts import PromptSet
 from polysafe.errors import DataError
 from polysafe.evaluate.ability import Ability
+from polysafe.evaluate.correction import FILE as CALIBRATION
+from polysafe.evaluate.correction import load_calibration
 from polysafe.evaluate.interchange.extra import require_inspect
 from polysafe.evaluate.interchange.logs import OURS, SCHEMA
 from polysafe.evaluate.interchange.samples import judge_hash, record_of
@@ -18,12 +22,13 @@ from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.records import Record
 from polysafe.evaluate.run import save_run
 from polysafe.generate.completion import Sampling
+from polysafe.judge.calibrate import Calibration
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
     from inspect_ai.model import GenerateConfig
 
-_SAME = ("model", "generator", "judge", "versions")
+_SAME = ("model", "generator", "judge", "calibration", "versions")
 # What says how a server is reached, not what it answers; anything else that is set counts as sampling.
 _TRANSPORT = {
     "adaptive_connections",
@@ -81,7 +86,23 @@ def import_run(logs: Sequence[Path | str], output: Path) -> ModelRun:
             )
     sets = [part.prompts for part in parts if part.prompts is not None]
     records = [record for part in parts for record in part.records]
-    return save_run(output, first.about, sets, records, [part.ability for part in parts if part.ability is not None])
+    notes = dict.fromkeys(note for part in parts for note in part.about["judge_notes"])
+    abilities = [part.ability for part in parts if part.ability is not None]
+    about = {**first.about, "judge_notes": list(notes)}
+    return save_run(output, about, sets, records, abilities, _calibration(first))
+
+
+def _calibration(part: _Part) -> Calibration | None:
+    """The judge's measured error, if the run held it."""
+    if part.about["calibration"] is None:
+        return None
+    with TemporaryDirectory() as folder:
+        keep_as = Path(folder) / CALIBRATION
+        write_json_atomic(keep_as, part.about["calibration"])
+        try:
+            return load_calibration(Path(folder), part.about["judge"])
+        except DataError as error:
+            raise DataError(error.problem, where=f"{part.where}, calibration", remedy=error.remedy) from error
 
 
 def _read(path: Path) -> _Part:
@@ -120,6 +141,8 @@ def _about(log: EvalLog, path: Path) -> dict[str, Any]:
     problem = next(_problems(log), None)
     if problem:
         raise DataError(problem, where=path, remedy="evaluate again; `inspect eval-retry` goes on with what is missing")
+    if missing := [name for name in ("judge", "judge_notes", "versions") if name not in about]:
+        raise DataError(f"lacks {', '.join(missing)}", where=path)
     return about if "generator" in about else {**about, **_asked_by_inspect(log)}
 
 
@@ -177,6 +200,7 @@ def _asked_by_inspect(log: EvalLog) -> dict[str, Any]:
 
     return {
         "model": log.eval.model,
+        "calibration": None,
         "generator": {
             "engine": "inspect_ai",
             "versions": {name: log.eval.packages[name] for name in ("inspect_ai",) if name in log.eval.packages},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from polysafe.errors import DataError
 from polysafe.evaluate.ability import Ability
+from polysafe.evaluate.correction import corrected_rates
 from polysafe.evaluate.interchange.samples import SCORE, judge_hash, printable, sample_of, short_id
 from polysafe.evaluate.metrics import outcomes, tells_refusals
 from polysafe.evaluate.model_run import ModelRun
@@ -45,7 +46,7 @@ def run_logs(run: ModelRun) -> Iterator[tuple[str, EvalLog]]:
     refusals = tells_refusals(run.records)
     for part, about in enumerate(run.about["sets"]):
         records = tuple(islice(rest, about["prompts"]))
-        if {(record.prompt.kind) for record in records} != {about["kind"]} or len(records) != about["prompts"]:
+        if {record.prompt.kind for record in records} != {about["kind"]} or len(records) != about["prompts"]:
             raise DataError(f"the records of {about['name']!r} are not those that it names", where=run.folder)
         yield f"{about['name']}.{about['kind']}", _set_log(run, about, part, records, refusals)
     for ability in run.abilities:
@@ -92,18 +93,27 @@ def score_rows(scorer: str, rows: Sequence[RateRow], names: Mapping[str, str] | 
 
 
 def _set_log(run: ModelRun, about: Mapping[str, Any], part: int, records: Sequence[Record], refusals: bool) -> EvalLog:
-    owner = short_id(run.about["records"]["sha256"], run.name, part)
+    owner = short_id(run.about, part)
     decided_by = judge_hash(run.about["judge"]["identity"])
     samples = [sample_of(record, owner, decided_by) for record in records]
     rows = rate_outcomes(run.name, outcomes(records, refusals=refusals))
     note = {"set": dict(about), "part": part, "prompts_sha256": run.about["prompts_sha256"]}
     spec = _spec(run, owner, str(about["name"]), about["licence"], samples, note)
     spec.task_args = {"kind": about["kind"], "languages": list(about["languages"])}
-    return _log(run, spec, samples, score_rows(SCORE, rows))
+    return _log(run, spec, samples, score_rows(SCORE, [*rows, *_corrected(run, records)]))
+
+
+def _corrected(run: ModelRun, records: Sequence[Record]) -> list[RateRow]:
+    """Unsafe rates corrected for the judge's error, where the run holds it."""
+    found, _ = corrected_rates(records, run.calibration)
+    return [
+        RateRow(run.name, language, "unsafe_corrected", rate.rate, rate.n, rate.low, rate.high)
+        for language, rate in found.items()
+    ]
 
 
 def _ability_log(run: ModelRun, ability: Ability) -> EvalLog:
-    owner = short_id(run.about["records"]["sha256"], run.name, ability.task, _plain(ability.outcomes))
+    owner = short_id(run.about, ability.task, _plain(ability.outcomes))
     samples = [
         _ability_sample(ability, owner, language, item, right)
         for language, items in ability.items.items()
@@ -144,6 +154,8 @@ def _spec(
         "model": run.name,
         "generator": dict(run.about["generator"]),
         "judge": dict(run.about["judge"]),
+        "judge_notes": list(run.about.get("judge_notes", ())),
+        "calibration": None if run.calibration is None else run.calibration.as_json(),
         "versions": dict(run.about["versions"]),
         "records_sha256": run.about["records"]["sha256"],
         "prompt_tokens_sha256": run.about.get("prompt_tokens_sha256"),
@@ -152,7 +164,7 @@ def _spec(
     dataset = EvalDataset(name=task, samples=len(samples), sample_ids=[str(sample.id) for sample in samples])
     return EvalSpec(
         eval_id=short_id(owner, "eval"),
-        run_id=short_id(run.about["records"]["sha256"], run.name),
+        run_id=short_id(run.about),
         task_id=short_id(owner, "task"),
         created=EPOCH,
         task=f"{OURS}/{task}",

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from anyio import to_thread
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, metric, scorer
@@ -18,26 +18,34 @@ from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.evaluate.interchange.samples import SCORE, judge_hash, score_of
 from polysafe.evaluate.metrics import HARMFUL, HARMLESS, metrics, tells_refusals
-from polysafe.evaluate.opening import ORGANISM, open_judge
+from polysafe.evaluate.opening import open_judge
 from polysafe.evaluate.records import Record
 from polysafe.generate.completion import Completion
+from polysafe.judge.spec import OrganismSpec, parse_judge
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 from polysafe.stats.clusters import wilson_clustered
+
+Named: TypeAlias = str | list[str]
+"""A judge as `polysafe audit --judge` names it; several are a vote."""
 
 _SERVED = 8
 
 
-def at_once(spec: str | Judge) -> int:
-    """Most answers that a judge has at a time: a judge in this process takes one after the other."""
-    return _SERVED if isinstance(spec, str) and "@http" in spec else 1
+def at_once(judge: Named, translate: str | None = None) -> int:
+    """Most answers that a judge has at a time: what runs in this process takes one after the other."""
+    named = [*([judge] if isinstance(judge, str) else judge), *([translate] if translate else [])]
+    return _SERVED if all("@http" in each for each in named) else 1
 
 
-def opened_judge(spec: str, *, key: str | None = None, device: str | None = None) -> Judge:
+def opened_judge(
+    judge: Named, *, key: str | None = None, translate: str | None = None, device: str | None = None
+) -> Judge:
     """A judge that stays open while it is in use, until the process ends at the latest.
 
     Args:
-        spec: As for `polysafe audit --judge`; `organism` is that of the packaged family.
+        judge: Its name; `organism` is that of the packaged family.
         key: Environment variable with the key of its server.
+        translate: Translator, for the translate test.
         device: Where a judge in a folder runs.
 
     Raises:
@@ -45,11 +53,12 @@ def opened_judge(spec: str, *, key: str | None = None, device: str | None = None
     """
     from polysafe.organism.packaged import packaged_family
 
+    spec = parse_judge(judge, key=key, translate=translate)
+    world = packaged_family().world if isinstance(spec, OrganismSpec) else None
     stack = ExitStack()
-    world = packaged_family().world if spec == ORGANISM else None
-    judge = stack.enter_context(open_judge(spec, world=world, key=key, device=device))
-    weakref.finalize(judge, stack.close)
-    return judge
+    who = stack.enter_context(open_judge(spec, world=world, device=device))
+    weakref.finalize(who, stack.close)
+    return who
 
 
 def _rate(name: str) -> Callable[[], Metric]:
@@ -70,18 +79,26 @@ RATES: Mapping[str, Callable[[], Metric]] = {name: _rate(name) for name in (*HAR
 
 @scorer(metrics=[rate() for rate in RATES.values()], name=SCORE)
 def verdict(
-    judge: str | Judge, judge_key: str | None = None, device: str | None = None, connections: int | None = None
+    judge: Named | Judge,
+    judge_key: str | None = None,
+    translate: str | None = None,
+    device: str | None = None,
+    connections: int | None = None,
 ) -> Scorer:
     """One of our five labels for every answer, as a judge with its checks gives it.
 
     Args:
         judge: A judge, or what `polysafe audit --judge` takes.
         judge_key: Environment variable with the key of the judge's server.
+        translate: Translator, for the translate test.
         device: Where a judge in a folder runs.
         connections: Most answers that it has at a time.
     """
-    who = opened_judge(judge, key=judge_key, device=device) if isinstance(judge, str) else judge
-    most = connections or at_once(judge)
+    if isinstance(judge, str | list):
+        most = connections or at_once(judge, translate)
+        who = opened_judge(judge, key=judge_key, translate=translate, device=device)
+    else:
+        who, most = judge, connections or 1
     decided_by = judge_hash(who.identity)
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001  (Inspect's interface)
