@@ -139,8 +139,9 @@ def _codes(languages: object) -> list[str] | None:
     """Checked, because a command line gives whatever YAML makes of a word."""
     if languages is None:
         return None
-    codes = languages if isinstance(languages, list) else [languages]
-    if not all(isinstance(code, str) for code in codes):
+    given = languages if isinstance(languages, list) else [languages]
+    codes = [code for code in given if isinstance(code, str)]
+    if codes != given:
         raise RecipeError(
             f"languages cannot be {languages!r}",
             remedy="quote what YAML takes for a word of its own: 'languages=[\"no\"]'",
