@@ -32,7 +32,7 @@ $(RUNS): pyproject.toml
 	@touch $@
 
 $(STAMP): $(RUNS)
-	$(BIN)/python -m pip install --quiet --editable ".[models,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
 quickstart: $(RUNS)

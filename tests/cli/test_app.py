@@ -16,7 +16,17 @@ import polysafe as package
 Polysafe = Callable[..., Result]
 Command = Callable[..., subprocess.Popen[str]]
 
-HEAVY = ("torch", "transformers", "matplotlib", "scipy", "numpy", "safetensors", "huggingface_hub", "yaml")
+HEAVY = (
+    "torch",
+    "inspect_ai",
+    "transformers",
+    "matplotlib",
+    "scipy",
+    "numpy",
+    "safetensors",
+    "huggingface_hub",
+    "yaml",
+)
 IMPORTS = f"""
 import sys
 try:
@@ -29,7 +39,12 @@ finally:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], [], *([name, "--help"] for name in ("plan", "run", "quickstart", "edit", "organism"))],
+    [
+        ["--help"],
+        ["--version"],
+        [],
+        *([name, "--help"] for name in ("plan", "run", "quickstart", "edit", "organism", "inspect")),
+    ],
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(command: Command, arguments: list[str]) -> None:
@@ -50,7 +65,7 @@ def test_version(polysafe: Polysafe) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["quickstart", "plan", "run", "verify", "schema", "edit", "organism"],
+    ["quickstart", "plan", "run", "verify", "schema", "edit", "organism", "inspect"],
 )
 def test_help_lists_every_command(polysafe: Polysafe, name: str) -> None:
     assert name in polysafe("--help").stdout

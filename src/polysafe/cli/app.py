@@ -36,16 +36,21 @@ app = typer.Typer(
 )
 edit_app = typer.Typer(no_args_is_help=True, help="Explain, apply, undo or export a saved edit.")
 judge_app = typer.Typer(no_args_is_help=True, help="Judges: measure their error.")
+inspect_app = typer.Typer(no_args_is_help=True, help="Inspect: write a run as its logs, read its logs as a run.")
 organism_app = typer.Typer(no_args_is_help=True, help="The toy model family: train it, or find the packaged one.")
 app.add_typer(edit_app, name="edit")
 app.add_typer(organism_app, name="organism")
 app.add_typer(judge_app, name="judge")
+app.add_typer(inspect_app, name="inspect")
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
 EditFile = Annotated[
     Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
+InspectLog = Annotated[
+    Path | None, typer.Option("--inspect-log", help="Also write Inspect logs into this folder.", show_default=False)
+]
 Calibration = Annotated[
     Path | None, typer.Option(help="Measured error of the judge, to correct rates by.", show_default=False)
 ]
@@ -174,6 +179,7 @@ def audit(
     judge_key: Annotated[
         str | None, typer.Option(help="Environment variable with the key of the judge's server.", show_default=False)
     ] = None,
+    inspect_log: InspectLog = None,
     as_json: Json = False,
 ) -> None:
     """Measure how unsafe a model is in each language, without an edit."""
@@ -197,6 +203,7 @@ def audit(
         family=family,
         key=key,
         judge_key=judge_key,
+        inspect_log=inspect_log,
         as_json=as_json,
     )
 
@@ -220,6 +227,7 @@ def evaluate(
         int | None, typer.Option(help="Most new tokens of an answer; 256 by default.", min=1, show_default=False)
     ] = None,
     device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
+    inspect_log: InspectLog = None,
     as_json: Json = False,
 ) -> None:
     """Make a recipe's model, and measure it and the one it starts from."""
@@ -235,8 +243,36 @@ def evaluate(
         pivot=pivot,
         max_tokens=max_tokens,
         device=device,
+        inspect_log=inspect_log,
         as_json=as_json,
     )
+
+
+@inspect_app.command("export")
+def inspect_export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the logs.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write a finished run as Inspect logs; nothing is asked again."""
+    from polysafe.cli import inspect_logs as command
+
+    command.export(run, output, as_json=as_json)
+
+
+@inspect_app.command("import")
+def inspect_import(
+    logs: Annotated[
+        list[Path],
+        typer.Argument(metavar="LOG...", help="Logs of one model, one for each prompt set.", show_default=False),
+    ],
+    output: Output,
+    as_json: Json = False,
+) -> None:
+    """Read Inspect logs of our tasks as a run, to compare it with others."""
+    from polysafe.cli import inspect_logs as command
+
+    command.import_logs(logs, output, as_json=as_json)
 
 
 @judge_app.command("calibrate")

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polysafe.cli.console import note, print_json, print_line, print_table, print_warnings, progress, resumable
+from polysafe.cli.inspect_logs import write_logs
 from polysafe.cli.report import print_summary
 from polysafe.evaluate.audit import Audit
 from polysafe.evaluate.audit import audit as run_audit
+from polysafe.evaluate.interchange.extra import require_inspect
 from polysafe.report.html import build_report
 from polysafe.report.runs import audit_report, evaluation_report
 from polysafe.report.text import percent
@@ -35,9 +37,11 @@ def audit(
     family: Path | None,
     key: str | None,
     judge_key: str | None,
+    inspect_log: Path | None,
     as_json: bool,
 ) -> None:
     """Ask a model in every language and say how it does."""
+    require_inspect(wanted=inspect_log is not None)
     with resumable(), progress(quiet=as_json) as step:
         found = run_audit(
             model,
@@ -59,6 +63,7 @@ def audit(
             judge_key=judge_key,
             progress=step,
         )
+    write_logs({"": found.run}, inspect_log)
     page = build_report(audit_report(found, pivot=pivot), output)
     if as_json:
         print_json({**found.to_json(), "report": str(page)})
@@ -118,9 +123,11 @@ def evaluate(
     pivot: str,
     max_tokens: int | None,
     device: str | None,
+    inspect_log: Path | None,
     as_json: bool,
 ) -> None:
     """Measure what a recipe's edits change."""
+    require_inspect(wanted=inspect_log is not None)
     from polysafe.evaluate.recipe import evaluate_recipe
     from polysafe.recipe import load_recipe
 
@@ -138,6 +145,7 @@ def evaluate(
             device=device,
             progress=step,
         )
+    write_logs({"before": found.before.run, "after": found.after.run}, inspect_log)
     shown = evaluation_report(found.saved)
     files = {"results": str(found.results), "report": str(build_report(shown, output))}
     if as_json:

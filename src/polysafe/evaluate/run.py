@@ -21,6 +21,8 @@ from polysafe.checkpoint.output import Workspace, lock
 from polysafe.checkpoint.writer import output_error
 from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.errors import DataError, OutputError, RecipeError
+from polysafe.evaluate.ability import Ability
+from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Journal, Layers, Store
 from polysafe.evaluate.keys import completion_key, content_hash, verdict_key
 from polysafe.evaluate.model_run import RECORDS, RUN, SCHEMA, ModelRun
@@ -33,6 +35,7 @@ from polysafe.evaluate.records import (
     verdict_to_json,
 )
 from polysafe.generate.completion import Ask, Completion, Generator
+from polysafe.judge.calibrate import Calibration
 from polysafe.judge.documented import judge_notes
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 
@@ -78,15 +81,13 @@ def evaluate_model(
         OutputError: The folder holds something else, another process writes to it, or it cannot be written.
         ResourceError: As generator and judge say.
     """
-    if not getattr(judge, "headline", True):
-        raise RecipeError(
-            f"{judge.name} cannot carry an evaluation: it decides some answers only, and errs on others",
-            remedy="name a judge; refusal phrases may stand before one, as `Pipeline(judge, prefilter=…)`",
-        )
-    asked = [*_of_kind(sets, "harmful"), *_of_kind(over_refusal_sets, "harmless")]
+    check_judge(judge)
+    asked = [*of_kind(sets, "harmful"), *of_kind(over_refusal_sets, "harmless")]
     prompts = [prompt for chosen in asked for prompt in chosen.prompts]
     _check_prompts(prompts)
-    about = {"model": name, **_about(generator, judge, asked)}
+    if "sampling" not in generator.identity:
+        raise DataError("the identity of a generator has to name its sampling", where=type(generator).__name__)
+    about = _about(name, generator.identity, about_judge(judge), asked)
     with lock(output):
         done = _existing(output, about)
         if done is not None:
@@ -112,8 +113,49 @@ def _carry_out(
         verdicts = _verdicts(judge, exchanges, store, progress)
     records = [Record(prompt, answers[prompt.id], verdicts[prompt.id]) for prompt in prompts]
     notes = list(judge_notes(judge, (prompt.language for prompt in prompts)))
-    _write(space, {**about, "judge_notes": notes}, records)
+    _write(space, {**about, "judge_notes": notes}, records, versions())
     return ModelRun.load(output)
+
+
+def save_run(
+    output: Path,
+    about: Mapping[str, Any],
+    sets: Sequence[PromptSet],
+    records: Sequence[Record],
+    abilities: Sequence[Ability] = (),
+    calibration: Calibration | None = None,
+) -> ModelRun:
+    """Writes a run whose answers and verdicts are there already.
+
+    Args:
+        output: Folder to write. If it holds this very run, the run is read from it.
+        about: `model`, `generator`, `judge`, `judge_notes` and `versions`, as `run.json` holds them.
+        sets: What was asked, every set with prompts of one kind.
+        records: The records, in the order of the sets.
+        abilities: What the model can do.
+        calibration: The judge's measured error.
+
+    Raises:
+        DataError: There is no record, or a prompt is there twice.
+        OutputError: The folder holds something else, another process writes to it, or it cannot be written.
+    """
+    _check_prompts([record.prompt for record in records])
+    decided = _about(about["model"], about["generator"], about["judge"], sets)
+    with lock(output):
+        if (done := _existing(output, decided)) is not None:
+            if (done.records, done.abilities, done.calibration) != (tuple(records), tuple(abilities), calibration):
+                raise OutputError(
+                    "holds another run: its answers differ", where=output, remedy="choose another output folder"
+                )
+            return done
+        space = Workspace(output)
+        space.prepare(_JOB)
+        for ability in abilities:
+            ability.save(space.content)
+        if calibration is not None:
+            keep_calibration(space.content, calibration)
+        _write(space, {**decided, "judge_notes": list(about["judge_notes"])}, records, about["versions"])
+        return ModelRun.load(output)
 
 
 def _answers(
@@ -164,16 +206,22 @@ def _watched(
         )
 
 
-def _write(space: Workspace, about: Mapping[str, Any], records: Sequence[Record]) -> None:
+def _write(space: Workspace, about: Mapping[str, Any], records: Sequence[Record], made_with: Mapping[str, str]) -> None:
     try:
         save_records(space.content / RECORDS, records)
-        write_json_atomic(space.content / RUN, {**about, **_findings(space.content / RECORDS, records)})
+        findings = {**_findings(space.content / RECORDS, records), "versions": dict(made_with)}
+        write_json_atomic(space.content / RUN, {**about, **findings})
     except OSError as error:
         raise output_error(space.content, error) from error
     space.publish()
 
 
-def _of_kind(sets: Sequence[PromptSet], kind: Kind) -> list[PromptSet]:
+def of_kind(sets: Sequence[PromptSet], kind: Kind) -> list[PromptSet]:
+    """The sets with their harmful, or with their harmless prompts alone.
+
+    Raises:
+        DataError: A set has none.
+    """
     chosen = []
     for one in sets:
         prompts = tuple(prompt for prompt in one.prompts if prompt.kind == kind)
@@ -181,6 +229,19 @@ def _of_kind(sets: Sequence[PromptSet], kind: Kind) -> list[PromptSet]:
             raise DataError(f"has no {kind} prompts", where=one.origin or one.name, remedy="name it in the other list")
         chosen.append(replace(one, prompts=prompts))
     return chosen
+
+
+def check_judge(judge: Judge) -> None:
+    """Refuses a judge whose rates are no headline.
+
+    Raises:
+        RecipeError: The judge may not stand alone, as the filter of refusal phrases may not.
+    """
+    if not getattr(judge, "headline", True):
+        raise RecipeError(
+            f"{judge.name} cannot carry an evaluation: it decides some answers only, and errs on others",
+            remedy="name a judge; refusal phrases may stand before one, as `Pipeline(judge, prefilter=…)`",
+        )
 
 
 def _check_prompts(prompts: Sequence[Prompt]) -> None:
@@ -191,22 +252,29 @@ def _check_prompts(prompts: Sequence[Prompt]) -> None:
         raise DataError(f"the prompt {twice[0]!r} is in two sets", remedy="name every set once")
 
 
-def _about(generator: Generator, judge: Judge, sets: Sequence[PromptSet]) -> dict[str, Any]:
+def _about(
+    model: str, generator: Mapping[str, Any], judge: Mapping[str, Any], sets: Sequence[PromptSet]
+) -> dict[str, Any]:
     """What decides the run, in values that JSON can hold."""
-    if "sampling" not in generator.identity:
-        raise DataError("the identity of a generator has to name its sampling", where=type(generator).__name__)
     prompts = [[p.id, p.text, p.kind] for one in sets for p in one.prompts]
     return {
+        "model": model,
         "polysafe": "model_run",
         "schema": SCHEMA,
-        "generator": dict(generator.identity),
-        "judge": {"name": judge.name, "identity": dict(judge.identity)},
-        "sets": [_about_set(one) for one in sets],
+        "generator": dict(generator),
+        "judge": dict(judge),
+        "sets": [about_set(one) for one in sets],
         "prompts_sha256": content_hash(prompts),
     }
 
 
-def _about_set(one: PromptSet) -> dict[str, Any]:
+def about_judge(judge: Judge) -> dict[str, Any]:
+    """What a run says of its judge."""
+    return {"name": judge.name, "identity": dict(judge.identity)}
+
+
+def about_set(one: PromptSet) -> dict[str, Any]:
+    """What a run says of a set, all of whose prompts are of one kind."""
     return {
         "name": one.name,
         "kind": one.prompts[0].kind,
@@ -228,7 +296,6 @@ def _findings(records_file: Path, records: Sequence[Record]) -> dict[str, Any]:
         "prompt_tokens_sha256": None if None in tokens else content_hash(tokens),
         "records": {"sha256": _file_hash(records_file), "lines": len(records)},
         "labels": {language: dict(sorted(labels.items())) for language, labels in counts.items()},
-        "versions": versions(),
     }
 
 
