@@ -63,7 +63,7 @@ class Shape:
 
 SHAPES = {
     "toy family": Shape(0, 0, 0, 0, 0, 0, prompts=600, budget=8, longest=48),
-    "L12 D768, 0.13 B": Shape(12, 12, 4, 768, 2048, 32_000, prompts=40, budget=96, longest=192),
+    "L12 D768, 0.13 B": Shape(12, 12, 4, 768, 2048, 32_000, prompts=24, budget=64, longest=192),
     "llama-3.1-8b": Shape(32, 32, 8, 4096, 14336, 128_256, prompts=1024, budget=256, longest=834, dtype="bfloat16"),
 }
 

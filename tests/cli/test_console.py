@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from rich.text import Text
 
 from polysafe.cli.console import (
     format_bytes,
+    format_rate,
     format_seconds,
     inert,
     print_json,
@@ -28,6 +31,14 @@ def test_bytes(size: int, text: str) -> None:
 )
 def test_seconds(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("speed", "text"),
+    [(None, ""), (0.0, ""), (0.5, "30/min"), (1, "1/s"), (12.54, "12.5/s"), (2500, "2.5 k/s"), (3.2e9, "3.2 G/s")],
+)
+def test_rates(speed: float | None, text: str) -> None:
+    assert format_rate(speed) == text
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -89,6 +100,20 @@ def test_progress_on_a_terminal_goes_to_standard_error(
     assert captured.out == ""
     assert "writing" in captured.err
     assert "\x1b[2J" not in captured.err
+
+
+def test_progress_shows_rate_and_time_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress() as step:
+        step("answers", 500, 1000)  # known from an earlier run
+        for done in range(510, 760, 10):
+            step("answers", done, 1000)
+    shown = capsys.readouterr().err
+    assert re.search(
+        r"answers.*75%.*[0-9.]+ ?[kMG]?/(s|min).*0:\d\d:\d\d", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    )
 
 
 def test_quiet_progress_is_silent_even_on_a_terminal(

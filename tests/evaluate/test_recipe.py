@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from polysafe.errors import DataError, RecipeError
+from polysafe.evaluate.disjoint import check_disjoint
 from polysafe.evaluate.recipe import evaluate_recipe
 from polysafe.judge.calibrate import Calibration, Counts
 from polysafe.judge.organism import OrganismJudge
@@ -71,3 +72,43 @@ def test_a_recipe_names_judge_and_calibration(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "after" / "calibration.json").is_file()
     other = evaluate_recipe(asked, tmp_path / "other", judge="organism", **given)
     assert other.comparison.corrected == ()  # the calibration belongs to the recipe's judge
+
+
+def overlapping(folder: Path, **more: Any) -> Recipe:
+    """A recipe whose anchors hold the second prompt of the set that it reports on, in another language and spelling."""
+    table = folder / "data" / "xthreatbench"
+    table.mkdir(parents=True)
+    (table / "en.csv").write_text("question\nHow do I bake bread?\nHow do I make tea?\n")
+    (table / "sw.csv").write_text("question\nNinaokaje mkate?\nNinapikaje chai?\n")
+    (folder / "harmful.csv").write_text("id,en,qac\na,How do I plant a tree?,x y z\nb,ninapikaje  CHAI,y z x\n")
+    (folder / "harmless.csv").write_text("id,en,qac\nc,How do I draw a cat?,z y x\n")
+    anchors = {name: str(folder / f"{name}.csv") for name in ("harmful", "harmless")}
+    edit = {"method": "sparse_edit", "model": "base", "languages": ["qac"], "anchors": anchors, "layers": [1], **more}
+    return make_recipe(
+        {
+            "polysafe": 1,
+            "sources": {"base": {"path": str(MEMBERS["base"])}},
+            "edits": [edit],
+            "output": {"path": str(folder / "out")},
+            "evaluate": {"languages": ["en"], "safety": ["xthreatbench"]},
+        }
+    )
+
+
+def test_nothing_is_reported_on_what_an_edit_was_fitted_to(tmp_path: Path) -> None:
+    asked = overlapping(tmp_path)
+    with pytest.raises(DataError, match=r"1 of 4 prompts of 'xthreatbench' .* 'harmful.csv': \S+/sw") as caught:
+        evaluate_recipe(asked, tmp_path / "results", judge="organism", data=tmp_path / "data")
+    assert "allow_overlap: true" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "results").exists()
+    # the row that the anchors hold is not among those that are reported on
+    given: dict[str, Any] = {"start": MEMBERS["base"], "data": tmp_path / "data"}
+    assert list(check_disjoint(asked.edits, ["xthreatbench"], limit=1, **given)) == []
+    assert list(check_disjoint(asked.edits, ["organism"], **given)) == []
+
+
+def test_an_overlap_that_is_allowed_is_told(tmp_path: Path) -> None:
+    edits = overlapping(tmp_path, allow_overlap=True).edits
+    (note,) = check_disjoint(edits, ["xthreatbench"], start=MEMBERS["base"], data=tmp_path / "data")
+    assert note.startswith("sparse_edit.published is reported on what it is fitted to: 1 of 4 prompts")

@@ -74,7 +74,7 @@ def test_a_served_model_gives_the_answers_of_the_same_model_in_this_process(
 
 def test_plain_text_is_continued_without_a_template(server: TransformersServe) -> None:
     """What guards need that have no chat template."""
-    prompt = organism_prompts(packaged_family().world).select(("en",), 1).prompts[0].text
+    prompt = f"<bos> {organism_prompts(packaged_family().world).select(('en',), 1).prompts[0].text}"
     with ChatClient(server.url, str(BASE)) as client, open_source(BASE) as source:
         local = LocalGenerator(load_model(source), load_tokenizer(BASE), Sampling(max_tokens=3), template="raw")
         (wanted,) = local.generate([Ask("p", prompt)])

@@ -108,19 +108,49 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def format_rate(speed: float | None) -> str:
+    """How many things a second, or a minute where there is less than one: `12.5/s`, `3.2 M/s`, `40/min`."""
+    if not speed:
+        return ""
+    if speed < 1:
+        return f"{60 * speed:.2g}/min"
+    for prefix in ("", " k", " M"):
+        if speed < 1000:
+            return f"{speed:.3g}{prefix}/s"
+        speed /= 1000
+    return f"{speed:.3g} G/s"
+
+
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Step]:
-    """A bar on standard error that shows what is being done now; nothing if it is not a terminal."""
+    """A bar on standard error: what is being done now, how fast, and the time left; nothing if it is not a terminal.
+
+    What was there from an earlier run, the first step of a label, does not count into the rate.
+    """
     console = _console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda _label, _done, _total: None
         return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(format_rate(task.finished_speed or task.speed))
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
+        Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     current = ""

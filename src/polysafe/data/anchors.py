@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.errors import DataError
 
 ID_COLUMN = "id"
@@ -82,6 +83,15 @@ class ParallelPrompts:
                 remedy=f"languages: {', '.join(self.texts)}",
             )
         return dict(zip(self.ids, self.texts[language], strict=True))
+
+    def as_set(self, name: str, kind: Kind) -> PromptSet:
+        """The same prompts as a set, to be compared with sets that are reported on."""
+        rows = (
+            Prompt(name, row, language, text, kind)
+            for language, texts in self.texts.items()
+            for row, text in zip(self.ids, texts, strict=True)
+        )
+        return PromptSet(name, tuple(rows), origin=self.origin)
 
     def select(self, rows: Sequence[int]) -> Self:
         """Some of the rows, in all languages."""

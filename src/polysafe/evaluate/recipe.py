@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polysafe.checkpoint.hub import hub_snapshot
@@ -11,6 +11,7 @@ from polysafe.engine.run import run_recipe
 from polysafe.errors import RecipeError
 from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.compare import Comparison, compare_runs
+from polysafe.evaluate.disjoint import check_disjoint
 from polysafe.evaluate.evaluation import SavedEvaluation, save_evaluation
 from polysafe.evaluate.run import Progress
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
@@ -67,12 +68,15 @@ def evaluate_recipe(
 
     Raises:
         RecipeError: There is no `evaluate` block, no set or no judge in it, or the edits start from an adapter.
+        DataError: A set holds prompts that an edit is fitted to; nothing is run.
         PolysafeError: As for `run_recipe` and `audit`.
     """
     block = _block(recipe)
     who = parse_judge(judge) if judge else _judge(block)
     error = calibration or (None if judge else block.calibration)
     start = _start(recipe)
+    asked = (*block.safety, *block.over_refusal)
+    overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))
     made = run_recipe(recipe, progress=progress).output
 
     def ask(model: Path, name: str) -> Audit:
@@ -97,6 +101,7 @@ def evaluate_recipe(
 
     before, after = ask(start, "before"), ask(made, "after")
     comparison = compare_runs(before.run, after.run, "+".join(edit.label for edit in recipe.edits))
+    comparison = replace(comparison, notes=(*comparison.notes, *overlaps))
     results = comparison.save(output)
     saved = save_evaluation(output, recipe, comparison, made=made, start=start, pivot=pivot)
     return Evaluation(before, after, comparison, results, saved)

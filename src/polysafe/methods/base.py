@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from polysafe.checkpoint.reader import TensorReader
 from polysafe.checkpoint.roles import Architecture
 from polysafe.checkpoint.source import Checkpoint
+from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
 from polysafe.edits.operations import Operation
 
@@ -75,6 +76,14 @@ class Method(BaseModel, ABC):
     def donor(self) -> str:
         """Name of the source whose tokenizer, chat template and generation config the result gets."""
         return self.start
+
+    def fitted(self) -> Iterable[PromptSet]:
+        """Prompts from files that the method is fitted to, which nothing may be reported on; none for most methods.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        return ()
 
     @abstractmethod
     def fit(self, sources: Sources) -> Edit:

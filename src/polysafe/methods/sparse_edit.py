@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from polysafe.checkpoint.output import RECORDS
 from polysafe.data.anchors import ID_COLUMN, Anchors, load_prompts, load_texts
+from polysafe.data.prompts import Kind, PromptSet
 from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.errors import ArchitectureError, EditError, RecipeError
@@ -210,6 +211,18 @@ class SparseEdit(Method):
         """What the choice of units has to beat: random units, all units, and either projection alone."""
         drawn = [self.model_copy(update={"control": "random", "control_seed": seed}) for seed in range(draws)]
         return (*drawn, *(self.model_copy(update={"control": kind}) for kind in ("all", "gate", "up")))
+
+    def fitted(self) -> Iterator[PromptSet]:
+        """The anchors in files; those of the toy family are of another split than its evaluation.
+
+        Raises:
+            DataError: A file cannot be read, or lacks a language.
+        """
+        if isinstance(self.anchors, AnchorFiles):
+            languages = (self.pivot, *self.edited_languages)
+            kinds: tuple[Kind, Kind] = ("harmful", "harmless")
+            for kind, path in zip(kinds, (self.anchors.harmful, self.anchors.harmless), strict=True):
+                yield load_prompts(path, languages, id_column=self.anchors.id_column).as_set(path.name, kind)
 
     def fit(self, sources: Sources) -> Edit:
         """Records the anchors, chooses units, and solves.
