@@ -24,6 +24,7 @@ from polysafe.errors import PolysafeError
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.report import BlockDecision, ChangedAnswer, ReportData, build_report
 from polysafe.report.verdict import judge
+from polysafe.reproduce.quickstart import record_quickstart
 from polysafe.stats.compare import Outcomes, compare_outcomes, rate_outcomes
 from polysafe.stats.rows import RateRow, Row, save_rows
 
@@ -103,6 +104,7 @@ class _Findings:
     decisions: dict[str, dict[str, tuple[BlockDecision, ...]]] = field(default_factory=dict)
     changes: list[ChangedAnswer] = field(default_factory=list)
     edits: dict[str, str] = field(default_factory=dict)
+    recipes: dict[str, Recipe] = field(default_factory=dict)
 
 
 def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quickstart:
@@ -153,6 +155,7 @@ def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quicks
         write_json_atomic(output / "audit.json", [asdict(row) for row in found.audits])
     except OSError as error:
         raise output_error(output, error) from error
+    record_quickstart(family, found.recipes, examiner.exams, found.rows, output)
     return Quickstart(build_report(data, output), results, data.rows, data.audits, judge(data).sentence)
 
 
@@ -235,6 +238,7 @@ def _make(recipe: Recipe, name: str, found: _Findings, output: Path) -> Path:
     """Writes the recipe down, runs it, and keeps what its edit says about itself."""
     label = recipe.edits[0].label
     write_bytes_atomic(_folder(output / "recipes") / f"{label}.{name}.yaml", recipe.to_yaml().encode())
+    found.recipes[f"{label}.{name}"] = recipe
     model = run_recipe(recipe).output
     edit = Edit.load(model / RECORDS)
     found.edits[f"{label}, {name}"] = edit.sha256
@@ -272,6 +276,7 @@ class _Examiner:
     def __init__(self, family: Family, output: Path, progress: Progress, total: int) -> None:
         self._world, self._output, self._progress = family.world, output, progress
         self._done, self._total = 0, total
+        self.exams: dict[str, Exam] = {}
 
     def examine(self, name: str, model: Path, languages: Sequence[str], sets: Sequence[Set] | None = None) -> Exam:
         from polysafe.organism.exam import SETS, examine
@@ -283,6 +288,7 @@ class _Examiner:
         lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in exam.records)
         file = _folder(self._output / "records") / f"{name.replace(' ', '.')}.jsonl"
         write_bytes_atomic(file, lines.encode())
+        self.exams[name] = exam
         return exam
 
 

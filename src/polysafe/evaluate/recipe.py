@@ -14,6 +14,7 @@ from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.run import Progress
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.recipe import Evaluate, Recipe
+from polysafe.reproduce.evaluation import record_evaluation
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def evaluate_recipe(
 
     Args:
         recipe: A recipe with an `evaluate` block.
-        output: Folder for both runs and `results.json`.
+        output: Folder for both runs, `results.json`, and `reproduce/`, from which they can be made again.
         judge: Judge instead of the recipe's, as for `audit`; the recipe's calibration then takes no part.
         calibration: Measured error of the judge instead of the recipe's.
         data: Folder with a folder per set.
@@ -94,7 +95,11 @@ def evaluate_recipe(
 
     before, after = ask(start, "before"), ask(made, "after")
     comparison = compare_runs(before.run, after.run, "+".join(edit.label for edit in recipe.edits))
-    return Evaluation(before, after, comparison, comparison.save(output))
+    results = comparison.save(output)
+    settings = {"limit": limit, "pivot": pivot, "max_tokens": max_tokens, "device": device}
+    carried_out = block.model_copy(update={"judge": who, "calibration": error})
+    record_evaluation(recipe.model_copy(update={"evaluate": carried_out}), comparison, settings, output)
+    return Evaluation(before, after, comparison, results)
 
 
 def _block(recipe: Recipe) -> Evaluate:
