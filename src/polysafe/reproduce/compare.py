@@ -114,7 +114,7 @@ def _steps(
     recipes = (content(_yaml(folder.root / step.recipe)) for folder, step in ((recorded, old), (found, new)))
     yield from differences(Severity.RESULT, what, *recipes)
     yield from _edits(f"{what}: edit", recorded.root / old.edit, found.root / new.edit)
-    yield from differences(Severity.RESULT, f"{what}: output", {"": old.output}, {"": new.output})
+    yield from differences(Severity.RESULT, f"{what}: output", old.output, new.output)
 
 
 def _yaml(path: Path) -> dict[str, Any]:

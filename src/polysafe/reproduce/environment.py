@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from importlib import metadata, resources
@@ -24,6 +25,7 @@ from polysafe import __version__
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _DETERMINISM = ("CUBLAS_WORKSPACE_CONFIG", "MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+_FOLDERS = re.compile(r"(?<=[=\s])/(?:[\w.+-]+/)+")  # in the build string: where the compiler lay
 _TORCH = "torch"
 _MOST_THREADS = 1024
 _NOT_IMPORTED = frozenset({"dev"})
@@ -121,7 +123,7 @@ def environment() -> Environment:
             "commit": torch.version.git_version,
             "capability": torch.backends.cpu.get_cpu_capability(),
             "cuda": torch.version.cuda,
-            "build": tuple(torch.__config__.show().strip().splitlines()),
+            "build": tuple(_FOLDERS.sub("", torch.__config__.show()).strip().splitlines()),
         },
         program={"version": __version__, "sha256": program_sha256()},
         libraries=libraries(),

@@ -94,7 +94,7 @@ class Reproduction(_Value):
     """
 
     polysafe: Literal["reproduction"] = "reproduction"
-    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     version: str = __version__
     kind: Kind
     settings: dict[str, Any]

@@ -191,13 +191,13 @@ class _Job:
         yield from check_inputs(self.recorded.about.inputs, self.places)
         self.progress("hashing inputs", 1, 1)
         if self.recorded.about.kind == "evaluate":
-            recipe = self.recipe(Path("model"))
+            recipe = self.recipe(self.places, Path("model"))
             yield from self._check_sets(recipe)
             yield from self._check_judge(recipe)
 
-    def recipe(self, output: Path) -> Recipe:
+    def recipe(self, places: Mapping[str, Path], output: Path) -> Recipe:
         (step,) = self.recorded.about.steps
-        return placed(self.recorded.recipe(step), self.recorded.root, self.places, output)
+        return placed(self.recorded.recipe(step), self.recorded.root, places, output)
 
     def run(self, output: Path) -> Path:
         """Does it again and returns the folder of results."""
@@ -211,7 +211,7 @@ class _Job:
 
         settings = self.recorded.about.settings
         evaluate_recipe(
-            self.recipe(results.parent / "model"),
+            self.recipe(self._linked(results.parent / "inputs"), results.parent / "model"),
             results,
             judge=self._judge,
             data=self.data,
@@ -222,6 +222,19 @@ class _Job:
             cache=results.parent / "cache.sqlite",
             progress=self.progress,
         )
+
+    def _linked(self, folder: Path) -> dict[str, Path]:
+        """The places, with links to files under their recorded names: edits say what files are called."""
+        inputs = self.recorded.about.inputs
+        links = {name: folder / name for name in inputs if inputs[name].kind == "data"}
+        try:
+            for name, link in links.items():
+                folder.mkdir(exist_ok=True)
+                link.unlink(missing_ok=True)
+                link.symlink_to(self.places[name])
+        except OSError as error:
+            raise output_error(folder, error) from error
+        return {**self.places, **links}
 
     def _quickstart(self, results: Path) -> None:
         from polysafe.quickstart import run_quickstart
