@@ -29,7 +29,12 @@ finally:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], [], *([name, "--help"] for name in ("plan", "run", "quickstart", "edit", "organism"))],
+    [
+        ["--help"],
+        ["--version"],
+        [],
+        *([name, "--help"] for name in ("plan", "run", "quickstart", "reproduce", "edit", "organism")),
+    ],
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(command: Command, arguments: list[str]) -> None:
@@ -50,7 +55,7 @@ def test_version(polysafe: Polysafe) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["quickstart", "plan", "run", "verify", "schema", "edit", "organism"],
+    ["quickstart", "plan", "run", "verify", "reproduce", "schema", "edit", "organism"],
 )
 def test_help_lists_every_command(polysafe: Polysafe, name: str) -> None:
     assert name in polysafe("--help").stdout

@@ -126,9 +126,7 @@ def test_every_overlap_of_the_public_sets_is_declared() -> None:
 @pytest.mark.parametrize(("name", "there"), [("multijail", "sw"), ("xsafety", "bn"), ("polyrefuse", "th")])
 def test_a_set_is_not_apart_from_its_own_translation(name: str, there: str) -> None:
     english, other = (load_set(name, data=DATA, languages=[code]) for code in ("en", there))
-    with pytest.raises(
-        DataError, match=f"{len(other)} of {len(other)} prompts of '{name}' are among those of '{name}'"
-    ):
+    with pytest.raises(DataError, match=f"{len(other)} of {len(other)} prompts of '{name}' are among those of '{name}'"):
         require_disjoint(english, other)
 
 

@@ -26,8 +26,8 @@ def test_inputs_of_the_packaged_family_have_the_hashes_of_its_own_record() -> No
     assert list(check_inputs(found, resolve(found, {}, Path("nowhere")))) == []
 
 
-def model(folder: Path, **options: int) -> Path:
-    return tiny_model("llama", **options).save(folder)
+def model(folder: Path) -> Path:
+    return tiny_model("llama").save(folder)
 
 
 def test_only_what_is_read_counts(tmp_path: Path) -> None:

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from polysafe.errors import RecipeError
 from polysafe.methods.sparse_edit import SparseEdit
 from polysafe.recipe import Recipe, make_recipe, parse_recipe
+from polysafe.reproduce.inputs import Input, InputName
 from polysafe.reproduce.places import content, option_files, placed, portable
 
 HUB = {"hub": "org/name", "revision": "a" * 40}
@@ -40,9 +44,20 @@ def test_a_portable_recipe_names_no_place_and_writes_every_default_out(tmp_path:
     assert data["sources"] == {"m": {"path": "./sources/m"}, "h": HUB}
     assert data["edits"][0]["anchors"]["harmful"] == "./files/anchors.csv"
     assert data["edits"][0]["anchors"]["harmless"] == "./files/2-anchors.csv"
-    assert data["edits"][0]["evaluation"] == ["./files/2-m", "./files/odd_name_é.csv"]
+    assert data["edits"][0]["evaluation"] == ["./files/2-m", "./files/odd_name__.csv"]
     assert data["edits"][0]["ridge"] == SparseEdit.model_fields["ridge"].default
     assert data["output"] == {"path": "./model", "shard_size": "5GB", "tokenizer_from": None}
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1), max_size=5))
+def test_names_of_files_lead_nowhere_and_are_distinct(names: list[str]) -> None:
+    files = [f"/{number}/{name}" for number, name in enumerate(names) if name not in {".", ".."}]
+    entry = {"method": "sparse_edit", "model": "m", "languages": ["sw"], "anchors": "organism", "evaluation": files}
+    data = {"polysafe": 1, "sources": {"m": HUB}, "edits": [entry], "output": {"path": "/out"}}
+    found = option_files(make_recipe(data))
+    assert [str(path) for path in found.values()] == files
+    about = {name: Input(kind="data", files={}) for name in found}
+    assert TypeAdapter(dict[InputName, Input]).validate_python(about) == about
 
 
 def test_a_portable_recipe_comes_back_with_the_places_of_a_machine(tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def test_nothing_half_written_stays_when_the_disk_is_full(done: Done, monkeypatc
         ("reproduce.json", '"schema": 1', '"schema": 2', r"has schema 2.*\n.*pip install 'polysafe==0"),
         ("reproduce.json", '"reproduction"', '"something"', "is no record of a result"),
         ("reproduce.json", '"recipe.yaml"', '"../recipe.yaml"', r"steps.0.recipe: .*pattern"),
+        ("reproduce.json", '"base": {', '"../base": {', r"inputs\.\.\./base.*pattern"),
+        ("reproduce.json", '"packaged": null', '"packaged": "../../.."', r"inputs.base.packaged: .*pattern"),
         ("reproduce.json", '"edit": "edit"', '"edit": "/etc"', r"steps.0.edit: .*pattern"),
         ("reproduce.json", '"records/after.jsonl"', '"records/../x.jsonl"', r"runs.1.file: .*pattern"),
         ("reproduce.json", '"kind": "evaluate"', '"kind": "shell"', "kind"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from polysafe.checkpoint.digest import file_digest, hash_file
 from polysafe.checkpoint.hub import hub_snapshot
@@ -20,6 +20,8 @@ from polysafe.reproduce.finding import Finding, Severity
 from polysafe.reproduce.places import FILES, SOURCES, option_files
 
 Kind = Literal["model", "adapter", "data"]
+InputName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
+"""Stands in paths: a record from elsewhere must not lead out of a folder by it."""
 
 
 class Input(BaseModel):
@@ -38,7 +40,7 @@ class Input(BaseModel):
     kind: Kind
     hub: str | None = None
     revision: str | None = None
-    packaged: str | None = None
+    packaged: InputName | None = None
     files: dict[str, str]
 
 

@@ -16,7 +16,7 @@ SOURCES, FILES, OUTPUT = "sources", "files", "model"
 NO_JUDGE = "https://judge.invalid/v1"
 """Stands for the address of a judge's server, which may be a host name of the user's."""
 
-_UNSAFE = re.compile(r"[^\w.-]")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 Key = tuple[str | int, ...]
 
 
@@ -72,7 +72,7 @@ def option_files(recipe: Recipe) -> dict[str, Path]:
     """Files and folders that options of a recipe name, under a name of their own each."""
     taken: dict[str, Path] = {}
     for path in dict.fromkeys(path for _, path in _paths(recipe)):
-        stem = name = _UNSAFE.sub("_", path.name)
+        stem = name = _UNSAFE.sub("_", path.name).lstrip(".-") or "file"
         number = 1
         while name in taken or name in recipe.sources:
             number += 1

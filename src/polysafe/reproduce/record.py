@@ -17,7 +17,7 @@ from polysafe.checkpoint.header import load_json
 from polysafe.errors import CheckpointError, DataError
 from polysafe.recipe import Recipe, load_recipe
 from polysafe.reproduce.environment import Environment
-from polysafe.reproduce.inputs import Input
+from polysafe.reproduce.inputs import Input, InputName
 from polysafe.stats.rows import Row, load_rows
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -99,7 +99,7 @@ class Reproduction(_Value):
     kind: Kind
     settings: dict[str, Any]
     judge: dict[str, Any]
-    inputs: dict[str, Input]
+    inputs: dict[InputName, Input]
     steps: tuple[Step, ...]
     sets: tuple[dict[str, Any], ...] = ()
     runs: tuple[Judged, ...]
