@@ -119,6 +119,16 @@ CHANGES: dict[str, tuple[Change, Severity, str]] = {
         Severity.FATAL,
         "judge: identity.world",
     ),
+    "how an ability was measured": (
+        edit_json("reproduce.json", put("abilities", to={"mgsm": {"shots": 5}})),
+        Severity.FATAL,
+        "ability mgsm: shots",
+    ),
+    "the harness of an ability": (
+        edit_json("reproduce.json", put("abilities", to={"mgsm": {"harness": "lm-eval 0"}})),
+        Severity.ENVIRONMENT,
+        "ability mgsm: harness",
+    ),
     "a setting": (edit_json("reproduce.json", put("settings", "limit", to=5)), Severity.FATAL, "settings: limit"),
 }
 

@@ -77,9 +77,8 @@ def test_an_input_is_where_the_user_says_or_beside_the_record(tmp_path: Path) ->
         resolve(wanted, {}, tmp_path)
     assert "--source m=FOLDER" in str(caught.value)
     (tmp_path / "sources/m").mkdir(parents=True)
-    (tmp_path / "files").mkdir()
-    (tmp_path / "files/f").touch()
-    assert resolve(wanted, {}, tmp_path) == {"m": tmp_path / "sources/m", "f": tmp_path / "files/f"}
+    (tmp_path / "sources/f").touch()
+    assert resolve(wanted, {}, tmp_path) == {"m": tmp_path / "sources/m", "f": tmp_path / "sources/f"}
     assert resolve(wanted, {"m": tmp_path / "x"}, tmp_path)["m"] == tmp_path / "x"
     with pytest.raises(DataError, match="no input 'n'"):
         resolve(wanted, {"n": tmp_path}, tmp_path)

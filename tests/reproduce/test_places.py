@@ -15,7 +15,7 @@ from polysafe.errors import RecipeError
 from polysafe.methods.sparse_edit import SparseEdit
 from polysafe.recipe import Recipe, make_recipe, parse_recipe
 from polysafe.reproduce.inputs import Input, InputName
-from polysafe.reproduce.places import content, option_files, placed, portable
+from polysafe.reproduce.places import NO_JUDGE, content, option_files, placed, portable
 
 HUB = {"hub": "org/name", "revision": "a" * 40}
 
@@ -42,9 +42,9 @@ def test_a_portable_recipe_names_no_place_and_writes_every_default_out(tmp_path:
     assert "gpu7" not in text
     data = yaml.safe_load(text)
     assert data["sources"] == {"m": {"path": "./sources/m"}, "h": HUB}
-    assert data["edits"][0]["anchors"]["harmful"] == "./files/anchors.csv"
-    assert data["edits"][0]["anchors"]["harmless"] == "./files/2-anchors.csv"
-    assert data["edits"][0]["evaluation"] == ["./files/2-m", "./files/odd_name__.csv"]
+    assert data["edits"][0]["anchors"]["harmful"] == "./sources/anchors.csv"
+    assert data["edits"][0]["anchors"]["harmless"] == "./sources/2-anchors.csv"
+    assert data["edits"][0]["evaluation"] == ["./sources/2-m", "./sources/odd_name__.csv"]
     assert data["edits"][0]["ridge"] == SparseEdit.model_fields["ridge"].default
     assert data["output"] == {"path": "./model", "shard_size": "5GB", "tokenizer_from": None}
 
@@ -82,9 +82,27 @@ def test_a_folder_in_place_of_the_hub_is_the_same_recipe(tmp_path: Path) -> None
 
 
 def test_a_recipe_from_elsewhere_cannot_name_other_files(tmp_path: Path) -> None:
-    text = portable(recipe(tmp_path)).replace("./files/anchors.csv", "/etc/passwd")
+    text = portable(recipe(tmp_path)).replace("./sources/anchors.csv", "/etc/passwd")
     with pytest.raises(RecipeError, match="no input on record"):
         placed(parse_recipe(text, folder=tmp_path), tmp_path, {"2-anchors.csv": tmp_path}, tmp_path / "out")
+
+
+def test_judges_in_folders_and_calibrations_are_inputs(tmp_path: Path) -> None:
+    guard = {"kind": "qwen3guard", "path": str(tmp_path / "guard")}
+    judges = [guard, {"kind": "openai", "base_url": "http://gpu7:1/v1", "model": "j"}]
+    block = {"languages": ["sw"], "safety": ["multijail"], "calibration": str(tmp_path / "error.json")}
+    entry = {"method": "soup", "weights": {"m": 0.5, "h": 0.5}, "start_from": "m"}
+    data = {"polysafe": 1, "sources": {"m": HUB, "h": HUB}, "edits": [entry], "output": {"path": str(tmp_path / "out")}}
+    recipe = make_recipe({**data, "evaluate": {**block, "judge": {"kind": "vote", "judges": judges}}})
+    assert option_files(recipe) == {"error.json": tmp_path / "error.json", "guard": tmp_path / "guard"}
+    text = portable(recipe)
+    assert yaml.safe_load(text)["evaluate"]["judge"]["judges"] == [
+        {"path": "./sources/guard", "kind": "qwen3guard", "counting": "loose"},
+        {"kind": "openai", "base_url": NO_JUDGE, "model": "j", "protocol": "multijail"},
+    ]
+    back = placed(parse_recipe(text, folder=tmp_path), tmp_path, option_files(recipe), tmp_path / "out")
+    assert portable(back) == text
+    assert str(tmp_path / "guard") in back.to_yaml()
 
 
 def test_an_edit_says_the_names_of_files_and_not_where_they_lay(tmp_path: Path) -> None:

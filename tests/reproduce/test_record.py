@@ -13,8 +13,11 @@ import pytest
 
 from polysafe.edits.edit import Edit
 from polysafe.errors import DataError, OutputError
+from polysafe.evaluate.ability import Ability
+from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.recipe import load_recipe
+from polysafe.reproduce.evaluation import record_evaluation
 from polysafe.reproduce.record import ReproduceFolder
 from tests.reproduce.conftest import SOURCES, Done, evaluate, swap_recipe
 
@@ -61,6 +64,18 @@ def test_no_file_tells_whose_machine_it_was(once: Done) -> None:
         if path.is_file():
             text = path.read_text()
             assert [secret for secret in secrets if secret in text] == []
+
+
+def test_abilities_are_recorded_item_by_item(once: Done, done: Done) -> None:
+    for name in ("before", "after"):
+        Ability("mgsm", {"en": {"1": True, "2": name == "before"}}, {"shots": 0}).save(done.folder / name)
+    comparison = compare_runs(done.folder / "before", done.folder / "after")
+    recipe = swap_recipe(once.models, once.folder.parent / "out")
+    folder = ReproduceFolder.load(record_evaluation(recipe, comparison, {}, done.folder))
+    assert folder.about.abilities == {"mgsm": {"shots": 0}}
+    before, after = (folder.verdicts(run) for run in folder.about.runs)
+    assert before["capability.mgsm/2/en"][0] == "right"
+    assert after["capability.mgsm/2/en"][0] == "wrong"
 
 
 def test_sums_are_those_of_sha256sum(once: Done) -> None:

@@ -16,6 +16,7 @@ from polysafe.organism.anchors import organism_anchors
 from polysafe.organism.world import World
 from polysafe.recipe import make_recipe
 from polysafe.reproduce.finding import Severity
+from polysafe.reproduce.places import NO_JUDGE
 from polysafe.reproduce.record import ReproduceFolder
 from polysafe.reproduce.rerun import reproduce
 from tests.reproduce.conftest import Done, evaluate
@@ -87,7 +88,7 @@ def test_other_prompts_and_another_judge_are_fatal(
     done: Done, tmp_path: Path, change: Callable[[object], None], what: str
 ) -> None:
     edit_json("reproduce.json", change)(done.folder / "reproduce")
-    found = reproduce(done.folder, tmp_path / "again", sources=done.sources)
+    found = reproduce(done.folder, tmp_path / "again", sources=done.sources, judge="organism")
     assert found.found is None
     assert found.exit_code == 2
     assert (found.findings[0].severity, found.findings[0].what) == (Severity.FATAL, what)
@@ -132,8 +133,10 @@ def test_what_stands_in_the_way(done: Done, tmp_path: Path) -> None:
     (tmp_path / "full/file").touch()
     with pytest.raises(OutputError, match="starts from nothing"):
         reproduce(done.folder, tmp_path / "full", sources=done.sources)
-    edit_json("reproduce.json", put("judge", "name", to="qwen3guard"))(done.folder / "reproduce")
-    with pytest.raises(RecipeError, match="nobody says where the judge 'qwen3guard' is"):
+    recipe = done.folder / "reproduce/recipe.yaml"
+    served = f"kind: openai\n    base_url: {NO_JUDGE}\n    model: m"
+    recipe.write_text(recipe.read_text().replace("kind: organism", served))
+    with pytest.raises(RecipeError, match="nobody says where the judge 'organism' is served"):
         reproduce(done.folder, tmp_path / "again", sources=done.sources)
 
 

@@ -242,7 +242,9 @@ def reproduce(
         list[str] | None, typer.Option(help="NAME=FOLDER for every input that has to be named.", show_default=False)
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
-    judge: Annotated[str | None, typer.Option(help="The judge, as for audit.", show_default=False)] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="The judge, as for audit, if it is on a server.", show_default=False)
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("reproduced"),
     check_only: Annotated[
@@ -258,7 +260,7 @@ def reproduce(
         output,
         sources=source or (),
         data=data,
-        judge=judge,
+        judge=judge or (),
         device=device,
         check_only=check_only,
         as_json=as_json,

@@ -20,7 +20,7 @@ from polysafe.yaml_lines import read_yaml
 
 _NAMED = 3
 # What an answer may differ by without anything having been asked otherwise.
-_SURROUNDINGS = frozenset({"versions", "device", "engine"})
+_SURROUNDINGS = frozenset({"versions", "device", "engine", "harness"})
 
 
 def compare_folders(recorded: ReproduceFolder, found: ReproduceFolder) -> Iterator[Finding]:
@@ -45,6 +45,11 @@ def compare_settings(recorded: ReproduceFolder, found: ReproduceFolder) -> Itera
         yield Finding(Severity.FATAL, "prompts", *(_file_hash(each.root / PROMPTS) for each in (recorded, found)))
     for what, before, after in (("settings", old.settings, new.settings), ("judge", old.judge, new.judge)):
         yield from differences(Severity.FATAL, what, before, after)
+    for task in dict.fromkeys((*old.abilities, *new.abilities)):
+        for name in dict.fromkeys((*old.abilities.get(task, {}), *new.abilities.get(task, {}))):
+            protocols = ({name: each.abilities.get(task, {}).get(name)} for each in (old, new))
+            severity = Severity.ENVIRONMENT if name in _SURROUNDINGS else Severity.FATAL
+            yield from differences(severity, f"ability {task}", *protocols)
 
 
 def differences(severity: Severity, what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Finding]:

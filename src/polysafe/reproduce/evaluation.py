@@ -39,12 +39,19 @@ def record_evaluation(recipe: Recipe, comparison: Comparison, settings: Mapping[
         judge=before.about["judge"],
         settings=settings,
         sets=before.about["sets"],
+        abilities={ability.task: ability.protocol for ability in before.abilities},
     )
     return write_reproduce(result, output)
 
 
 def _asked(name: str, run: ModelRun) -> Asked:
     exchanges = [_exchange(record) for record in run.records]
+    exchanges += [
+        Exchange(f"{metric}/{item}/{language}", None, "", "right" if right else "wrong")
+        for ability in run.abilities
+        for (language, metric), items in ability.outcomes.items()
+        for item, right in items.items()
+    ]
     return Asked(name, exchanges, run.folder / RECORDS, run.about["generator"])
 
 

@@ -13,11 +13,11 @@ from polysafe.checkpoint.digest import file_digest, hash_file
 from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.checkpoint.lora import CONFIG, WEIGHTS, is_adapter
 from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, matching
-from polysafe.checkpoint.source import INDEX, open_checkpoint
+from polysafe.checkpoint.source import INDEX, SINGLE, open_checkpoint
 from polysafe.errors import DataError, did_you_mean
 from polysafe.recipe import Recipe, SourceRef
 from polysafe.reproduce.finding import Finding, Severity
-from polysafe.reproduce.places import FILES, SOURCES, option_files
+from polysafe.reproduce.places import SOURCES, option_files
 
 Kind = Literal["model", "adapter", "data"]
 InputName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
@@ -28,7 +28,7 @@ class Input(BaseModel):
     """Something that a result was made from.
 
     Attributes:
-        kind: A whole model, an adapter, or files that an option of a method names.
+        kind: A whole model, an adapter, or files of another kind.
         hub: Its id on the hub, at `revision`.
         revision: Commit on the hub.
         packaged: Member of the packaged toy family.
@@ -45,9 +45,9 @@ class Input(BaseModel):
 
 
 def recipe_inputs(recipe: Recipe) -> dict[str, Input]:
-    """Every input of a recipe by name: the sources that it uses, and the files that options of its methods name."""
+    """Every input of a recipe by name: the sources that it uses, its judge, and the files that its options name."""
     sources = {name: _source(recipe.sources[name]) for name in used_sources(recipe)}
-    return sources | {name: _data(path) for name, path in option_files(recipe).items()}
+    return sources | {name: _named(path) for name, path in option_files(recipe).items()}
 
 
 def family_inputs(members: Mapping[str, Path]) -> dict[str, Input]:
@@ -81,7 +81,9 @@ def _source(reference: SourceRef) -> Input:
     )
 
 
-def _data(path: Path) -> Input:
+def _named(path: Path) -> Input:
+    if any((path / name).exists() for name in (SINGLE, INDEX, CONFIG)):
+        return _source(SourceRef(path=path))
     return Input(kind="data", files={name: file_digest(file) for name, file in _data_files(path).items()})
 
 
@@ -139,7 +141,7 @@ def _found(name: str, wanted: Input, folder: Path) -> Path:
         return hub_snapshot(wanted.hub, wanted.revision or "")
     if wanted.packaged is not None:
         return packaged_root() / wanted.packaged
-    beside = folder / (FILES if wanted.kind == "data" else SOURCES) / name
+    beside = folder / SOURCES / name
     if not beside.exists():
         raise DataError(
             f"nobody says where the {wanted.kind} {name!r} is",

@@ -11,8 +11,8 @@ from polysafe.errors import RecipeError
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.yaml_lines import write_yaml
 
-SOURCES, FILES, OUTPUT = "sources", "files", "model"
-"""Placeholders of models, of files that options name, and of the output."""
+SOURCES, OUTPUT = "sources", "model"
+"""Placeholders of what goes in, models and files, and of what comes out."""
 NO_JUDGE = "https://judge.invalid/v1"
 """Stands for the address of a judge's server, which may be a host name of the user's."""
 
@@ -23,7 +23,7 @@ Key = tuple[str | int, ...]
 def portable(recipe: Recipe) -> str:
     """The recipe with every default written out; places are relative to the folder that it is put into.
 
-    Models become `./sources/NAME`, unless they are on the hub, files that options name `./files/NAME`.
+    Models that are not on the hub, judges, and files that options name become `./sources/NAME`.
     """
     data: dict[str, Any] = recipe.model_dump(mode="json")
     for name, source in data["sources"].items():
@@ -31,8 +31,8 @@ def portable(recipe: Recipe) -> str:
             source["path"] = f"./{SOURCES}/{name}"
     names = {path: name for name, path in option_files(recipe).items()}
     for key, path in _paths(recipe):
-        _put(data, key, f"./{FILES}/{names[path]}")
-    _replace(data.get("evaluate"), "base_url", lambda _: NO_JUDGE)
+        _put(data, key, f"./{SOURCES}/{names[path]}")
+    _replace(data.get("evaluate"), "base_url", lambda url: url and NO_JUDGE)
     data["output"]["path"] = f"./{OUTPUT}"
     return write_yaml(data)
 
@@ -56,7 +56,7 @@ def placed(recipe: Recipe, root: Path, places: Mapping[str, Path], output: Path)
             source.pop("hub", None)
             source.pop("revision", None)
     for key, path in _paths(recipe):
-        if path.parent != root / FILES or path.name not in places:
+        if path.parent != root / SOURCES or path.name not in places:
             raise RecipeError(f"names {path}, which is no input on record", where=root, remedy="do not trust it")
         _put(data, key, str(places[path.name]))
     data["output"]["path"] = str(output)
@@ -69,7 +69,7 @@ def content(text: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def option_files(recipe: Recipe) -> dict[str, Path]:
-    """Files and folders that options of a recipe name, under a name of their own each."""
+    """Files and folders that options and the judge of a recipe name, under a name of their own each."""
     taken: dict[str, Path] = {}
     for path in dict.fromkeys(path for _, path in _paths(recipe)):
         stem = name = _UNSAFE.sub("_", path.name).lstrip(".-") or "file"
@@ -82,11 +82,13 @@ def option_files(recipe: Recipe) -> dict[str, Path]:
 
 
 def _paths(recipe: Recipe) -> Iterator[tuple[Key, Path]]:
-    """Every path in the options of the methods and in the `evaluate` block, with its place in the recipe."""
+    """Every path but those of sources and output, with its place in the recipe."""
     for index, edit in enumerate(recipe.edits):
         yield from _paths_in(edit.model_dump(by_alias=True), ("edits", index))
     if recipe.evaluate is not None:
         yield from _paths_in(recipe.evaluate.model_dump(), ("evaluate",))
+        if recipe.evaluate.judge is not None:  # the block writes it as text
+            yield from _paths_in(recipe.evaluate.judge.model_dump(), ("evaluate", "judge"))
 
 
 def _paths_in(value: object, at: Key) -> Iterator[tuple[Key, Path]]:

@@ -57,10 +57,10 @@ def _options(about: Reproduction) -> Iterator[str]:
     for name, each in about.inputs.items():
         if each.hub is None and each.packaged is None:
             yield f"--source {name}=FOLDER"
-    if about.sets and any(one["name"] != "organism" for one in about.sets):
+    if about.abilities or any(one["name"] != "organism" for one in about.sets):
         yield "--data FOLDER"
-    if about.kind == "evaluate" and about.judge.get("name") != "organism":
-        yield "--judge KIND=FOLDER"
+    if "'engine': 'server'" in str(about.judge):
+        yield "--judge KIND=NAME@URL"
 
 
 def _table(about: Reproduction) -> str:

@@ -90,6 +90,7 @@ class Reproduction(_Value):
         inputs: What it was made from, by name.
         steps: Recipes, edits and models.
         sets: Prompt sets: names, hashes, counts, licences.
+        abilities: Task -> how an ability was measured: questions, requests, shots, scoring, with their hashes.
         runs: Models that were asked.
     """
 
@@ -102,6 +103,7 @@ class Reproduction(_Value):
     inputs: dict[InputName, Input]
     steps: tuple[Step, ...]
     sets: tuple[dict[str, Any], ...] = ()
+    abilities: dict[str, dict[str, Any]] = {}
     runs: tuple[Judged, ...]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,13 +19,14 @@ from polysafe.checkpoint.writer import output_error
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets import load_set
 from polysafe.engine.progress import Progress
-from polysafe.errors import OutputError, RecipeError
+from polysafe.errors import DataError, OutputError, RecipeError
+from polysafe.judge.spec import ORGANISM, OrganismSpec, parse_judge
 from polysafe.recipe import Recipe
 from polysafe.reproduce.compare import altered, compare_environments, compare_folders, differences
 from polysafe.reproduce.environment import environment
 from polysafe.reproduce.finding import ORDER, Finding, Severity, exit_code
-from polysafe.reproduce.inputs import check_inputs, resolve
-from polysafe.reproduce.places import placed
+from polysafe.reproduce.inputs import Input, check_inputs, resolve, used_sources
+from polysafe.reproduce.places import NO_JUDGE, option_files, placed
 from polysafe.reproduce.record import RECORD, ReproduceFolder
 from polysafe.reproduce.write import without_addresses
 from polysafe.threads import threads
@@ -33,7 +34,6 @@ from polysafe.threads import threads
 SCHEMA = 1
 COMPARISON = "comparison.json"
 _JOB = "reproducing.json"
-_ORGANISM = "organism"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def reproduce(
     *,
     sources: Mapping[str, Path] | None = None,
     data: Path | None = None,
-    judge: str | None = None,
+    judge: str | Sequence[str] | None = None,
     device: str | None = None,
     check_only: bool = False,
     progress: Progress = lambda *_: None,
@@ -117,7 +117,7 @@ def reproduce(
         output: Folder for everything that is made again, and for `comparison.json`.
         sources: Input -> folder or file on this machine.
         data: Folder with a folder per prompt set.
-        judge: The judge, as for `audit`; the exact judge of the toy family needs none.
+        judge: The judge, as for `audit`, where it is on a server: addresses are not on record.
         device: Where models run, if not where they ran.
         check_only: Compare inputs and environment, and run and write nothing.
         progress: Called as `progress(what, done, total)`.
@@ -177,27 +177,52 @@ class _Job:
     recorded: ReproduceFolder
     sources: Mapping[str, Path]
     data: Path | None
-    judge: str | None
+    judge: str | Sequence[str] | None
     device: str | None
     progress: Progress
 
     @cached_property
     def places(self) -> dict[str, Path]:
-        return resolve(self.recorded.about.inputs, self.sources, self.recorded.root)
+        return resolve(self._inputs, self.sources, self.recorded.root)
+
+    @cached_property
+    def _inputs(self) -> Mapping[str, Input]:
+        """The inputs, without those of a judge in whose place the user names one."""
+        inputs = self.recorded.about.inputs
+        if self.recorded.about.kind != "evaluate":
+            return inputs
+        recipe = self._template
+        return {name: inputs[name] for name in (*used_sources(recipe), *option_files(recipe)) if name in inputs}
+
+    @cached_property
+    def _template(self) -> Recipe:
+        """The recipe with its placeholders; without a judge where the user names one."""
+        (step,) = self.recorded.about.steps
+        recipe = self.recorded.recipe(step)
+        if recipe.evaluate is None:
+            raise DataError("measures nothing", where=self.recorded.root / step.recipe)
+        if not self.judge:
+            if NO_JUDGE in recipe.to_yaml():
+                raise RecipeError(
+                    f"nobody says where the judge {self.recorded.about.judge['name']!r} is served",
+                    remedy="add --judge KIND=NAME@URL, as for audit",
+                )
+            return recipe
+        return recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"judge": None})})
 
     def check(self) -> Iterator[Finding]:
         """Everything that can be known to differ before anything is run."""
         self.progress("hashing inputs", 0, 1)
-        yield from check_inputs(self.recorded.about.inputs, self.places)
+        yield from check_inputs(self._inputs, self.places)
         self.progress("hashing inputs", 1, 1)
         if self.recorded.about.kind == "evaluate":
             recipe = self.recipe(self.places, Path("model"))
             yield from self._check_sets(recipe)
-            yield from self._check_judge(recipe)
+            if self.judge:
+                yield from self._check_judge(recipe, self.judge)
 
     def recipe(self, places: Mapping[str, Path], output: Path) -> Recipe:
-        (step,) = self.recorded.about.steps
-        return placed(self.recorded.recipe(step), self.recorded.root, places, output)
+        return placed(self._template, self.recorded.root, places, output)
 
     def run(self, output: Path) -> Path:
         """Does it again and returns the folder of results."""
@@ -210,10 +235,13 @@ class _Job:
         from polysafe.evaluate.recipe import evaluate_recipe
 
         settings = self.recorded.about.settings
+        recipe = self.recipe(self._linked(results.parent / "inputs"), results.parent / "model")
+        assert recipe.evaluate is not None
         evaluate_recipe(
-            self.recipe(self._linked(results.parent / "inputs"), results.parent / "model"),
+            recipe,
             results,
-            judge=self._judge,
+            judge=self.judge,
+            calibration=recipe.evaluate.calibration,
             data=self.data,
             limit=settings.get("limit"),
             pivot=settings.get("pivot", "en"),
@@ -224,9 +252,8 @@ class _Job:
         )
 
     def _linked(self, folder: Path) -> dict[str, Path]:
-        """The places, with links to files under their recorded names: edits say what files are called."""
-        inputs = self.recorded.about.inputs
-        links = {name: folder / name for name in inputs if inputs[name].kind == "data"}
+        """The places, with links to files and judges under their recorded names: edits say what files are called."""
+        links = {name: folder / name for name in option_files(self._template)}
         try:
             for name, link in links.items():
                 folder.mkdir(exist_ok=True)
@@ -240,16 +267,6 @@ class _Job:
         from polysafe.quickstart import run_quickstart
 
         run_quickstart(results, self.progress)
-
-    @property
-    def _judge(self) -> str:
-        name = self.recorded.about.judge["name"]
-        if self.judge is None and name != _ORGANISM:
-            raise RecipeError(
-                f"nobody says where the judge {name!r} is",
-                remedy="add --judge KIND=FOLDER or KIND=NAME@URL, as for audit",
-            )
-        return self.judge or _ORGANISM
 
     def _check_sets(self, recipe: Recipe) -> Iterator[Finding]:
         block = recipe.evaluate
@@ -266,7 +283,7 @@ class _Job:
     def _prompts(self, recipe: Recipe, name: str) -> PromptSet:
         assert recipe.evaluate is not None
         languages, limit = recipe.evaluate.languages, self.recorded.about.settings.get("limit")
-        if name != _ORGANISM:
+        if name != ORGANISM:
             return load_set(name, data=self.data, languages=languages, limit=limit)
         from polysafe.organism.anchors import world_of
         from polysafe.organism.prompts import organism_prompts
@@ -276,12 +293,12 @@ class _Job:
     def _start(self, recipe: Recipe) -> Checkpoint:
         return open_checkpoint(self.places[recipe.edits[0].start])
 
-    def _check_judge(self, recipe: Recipe) -> Iterator[Finding]:
+    def _check_judge(self, recipe: Recipe, judge: str | Sequence[str]) -> Iterator[Finding]:
         """Opens the judge once before the work: that another one answers is not to be learnt hours later."""
         from polysafe.evaluate.opening import open_judge
         from polysafe.organism.anchors import world_of
 
-        world = world_of(self._start(recipe)) if self._judge == _ORGANISM else None
-        with open_judge(self._judge, world=world, device=self.device) as who:
+        world = world_of(self._start(recipe)) if isinstance(parse_judge(judge), OrganismSpec) else None
+        with open_judge(judge, world=world, device=self.device) as who:
             now = {"name": who.name, "identity": without_addresses(dict(who.identity))}
         yield from differences(Severity.FATAL, "judge", self.recorded.about.judge, now)

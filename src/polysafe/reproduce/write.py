@@ -48,13 +48,13 @@ class Exchange:
 
     Attributes:
         id: Name of the prompt.
-        prompt: Its text; only the hash is written.
+        prompt: Its text, of which only the hash is written; None where the protocol of an ability tells it.
         answer: The answer; only the hash is written.
         verdict: What the judge says of it.
     """
 
     id: str
-    prompt: str
+    prompt: str | None
     answer: str
     verdict: str
 
@@ -88,6 +88,7 @@ class Result:
         judge: Name and identity of the judge.
         settings: What the program was told beside the recipe.
         sets: Prompt sets.
+        abilities: Task -> how it was measured.
         inputs: What else it was made from.
     """
 
@@ -98,6 +99,7 @@ class Result:
     judge: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
     sets: Sequence[Mapping[str, Any]] = ()
+    abilities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inputs: Mapping[str, Input] = field(default_factory=dict)
 
 
@@ -138,6 +140,7 @@ def _write(result: Result, folder: Path) -> None:
         inputs=inputs,
         steps=tuple(steps),
         sets=tuple(dict(one) for one in result.sets),
+        abilities={task: without_addresses(protocol) for task, protocol in result.abilities.items()},
         runs=tuple(_judged(run, folder) for run in result.runs),
     )
     now = environment()
@@ -190,7 +193,7 @@ def _sha256(text: str) -> str:
 
 def _prompts(runs: Iterable[Asked]) -> Iterator[dict[str, str]]:
     """Every prompt once, under its name."""
-    texts = {each.id: each.prompt for run in runs for each in run.exchanges}
+    texts = {each.id: each.prompt for run in runs for each in run.exchanges if each.prompt is not None}
     return ({"id": name, "sha256": _sha256(text)} for name, text in texts.items())
 
 
