@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import BeforeValidator, SerializationInfo, SerializerFunctionWrapHandler, ValidationInfo, WrapSerializer
 
 from polysafe.recipe_errors import problem
 
@@ -20,5 +20,12 @@ def _absolute(value: object, info: ValidationInfo) -> Path:
     return Path(os.path.abspath(Path(folder) / Path(text).expanduser()))
 
 
-AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
-"""A path of a recipe, made absolute with the folder in the validation context."""
+def _written(path: Path, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> object:
+    return path.name if (info.context or {}).get("paths") == "names" else handler(path)
+
+
+AbsolutePath = Annotated[Path, BeforeValidator(_absolute), WrapSerializer(_written)]
+"""A path of a recipe, made absolute with the folder in the validation context.
+
+Written with `paths: names` in the context, only its last part is: what leaves the machine does not say where it lay.
+"""

@@ -31,6 +31,7 @@ from polysafe.report.edits import ALL
 from polysafe.report.findings import Answer, Answered, Findings, Pair
 from polysafe.report.settings import about_groups, language_names
 from polysafe.report.verdict import judge
+from polysafe.reproduce.quickstart import record_quickstart
 from polysafe.stats.compare import Outcomes, rate_outcomes
 from polysafe.stats.rows import RateRow, Row, save_rows
 
@@ -118,6 +119,7 @@ class _Found(Findings):
     """Findings, and the hash of every edit."""
 
     edits: dict[str, str] = field(default_factory=dict)
+    recipes: dict[str, Recipe] = field(default_factory=dict)
 
 
 def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quickstart:
@@ -163,6 +165,7 @@ def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quicks
         write_json_atomic(output / "audit.json", [asdict(row) for row in found.audits])
     except OSError as error:
         raise output_error(output, error) from error
+    record_quickstart(family, found.recipes, examiner.exams, found.rows, output)
     return Quickstart(build_report(data, output), results, data)
 
 
@@ -237,6 +240,7 @@ def _make(recipe: Recipe, name: str, found: _Found, output: Path) -> Path:
     """Writes the recipe down, runs it, and keeps what its edit says about itself."""
     label = recipe.edits[0].label
     write_bytes_atomic(_folder(output / "recipes") / f"{label}.{name}.yaml", recipe.to_yaml().encode())
+    found.recipes[f"{label}.{name}"] = recipe
     model = run_recipe(recipe).output
     edit = Edit.load(model / RECORDS)
     found.edits[f"{label}, {name}"] = edit.sha256
@@ -274,6 +278,7 @@ class _Examiner:
     def __init__(self, family: Family, output: Path, progress: Progress, total: int) -> None:
         self._world, self._output, self._progress = family.world, output, progress
         self._done, self._total = 0, total
+        self.exams: dict[str, Exam] = {}
 
     def examine(self, name: str, model: Path, languages: Sequence[str], sets: Sequence[Set] | None = None) -> Exam:
         from polysafe.organism.exam import SETS, examine
@@ -285,6 +290,7 @@ class _Examiner:
         lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in exam.records)
         file = _folder(self._output / "records") / f"{name.replace(' ', '.')}.jsonl"
         write_bytes_atomic(file, lines.encode())
+        self.exams[name] = exam
         return exam
 
 

@@ -43,7 +43,7 @@ finally:
         ["--help"],
         ["--version"],
         [],
-        *([name, "--help"] for name in ("plan", "run", "quickstart", "edit", "organism", "inspect")),
+        *([name, "--help"] for name in ("plan", "run", "quickstart", "reproduce", "edit", "organism", "inspect")),
     ],
     ids=" ".join,
 )
@@ -65,7 +65,7 @@ def test_version(polysafe: Polysafe) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["quickstart", "plan", "run", "verify", "schema", "edit", "organism", "inspect"],
+    ["quickstart", "plan", "run", "verify", "reproduce", "schema", "edit", "organism", "inspect"],
 )
 def test_help_lists_every_command(polysafe: Polysafe, name: str) -> None:
     assert name in polysafe("--help").stdout

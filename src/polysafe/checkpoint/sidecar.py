@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from pathlib import Path
 
 from polysafe.checkpoint.source import Checkpoint, config_text, file_inside
 from polysafe.errors import CheckpointError
@@ -52,7 +53,8 @@ def side_files(model: Checkpoint, donor: Checkpoint, dtype: str | None = None) -
     Raises:
         CheckpointError: A file is a link that leads out of the checkpoint, or far too large to be what its name says.
     """
-    files = [*_matching(model, MODEL_FILES), *_matching(donor, DONOR_FILES)]
+    named = [(model, MODEL_FILES), (donor, DONOR_FILES)]
+    files = [SideFile(name, _content(each, name)) for each, patterns in named for name in matching(each.root, patterns)]
     return [_with_dtype(file, model, dtype) if file.name == "config.json" else file for file in files]
 
 
@@ -63,12 +65,13 @@ def _with_dtype(file: SideFile, model: Checkpoint, dtype: str | None) -> SideFil
     return SideFile(file.name, config_text({**model.config, key: _TORCH_NAMES[dtype]}))
 
 
-def _matching(checkpoint: Checkpoint, patterns: tuple[str, ...]) -> Iterator[SideFile]:
-    for path in sorted(checkpoint.root.rglob("*")):
-        name = path.relative_to(checkpoint.root).as_posix()
+def matching(root: Path, patterns: tuple[str, ...]) -> Iterator[str]:
+    """Names of the files of a folder that match a pattern, in order."""
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
         wanted = any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
         if wanted and not path.is_dir():
-            yield SideFile(name, _content(checkpoint, name))
+            yield name
 
 
 def _content(checkpoint: Checkpoint, name: str) -> bytes:

@@ -275,6 +275,41 @@ def inspect_import(
     command.import_logs(logs, output, as_json=as_json)
 
 
+@app.command()
+def reproduce(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder of results, or the reproduce/ folder in it.", show_default=False),
+    ],
+    source: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER for every input that has to be named.", show_default=False)
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="The judge, as for audit, if it is on a server.", show_default=False)
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("reproduced"),
+    check_only: Annotated[
+        bool, typer.Option("--check-only", help="Compare inputs and environment; run and write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make published results again and say what differs."""
+    from polysafe.cli import reproduce as command
+
+    command.reproduce(
+        folder,
+        output,
+        sources=source or (),
+        data=data,
+        judge=judge or (),
+        device=device,
+        check_only=check_only,
+        as_json=as_json,
+    )
+
+
 @judge_app.command("calibrate")
 def judge_calibrate(
     examples: Annotated[

@@ -12,11 +12,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from polysafe.errors import PolysafeError
+from polysafe.errors import PolysafeError, RecipeError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,6 +120,23 @@ def format_rate(speed: float | None) -> str:
             return f"{speed:.3g}{prefix}/s"
         speed /= 1000
     return f"{speed:.3g} G/s"
+
+
+def named_folders(texts: Iterable[str], option: str = "--source") -> dict[str, Path]:
+    """Name -> folder, of the values of an option that are NAME=FOLDER.
+
+    Raises:
+        RecipeError: A value is not of that form, or a name is given twice.
+    """
+    folders: dict[str, Path] = {}
+    for text in texts:
+        name, separator, folder = text.partition("=")
+        if not (name and separator and folder):
+            raise RecipeError(f"{text!r} is not NAME=FOLDER", where=option)
+        if name in folders:
+            raise RecipeError(f"{name!r} is given twice", where=option)
+        folders[name] = Path(folder)
+    return folders
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from polysafe.cli.console import (
     format_bytes,
+    named_folders,
     print_json,
     print_line,
     print_table,
@@ -54,7 +55,7 @@ def apply(
     as_json: bool,
 ) -> None:
     """Apply an edit to the models it names."""
-    edit, folders = Edit.load(path), _folders(sources)
+    edit, folders = Edit.load(path), named_folders(sources)
     with resumable(), progress(quiet=as_json) as step:
         result = apply_edit(edit, folders, output, tokenizer_from=tokenizer_from, force=force, progress=step)
     print_result(result, as_json=as_json)
@@ -96,7 +97,7 @@ def export(
     """Write an edit as a LoRA adapter."""
     if not peft:
         raise EditError("no form is chosen", where="edit export", remedy="add `--peft` for a LoRA adapter")
-    edit, folders = Edit.load(path), _folders(sources)
+    edit, folders = Edit.load(path), named_folders(sources)
     with progress(quiet=as_json) as step:
         result = export_edit(
             edit,
@@ -130,15 +131,3 @@ def _print_export(result: Export) -> None:
     )
     if result.left_out:
         print_warnings([f"what is left out is {result.left_out_share:.1%} of the edit (Frobenius norm)"])
-
-
-def _folders(sources: Sequence[str]) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
-    for text in sources:
-        name, separator, folder = text.partition("=")
-        if not (name and separator and folder):
-            raise EditError(f"{text!r} is not NAME=FOLDER", where="--source")
-        if name in folders:
-            raise EditError(f"{name!r} is given twice", where="--source")
-        folders[name] = Path(folder)
-    return folders

@@ -86,6 +86,10 @@ class PromptSet:
         rows = [[p.id, p.text, p.kind, p.category] for p in self.prompts]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()
 
+    def of_kind(self, kind: Kind) -> Self:
+        """Those of its prompts that should be refused, or that should not."""
+        return replace(self, prompts=tuple(prompt for prompt in self.prompts if prompt.kind == kind))
+
     def select(self, languages: Collection[str] | None = None, limit: int | None = None) -> Self:
         """The prompts of some languages, and the first `limit` parallel rows of either kind.
 

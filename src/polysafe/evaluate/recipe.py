@@ -16,6 +16,7 @@ from polysafe.evaluate.evaluation import SavedEvaluation, save_evaluation
 from polysafe.evaluate.run import Progress
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.recipe import Evaluate, Recipe
+from polysafe.reproduce.evaluation import record_evaluation
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def evaluate_recipe(
 
     Args:
         recipe: A recipe with an `evaluate` block.
-        output: Folder for both runs, `results.json`, the recipe, the edit and `evaluation.json`.
+        output: Folder for both runs, `results.json`, recipe, edit, `evaluation.json`, and `reproduce/`, from which they
+            can be made again.
         judge: Judge instead of the recipe's, as for `audit`; the recipe's calibration then takes no part.
         calibration: Measured error of the judge instead of the recipe's.
         data: Folder with a folder per set.
@@ -104,6 +106,9 @@ def evaluate_recipe(
     comparison = replace(comparison, notes=(*comparison.notes, *overlaps))
     results = comparison.save(output)
     saved = save_evaluation(output, recipe, comparison, made=made, start=start, pivot=pivot)
+    settings = {"limit": limit, "pivot": pivot, "max_tokens": max_tokens, "device": device}
+    carried_out = block.model_copy(update={"judge": who, "calibration": error})
+    record_evaluation(recipe.model_copy(update={"evaluate": carried_out}), comparison, settings, output)
     return Evaluation(before, after, comparison, results, saved)
 
 

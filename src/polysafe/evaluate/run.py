@@ -10,7 +10,6 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -224,10 +223,9 @@ def of_kind(sets: Sequence[PromptSet], kind: Kind) -> list[PromptSet]:
     """
     chosen = []
     for one in sets:
-        prompts = tuple(prompt for prompt in one.prompts if prompt.kind == kind)
-        if not prompts:
+        chosen.append(one.of_kind(kind))
+        if not chosen[-1]:
             raise DataError(f"has no {kind} prompts", where=one.origin or one.name, remedy="name it in the other list")
-        chosen.append(replace(one, prompts=prompts))
     return chosen
 
 

@@ -112,7 +112,7 @@ class Method(BaseModel, ABC):
         provenance = Provenance(
             method=f"{self.name}.v{self.version}",
             label=self.label,
-            options=self.model_dump(mode="json"),
+            options=self.model_dump(mode="json", context={"paths": "names"}),
             decisions=tuple(decisions),
             notes=tuple(notes),
             warnings=tuple(warnings),

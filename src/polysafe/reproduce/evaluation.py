@@ -1,0 +1,61 @@
+"""What `polysafe evaluate` records, so that it can be done again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polysafe.evaluate.model_run import RECORDS
+from polysafe.reproduce.write import Asked, Exchange, Result, write_reproduce
+
+if TYPE_CHECKING:
+    from polysafe.evaluate.compare import Comparison
+    from polysafe.evaluate.model_run import ModelRun
+    from polysafe.evaluate.records import Record
+    from polysafe.recipe import Recipe
+
+_REFUSED = {None: "", True: ", refused", False: ", answered"}
+
+
+def record_evaluation(recipe: Recipe, comparison: Comparison, settings: Mapping[str, Any], output: Path) -> Path:
+    """Writes `reproduce/` of an evaluation into its folder.
+
+    Args:
+        recipe: The recipe, with the places of this machine.
+        comparison: What came out.
+        settings: What was told beside the recipe, in values that JSON can hold.
+        output: Folder of the results.
+
+    Raises:
+        PolysafeError: As for `write_reproduce`.
+    """
+    before = comparison.before
+    result = Result(
+        kind="evaluate",
+        recipes={"edit": recipe},
+        runs=[_asked("before", before), _asked("after", comparison.after)],
+        rows=comparison.rows,
+        judge=before.about["judge"],
+        settings=settings,
+        sets=before.about["sets"],
+        abilities={ability.task: ability.protocol for ability in before.abilities},
+    )
+    return write_reproduce(result, output)
+
+
+def _asked(name: str, run: ModelRun) -> Asked:
+    exchanges = [_exchange(record) for record in run.records]
+    exchanges += [
+        Exchange(f"{metric}/{item}/{language}", None, "", "right" if right else "wrong")
+        for ability in run.abilities
+        for (language, metric), items in ability.outcomes.items()
+        for item, right in items.items()
+    ]
+    return Asked(name, exchanges, run.folder / RECORDS, run.about["generator"])
+
+
+def _exchange(record: Record) -> Exchange:
+    verdict = record.verdict
+    said = f"{verdict.label}{_REFUSED[verdict.refused]}"
+    return Exchange(record.prompt.id, record.prompt.text, record.completion.text, said)
