@@ -109,7 +109,7 @@ def test_a_calibration_stays_with_the_run_and_corrects_whoever_reads_it(polysafe
     assert (pair["language"], pair["before"]["rate"], pair["after"]["rate"]) == ("en", 0.0, 1.0)
     assert pair["before"]["low"] <= 0.0 < pair["before"]["high"]
     table = polysafe("compare", tmp_path / "base", tmp_path / "harm")
-    assert "unsafe before, corrected" in table.stdout
+    assert "corrected for the judge's measured error" in table.stdout
 
 
 def test_several_judges_vote(polysafe: Polysafe, tmp_path: Path) -> None:
