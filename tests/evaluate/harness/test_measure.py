@@ -230,6 +230,15 @@ def test_a_served_model_is_asked_what_is_answered_in_words(data: Path, tmp_path:
     assert measured(["mgsm"], model, data, tmp_path)[0].items["bn"]["0"]
 
 
+def test_a_subject_that_lm_eval_does_not_know(tmp_path: Path) -> None:
+    exams.mmmlu(tmp_path / "mmmlu")
+    file = tmp_path / "mmmlu" / "test" / "mmlu_ZH-CN.csv"
+    file.write_text(file.read_text(encoding="utf-8").replace("college_mathematics", "alchemy"), encoding="utf-8")
+    model = OpenedModel("fake", Knowing({}), None, Choosing({}))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="lm-eval has no task 'mmmlu_zh_cn_alchemy'"):
+        prepare(["mmmlu"], model, data=tmp_path)
+
+
 def test_names_of_tasks() -> None:
     assert families(["mgsm", "belebele"])["mgsm"][1] is None
     assert families(["mgsm_direct_sw", "mgsm_direct_th"])["mgsm"][1] == frozenset({"sw", "th"})

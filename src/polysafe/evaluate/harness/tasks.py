@@ -17,6 +17,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from polysafe.data.questions import Question, QuestionSet
+from polysafe.errors import DataError
 from polysafe.evaluate.harness.families import Family
 from polysafe.evaluate.harness.model import one_message
 
@@ -89,6 +90,9 @@ def build(family: Family, questions: QuestionSet, *, chat: bool) -> Built:
         family: The family.
         questions: What is asked.
         chat: Whether a chat template is put around the prompts.
+
+    Raises:
+        DataError: A question is of a subject that lm-eval does not know.
     """
     with quiet():
         manager = TaskManager(
@@ -125,6 +129,12 @@ def _by_leaf(family: Family, questions: Sequence[Question], definition: str) -> 
 
 
 def _leaf(name: str, questions: Sequence[Question], family: Family, manager: TaskManager, chat: bool) -> Leaf:
+    if name not in manager.task_index:
+        raise DataError(
+            f"lm-eval has no task {name!r}, which the question's subject or category asks for",
+            where=f"question {questions[0].id!r}",
+            remedy="check the column of subjects, or update lm-eval",
+        )
     rows = [dict(family.row(each)) for each in questions]
 
     def documents(**_: Any) -> dict[str, datasets.Dataset]:
