@@ -1,14 +1,19 @@
-"""Paths in recipes: relative ones are those of the recipe's folder."""
+"""Paths in recipes: relative ones are those of the recipe's folder; and values without any place of this machine."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import re
+from collections.abc import Mapping
+from pathlib import Path, PureWindowsPath
 from typing import Annotated
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import BeforeValidator, JsonValue, ValidationInfo
 
 from polysafe.recipe_errors import problem
+
+_SERVER = re.compile(r"(https?://)[^\s/]+")
+_ELSEWHERE = r"\1host.invalid"
 
 
 def _absolute(value: object, info: ValidationInfo) -> Path:
@@ -22,3 +27,22 @@ def _absolute(value: object, info: ValidationInfo) -> Path:
 
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 """A path of a recipe, made absolute with the folder in the validation context."""
+
+
+def without_places(value: JsonValue) -> JsonValue:
+    """Plain values with nothing that tells where things are: of an absolute path its last part, of a server no name.
+
+    Two machines that keep the same files in different places then write the same bytes, and what is published names
+    no user and no host.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_places(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_places(entry) for entry in value]
+    return _placeless(value) if isinstance(value, str) else value
+
+
+def _placeless(text: str) -> str:
+    if os.path.isabs(text) or PureWindowsPath(text).is_absolute():
+        return PureWindowsPath(text).name or text
+    return _SERVER.sub(_ELSEWHERE, text)

@@ -18,6 +18,7 @@ from polysafe.checkpoint.roles import Architecture
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
 from polysafe.edits.operations import Operation
+from polysafe.paths import without_places
 
 SourceName = Annotated[str, Field(min_length=1)]
 """Name of a source of the recipe."""
@@ -103,7 +104,7 @@ class Method(BaseModel, ABC):
         provenance = Provenance(
             method=f"{self.name}.v{self.version}",
             label=self.label,
-            options=self.model_dump(mode="json"),
+            options=_options(self),
             decisions=tuple(decisions),
             notes=tuple(notes),
             warnings=tuple(warnings),
@@ -116,6 +117,13 @@ class Method(BaseModel, ABC):
             provenance=(provenance,),
             dtype=dtype,
         )
+
+
+def _options(method: Method) -> dict[str, Any]:
+    """What a file is called belongs to an edit, where it lies does not: the edit would be another one elsewhere."""
+    options = without_places(method.model_dump(mode="json"))
+    assert isinstance(options, dict)
+    return options
 
 
 def distinct(names: Iterable[str | None]) -> tuple[str, ...]:
