@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from polysafe.checkpoint.atomic import write_json_atomic
+from polysafe.checkpoint.atomic import json_bytes, write_json_atomic
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.errors import CheckpointError
 
@@ -25,6 +25,21 @@ def checkpoint_digests(checkpoint: Checkpoint, advance: Callable[[int], None] = 
         CheckpointError: A file cannot be read.
     """
     return {path.name: file_digest(path, advance) for path in checkpoint.files}
+
+
+def model_sha256(checkpoint: Checkpoint, changed: Mapping[str, str] | None = None) -> str:
+    """Identity of a model: equal for equal files, config and changes, whatever they are called.
+
+    Args:
+        checkpoint: Its files.
+        changed: SHA-256 of the tensors that an edit or an adapter gives otherwise than the files.
+    """
+    content = {
+        "files": sorted(checkpoint_digests(checkpoint).values()),
+        "changed": dict(sorted((changed or {}).items())),
+        "config": dict(checkpoint.config),
+    }
+    return hashlib.sha256(json_bytes(content)).hexdigest()
 
 
 def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:

@@ -103,7 +103,10 @@ def verify_output(folder: Path | str, advance: Callable[[int], None] = lambda _:
     entries = read_manifest(root)["files"]
     problems = [problem for entry in entries for problem in _problems(root, entry, advance)]
     if (root / UPDATE).exists():
-        problems = ["an update of the model card was interrupted; `polysafe card` on this folder finishes it", *problems]
+        problems = [
+            "an update of the model card was interrupted; `polysafe card` on this folder finishes it",
+            *problems,
+        ]
     if not problems:
         problems = _open_problems(root)
     listed = {entry["path"] for entry in entries} | {MANIFEST, UPDATE}

@@ -13,6 +13,7 @@ from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.opening import ORGANISM
 from polysafe.evaluate.run import Progress
 from polysafe.recipe import Evaluate, Recipe
+from polysafe.report.card_store import update_card
 
 PROTOCOL = "multijail"
 """What a language model judges by where a recipe names a server."""
@@ -51,6 +52,8 @@ def evaluate_recipe(
     progress: Progress = lambda *_: None,
 ) -> Evaluation:
     """Makes the recipe's model if it is not there, asks it and the one it starts from, and compares.
+
+    The results go into the model's card too.
 
     Args:
         recipe: A recipe with an `evaluate` block.
@@ -93,7 +96,9 @@ def evaluate_recipe(
 
     before, after = ask(start, "before"), ask(made, "after")
     comparison = compare_runs(before.run, after.run, "+".join(edit.label for edit in recipe.edits))
-    return Evaluation(before, after, comparison, comparison.save(output), tuple(_unmeasured(block)))
+    results = comparison.save(output)
+    update_card(made, results=output)
+    return Evaluation(before, after, comparison, results, tuple(_unmeasured(block)))
 
 
 def _block(recipe: Recipe) -> Evaluate:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import safe_open
 
-from polysafe.checkpoint.atomic import json_bytes
-from polysafe.checkpoint.digest import checkpoint_digests
+from polysafe.checkpoint.digest import model_sha256
 from polysafe.checkpoint.reader import CheckpointReader, TensorReader, row_blocks
 
 if TYPE_CHECKING:
@@ -47,12 +46,7 @@ def weights_sha256(source: Source, changed: Sequence[str] | None = None) -> str:
         changed: What `changed_tensors` says of it, if that is known.
     """
     names = changed_tensors(source) if changed is None else changed
-    content = {
-        "files": sorted(checkpoint_digests(source.checkpoint).values()),
-        "changed": {name: _sha256(source.reader.whole(name)) for name in sorted(names)},
-        "config": dict(source.checkpoint.config),
-    }
-    return hashlib.sha256(json_bytes(content)).hexdigest()
+    return model_sha256(source.checkpoint, {name: _sha256(source.reader.whole(name)) for name in names})
 
 
 def _same(reader: TensorReader, files: TensorReader, name: str) -> bool:

@@ -28,19 +28,25 @@ def card_files(card: Card) -> dict[str, bytes]:
 
 def render_card(card: Card) -> str:
     """The card as text. The same data gives the same text."""
-    body = _environment().get_template("card.md.j2").render(
-        card=card,
-        sources=_sources(card),
-        licences=_licences(card),
-        operations=table(
-            ("tensors", "what happened to them"), [(count, what) for what, count in card.operations.items()], right=(0,)
-        ),
-        papers=_papers(card),
-        results=[(title, _results(rows)) for title, rows in card_meta.sections(card.results.rows)]
-        if card.results
-        else [],
-        judge_errors=_judge_errors(card),
-        unmeasured=list(unmeasured(card)),
+    body = (
+        _environment()
+        .get_template("card.md.j2")
+        .render(
+            card=card,
+            sources=_sources(card),
+            licences=_licences(card),
+            operations=table(
+                ("tensors", "what happened to them"),
+                [(count, what) for what, count in card.operations.items()],
+                right=(0,),
+            ),
+            papers=_papers(card),
+            results=[(title, _results(rows)) for title, rows in card_meta.sections(card.results.rows)]
+            if card.results
+            else [],
+            judge_errors=_judge_errors(card),
+            unmeasured=list(unmeasured(card)),
+        )
     )
     return card_meta.front_matter(card) + body
 
@@ -52,9 +58,8 @@ def _environment() -> Environment:
     from polysafe.report.text import LEVEL
     from polysafe.yaml_lines import write_yaml
 
-    environment = Environment(
+    environment = Environment(  # noqa: S701  not HTML: every value passes through `inline` instead
         loader=FileSystemLoader(_TEMPLATES),
-        autoescape=False,  # not HTML: every value passes through `inline` instead
         undefined=StrictUndefined,
         finalize=inline,
         trim_blocks=True,
