@@ -35,7 +35,7 @@ class Fault:
         status: What is answered; None to drop the connection in the middle of the request.
         times: How often; calls after that are served.
         headers: Headers of the answer.
-        after: What happens behind the client's back first: the call is served, then its answer is lost.
+        served: Whether the call is carried out and only its answer is lost.
     """
 
     where: str
@@ -112,6 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.calls.append(call)
         fault = self.hub.fault(call)
         if fault is not None and fault.status is None and not fault.served:
+            self.rfile.read(min(1000, int(self.headers.get("Content-Length") or 0)))
             self._drop()
             return
         body = self._body()
@@ -125,7 +126,6 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
 
     def _drop(self) -> None:
-        self.rfile.read(min(1000, int(self.headers.get("Content-Length") or 0)))
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
@@ -149,10 +149,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _route(self, call: str, query: str, body: bytes) -> None:
-        if not call.startswith(("PUT /storage/", "POST /storage/")):
-            if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
-                self._answer(401, {"error": "Invalid credentials"}, {"X-Error-Message": "Invalid credentials"})
-                return
+        free = call.startswith(("PUT /storage/", "POST /storage/"))
+        if not free and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            self._answer(401, {"error": "Invalid credentials"}, {"X-Error-Message": "Invalid credentials"})
+            return
         for pattern, act in self._routes():
             found = re.fullmatch(pattern, call)
             if found:
@@ -304,7 +304,9 @@ def _blob(data: bytes) -> str:
 
 
 def _entry(path: str, content: bytes, large: bool) -> dict[str, Any]:
-    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{_sha256(content)}\nsize {len(content)}\n".encode()
+    pointer = (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{_sha256(content)}\nsize {len(content)}\n".encode()
+    )
     lfs = {"lfs": {"oid": _sha256(content), "size": len(content), "pointerSize": len(pointer)}} if large else {}
     return {"type": "file", "path": path, "size": len(content), "oid": _blob(pointer if large else content), **lfs}
 

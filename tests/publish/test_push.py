@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from polysafe.checkpoint.update import replace_files
 from polysafe.checkpoint.verify import read_manifest, verify_output
 from polysafe.errors import OutputError, PolysafeError, RecipeError, ResourceError, VerificationError
 from polysafe.publish.push import Pushed, preview, push
@@ -126,7 +127,9 @@ def test_push_that_is_killed_shows_nothing_and_is_taken_up_again(hub: StandIn, s
     "where", ["GET /api/whoami-v2", "/api/repos/create", "/tree/", "/preupload/", "/batch", "PUT /storage", "/commit/"]
 )
 @pytest.mark.parametrize("status", [None, 429, 500, 503])
-def test_failures_that_pass_are_waited_for(where: str, status: int | None, hub: StandIn, send: Send, clock: Any) -> None:
+def test_failures_that_pass_are_waited_for(
+    where: str, status: int | None, hub: StandIn, send: Send, clock: Any
+) -> None:
     hub.faults.append(Fault(where, status, times=2, headers={"Retry-After": "7"} if status == 429 else {}))
     send()
     assert hub.faults[0].times == 0
@@ -224,7 +227,7 @@ def test_offline_client(hub: StandIn, send: Send, monkeypatch: pytest.MonkeyPatc
         close_session()
 
 
-def test_public_only_when_asked(hub: StandIn, send: Send, capsys: pytest.CaptureFixture[str]) -> None:
+def test_public_only_when_asked(hub: StandIn, send: Send) -> None:
     assert not send(public=True).private
     assert not hub.repos[REPO].private
     with pytest.raises(OutputError, match="public") as caught:
@@ -275,7 +278,7 @@ def test_a_hub_that_keeps_something_else_is_found_out(hub: StandIn, send: Send) 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "card"])
 def test_an_output_that_is_not_as_it_was_written_is_refused(damage: str, hub: StandIn, send: Send, model: Path) -> None:
-    name = "README.md" if damage == "card" else sorted(weights(model))[0]
+    name = "README.md" if damage == "card" else min(weights(model))
     if damage == "remove":
         (model / name).unlink()
     else:
@@ -290,9 +293,7 @@ def test_an_output_that_is_not_as_it_was_written_is_refused(damage: str, hub: St
 def test_licence_has_to_be_settled(hub: StandIn, send: Send, model: Path) -> None:
     card = load_card(model)
     assert card.settled_licence == "apache-2.0"
-    text = (model / "polysafe/card.json").read_text().replace('"apache-2.0"', "null")
-    from polysafe.checkpoint.update import replace_files
-
+    text = (model / "polysafe/card.json").read_text().replace('"id": "apache-2.0"', '"id": null')
     replace_files(model, {"polysafe/card.json": text.encode()})
     with pytest.raises(RecipeError, match="licence of the result is not settled") as caught:
         send()
@@ -337,7 +338,13 @@ def test_names_that_are_none(repo: str, hub: StandIn, model: Path) -> None:
 def evaluation(tmp_path: Path) -> Path:
     folder = tmp_path / "evaluation"
     for name in (
-        *("results.json", "report/index.html", "report/report.json", "reproduce/recipe.yaml", "reproduce/records.jsonl"),
+        *(
+            "results.json",
+            "report/index.html",
+            "report/report.json",
+            "reproduce/recipe.yaml",
+            "reproduce/records.jsonl",
+        ),
         *("before/records.jsonl", "before/run.json", "after/records.jsonl", "after/run.json", "edit/edit.json"),
         "report/.index.html.1.polysafe-tmp",
     ):
@@ -346,9 +353,7 @@ def evaluation(tmp_path: Path) -> Path:
     return folder
 
 
-def test_reports_and_answers_go_only_when_asked_for(
-    hub: StandIn, send: Send, evaluation: Path, tmp_path: Path
-) -> None:
+def test_reports_and_answers_go_only_when_asked_for(hub: StandIn, send: Send, evaluation: Path, tmp_path: Path) -> None:
     def sent() -> set[str]:
         return {path for path in hub.files(REPO) if path.startswith("evaluation/")}
 
@@ -378,8 +383,6 @@ def test_reports_and_answers_go_only_when_asked_for(
 def test_places_and_keys_stop_a_push(
     text: str, found: str, hub: StandIn, send: Send, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from polysafe.checkpoint.update import replace_files
-
     monkeypatch.setattr("socket.gethostname", lambda: "gpu-node-7")
     said = text.replace("{home}", str(Path.home())).replace("{host}", "gpu-node-7")
     config = {**json.loads((model / "config.json").read_text()), "_name_or_path": said}

@@ -110,7 +110,7 @@ def _print_pushed(done: Pushed) -> None:
     if seen.public and done.private:
         note("note: the repository is private and stays so; change that in its settings on the hub")
     print_line(
-        f"{seen.repo}: {len(seen.items)} files, {format_bytes(seen.size)}, {len(done.unchanged)} of them there already; "
+        f"{seen.repo}: {len(seen.items)} files, {format_bytes(seen.size)}, {len(done.unchanged)} of them there before; "
         f"{told['visibility']}; licence {told['licence']}"
     )
     print_line(f"commit {done.commit}; the hub's listing agrees with the manifest")

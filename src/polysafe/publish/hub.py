@@ -53,13 +53,11 @@ class Repository:
         name: `owner/name`.
         token: Token to use; None for the one that the hub's client finds by itself.
         endpoint: Address of the hub; None for the one that the hub's client knows.
-        sleep: How waits are spent; for tests.
     """
 
     name: str
     token: str | None = field(default=None, repr=False)
     endpoint: str | None = None
-    sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def __post_init__(self) -> None:
         from huggingface_hub import HfApi
@@ -169,7 +167,7 @@ class Repository:
                     if refusal is None:
                         raise
                     raise refusal from error
-                self.sleep(wait)
+                time.sleep(wait)
         raise AssertionError("unreachable")
 
     def _refusal(self, error: BaseException, what: str) -> PolysafeError | None:
