@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
 
 from polysafe.checkpoint.verify import verify_output
 from polysafe.engine.run import run_recipe
@@ -19,6 +18,7 @@ from polysafe.recipe import Recipe, make_recipe
 from polysafe.report.card_store import update_card
 from polysafe.stats.rows import load_rows
 from tests.engine.recipes import recipe_for
+from tests.report.cards import metadata
 
 SOUP = {"method": "soup", "weights": {"safety": 0.5, "base": 0.5}}
 MEMBERS = packaged_family().members
@@ -56,7 +56,7 @@ def _check_card(folder: Path, results: Path) -> None:
     out = folder / "out"
     rows = load_rows(results)
     assert verify_output(out).ok
-    data = ModelCard((out / "README.md").read_text()).data
+    data = metadata((out / "README.md").read_text())
     assert data["language"] == ["en", "qac"]
     assert data.eval_results is not None
     shown = {(one.dataset_config, one.metric_type): one.metric_value for one in data.eval_results}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import _http, close_session
+from huggingface_hub.utils import _http
 
 from polysafe.engine.run import run_recipe
 from tests.engine.recipes import SOUP, recipe_for
@@ -60,7 +60,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, clock: _Clock, tmp_path: Path) -> Itera
         monkeypatch.delenv(name, raising=False)
     with standin() as served:
         yield served
-        close_session()
+        _http.close_session()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import _http
 
 from polysafe.checkpoint.update import replace_files
 from polysafe.checkpoint.verify import read_manifest, verify_output
@@ -214,17 +216,14 @@ def test_token_that_may_only_read(hub: StandIn, send: Send) -> None:
 
 
 def test_offline_client(hub: StandIn, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
-
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    close_session()
+    _http.close_session()
     try:
         with pytest.raises(ResourceError, match="offline"):
             send()
     finally:
         monkeypatch.undo()
-        close_session()
+        _http.close_session()
 
 
 def test_public_only_when_asked(hub: StandIn, send: Send) -> None:

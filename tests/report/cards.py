@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
+
 from polysafe.checkpoint.hub import HubId
 from polysafe.checkpoint.licence import Licence
 from polysafe.report.card_data import Card, CardMethod, CardResults, CardSet, CardSource
@@ -12,6 +14,13 @@ from polysafe.stats import Row, compare_outcomes
 from tests.report.examples import outcomes
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def metadata(text: str) -> ModelCardData:
+    """What the hub reads at the top of a card."""
+    data = ModelCard(text).data
+    assert isinstance(data, ModelCardData)
+    return data
 
 
 def rows(method: str = "layer_swap.module") -> tuple[Row, ...]:

@@ -17,7 +17,7 @@ from polysafe.report.card import render_card, unmeasured
 from polysafe.report.card_data import Card, CardMethod, CardSource
 from polysafe.report.card_meta import front_matter, model_index
 from polysafe.report.citations import METHODS
-from tests.report.cards import COMMIT, card, results
+from tests.report.cards import COMMIT, card, metadata, results
 from tests.report.test_markdown import MARKUP, hostile, tokens
 
 METADATA = {
@@ -38,7 +38,7 @@ def paragraphs(text: str) -> str:
 
 def test_metadata_is_what_the_hub_reads() -> None:
     shown = replace(card("expert"), licence="apache-2.0", results=results())
-    data = ModelCard(render_card(shown)).data
+    data = metadata(render_card(shown))
     assert data["language"] == ["sw", "zh", "bn"]
     assert data["license"] == "apache-2.0"
     assert data["library_name"] == "transformers"
@@ -71,7 +71,7 @@ def test_every_measured_rate_is_in_the_model_index_and_survives_the_hubs_own_rea
     assert sets["capability.mgsm"] == "mgsm"
     again = eval_results_to_model_index(name, found)
     assert model_index_to_eval_results(again) == (name, found)
-    read = ModelCard(render_card(shown)).data
+    read = metadata(render_card(shown))
     assert read.eval_results == found
     assert ModelCardData(model_name=name, eval_results=found).to_dict()["model-index"] == again
 
@@ -152,7 +152,7 @@ def test_licences_that_differ_or_are_unknown_are_asked_for(
     shown = replace(card(), sources=sources, licence=chosen)
     assert shown.settled_licence == settled
     assert (shown.licence_question is None) == (settled is not None)
-    assert ModelCard(render_card(shown)).data.get("license") == settled
+    assert metadata(render_card(shown)).get("license") == settled
     if settled is None:
         assert "**Not settled.**" in render_card(shown)
 
@@ -163,12 +163,12 @@ def test_no_text_acts(text: str) -> None:
     shown = replace(card(text), results=results(text), name=text)
     shown = replace(shown, methods=(*shown.methods, CardMethod(text, text, {text: text})))
     written = render_card(shown)
-    metadata = front_matter(shown)
-    assert written.startswith(metadata)
-    assert [line for line in metadata.splitlines() if line.strip() == "---"] == ["---", "---"]
+    head = front_matter(shown)
+    assert written.startswith(head)
+    assert [line for line in head.splitlines() if line.strip() == "---"] == ["---", "---"]
     read = ModelCard(written)
-    assert set(read.data.to_dict()) == METADATA
-    assert read.text == written[len(metadata) :]
+    assert set(metadata(written).to_dict()) == METADATA
+    assert read.text == written[len(head) :]
     found = tokens(read.text)
     assert not {token.type for token in found} & FORBIDDEN
     links = [str(token.attrs["href"]) for token in found if token.type == "link_open"]
@@ -216,5 +216,5 @@ def test_hub_ids_that_are_none_are_refused() -> None:
 
 def test_what_reads_like_a_number_stays_a_text() -> None:
     shown = replace(card("no"), asked={"languages": ("no", "on")})
-    assert ModelCard(render_card(shown)).data["language"] == ["no", "on"]
+    assert metadata(render_card(shown))["language"] == ["no", "on"]
     assert not re.search(r"^- no$", front_matter(shown), re.MULTILINE)

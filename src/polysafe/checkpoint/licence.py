@@ -76,9 +76,9 @@ def licence_id(text: str) -> str | None:
 def _from_card(folder: Path) -> Licence | None:
     data = front_matter(_text(folder, "README.md"))
     stated = data.get("license")
-    words = stated if isinstance(stated, list) else [stated]
-    said = ", ".join(word for word in (*words, data.get("license_name")) if isinstance(word, str))
-    if not said:
+    words = [word for word in (stated if isinstance(stated, list) else [stated]) if isinstance(word, str)]
+    said = ", ".join([*words, *(name for name in [data.get("license_name")] if isinstance(name, str))])
+    if not words:
         return None
     return Licence(licence_id(words[0]) if len(words) == 1 else None, said, "README.md")
 

@@ -41,7 +41,7 @@ class Cost:
 
     Attributes:
         bytes_read: Bytes read from the inputs to write the output.
-        bytes_written: Size of the output without its records.
+        bytes_written: Size of the output without its card and records.
         peak_memory: Resident memory in bytes, interpreter and torch included.
         free_memory: Memory that is available now.
         free_disk: Free bytes on the disk of the output.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from polysafe import __version__
@@ -14,6 +15,7 @@ from polysafe.report.markdown import one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.hf_api import CommitOperation
 
 Result = TypeVar("Result")
 
@@ -136,11 +138,8 @@ class Repository:
         progress("uploading", done, total)
         # New additions at every further attempt: the client compares them with what an attempt whose answer was lost
         # has committed after all.
-        attempts = iter([additions])
-        return self._ask(
-            "committing",
-            lambda: self._commit(next(attempts, None) or [_addition(item) for item in items], stale, message),
-        )
+        fresh = chain([additions], ([_addition(item) for item in items] for _ in repeat(None)))
+        return self._ask("committing", lambda: self._commit(next(fresh), stale, message))
 
     def _send(self, addition: CommitOperationAdd) -> None:
         self._api.preupload_lfs_files(self.name, [addition], free_memory=False)
@@ -148,7 +147,7 @@ class Repository:
     def _commit(self, additions: Sequence[CommitOperationAdd], stale: Sequence[str], message: str) -> str:
         from huggingface_hub import CommitOperationDelete
 
-        operations = [*additions, *(CommitOperationDelete(path) for path in stale)]
+        operations: list[CommitOperation] = [*additions, *(CommitOperationDelete(path) for path in stale)]
         return str(self._api.create_commit(self.name, operations, commit_message=message).oid)
 
     def _ask(self, what: str, call: Callable[[], Result]) -> Result:
@@ -171,12 +170,12 @@ class Repository:
         raise AssertionError("unreachable")
 
     def _refusal(self, error: BaseException, what: str) -> PolysafeError | None:
-        chain = list(_chain(error))
+        errors = list(_chain(error))
         response = _response(error)
         if response is not None:
-            return self._answered(int(response.status_code), what, _said(chain, self.token), _retry_after(response))
+            return self._answered(int(response.status_code), what, _said(errors, self.token), _retry_after(response))
         for kind, refusal in self._refusals(what):
-            if any(isinstance(one, kind) for one in chain):
+            if any(isinstance(one, kind) for one in errors):
                 return refusal
         return None
 
@@ -250,7 +249,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _response(error: BaseException) -> Any:
     """The server's answer behind an error, None where there was none."""
-    return next((one.response for one in _chain(error) if getattr(one, "response", None) is not None), None)
+    found = (getattr(one, "response", None) for one in _chain(error))
+    return next((response for response in found if response is not None), None)
 
 
 def _retry_after(response: Any) -> float | None:
@@ -260,9 +260,9 @@ def _retry_after(response: Any) -> float | None:
         return None
 
 
-def _said(chain: Sequence[BaseException], token: str | None) -> str:
+def _said(errors: Sequence[BaseException], token: str | None) -> str:
     """What the server gave as its reason, inert and without the token."""
-    text = next((one.server_message for one in chain if getattr(one, "server_message", None)), None)
+    text = next((text for one in errors if (text := getattr(one, "server_message", None))), None)
     if not isinstance(text, str) or (token and token in text):
         return ""
     return f": {one_line(text)}"
