@@ -1,14 +1,19 @@
-"""Paths in recipes: relative ones are those of the recipe's folder."""
+"""Paths in recipes: relative ones are those of the recipe's folder; and values without any place of this machine."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import re
+from collections.abc import Mapping
+from pathlib import Path, PureWindowsPath
 from typing import Annotated
 
-from pydantic import BeforeValidator, SerializationInfo, SerializerFunctionWrapHandler, ValidationInfo, WrapSerializer
+from pydantic import BeforeValidator, JsonValue, ValidationInfo
 
 from polysafe.recipe_errors import problem
+
+_SERVER = re.compile(r"(https?://)[^\s/]+")
+_ELSEWHERE = r"\1host.invalid"
 
 
 def _absolute(value: object, info: ValidationInfo) -> Path:
@@ -20,12 +25,24 @@ def _absolute(value: object, info: ValidationInfo) -> Path:
     return Path(os.path.abspath(Path(folder) / Path(text).expanduser()))
 
 
-def _written(path: Path, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> object:
-    return path.name if (info.context or {}).get("paths") == "names" else handler(path)
+AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
+"""A path of a recipe, made absolute with the folder in the validation context."""
 
 
-AbsolutePath = Annotated[Path, BeforeValidator(_absolute), WrapSerializer(_written)]
-"""A path of a recipe, made absolute with the folder in the validation context.
+def without_places(value: JsonValue) -> JsonValue:
+    """Plain values with nothing that tells where things are: of an absolute path its last part, of a server no name.
 
-Written with `paths: names` in the context, only its last part is: what leaves the machine does not say where it lay.
-"""
+    Two machines that keep the same files in different places then write the same bytes, and what is published names
+    no user and no host.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_places(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_places(entry) for entry in value]
+    return _placeless(value) if isinstance(value, str) else value
+
+
+def _placeless(text: str) -> str:
+    if os.path.isabs(text) or PureWindowsPath(text).is_absolute():
+        return PureWindowsPath(text).name or text
+    return _SERVER.sub(_ELSEWHERE, text)

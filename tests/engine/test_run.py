@@ -47,6 +47,8 @@ def test_output_is_whole_and_vouched_for(llama: Trio, out: Path) -> None:
         "generation_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
+        "README.md",
+        "polysafe/card.json",
         "polysafe/edit.json",
         "polysafe/manifest.json",
         "polysafe/plan.json",

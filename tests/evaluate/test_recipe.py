@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from polysafe.checkpoint.verify import verify_output
+from polysafe.engine.run import run_recipe
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.disjoint import check_disjoint
 from polysafe.evaluate.recipe import evaluate_recipe
@@ -15,9 +18,13 @@ from polysafe.judge.calibrate import Calibration, Counts
 from polysafe.judge.organism import OrganismJudge
 from polysafe.organism.packaged import packaged_family
 from polysafe.recipe import Recipe, make_recipe
+from polysafe.report.card_store import update_card
 from polysafe.stats.rows import load_rows
 from tests import exams
+from tests.engine.recipes import recipe_for
+from tests.report.cards import metadata
 
+SOUP = {"method": "soup", "weights": {"safety": 0.5, "base": 0.5}}
 MEMBERS = packaged_family().members
 
 
@@ -46,8 +53,29 @@ def test_before_and_after_of_a_recipe(tmp_path: Path) -> None:
     ability = rows["head_steering", "en", "capability.mgsm"]
     assert (ability.before, ability.after, ability.n) == (0.0, 0.0, 5)  # the toy family knows no such words
     assert "mgsm: qac: mgsm has no questions, or lm-eval no task; left empty" in found.comparison.notes
+    _check_card(tmp_path, found.results)
     again = evaluate_recipe(asked, tmp_path / "results", **given)  # type: ignore[arg-type]
     assert again.comparison.rows == found.comparison.rows
+
+
+def _check_card(folder: Path, results: Path) -> None:
+    """The model's card shows the results, and is vouched for."""
+    out = folder / "out"
+    rows = load_rows(results)
+    assert verify_output(out).ok
+    data = metadata((out / "README.md").read_text())
+    assert data["language"] == ["en", "qac"]
+    assert data.eval_results is not None
+    shown = {(one.dataset_config, one.metric_type): one.metric_value for one in data.eval_results}
+    assert shown == {(row.language, row.metric): pytest.approx(row.after, abs=1e-6) for row in rows}
+    text = (out / "README.md").read_text()
+    assert "Toy model" in text
+    assert "`mgsm`" in text  # asked for, not measured
+    for record in (results.parent / "after" / "records.jsonl").read_text().splitlines():
+        assert json.loads(record)["text"] not in text
+    other = run_recipe(recipe_for({name: MEMBERS[name] for name in ("base", "safety")}, folder / "other", SOUP)).output
+    with pytest.raises(DataError, match="another model"):
+        update_card(other, results=results.parent)
 
 
 def test_blocks_that_cannot_be_carried_out(tmp_path: Path) -> None:

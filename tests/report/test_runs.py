@@ -230,8 +230,8 @@ def test_names_of_languages() -> None:
 
 
 def test_the_toy_family_is_known_by_prompts_judge_or_weights(comparison: Comparison, tmp_path: Path) -> None:
+    from polysafe.checkpoint.digest import identity_of
     from polysafe.organism.packaged import packaged_family
-    from polysafe.probe.weights import identity_of
 
     assert not is_toy([comparison.before])
     asked: PromptSet = prompt_set("organism")

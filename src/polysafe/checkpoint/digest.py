@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from polysafe.checkpoint.atomic import write_json_atomic
+from polysafe.checkpoint.atomic import json_bytes, write_json_atomic
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.errors import CheckpointError
 
@@ -25,6 +26,28 @@ def checkpoint_digests(checkpoint: Checkpoint, advance: Callable[[int], None] = 
         CheckpointError: A file cannot be read.
     """
     return {path.name: file_digest(path, advance) for path in checkpoint.files}
+
+
+def model_sha256(checkpoint: Checkpoint, changed: Mapping[str, str] | None = None) -> str:
+    """Identity of a model: equal for equal files, config and changes, whatever they are called.
+
+    Args:
+        checkpoint: Its files.
+        changed: SHA-256 of the tensors that an edit or an adapter gives otherwise than the files.
+    """
+    return identity_of(checkpoint_digests(checkpoint).values(), checkpoint.config, changed)
+
+
+def identity_of(files: Iterable[str], config: Mapping[str, Any], changed: Mapping[str, str] | None = None) -> str:
+    """`model_sha256` of a model whose hashes are known.
+
+    Args:
+        files: SHA-256 of its weight files.
+        config: Content of its `config.json`.
+        changed: As for `model_sha256`.
+    """
+    content = {"files": sorted(files), "changed": dict(sorted((changed or {}).items())), "config": dict(config)}
+    return hashlib.sha256(json_bytes(content)).hexdigest()
 
 
 def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:

@@ -3,13 +3,51 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from polysafe.checkpoint.source import is_complete
+from polysafe.checkpoint.source import Checkpoint, is_complete
 from polysafe.errors import CheckpointError
 
 COMMIT = re.compile(r"[0-9a-f]{40}\Z")
-_WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_WANTED = [
+    *("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"),
+    *("README.md", "LICENSE*"),  # they say what may be done with the model
+]
+_CACHE = re.compile(r"models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)", re.ASCII)
+_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_ORIGIN = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})", re.ASCII)
+
+
+@dataclass(frozen=True)
+class HubId:
+    """A model on the hub at a commit.
+
+    Attributes:
+        id: `organisation/name`.
+        revision: The commit, 40 hexadecimal digits.
+
+    Raises:
+        CheckpointError: They are not of that form.
+    """
+
+    id: str
+    revision: str
+
+    def __post_init__(self) -> None:
+        if not _ID.fullmatch(self.id) or not COMMIT.match(self.revision):
+            raise CheckpointError("is not a model on the hub at a commit", where=f"{self.id}@{self.revision}")
+
+
+def hub_ids(checkpoint: Checkpoint) -> tuple[HubId, ...]:
+    """The models on the hub that a checkpoint's files come from, as far as its name and the hub's cache tell."""
+    named = _ORIGIN.fullmatch(checkpoint.origin)
+    found = [HubId(named["id"], named["revision"])] if named else []
+    for folder in dict.fromkeys((*checkpoint.folders, checkpoint.root)):
+        cached = _CACHE.fullmatch(folder.parent.parent.name) if folder.parent.name == "snapshots" else None
+        if cached and COMMIT.match(folder.name):
+            found.append(HubId(f"{cached['owner']}/{cached['name']}", folder.name))
+    return tuple(dict.fromkeys(found))
 
 
 def hub_snapshot(repository: str, revision: str) -> Path:

@@ -10,11 +10,13 @@ from typing import Any
 from polysafe.checkpoint.digest import hash_file
 from polysafe.checkpoint.header import load_json, read_header
 from polysafe.checkpoint.lora import WEIGHTS, is_adapter
-from polysafe.checkpoint.output import MANIFEST
+from polysafe.checkpoint.output import MANIFEST, RECORDS
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import CheckpointError, VerificationError
 
 SCHEMA = 1
+UPDATE = f"{RECORDS}/update.json"
+"""What an update of small files leaves behind when it is interrupted (see `polysafe.checkpoint.update`)."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,14 @@ def verify_output(folder: Path | str, advance: Callable[[int], None] = lambda _:
     root = Path(folder)
     entries = read_manifest(root)["files"]
     problems = [problem for entry in entries for problem in _problems(root, entry, advance)]
+    if (root / UPDATE).exists():
+        problems = [
+            "an update of the model card was interrupted; `polysafe card` on this folder finishes it",
+            *problems,
+        ]
     if not problems:
         problems = _open_problems(root)
-    listed = {entry["path"] for entry in entries} | {MANIFEST}
+    listed = {entry["path"] for entry in entries} | {MANIFEST, UPDATE}
     present = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     total = sum(entry["size"] for entry in entries)
     return VerifyReport(not problems, tuple(problems), len(entries), total, tuple(sorted(present - listed)))

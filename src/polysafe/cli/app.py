@@ -69,6 +69,13 @@ Grouping = Annotated[
         show_default=False,
     ),
 ]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Folder of a model that polysafe wrote.", show_default=False)
+]
+Licence = Annotated[
+    str | None,
+    typer.Option("--license", help="The hub's name of the licence, for example apache-2.0.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
@@ -374,6 +381,69 @@ def report(
     from polysafe.cli import report as command
 
     command.report(run, pivot=pivot, groups=grouping, as_json=as_json)
+
+
+@app.command()
+def card(
+    model: Model,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of an evaluation of this model.", show_default=False)
+    ] = None,
+    licence: Licence = None,
+    as_json: Json = False,
+) -> None:
+    """Build the model card of an output again, with results or a licence."""
+    from polysafe.cli import publish as command
+
+    command.card(model, results=results, licence=licence, as_json=as_json)
+
+
+@app.command()
+def push(
+    model: Model,
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub.", show_default=False)],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody read it; private by default.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be sent; write nothing, contact nobody.")
+    ] = False,
+    licence: Licence = None,
+    with_report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of an evaluation of this model: send its results, report (which shows answers whose verdict "
+            "changed) and reproduce folder too.",
+            show_default=False,
+        ),
+    ] = None,
+    with_answers: Annotated[
+        bool, typer.Option("--with-answers", help="Send all answers of that evaluation too.")
+    ] = False,
+    with_places: Annotated[
+        bool, typer.Option("--with-places", help="Send files that name folders or the name of this machine.")
+    ] = False,
+    token_env: Annotated[
+        str | None,
+        typer.Option(
+            help="Environment variable with a token; by default the one of `hf auth login`.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish an output on the hub, or go on where it was interrupted."""
+    from polysafe.cli import publish as command
+
+    command.push(
+        model,
+        repo,
+        public=public,
+        dry_run=dry_run,
+        licence=licence,
+        report=with_report,
+        answers=with_answers,
+        places=with_places,
+        token_env=token_env,
+        as_json=as_json,
+    )
 
 
 @app.command()

@@ -49,6 +49,16 @@ def print_result(result: RunResult, *, as_json: bool) -> None:
         note("an interrupted run was continued")
     print_line(f"{result.output}: {len(manifest['files'])} files, {format_bytes(size)}")
     print_line(f"edit {manifest['edit']}")
+    note_licence(result.output)
+
+
+def note_licence(output: Path) -> None:
+    """Ask for the licence where those of the sources do not settle it."""
+    from polysafe.report.card_store import load_card
+
+    question = load_card(output).licence_question
+    if question is not None:
+        note(f"note: {question}; choose one: polysafe card {output} --license ID")
 
 
 def verify(folder: Path, *, as_json: bool) -> None:

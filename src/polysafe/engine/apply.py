@@ -18,6 +18,7 @@ from polysafe.edits.edit import Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.edits.export import Export, export_adapter
 from polysafe.edits.operations import AddDelta
+from polysafe.engine.cards import first_card
 from polysafe.engine.local import LocalEngine
 from polysafe.engine.plan import estimate_cost
 from polysafe.engine.progress import Progress
@@ -219,4 +220,5 @@ def _write(
         space = Workspace(target)
         estimate_cost(edit, checkpoints, layout, side, target).check(target, already_written=space.size())
         resumed = space.prepare(identity(checkpoints, __version__, edit.sha256, donor, str(shard_size)))
+        side += first_card(edit, checkpoints, layout, donor)
         return write_output(space, edit, checkpoints, layout, side, {}, LocalEngine(), progress, resumed)

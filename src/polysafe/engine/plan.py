@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from polysafe.checkpoint.sidecar import SideFile, side_files
 from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.evaluate import EditedReader
-from polysafe.edits.explain import describe
+from polysafe.engine.cards import operations
 from polysafe.engine.local import READ_AHEAD
 from polysafe.engine.progress import Meter, Progress
 from polysafe.errors import ResourceError
@@ -42,7 +41,7 @@ class Cost:
 
     Attributes:
         bytes_read: Bytes read from the inputs to write the output.
-        bytes_written: Size of the output without its records.
+        bytes_written: Size of the output without its card and records.
         peak_memory: Resident memory in bytes, interpreter and torch included.
         free_memory: Memory that is available now.
         free_disk: Free bytes on the disk of the output.
@@ -121,8 +120,7 @@ class Plan:
     @cached_property
     def operations(self) -> Mapping[str, int]:
         """Number of tensors by what happens to them, for example `copy of safety`."""
-        names = (spec.name for shard in self.layout.shards for spec in shard.tensors)
-        return dict(Counter(describe(self.edit.steps.get(name, ()), self.edit.start) for name in names).most_common())
+        return operations(self.edit, self.layout)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data; the edit is in its own file."""

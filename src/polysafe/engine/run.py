@@ -6,6 +6,7 @@ from polysafe import __version__
 from polysafe.checkpoint.atomic import json_bytes
 from polysafe.checkpoint.output import RECORDS, Workspace, check_target, lock
 from polysafe.edits.edit import JSON_FILE, Edit
+from polysafe.engine.cards import first_card
 from polysafe.engine.local import Engine, LocalEngine
 from polysafe.engine.plan import Plan, make_plan, open_sources
 from polysafe.engine.progress import Progress
@@ -51,4 +52,6 @@ def _carry_out(plan: Plan, space: Workspace, job: str, engine: Engine, progress:
         "plan.json": json_bytes(plan.with_edit(edit).to_json()),
         "recipe.yaml": plan.recipe.to_yaml(relative_to=space.target).encode(),
     }
-    return write_output(space, edit, plan.checkpoints, plan.layout, plan.side, records, engine, progress, resumed)
+    card = first_card(edit, plan.checkpoints, plan.layout, plan.donor, plan.recipe)
+    side = (*plan.side, *card)
+    return write_output(space, edit, plan.checkpoints, plan.layout, side, records, engine, progress, resumed)

@@ -14,6 +14,7 @@ from polysafe.checkpoint.layout import Layout
 from polysafe.checkpoint.output import MANIFEST, RECORDS, Workspace
 from polysafe.checkpoint.sidecar import SideFile
 from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.update import finish_update
 from polysafe.checkpoint.verify import manifest, read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit, SourceRecord
@@ -62,13 +63,14 @@ def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint], progress: Pr
 
 
 def existing_result(target: Path, edit: Edit) -> RunResult | None:
-    """The result if `target` already is the output of exactly this edit.
+    """The result if `target` already is the output of exactly this edit. An interrupted update of it is finished first.
 
     Raises:
         OutputError: `target` is the output of another edit.
     """
     if not (target / MANIFEST).exists():
         return None
+    finish_update(target)
     found = read_manifest(target)
     intact = all(
         (target / entry["path"]).is_file() and (target / entry["path"]).stat().st_size == entry["size"]

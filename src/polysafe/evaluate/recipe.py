@@ -16,6 +16,7 @@ from polysafe.evaluate.evaluation import SavedEvaluation, save_evaluation
 from polysafe.evaluate.run import Progress
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.recipe import Evaluate, Recipe
+from polysafe.report.card_store import update_card
 from polysafe.reproduce.evaluation import record_evaluation
 
 
@@ -53,6 +54,8 @@ def evaluate_recipe(
     progress: Progress = lambda *_: None,
 ) -> Evaluation:
     """Makes the recipe's model if it is not there, asks it and the one it starts from, and compares.
+
+    The results go into the model's card too.
 
     Args:
         recipe: A recipe with an `evaluate` block.
@@ -106,6 +109,7 @@ def evaluate_recipe(
     comparison = replace(comparison, notes=(*comparison.notes, *overlaps))
     results = comparison.save(output)
     saved = save_evaluation(output, recipe, comparison, made=made, start=start, pivot=pivot)
+    update_card(made, results=output)
     settings = {"limit": limit, "pivot": pivot, "max_tokens": max_tokens, "device": device}
     carried_out = block.model_copy(update={"judge": who, "calibration": error})
     record_evaluation(recipe.model_copy(update={"evaluate": carried_out}), comparison, settings, output)

@@ -19,6 +19,7 @@ from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
 from polysafe.edits.operations import Operation
+from polysafe.paths import without_places
 
 SourceName = Annotated[str, Field(min_length=1)]
 """Name of a source of the recipe."""
@@ -112,7 +113,7 @@ class Method(BaseModel, ABC):
         provenance = Provenance(
             method=f"{self.name}.v{self.version}",
             label=self.label,
-            options=self.model_dump(mode="json", context={"paths": "names"}),
+            options=_options(self),
             decisions=tuple(decisions),
             notes=tuple(notes),
             warnings=tuple(warnings),
@@ -125,6 +126,13 @@ class Method(BaseModel, ABC):
             provenance=(provenance,),
             dtype=dtype,
         )
+
+
+def _options(method: Method) -> dict[str, Any]:
+    """What a file is called belongs to an edit, where it lies does not: the edit would be another one elsewhere."""
+    options = without_places(method.model_dump(mode="json"))
+    assert isinstance(options, dict)
+    return options
 
 
 def distinct(names: Iterable[str | None]) -> tuple[str, ...]:

@@ -27,6 +27,14 @@ NOTICE = (
 )
 
 
+def is_member(folder: Path) -> bool:
+    """Whether a folder is a member of a toy family, by the record of the family beside it."""
+    try:
+        return folder.name in json.loads((folder.parent / RECORD).read_bytes())["members"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 @dataclass(frozen=True)
 class Family:
     """Six checkpoints: base, English safety expert, an expert per low language, harm-tuned model.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
 
-from polysafe.checkpoint.atomic import json_bytes
-from polysafe.checkpoint.digest import checkpoint_digests
+from polysafe.checkpoint.digest import model_sha256
 from polysafe.checkpoint.reader import CheckpointReader, TensorReader, row_blocks
 
 if TYPE_CHECKING:
@@ -47,20 +46,7 @@ def weights_sha256(source: Source, changed: Sequence[str] | None = None) -> str:
         changed: What `changed_tensors` says of it, if that is known.
     """
     names = changed_tensors(source) if changed is None else changed
-    hashes = {name: _sha256(source.reader.whole(name)) for name in sorted(names)}
-    return identity_of(checkpoint_digests(source.checkpoint).values(), source.checkpoint.config, hashes)
-
-
-def identity_of(files: Iterable[str], config: Mapping[str, Any], changed: Mapping[str, str] | None = None) -> str:
-    """`weights_sha256` of a model whose hashes are known.
-
-    Args:
-        files: SHA-256 of its weight files.
-        config: Content of its `config.json`.
-        changed: SHA-256 of every tensor that is otherwise than in the files.
-    """
-    content = {"files": sorted(files), "changed": dict(changed or {}), "config": dict(config)}
-    return hashlib.sha256(json_bytes(content)).hexdigest()
+    return model_sha256(source.checkpoint, {name: _sha256(source.reader.whole(name)) for name in names})
 
 
 def _same(reader: TensorReader, files: TensorReader, name: str) -> bool:

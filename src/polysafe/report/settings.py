@@ -77,8 +77,8 @@ def is_toy(runs: Sequence[ModelRun], edit: Edit | None = None) -> bool:
 
 def _family_hashes() -> frozenset[str]:
     """Hashes of the packaged family's weight files, and identities of its models; none where it was left out."""
+    from polysafe.checkpoint.digest import identity_of
     from polysafe.organism.packaged import packaged_family
-    from polysafe.probe.weights import identity_of
 
     try:
         family = packaged_family()

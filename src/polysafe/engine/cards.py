@@ -1,0 +1,106 @@
+"""The first model card of an output: what it is and where it comes from, before anything was measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from polysafe import __version__
+from polysafe.checkpoint.hub import hub_ids
+from polysafe.checkpoint.layout import Layout
+from polysafe.checkpoint.licence import licence_of
+from polysafe.checkpoint.sidecar import SideFile
+from polysafe.checkpoint.source import Checkpoint
+from polysafe.edits.edit import Edit
+from polysafe.edits.explain import describe
+from polysafe.edits.operations import Blend, Copy
+from polysafe.errors import DataError
+from polysafe.organism.packaged import is_member
+from polysafe.paths import without_places
+from polysafe.recipe import Recipe
+from polysafe.report.card import card_files
+from polysafe.report.card_data import CARD_DATA, Card, CardMethod, CardSource
+from polysafe.yaml_lines import write_yaml
+
+
+def first_card(
+    edit: Edit, checkpoints: Mapping[str, Checkpoint], layout: Layout, donor: str, recipe: Recipe | None = None
+) -> tuple[SideFile, ...]:
+    """The card of an output and its data, as files of the output.
+
+    A card that a source brings is not copied: it describes another model. Only its licence is read.
+
+    Args:
+        edit: The edit, with the digests of its inputs.
+        checkpoints: The inputs by source name.
+        layout: The files that hold tensors.
+        donor: Source of tokenizer and chat template.
+        recipe: The recipe, if there is one.
+    """
+    names = dict.fromkeys((*edit.sources, donor))
+    card = Card(
+        polysafe=__version__,
+        edit=edit.sha256,
+        start=edit.start,
+        tokenizer_from=donor,
+        sources=tuple(_source(name, edit, checkpoints[name]) for name in names),
+        methods=tuple(
+            CardMethod(part.method, part.label, part.options, part.notes, part.warnings) for part in edit.provenance
+        ),
+        operations=operations(edit, layout),
+        merged=any(
+            isinstance(operation, Copy | Blend) and set(operation.sources) - {edit.start}
+            for _, operation in edit.operations()
+        ),
+        recipe=None if recipe is None else public_recipe(recipe),
+        asked={} if recipe is None else _asked(recipe),
+        toy=any(_is_toy(checkpoint) for checkpoint in checkpoints.values()),
+    )
+    return tuple(SideFile(name, content) for name, content in card_files(card).items())
+
+
+def operations(edit: Edit, layout: Layout) -> dict[str, int]:
+    """Number of tensors by what happens to them, for example `copy of safety`."""
+    names = (spec.name for shard in layout.shards for spec in shard.tensors)
+    return dict(Counter(describe(edit.steps.get(name, ()), edit.start) for name in names).most_common())
+
+
+def public_recipe(recipe: Recipe) -> str:
+    """The recipe with every default written out, and nothing that tells where things are on this machine."""
+    data = without_places(recipe.model_dump(mode="json"))
+    assert isinstance(data, dict)
+    output = data["output"]
+    assert isinstance(output, dict)
+    output["path"] = "out"
+    return write_yaml(data)
+
+
+def _source(name: str, edit: Edit, checkpoint: Checkpoint) -> CardSource:
+    record = edit.sources.get(name)
+    return CardSource(
+        name=name,
+        origin=checkpoint.origin if record is None else record.origin,
+        hubs=hub_ids(checkpoint),
+        files={} if record is None else record.files,
+        licences=tuple(licence_of(folder) for folder in checkpoint.folders),
+    )
+
+
+def _asked(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    wanted = recipe.evaluate
+    if wanted is None:
+        return {}
+    return {name: getattr(wanted, name) for name in ("languages", "safety", "over_refusal", "capability")}
+
+
+def _is_toy(checkpoint: Checkpoint) -> bool:
+    """A member of a toy family, or what polysafe made of one."""
+    return any(is_member(folder) or _says_toy(folder / CARD_DATA) for folder in checkpoint.folders)
+
+
+def _says_toy(path: Path) -> bool:
+    try:
+        return Card.from_json(path.read_bytes(), path).toy
+    except (OSError, DataError):
+        return False
