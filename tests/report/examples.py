@@ -7,48 +7,12 @@ from random import Random
 
 from polysafe.report import BlockDecision, ChangedAnswer, ReportData
 from polysafe.stats import Outcomes, Row, compare_outcomes, rate_outcomes
+from tests.attacks.answers import ANSWERS
 
 TIERS = {"en": "pivot", "qaa": "mid", "qac": "low", "qad": "low", "qae": "low"}
 LOW = ("qac", "qad", "qae")
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><script src=https://evil.example/x.js></script>",
-    "</details></dd></main><h1>owned</h1>",
-    "<img src=x onerror=alert(1)>",
-    '" onmouseover="alert(1)" x="',
-    "' autofocus onfocus='alert(1)",
-    "<svg/onload=alert(1)>",
-    "<style>*{display:none}</style>",
-    "</style><script>alert(1)</script>",
-    "</title><script>alert(1)</script>",
-    "<a href='javascript:alert(1)'>x</a>",
-    "javascript:alert(1)",
-    "<iframe src='data:text/html,<script>alert(1)</script>'>",
-    "<meta http-equiv=refresh content='0;url=https://evil.example'>",
-    "<base href='https://evil.example/'>",
-    "<link rel=stylesheet href=https://evil.example/x.css>",
-    "<form action=https://evil.example><input name=a>",
-    "<!-- unclosed",
-    "--><b>after a comment",
-    "<![CDATA[ x ]]>",
-    "<!DOCTYPE html><plaintext>",
-    "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "&#60;script&#62;",
-    "{{ 7 * 7 }}{% for x in data %}{% endfor %}{# #}",
-    "${7*7} $\\frac{a}{$ _^{",
-    "line\u2028separator\u2029paragraph",
-    "\u202egnp.exe\u202c \u2066isolate",
-    "\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b2J",
-    "\x00nul \x08backspace \r return \ufeffmark \ufffe",
-    "tag \U000e0041\U000e0042 hidden",
-    "lone \ud800 surrogate",
-    "[red]markup[/red] ![image](https://evil.example/a.png)",
-    "=cmd|'/c calc'!A1",
-    "A" * 1_000_000,
-    "<" * 100_000,
-    "سلام <b>עולם</b> নমস্কার",
-]
+HOSTILE = [case.text for case in ANSWERS.values()]
 
 
 def outcomes(rates: Mapping[str, Mapping[str, float]], seed: int, n: int = 48) -> Outcomes:
