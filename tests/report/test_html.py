@@ -16,7 +16,7 @@ from polysafe.stats import RateRow, Row
 from tests.report.examples import HOSTILE, TIERS, change, decisions, example, hostile, rows
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 class Page(HTMLParser):
