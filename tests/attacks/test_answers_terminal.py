@@ -47,6 +47,17 @@ def own(capsys: pytest.CaptureFixture[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ANSWERS)
+def test_forges_no_line_of_a_result(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR")
+    text = ANSWERS[name].text
+    print_table(("name", ">rate", text), [(text, 1, "x"), ("y", text, text)], title=text or "x")
+    print_line(text)
+    assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+@pytest.mark.parametrize("name", ANSWERS)
 def test_does_not_act_on_a_terminal(name: str, own: set[str], capsys: pytest.CaptureFixture[str]) -> None:
     show_everywhere(ANSWERS[name].text)
     captured = capsys.readouterr()

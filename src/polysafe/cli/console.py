@@ -53,7 +53,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
 
     Args:
         columns: Headings; a column whose heading starts with `>` is aligned to the right.
-        rows: Cells; a `rich` text is shown as it is, anything else inertly and within bounds.
+        rows: Cells; a `rich` text is shown as it is, anything else inertly, on one line and bounded.
         title: Heading of the table.
     """
     from rich import box
@@ -74,14 +74,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
 
 
 def _bounded(value: object) -> str:
-    from polysafe.report.text import MAX_TEXT, clip
+    from polysafe.report.text import MAX_TEXT, clip, one_line
 
-    return inert(clip(str(value), MAX_TEXT))
+    return clip(one_line(str(value)), MAX_TEXT)
 
 
 def print_line(text: object = "") -> None:
-    """Print one line of result to standard output."""
-    sys.stdout.write(f"{inert(text)}\n")
+    """Print one line of result to standard output; line breaks within it are shown by name."""
+    from polysafe.report.text import one_line
+
+    sys.stdout.write(f"{one_line(str(text))}\n")
 
 
 def note(text: object) -> None:
@@ -170,7 +172,7 @@ def progress(*, quiet: bool = False) -> Iterator[Step]:
         def render(self, task: Task) -> Text:
             return Text(format_rate(task.finished_speed or task.speed))
 
-    from polysafe.report.text import MAX_LABEL, shorten
+    from polysafe.report.text import MAX_LABEL, one_line, shorten
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -186,7 +188,7 @@ def progress(*, quiet: bool = False) -> Iterator[Step]:
         def step(label: str, done: int, total: int) -> None:
             nonlocal current
             if label != current:
-                bars.reset(bar, description=inert(shorten(label, MAX_LABEL)), total=total)
+                bars.reset(bar, description=one_line(shorten(label, MAX_LABEL)), total=total)
                 current = label
             bars.update(bar, completed=done, total=total)
 

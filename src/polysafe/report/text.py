@@ -41,6 +41,11 @@ def visible(text: str) -> str:
     return _INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
+def one_line(text: str) -> str:
+    """`visible`, with line breaks and tabs by name too, so that a text can forge neither a line nor a column."""
+    return visible(text).replace("\n", "⟨U+000A⟩").replace("\t", "⟨U+0009⟩")
+
+
 def clip(text: str, limit: int = MAX_LABEL) -> str:
     """Text of at most `limit` characters, and a visible note of how much was left out."""
     if len(text) <= limit:
