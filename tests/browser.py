@@ -86,6 +86,7 @@ def visit(
     phone: bool = False,
     colours: Literal["light", "dark"] = "light",
     javascript: bool = True,
+    density: float = 2,
 ) -> Iterator[Visit]:
     """An empty page in a profile of its own.
 
@@ -96,10 +97,11 @@ def visit(
         phone: Whether the device is one that is touched, with the layout of a phone's browser.
         colours: Which the reader prefers.
         javascript: Whether pages may run scripts, their policy permitting.
+        density: Pixels of the screen for each CSS pixel.
     """
     context = browser.new_context(
         viewport={"width": width, "height": height},
-        device_scale_factor=3 if phone else 1,
+        device_scale_factor=density,
         is_mobile=phone,
         has_touch=phone,
         color_scheme=colours,
