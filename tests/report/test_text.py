@@ -29,6 +29,12 @@ def test_visible(raw: str, shown: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=[])))
+def test_one_line_is_one(raw: str) -> None:
+    assert len(t.one_line(raw).splitlines()) == bool(raw)
+    assert "\t" not in t.one_line(raw)
+
+
+@given(st.text(st.characters(exclude_categories=[])))
 def test_visible_text_can_be_written_and_holds_no_control(raw: str) -> None:
     shown = t.visible(raw)
     shown.encode("utf-8")
@@ -86,7 +92,8 @@ def test_undefined_numbers_are_a_dash_and_not_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "tag"), [("sw", "sw"), ("qac", "qac"), ("zh-Hans", "zh-Hans"), ('x" y', ""), ("", "")]
+    ("code", "tag"),
+    [("sw", "sw"), ("que", "que"), ("zh-Hans", "zh-Hans"), ('x" y', ""), ("", ""), ("qac", ""), ("qtz-Latn", "")],
 )
 def test_language_tag(code: str, tag: str) -> None:
     assert t.language_tag(code) == tag

@@ -53,7 +53,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
 
     Args:
         columns: Headings; a column whose heading starts with `>` is aligned to the right.
-        rows: Cells; a `rich` text is shown as it is, anything else inertly.
+        rows: Cells; a `rich` text is shown as it is, anything else inertly, on one line and bounded.
         title: Heading of the table.
     """
     from rich import box
@@ -64,18 +64,26 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
     table = Table(box=box.SIMPLE_HEAD if headed else None, show_edge=False, pad_edge=False, show_header=headed)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-        table.add_column(Text(column.removeprefix(">")), justify=justify, overflow="fold")
+        table.add_column(Text(_bounded(column.removeprefix(">"))), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(inert(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(_bounded(cell)) for cell in row))
     console = _console(stderr=False)
     if title:
-        console.print(Text(inert(title), style="bold"))
+        console.print(Text(_bounded(title), style="bold"))
     console.print(table, "")
 
 
+def _bounded(value: object) -> str:
+    from polysafe.report.text import MAX_TEXT, clip, one_line
+
+    return clip(one_line(str(value)), MAX_TEXT)
+
+
 def print_line(text: object = "") -> None:
-    """Print one line of result to standard output."""
-    sys.stdout.write(f"{inert(text)}\n")
+    """Print one line of result to standard output; line breaks within it are shown by name."""
+    from polysafe.report.text import one_line
+
+    sys.stdout.write(f"{one_line(str(text))}\n")
 
 
 def note(text: object) -> None:
@@ -164,6 +172,8 @@ def progress(*, quiet: bool = False) -> Iterator[Step]:
         def render(self, task: Task) -> Text:
             return Text(format_rate(task.finished_speed or task.speed))
 
+    from polysafe.report.text import MAX_LABEL, one_line, shorten
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -178,7 +188,7 @@ def progress(*, quiet: bool = False) -> Iterator[Step]:
         def step(label: str, done: int, total: int) -> None:
             nonlocal current
             if label != current:
-                bars.reset(bar, description=inert(label), total=total)
+                bars.reset(bar, description=one_line(shorten(label, MAX_LABEL)), total=total)
                 current = label
             bars.update(bar, completed=done, total=total)
 
@@ -213,7 +223,7 @@ def endings() -> Iterator[None]:
 
 def _print_error(error: PolysafeError) -> None:
     if os.environ.get("POLYSAFE_DEBUG", "0") not in ("", "0"):
-        traceback.print_exception(error)
+        note("".join(traceback.format_exception(error)))
     console = _console(stderr=True)
     console.print("error:", style="bold red", end=" ", highlight=False)
     note(error)

@@ -36,7 +36,8 @@ def explain(path: Path, *, as_json: bool) -> None:
     print_table(("source", "made from"), [(name, record.origin) for name, record in edit.sources.items()])
     for part in edit.provenance:
         given = {name: value for name, value in part.options.items() if value is not None}
-        print_line(write_yaml([{"method": part.method, **given}]))
+        for line in write_yaml([{"method": part.method, **given}]).split("\n"):
+            print_line(line)
         print_decisions(part.label, part.decisions)
     print_operations(content["operations"])
     for part in edit.provenance:

@@ -165,7 +165,7 @@ class ResultTable:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """The table as HTML; every value in it is escaped."""
+        """The table as HTML; every value in it is escaped, and notebooks typeset none of them as mathematics."""
         from markupsafe import Markup
 
         head = Markup().join(Markup("<th>{}</th>").format(_shown(column)) for column in self.columns)
@@ -174,7 +174,10 @@ class ResultTable:
             for row in self.rows
         )
         body = Markup("\n").join(Markup("<tr>{}</tr>").format(line) for line in lines)
-        return str(Markup("<table><thead><tr>{}</tr></thead><tbody>\n{}\n</tbody></table>").format(head, body))
+        table = Markup(
+            '<table class="tex2jax_ignore mathjax_ignore"><thead><tr>{}</tr></thead><tbody>\n{}\n</tbody></table>'
+        )
+        return str(table.format(head, body))
 
     def _is_text(self, column: str) -> bool:
         return all(isinstance(row[column], str) for row in self.rows)

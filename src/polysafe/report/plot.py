@@ -14,6 +14,7 @@ from pathlib import Path
 
 from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.errors import OutputError
+from polysafe.report.text import clip, one_line
 
 _STYLE = Path(__file__).parent / "templates" / "style.css"
 _DARK = re.compile(r"@media \(prefers-color-scheme: dark\)\s*\{(.*?)\}", re.DOTALL)
@@ -70,7 +71,7 @@ class Plot:
 
     def __repr__(self) -> str:
         """What it is; the numbers are in `Run.table()`."""
-        return f"<Plot: {self.heading}>"
+        return f"<Plot: {one_line(clip(self.heading))}>"
 
 
 @cache

@@ -28,7 +28,8 @@ _INVISIBLE = re.compile(
     "\U000e0000-\U000e0fff"  # tags: text that no reader sees
     "]"
 )
-_LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
+_LANGUAGE_TAG = re.compile(r"(?!q[a-t][a-z])[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
+"""Not qaa … qtz: these are for private use, and no program of a reader knows what is meant."""
 
 
 def visible(text: str) -> str:
@@ -38,6 +39,11 @@ def visible(text: str) -> str:
     right without them, and they cannot reach beyond the element that holds them.
     """
     return _INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
+
+
+def one_line(text: str) -> str:
+    """`visible`, with line breaks and tabs by name too, so that a text can forge neither a line nor a column."""
+    return visible(text).replace("\n", "⟨U+000A⟩").replace("\t", "⟨U+0009⟩")
 
 
 def clip(text: str, limit: int = MAX_LABEL) -> str:
@@ -53,7 +59,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def language_tag(code: str) -> str:
-    """`code` as a value for HTML's lang attribute; empty (unknown) where it is not a well-formed tag."""
+    """`code` as a value for HTML's lang attribute; empty (unknown) where it is none that a reader's program knows."""
     return code if _LANGUAGE_TAG.fullmatch(code) else ""
 
 

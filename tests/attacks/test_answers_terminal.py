@@ -1,0 +1,84 @@
+"""Hostile answers on a terminal: they neither act on it nor hide from who reads it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pytest
+import typer
+
+from polysafe.cli.console import endings, note, print_line, print_table, print_warnings, progress
+from polysafe.errors import DataError
+from tests.attacks.answers import ANSWERS
+
+_BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~])?")
+
+
+def show_everywhere(text: str) -> None:
+    """Every way in which a command shows a text that is not its own."""
+    print_table(("name", ">rate", text), [(text, 1, "x"), ("y", text, text)], title=text)
+    print_line(text)
+    note(text)
+    print_warnings([text])
+    with pytest.raises(typer.Exit), endings():
+        raise DataError(f"the answer {text} is odd", where=text, remedy=text)
+    with progress() as step:
+        step(text, 0, 2)
+        step(text, 2, 2)
+
+
+@pytest.fixture(autouse=True)
+def screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns that shows colours, and tracebacks of errors."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("POLYSAFE_DEBUG", "1")
+
+
+@pytest.fixture
+def own(capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The escape sequences that the commands themselves write."""
+    show_everywhere("harmless words")
+    captured = capsys.readouterr()
+    return set(_ESCAPE.findall(captured.out + captured.err))
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_forges_no_line_of_a_result(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR")
+    text = ANSWERS[name].text
+    print_table(("name", ">rate", text), [(text, 1, "x"), ("y", text, text)], title=text or "x")
+    print_line(text)
+    assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_does_not_act_on_a_terminal(name: str, own: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    show_everywhere(ANSWERS[name].text)
+    captured = capsys.readouterr()
+    written = captured.out + captured.err
+    assert set(_ESCAPE.findall(written)) <= own
+    plain = _ESCAPE.sub("", written)
+    # Progress goes back to the start of its own line.
+    controls = {c for c in plain if unicodedata.category(c) in {"Cc", "Cs"} or unicodedata.bidirectional(c) in _BIDI}
+    assert controls <= {"\n", "\t", "\r"}
+    assert "\r" not in captured.out
+    plain.encode()
+
+
+def test_the_check_above_can_fail(own: set[str]) -> None:
+    """No hostile sequence is among those that the commands write, except the end of a style."""
+    hostile = {found for case in ANSWERS.values() for found in _ESCAPE.findall(case.text)}
+    assert hostile & own <= {"\x1b[0m"}
+    assert len(hostile) > 5
+
+
+def test_markup_of_the_terminal_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    text = ANSWERS["terminal: rich markup"].text
+    print_table(("name",), [(text,)])
+    assert text in capsys.readouterr().out
