@@ -28,7 +28,8 @@ _INVISIBLE = re.compile(
     "\U000e0000-\U000e0fff"  # tags: text that no reader sees
     "]"
 )
-_LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
+_LANGUAGE_TAG = re.compile(r"(?!q[a-t][a-z])[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
+"""Not qaa … qtz: these are for private use, and no program of a reader knows what is meant."""
 
 
 def visible(text: str) -> str:
@@ -53,7 +54,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def language_tag(code: str) -> str:
-    """`code` as a value for HTML's lang attribute; empty (unknown) where it is not a well-formed tag."""
+    """`code` as a value for HTML's lang attribute; empty (unknown) where it is none that a reader's program knows."""
     return code if _LANGUAGE_TAG.fullmatch(code) else ""
 
 
@@ -96,6 +97,11 @@ def points(difference: float | None) -> str:
         return NOTHING
     value = round(100 * difference, 1)
     return "0.0" if value == 0 else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def gap_interval(span: Interval | None) -> str:
+    """An interval of a difference in percentage points; empty where there is none."""
+    return "" if span is None else f"{points(span.low)} to {points(span.high)}"
 
 
 def p_value(p: float | None) -> str:
