@@ -60,7 +60,7 @@ def test_any_text_stays_in_its_cell_and_is_no_formula(records: list[tuple[str, s
 
 @given(ANY_TEXT)
 def test_text_is_only_ever_prefixed(text: str) -> None:
-    assert inert(text).removeprefix("'") == visible(text).removeprefix("'")
+    assert inert(text) in (visible(text), "'" + visible(text))
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:20]))
@@ -89,7 +89,7 @@ def test_long_answers_are_cut_and_say_so() -> None:
 def test_every_kind_of_number_has_a_table() -> None:
     both = {*tables(example()), *tables(audit_example())}
     expected = "results audit gaps categories audit_categories truncation judge_error corrected edits units overlap"
-    assert both == {f"{name}.csv" for name in [*expected.split(), "decisions", "changes"]}
+    assert both == {f"{name}.csv" for name in [*expected.split(), "decisions", "changes", "change_counts"]}
     assert tables(ReportData(title="t", rows=(), toy=False, tiers={})) == {}
 
 

@@ -86,7 +86,8 @@ def test_undefined_numbers_are_a_dash_and_not_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "tag"), [("sw", "sw"), ("qac", "qac"), ("zh-Hans", "zh-Hans"), ('x" y', ""), ("", "")]
+    ("code", "tag"),
+    [("sw", "sw"), ("que", "que"), ("zh-Hans", "zh-Hans"), ('x" y', ""), ("", ""), ("qac", ""), ("qtz-Latn", "")],
 )
 def test_language_tag(code: str, tag: str) -> None:
     assert t.language_tag(code) == tag

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import TypeAlias
 
 from polysafe.checkpoint.atomic import write_bytes_atomic
-from polysafe.report.data import BlockDecision, ChangedAnswer, CorrectedRate, JudgeError, ReportData, Scalar, Touched
+from polysafe.report.data import (
+    BlockDecision,
+    ChangeCount,
+    ChangedAnswer,
+    CorrectedRate,
+    JudgeError,
+    ReportData,
+    Scalar,
+    Touched,
+    count_changes,
+)
 from polysafe.report.text import clip, visible
 from polysafe.stats.gaps import Gap
 from polysafe.stats.rows import RateRow, Row
@@ -103,7 +113,10 @@ def _tables() -> dict[str, tuple[Sequence[str], Callable[[ReportData], Iterable[
         "overlap.csv": (overlaps, _overlaps),
         "decisions.csv": (decisions, _decisions),
         "changes.csv": (_names(ChangedAnswer), lambda data: map(asdict, data.changes)),
-        "change_counts.csv": (_names(ChangeCount), lambda data: map(asdict, data.change_counts)),
+        "change_counts.csv": (
+            _names(ChangeCount),
+            lambda data: map(asdict, data.change_counts or count_changes(data.changes)),
+        ),
     }
 
 
