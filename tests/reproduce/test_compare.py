@@ -129,6 +129,11 @@ CHANGES: dict[str, tuple[Change, Severity, str]] = {
         Severity.ENVIRONMENT,
         "ability mgsm: harness",
     ),
+    "the device": (
+        edit_json("reproduce.json", put("settings", "device", to="cuda")),
+        Severity.ENVIRONMENT,
+        "settings: device",
+    ),
     "a setting": (edit_json("reproduce.json", put("settings", "limit", to=5)), Severity.FATAL, "settings: limit"),
 }
 

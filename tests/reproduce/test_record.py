@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from polysafe.evaluate.model_run import ModelRun
 from polysafe.recipe import load_recipe
 from polysafe.reproduce.evaluation import record_evaluation
 from polysafe.reproduce.record import ReproduceFolder
-from tests.reproduce.conftest import SOURCES, Done, evaluate, swap_recipe
+from tests.reproduce.conftest import SOURCES, Done, evaluate, secrets_of_this_machine, swap_recipe
 
 
 def test_the_record_has_everything_and_its_hashes_are_those_of_the_files(once: Done) -> None:
@@ -58,8 +56,7 @@ def test_prompts_and_answers_are_there_as_hashes_only(once: Done) -> None:
 
 
 def test_no_file_tells_whose_machine_it_was(once: Done) -> None:
-    secrets = ["secret-user", str(Path.home()), socket.gethostname(), str(Path(__file__).parents[2]), "file:///"]
-    secrets += [user for user in [getpass.getuser()] if user != "root"]
+    secrets = ["secret-user", str(Path(__file__).parents[2]), *secrets_of_this_machine()]
     for path in (once.folder / "reproduce").rglob("*"):
         if path.is_file():
             text = path.read_text()

@@ -43,13 +43,18 @@ def compare_settings(recorded: ReproduceFolder, found: ReproduceFolder) -> Itera
     old, new = recorded.about, found.about
     if recorded.root.joinpath(PROMPTS).read_bytes() != found.root.joinpath(PROMPTS).read_bytes():
         yield Finding(Severity.FATAL, "prompts", *(_file_hash(each.root / PROMPTS) for each in (recorded, found)))
-    for what, before, after in (("settings", old.settings, new.settings), ("judge", old.judge, new.judge)):
-        yield from differences(Severity.FATAL, what, before, after)
+    yield from _entries(Severity.FATAL, "settings", old.settings, new.settings)
+    yield from differences(Severity.FATAL, "judge", old.judge, new.judge)
     for task in dict.fromkeys((*old.abilities, *new.abilities)):
-        for name in dict.fromkeys((*old.abilities.get(task, {}), *new.abilities.get(task, {}))):
-            protocols = ({name: each.abilities.get(task, {}).get(name)} for each in (old, new))
-            severity = Severity.ENVIRONMENT if name in _SURROUNDINGS else Severity.FATAL
-            yield from differences(severity, f"ability {task}", *protocols)
+        protocols = (each.abilities.get(task, {}) for each in (old, new))
+        yield from _entries(Severity.FATAL, f"ability {task}", *protocols)
+
+
+def _entries(severity: Severity, what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Finding]:
+    """Differences, of which those of what surrounds the work are no more than that."""
+    for name in dict.fromkeys((*old, *new)):
+        pair = ({name: each[name]} if name in each else {} for each in (old, new))
+        yield from differences(Severity.ENVIRONMENT if name in _SURROUNDINGS else severity, what, *pair)
 
 
 def differences(severity: Severity, what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Finding]:
@@ -170,10 +175,7 @@ def _runs(
     if old is None or new is None:
         yield _one_sided(what, old)
         return
-    for name in dict.fromkeys((*old.generator, *new.generator)):
-        severity = Severity.ENVIRONMENT if name in _SURROUNDINGS else Severity.RESULT
-        before, after = ({name: each.generator.get(name)} for each in (old, new))
-        yield from differences(severity, f"{what}: how it was asked", before, after)
+    yield from _entries(Severity.RESULT, f"{what}: how it was asked", old.generator, new.generator)
     yield from _verdicts(what, recorded.verdicts(old), found.verdicts(new))
     if old.records != new.records and recorded.verdicts(old) == found.verdicts(new):
         yield Finding(Severity.DRIFT, f"{what}: records, in more than answers and verdicts", old.records, new.records)
