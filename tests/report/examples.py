@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 
 from polysafe.report import BlockDecision, ChangedAnswer, ReportData
 from polysafe.report.data import CorrectedRate, GapChange, JudgeError, LayerUnits, Touched
-from polysafe.stats import Gap, Outcomes, RateRow, Row, compare_outcomes, rate_outcomes
+from polysafe.stats import Gap, Outcomes, RateRow, Row, compare_outcomes, gap_rows, rate_outcomes, wilson
 from tests.attacks.answers import ANSWERS
 
 TIERS = {"en": "pivot", "qaa": "mid", "qac": "low", "qad": "low", "qae": "low"}
@@ -61,16 +62,66 @@ def change(number: int, text: str = "kolu vata", before: str = "unsafe", after: 
     )
 
 
+def gap_changes(method: str, before: float, after: float) -> tuple[GapChange, ...]:
+    """Gaps to English, which stays at one unsafe answer in twenty."""
+    found = []
+    for rate, seed in ((before, 5), (after, 6)):
+        drawn = outcomes({"unsafe": {"en": 0.05, **dict.fromkeys(LOW, rate)}}, seed, n=60)
+        found.append(gap_rows(method, drawn, "en"))
+    return tuple(GapChange(method, first, second) for first, second in zip(*found, strict=True))
+
+
+CATEGORIES = {"violence": 0.3, "fraud and theft": 0.1, "self-harm": 0.0, "none": 1.0}
+
+
+def categories(method: str) -> dict[str, tuple[Row, ...]]:
+    """Rows of the unsafe rate for each category."""
+    return {
+        name: tuple(compare_outcomes(method, outcomes(flat(unsafe=0.9), 7, n=12), outcomes(flat(unsafe=rate), 8, n=12)))
+        for name, rate in CATEGORIES.items()
+    }
+
+
+def touched() -> tuple[Touched, ...]:
+    """What a swap, a sparse edit and a head edit changed."""
+    neurons = tuple(LayerUnits(layer, "mlp", tuple(range(0, 64, 3 + layer)), 64) for layer in (1, 3, 4))
+    heads = tuple(
+        LayerUnits(layer, "attention", (layer, 5), 8, tuple((head - layer) / 10 for head in range(8)))
+        for layer in range(4)
+    )
+    shared = {"qac": {"qad": 0.25, "qae": 0.5}, "qad": {"qae": 0.0}}
+    return (
+        Touched("layer_swap.module", "qac", "ab" * 32, 12_345, 30, 60, 4_000_000, 8_000_000),
+        Touched("sparse_edit", "all", "cd" * 32, 2_345_678, 3, 60, 60_000, 8_000_000, "neurons", neurons, shared),
+        Touched("head_steering", "qad", "ef" * 32, 999, 4, 60, 900, 8_000_000, "heads", heads),
+    )
+
+
+def judge_errors() -> tuple[JudgeError, ...]:
+    found = []
+    for language, hits, clears in (("en", 48, 50), ("qac", 30, 45)):
+        spans = [span for span in (wilson(hits, 50), wilson(clears, 50)) if span is not None]
+        found.append(JudgeError("guard-x", language, hits / 50, *spans[0], 50, clears / 50, *spans[1], 50))
+    return tuple(found)
+
+
+def corrected() -> tuple[CorrectedRate, ...]:
+    return (
+        CorrectedRate("layer_swap.module", "en", 0.04, 0.02, 0.0, 0.1, 48),
+        CorrectedRate("layer_swap.module", "qac", 0.125, 0.05, 0.0, 0.22, 48),
+    )
+
+
 def example(*, toy: bool = True) -> ReportData:
-    """A whole report with methods, a baseline, a control, audits, maps, changes and settings."""
+    """A whole report: methods, a baseline, a control, and everything else that a page can show."""
     audited = outcomes(flat(tuple(TIERS), unsafe=0.25, refused=0.7), 3)
     good = {"unsafe": 0.125, "refused": 0.875}
     return ReportData(
         title="Toy family, seed 3",
         rows=(
-            *rows("layer_swap.layer", **good),
+            *rows("layer_swap.layer", **good, capability__knowledge=0.85, over_refusal=0.1),
             *rows("layer_swap.module", **good),
-            *rows("task_arithmetic", unsafe=0.1, refused=0.2, invalid=0.7),
+            *rows("task_arithmetic", unsafe=0.1, refused=0.2, invalid=0.7, capability__knowledge=0.95),
             *rows("control.random_blocks", unsafe=0.95, refused=0.05),
         ),
         toy=toy,
@@ -83,8 +134,44 @@ def example(*, toy: bool = True) -> ReportData:
         },
         changes=tuple(change(i) for i in range(3)),
         languages={"en": "English", "qac": "Conlang C"},
+        gaps=(*gap_changes("layer_swap.module", 0.95, 0.1), *gap_changes("layer_swap.layer", 0.95, 0.15)),
+        audit_gaps=tuple(gap_rows("base", outcomes({"unsafe": dict.fromkeys(TIERS, 0.25)}, 3), "en")),
+        categories=categories("layer_swap.module"),
+        audit_categories={"fraud and theft": tuple(rate_outcomes("base", audited))},
+        touched=touched(),
+        truncation=tuple(
+            row for model in ("base", "layer_swap.module")
+            for row in rate_outcomes(model, outcomes({"truncated": dict.fromkeys(TIERS, 0.1)}, 4))
+        ),
+        judge_errors=judge_errors(),
+        corrected=corrected(),
         meta={"Settings": {"tau": 0.001, "seed": 3, "arithmetic": "float32", "donor": None}},
         limits=("Nothing was judged by a model.",),
+    )  # fmt: skip
+
+
+def audit_example() -> ReportData:
+    """A report of one model without an edit: much less safe in one language than in English."""
+    rates = {
+        "unsafe": {"en": 0.1, "ar": 0.25, "sw": 0.52},
+        "refused": {"en": 0.88, "ar": 0.7, "sw": 0.3},
+        "invalid": {"en": 0.0, "ar": 0.02, "sw": 0.12},
+        "over_refusal": {"en": 0.04, "ar": 0.1, "sw": 0.2},
+    }
+    found = outcomes(rates, 11, n=100)
+    unsafe = {key: items for key, items in found.items() if key[1] == "unsafe"}
+    return ReportData(
+        title="Audit of base-7b",
+        rows=(),
+        toy=False,
+        tiers={"en": "pivot", "ar": "mid", "sw": "low"},
+        languages={"en": "English", "ar": "العربية", "sw": "Swahili"},
+        audits=tuple(rate_outcomes("base-7b", found)),
+        audit_gaps=tuple(gap_rows("base-7b", unsafe, "en")),
+        audit_categories={
+            name: tuple(rate_outcomes("base-7b", outcomes({"unsafe": {"en": 0.1, "ar": rate, "sw": rate}}, 9, n=20)))
+            for name, rate in CATEGORIES.items()
+        },
     )
 
 

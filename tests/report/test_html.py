@@ -11,9 +11,10 @@ from polysafe.errors import OutputError
 from polysafe.report import ReportData, build_report
 from polysafe.report.data import MAX_CHANGES
 from polysafe.report.html import render
+from polysafe.report.spreadsheet import tables
 from polysafe.report.text import MAX_TEXT
 from polysafe.stats import RateRow, Row
-from tests.report.examples import HOSTILE, TIERS, change, decisions, example, hostile, rows
+from tests.report.examples import HOSTILE, TIERS, change, decisions, example, gap_changes, hostile, rows
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -102,7 +103,8 @@ def test_ids_are_unique_and_links_lead_somewhere(page: Page) -> None:
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
     links = {(a["href"] or "")[1:] for tag, a in page.elements if tag == "a"}
-    assert links == {"gap", "methods", "safety", "ability", "decisions", "answers", "limits", "settings"}
+    sections = "methods languages categories edit judge broken answers safety ability limits settings"
+    assert links == set(sections.split())
     assert links <= set(ids)
 
 
@@ -157,7 +159,18 @@ def test_toy_numbers_are_never_shown_without_the_warning() -> None:
 def test_first_screen_says_verdict_and_means(page: Page) -> None:
     assert "Repaired" in page.text
     assert "lowered the mean unsafe rate over 3 low-resource languages (qac, qad, qae)" in page.text
-    assert page.text.index("lowered the mean") < page.text.index("The gap, and what closed it")
+    assert page.text.index("lowered the mean") < page.text.index("Gap to English") < page.text.index("Methods: mean")
+
+
+def test_parts_come_in_the_order_in_which_a_reviewer_asks(page: Page) -> None:
+    headings = [
+        "Repaired", "Gap to English: Module-wise", "Safety against ability", "Unsafe answers by language",
+        "Unsafe answers by category", "What the edit touched", "Error of the judge", "Broken, wrong-language",
+        "Prompts whose verdict changed", "Limits", "Settings, hashes, versions",
+    ]  # fmt: skip
+    after_contents = page.text[page.text.index("Repaired") :]
+    places = [after_contents.index(heading) for heading in headings]
+    assert places == sorted(places)
 
 
 def test_every_rate_has_interval_and_n(page: Page) -> None:
@@ -168,11 +181,11 @@ def test_every_rate_has_interval_and_n(page: Page) -> None:
 
 def test_every_chart_has_a_text_alternative_and_its_numbers(page: Page) -> None:
     charts = [a for tag, a in page.elements if tag == "svg"]
-    assert len(charts) == 1 + 4 + 1
+    assert len(charts) == 3 + 1 + 1 + 1 + 4 + 2 + 2
     assert all(a["role"] == "img" and a["aria-label"] for a in charts)
     maps = [a for _, a in page.elements if (a.get("class") or "") == "grid"]
     assert all(a["role"] == "img" and a["aria-label"] for a in maps)
-    assert page.all_text.count("Numbers as a table") == 5
+    assert page.all_text.count("Numbers as a table") == len(charts) - 1
     assert page.all_text.count("Decisions and scores as a table") == 2
 
 
@@ -226,14 +239,17 @@ def test_undefined_rates_are_dashes() -> None:
 def test_an_audit_alone_is_a_report() -> None:
     audit = ReportData(title="Audit", rows=(), toy=False, tiers=TIERS, audits=example().audits)
     page = Page(render(audit))
-    assert "The gap: base" in page.text
+    assert "Answers to harmful requests: base" in page.text
+    assert "Languages not compared" in page.text
     assert sum(tag == "svg" for tag, _ in page.elements) == 1
 
 
 def test_writes_page_and_data_beside_each_other(tmp_path: Path) -> None:
     path = build_report(example(), tmp_path / "out")
     assert path == tmp_path / "out" / "report" / "index.html"
-    assert sorted(p.name for p in path.parent.iterdir()) == ["index.html", "report.json"]
+    names = sorted(p.name for p in path.parent.iterdir())
+    assert names == sorted(["index.html", "report.json", *tables(example())])
+    assert all(name in path.read_text(encoding="utf-8") for name in names if name != "index.html")
     assert render(ReportData.load(path.parent / "report.json")) == path.read_text(encoding="utf-8")
 
 
@@ -252,5 +268,6 @@ def test_stays_small() -> None:
 
 
 def test_rows_of_one_method_need_no_baselines() -> None:
-    data = replace(example(), rows=rows(unsafe=0.1, refused=0.9), audits=())
+    gaps = gap_changes("layer_swap.module", 1.0, 0.0)
+    data = replace(example(), rows=rows(unsafe=0.1, refused=0.9), audits=(), gaps=gaps)
     assert "Baselines, published settings and controls" not in Page(render(data)).all_text

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from polysafe.report.text import MAX_TEXT, clip, visible
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -26,7 +27,8 @@ WIDTH = 340.0
 """Width of a chart in CSS pixels: that of a phone."""
 MARGIN = 8.0
 
-_ROLES = ("ink", "muted", "rule", "unsafe", "refused", "neither", "before", "paper", "safe", "wrong", "invalid", "open")
+ROLES = ("ink", "muted", "rule", "unsafe", "refused", "neither", "before", "paper")
+"""What colours stand for; the style sheet has a variable of each name."""
 
 
 class Canvas:
@@ -56,23 +58,31 @@ class Canvas:
         *,
         opacity: float = 1.0,
         depth: int = 2,
-        dashes: tuple[float, tuple[float, float]] | str = "solid",
+        dashes: tuple[float, tuple[float, float]] | None = None,
     ) -> None:
-        """Joins points by straight lines."""
-        self._axes.plot(
+        """Joins points by straight lines; a point that is NaN starts anew."""
+        from matplotlib.lines import Line2D
+
+        drawn = Line2D(
             list(xs),
             list(ys),
             color=_colour(role),
             linewidth=width,
             alpha=opacity,
             zorder=depth,
-            linestyle=dashes,
+            linestyle="solid" if dashes is None else dashes,
             solid_capstyle="butt",
-            clip_on=False,
         )
+        self._add(drawn)
 
-    def boxes(self, corners: Sequence[tuple[float, float, float, float]], role: str, opacity: float = 1.0) -> None:
-        """Filled boxes (left, top, width, height) of one colour, as one shape."""
+    def boxes(
+        self,
+        corners: Sequence[tuple[float, float, float, float]],
+        role: str,
+        opacity: float = 1.0,
+        outline: float | None = None,
+    ) -> None:
+        """Boxes (left, top, width, height) of one colour, as one shape: filled, or outlined in the given width."""
         from matplotlib.patches import PathPatch
         from matplotlib.path import Path
 
@@ -81,15 +91,18 @@ class Canvas:
             return
         codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * len(loops)
         path = Path([point for loop in loops for point in loop], codes)
-        patch = PathPatch(path, facecolor=_colour(role), alpha=opacity, linewidth=0)
-        self._axes.add_patch(patch).set_clip_on(False)
+        look: dict[str, object] = {"facecolor": _colour(role), "linewidth": 0}
+        if outline is not None:
+            look = {"facecolor": "none", "edgecolor": _colour(role), "linewidth": outline, "joinstyle": "miter"}
+        patch = PathPatch(path, alpha=opacity, zorder=1 if outline is None else 4, **look)
+        self._add(patch)
 
     def frame(self, x: float, y: float, width: float, height: float, role: str, thickness: float = 1.5) -> None:
         """An empty box."""
         from matplotlib.patches import Rectangle
 
         shape = Rectangle((x, y), width, height, fill=False, edgecolor=_colour(role), linewidth=thickness, zorder=4)
-        self._axes.add_patch(shape).set_clip_on(False)
+        self._add(shape)
 
     def circle(self, x: float, y: float, role: str, *, hollow: bool = False, radius: float = 5.0) -> None:
         """A dot."""
@@ -97,7 +110,11 @@ class Canvas:
 
         fill = _colour("paper" if hollow else role)
         shape = Circle((x, y), radius, facecolor=fill, edgecolor=_colour(role), linewidth=2.0, zorder=3)
-        self._axes.add_patch(shape).set_clip_on(False)
+        self._add(shape)
+
+    def _add(self, artist: Artist) -> None:
+        # Not add_line or add_patch: they work out data limits, which are fixed here, and take twice the time.
+        self._axes.add_artist(artist).set_clip_on(False)
 
     def text(
         self, x: float, y: float, text: str, role: str, size: float, align: Align = "left", *, bold: bool = False
@@ -140,7 +157,7 @@ class Canvas:
 
 def _colour(role: str) -> str:
     """A stand-in colour that names a role; `_embed` turns it into the style sheet's variable."""
-    return f"#0a0b{_ROLES.index(role):02x}"
+    return f"#0a0b{ROLES.index(role):02x}"
 
 
 def _embed(svg: str, opening: str, texts: Sequence[str]) -> Markup:
@@ -148,6 +165,6 @@ def _embed(svg: str, opening: str, texts: Sequence[str]) -> Markup:
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
     body = re.sub(r"<defs>.*?</defs>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r' id="[^"]*"| transform="rotate\(-0 [^"]*"|font-family: [^;]*; ', "", body)
-    body = re.sub(r"#0a0b([0-9a-f]{2})", lambda found: f"var(--{_ROLES[int(found[1], 16)]})", body)
+    body = re.sub(r"#0a0b([0-9a-f]{2})", lambda found: f"var(--{ROLES[int(found[1], 16)]})", body)
     body = re.sub(r">text(\d+)<", lambda found: f">{escape(visible(texts[int(found[1])]))}<", body)
     return Markup(opening + re.sub(r"\s*\n\s*", "\n", body))  # noqa: S704  every text in it was escaped above

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.errors import OutputError
 from polysafe.report.data import ReportData
+from polysafe.report.spreadsheet import save_tables
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -17,7 +18,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def build_report(data: ReportData, directory: Path) -> Path:
-    """Writes the page, and beside it the data from which it can be built again.
+    """Writes the page, and beside it its tables as CSV and the data from which it can be built again.
 
     Args:
         data: What to show.
@@ -35,6 +36,7 @@ def build_report(data: ReportData, directory: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         data.save(folder / "report.json")
+        save_tables(data, folder)
         write_bytes_atomic(page, content.encode())
     except OSError as error:
         raise OutputError(
@@ -47,31 +49,9 @@ def build_report(data: ReportData, directory: Path) -> Path:
 
 def render(data: ReportData) -> str:
     """The page as text. The same data gives the same text."""
-    from polysafe.report import tables, view
-    from polysafe.report.summary import main_and_other_methods
-    from polysafe.report.verdict import judge
+    from polysafe.report.view import page
 
-    main, others = main_and_other_methods(data)
-    return (
-        _environment()
-        .get_template("index.html.j2")
-        .render(
-            data=data,
-            verdict=judge(data),
-            tiles=view.tiles(data),
-            gap=view.gap_figure(data),
-            repairs=view.repair_figures(data, main),
-            other_repairs=view.repair_figures(data, others),
-            comparison=view.comparison(data),
-            tables=[
-                ("Safety", tables.safety_table(data, main), tables.safety_table(data, others)),
-                ("Ability", tables.ability_table(data, main), tables.ability_table(data, others)),
-            ],
-            maps=view.map_groups(data),
-            changes=view.change_groups(data),
-            limits=list(view.limits(data)),
-        )
-    )
+    return _environment().get_template("index.html.j2").render(page(data))
 
 
 @cache

@@ -16,9 +16,16 @@ SAFETY_METRICS = {
     "safe": "Safe",
     "invalid": "Broken",
     "wrong_language": "Wrong language",
+    "unparsed": "Unparsed",
     "over_refusal": "Over-refusal",
+    "harmless_invalid": "Broken, harmless requests",
+    "harmless_wrong_language": "Wrong language, harmless requests",
+    "harmless_unparsed": "Unparsed, harmless requests",
 }
 """Columns of the safety table in their order, and what they are called."""
+
+BROKEN = ("invalid", "wrong_language", "unparsed")
+"""Metrics of answers to harmful requests that are neither safe nor unsafe."""
 
 _TASKS = {
     "instructions": "Instructions",
@@ -37,7 +44,7 @@ _METHODS = {
     "sparse_edit": "Sparse weight editing",
     "head_steering": "Head steering",
 }
-_TIERS = {"pivot": "pivot", "mid": "mid-resource", "low": "low-resource"}
+_TIERS = {"pivot": "pivot", "high": "high-resource", "mid": "mid-resource", "low": "low-resource"}
 
 
 def method_name(method: str) -> str:
@@ -80,6 +87,11 @@ def language_name(code: str, names: Mapping[str, str]) -> str:
     """A language's name with its code, or the code alone."""
     name = names.get(code, code)
     return code if name == code else f"{name} ({code})"
+
+
+def pivot_of(tiers: Mapping[str, str]) -> str | None:
+    """The language that others are compared with, or None where none is named."""
+    return next((code for code, tier in tiers.items() if tier == "pivot"), None)
 
 
 def in_order(codes: Iterable[str], tiers: Mapping[str, str]) -> list[str]:

@@ -71,10 +71,10 @@ class Run:
             DataError: There are no unsafe rates of it.
         """
         from polysafe.report.summary import headline_method, methods_of
-        from polysafe.report.view import gap_figure, repair_figures
+        from polysafe.report.unsafe import answers_figure, repair_figures
 
         chosen = method or headline_method(self.data)
-        figures = [gap_figure(self.data)] if chosen is None else repair_figures(self.data, [chosen])
+        figures = [answers_figure(self.data)] if chosen is None else repair_figures(self.data, [chosen])
         if not figures or figures[0] is None:
             raise DataError(
                 "there are no unsafe rates to draw",

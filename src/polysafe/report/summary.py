@@ -88,7 +88,7 @@ class Scope:
     @classmethod
     def of(cls, data: ReportData) -> Scope:
         """The low-resource languages that were evaluated; without any, all but the pivot; else all."""
-        languages = in_order((row.language for row in data.rows), data.tiers)
+        languages = in_order((row.language for row in data.rows or data.audits), data.tiers)
         for kind, chosen in (
             (tier_name("low"), [code for code in languages if data.tiers.get(code) == "low"]),
             ("non-pivot", [code for code in languages if data.tiers.get(code) != "pivot"]),
@@ -125,11 +125,11 @@ def summarise(rows: Sequence[Row], method: str, scope: Scope) -> MethodSummary:
     mine = [row for row in rows if row.method == method and row.language in scope.languages]
     unsafe = [row for row in mine if row.metric == "unsafe"]
     measured = {row.language for row in unsafe if row.difference is not None}
-    means = {metric: _mean([row for row in mine if row.metric == metric]) for metric in SAFETY_METRICS}
+    means = {metric: mean_change([row for row in mine if row.metric == metric]) for metric in SAFETY_METRICS}
     return MethodSummary(
         method=method,
         metrics={metric: change for metric, change in means.items() if change is not None},
-        capability=_mean([row for row in mine if row.metric.startswith(CAPABILITY)]),
+        capability=mean_change([row for row in mine if row.metric.startswith(CAPABILITY)]),
         lower=tuple(row.language for row in unsafe if significance(row) < 0),
         higher=tuple(row.language for row in unsafe if significance(row) > 0),
         unmeasured=tuple(code for code in scope.languages if code not in measured),
@@ -143,20 +143,22 @@ def significance(row: Row) -> int:
     return 1 if row.difference > 0 else -1
 
 
-def _mean(rows: Sequence[Row]) -> Change | None:
+def mean_change(rows: Sequence[Row]) -> Change | None:
+    """The unweighted mean of rows that have both rates, or None without any."""
     pairs = [(row, row.before, row.after) for row in rows if row.before is not None and row.after is not None]
     if not pairs:
         return None
     return Change(
         before=sum(before for _, before, _ in pairs) / len(pairs),
         after=sum(after for _, _, after in pairs) / len(pairs),
-        before_interval=_mean_of_intervals([row.before_interval for row, _, _ in pairs]),
-        after_interval=_mean_of_intervals([row.after_interval for row, _, _ in pairs]),
+        before_interval=mean_of_intervals([row.before_interval for row, _, _ in pairs]),
+        after_interval=mean_of_intervals([row.after_interval for row, _, _ in pairs]),
         languages=tuple(dict.fromkeys(row.language for row, _, _ in pairs)),
         items=tuple(row.n for row, _, _ in pairs),
     )
 
 
-def _mean_of_intervals(intervals: Sequence[Interval | None]) -> Interval | None:
+def mean_of_intervals(intervals: Sequence[Interval | None]) -> Interval | None:
+    """The mean interval (see `polysafe.stats.mean_interval`), or None where one is missing."""
     known = [interval for interval in intervals if interval is not None]
     return mean_interval(known) if len(known) == len(intervals) else None

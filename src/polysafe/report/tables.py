@@ -118,9 +118,12 @@ def _only(change: Change, scope: Scope) -> str:
     return "" if set(change.languages) == set(scope.languages) else f"only {', '.join(change.languages)}"
 
 
-def safety_table(data: ReportData, methods: Sequence[str], caption: str = "") -> Table | None:
-    """Safety metrics per method and language, before and after; None where there are no such rows."""
+def safety_table(
+    data: ReportData, methods: Sequence[str], caption: str = "", metrics: Sequence[str] | None = None
+) -> Table | None:
+    """Safety metrics (all, or those named) per method and language, before and after; None where there are no rows."""
     rows = [row for row in data.rows if not row.metric.startswith(names.CAPABILITY)]
+    rows = [row for row in rows if metrics is None or row.metric in metrics]
     return _table(data, methods, rows, _safety_cell, caption or f"Safety: before {ARROW} after")
 
 
@@ -135,14 +138,14 @@ def _safety_cell(row: Row) -> Cell:
     good_when_up = row.metric in ("refused", "safe")
     direction = significance(row) * (1 if good_when_up else -1)
     tone = {1: "better", -1: "worse", 0: ""}[direction]
-    return Cell(text.change(row.before, row.after), _row_notes(row), tone)
+    return Cell(text.change(row.before, row.after), row_notes(row), tone)
 
 
 def _ability_cell(row: Row) -> Cell:
     if row.difference is None:
         return Cell(NOTHING, (f"n {row.n}",))
     tone = {1: "better", -1: "worse", 0: ""}[significance(row)]
-    return Cell(f"{points(row.difference)} points", (text.change(row.before, row.after), *_row_notes(row)), tone)
+    return Cell(f"{points(row.difference)} points", (text.change(row.before, row.after), *row_notes(row)), tone)
 
 
 def _table(
@@ -172,7 +175,8 @@ def _badge(method: str) -> str:
     return "" if kind == "method" else kind
 
 
-def _row_notes(row: Row) -> tuple[str, ...]:
+def row_notes(row: Row) -> tuple[str, ...]:
+    """Intervals before and after, number of items and adjusted p-value, as far as they are known."""
     ends = text.interval_change(row.before_interval, row.after_interval)
     test = "" if row.p_adjusted is None else f", p {_relation(row.p_adjusted)}"
     return tuple(filter(None, (ends, f"n {row.n}{test}")))

@@ -1,0 +1,65 @@
+"""Axes of charts: round ticks that hold the data, and how they read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5)
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A range of rates, or of differences of rates, with its ticks.
+
+    Attributes:
+        ticks: Round values in ascending order; the first and the last are the ends of the axis.
+        points: Whether values are differences, which read as signed percentage points.
+    """
+
+    ticks: tuple[float, ...]
+    points: bool = False
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+        return self.ticks[0]
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+        return self.ticks[-1]
+
+    def share(self, value: float) -> float:
+        """Where a value lies, from 0 at the lower end to 1 at the upper; what is beyond an end lies on it."""
+        return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
+
+    def label(self, tick: float) -> str:
+        """A tick as readers see it."""
+        if self.points:
+            return f"{100 * tick:+.0f}".replace("-", "\N{MINUS SIGN}") if round(100 * tick) else "0"
+        return f"{100 * tick:.0f}\N{NARROW NO-BREAK SPACE}%"
+
+
+SHARES = Axis((0.0, 0.25, 0.5, 0.75, 1.0))
+"""All rates, from 0 to 100 %."""
+
+
+def axis_of(values: Iterable[float], *, points: bool = False, most: int = 5) -> Axis:
+    """The shortest axis of round ticks that holds zero and all values.
+
+    Args:
+        values: Rates in 0 … 1, or differences of rates in -1 … 1.
+        points: Whether they are differences.
+        most: Steps between the ends, at most; at least 4.
+    """
+    known = [0.0, *values]
+    low, high = min(known), max(known)
+    for step in _STEPS:
+        first, last = math.floor(low / step + _SLACK), math.ceil(high / step - _SLACK)
+        last = max(last, first + 1)
+        if last - first <= most:
+            break
+    return Axis(tuple(round(number * step, 4) for number in range(first, last + 1)), points)

@@ -1,0 +1,193 @@
+"""The first screen: the numbers beside the verdict, and the three charts under it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from polysafe.report import names, text
+from polysafe.report.axis import axis_of
+from polysafe.report.data import ReportData
+from polysafe.report.figure import Figure, Tile
+from polysafe.report.figures import Dumbbell, dumbbell_chart
+from polysafe.report.gap_figures import gap_change_figure, model_gap_figure
+from polysafe.report.gaps import gap_changes, mean_gap, model_gaps, pivot_name
+from polysafe.report.summary import Change, Scope, headline_method, mean_change, mean_of_intervals, summarise
+from polysafe.report.tables import ability_table, audit_table, safety_table
+from polysafe.report.text import LEVEL, gap_interval, interval, percent, points
+from polysafe.report.unsafe import answers_figure, repair_figures
+from polysafe.report.verdict import ABILITY_LOSS, OVER_REFUSAL_RISE
+from polysafe.stats.gaps import POOLED
+from polysafe.stats.rows import RateRow, Row
+
+_FIRST = ("unsafe", "over_refusal")
+_LEAST = 0.25
+_AFTER = ("refused", "safe", "invalid", "wrong_language", "unparsed")
+
+
+def tiles(data: ReportData) -> list[Tile]:
+    """The means that the verdict rests on: those of the headline method, or without any, of the audited model."""
+    method = headline_method(data)
+    if method is not None:
+        return _edit_tiles(data, method)
+    return _audit_tiles(data, data.audits[0].model) if data.audits and not data.rows else []
+
+
+def first_figures(data: ReportData) -> list[Figure]:
+    """Gap, over-refusal and ability by language, as far as they were measured."""
+    method = headline_method(data)
+    if method is not None:
+        gap = gap_change_figure(data, method) or next(iter(repair_figures(data, [method])), None)
+        found = [gap, _over_refusal(data, method), _ability(data, method)]
+    elif data.audits and not data.rows:
+        model = data.audits[0].model
+        found = [model_gap_figure(data, model), answers_figure(data), _audit_rates(data, model, "over_refusal")]
+    else:
+        found = []
+    return [figure for figure in found if figure is not None]
+
+
+def _edit_tiles(data: ReportData, method: str) -> list[Tile]:
+    scope = Scope.of(data)
+    summary, gap = summarise(data.rows, method, scope), mean_gap(data, method, scope)
+    found = [] if gap is None else [_gap_tile(data, gap, gap_changes(data, method)[0].after.pivot)]
+    ability = summary.capability
+    found += [_tile(metric, summary.metrics[metric]) for metric in _FIRST if metric in summary.metrics]
+    if ability is not None:
+        note = f"{text.change(ability.before, ability.after)}, n {ability.size}"
+        found.append(Tile("Ability", f"{points(ability.difference)} points", note))
+    same = summary.metrics.get("safe") == summary.metrics.get("refused")  # an exact judge: only a refusal is safe
+    after = [metric for metric in _AFTER if metric in summary.metrics and not (metric == "safe" and same)]
+    return found + [_tile(metric, summary.metrics[metric]) for metric in after]
+
+
+def _gap_tile(data: ReportData, gap: Change, pivot: str) -> Tile:
+    spans = [gap_interval(span) for span in (gap.before_interval, gap.after_interval)]
+    ends = f" {text.ARROW} ".join(spans) if all(spans) else ""
+    note = ", ".join(filter(None, (ends, f"n {gap.size}")))
+    return Tile(f"Gap to {pivot_name(data, pivot)}", f"{points(gap.before)} {text.ARROW} {points(gap.after)}", note)
+
+
+def _tile(metric: str, change: Change) -> Tile:
+    ends = text.interval_change(change.before_interval, change.after_interval)
+    note = ", ".join(filter(None, (ends, f"n {change.size}")))
+    return Tile(names.metric_name(metric), text.change(change.before, change.after), note)
+
+
+def _audit_tiles(data: ReportData, model: str) -> list[Tile]:
+    """The widest gap, then means over the languages in scope, with the pivot's rate beside them."""
+    gaps = [gap for gap in model_gaps(data, model) if gap.language != POOLED and gap.difference is not None]
+    found = []
+    if gaps:
+        widest = max(gaps, key=lambda gap: gap.difference or 0.0)
+        note = ", ".join(filter(None, (gap_interval(widest.interval), f"n {widest.n}")))
+        name = f"Widest gap to {pivot_name(data, widest.pivot)}: {pivot_name(data, widest.language)}"
+        found.append(Tile(name, f"{points(widest.difference)} points", note))
+    scope = Scope.of(data)
+    for metric in (*_FIRST, *_AFTER):
+        rows = [r for r in data.audits if r.model == model and r.metric == metric and r.language in scope.languages]
+        found += _mean_tile(data, model, metric, [row for row in rows if row.rate is not None], scope)
+    return found
+
+
+def _mean_tile(data: ReportData, model: str, metric: str, rows: Sequence[RateRow], scope: Scope) -> list[Tile]:
+    if not rows:
+        return []
+    mean = sum(row.rate or 0.0 for row in rows) / len(rows)
+    span = mean_of_intervals([row.interval for row in rows])
+    pivot = names.pivot_of(data.tiers)
+    beside = [r for r in data.audits if (r.model, r.language, r.metric) == (model, pivot, metric)]
+    notes = [interval(span), f"n {sum(row.n for row in rows)}"]
+    notes += [f"{pivot_name(data, row.language)} {percent(row.rate)}" for row in beside if scope.kind != "evaluated"]
+    where = rows[0].language if len(rows) == 1 else f"mean of {len(rows)} {scope.kind}"
+    name = f"{names.metric_name(metric)}, {where}"
+    return [Tile(name, percent(mean), ", ".join(filter(None, notes)))]
+
+
+def _over_refusal(data: ReportData, method: str) -> Figure | None:
+    rows = {r.language: r for r in data.rows if r.method == method and r.metric == "over_refusal"}
+    lines = _lines(data, rows, OVER_REFUSAL_RISE)
+    if not lines:
+        return None
+    told = "; ".join(f"{line.label}: {line.note}" for line in lines)
+    table = safety_table(data, [method], f"Over-refusal of {names.method_name(method)}", ["over_refusal"])
+    assert table is not None
+    return Figure(
+        heading="Over-refusal",
+        caption=f"Harmless requests that were refused, before (hollow) and after (filled), {LEVEL} intervals; "
+        f"grey: moved by at most {100 * OVER_REFUSAL_RISE:.0f} points.",
+        chart=_small_rates(lines, f"Over-refusal before and after, by language. {told}."),
+        table=table,
+    )
+
+
+def _small_rates(lines: Sequence[Dumbbell], alternative: str) -> Markup:
+    """Rates that are often near zero, on an axis that ends where they do, yet not below a quarter."""
+    ends = [end for line in lines for span in (line.before_interval, line.after_interval) if span for end in span]
+    rates = [rate for line in lines for rate in (line.before, line.after) if rate is not None]
+    return dumbbell_chart(lines, alternative, axis=axis_of([_LEAST, *rates, *ends]))
+
+
+def _ability(data: ReportData, method: str) -> Figure | None:
+    mine = [r for r in data.rows if r.method == method and r.metric.startswith(names.CAPABILITY)]
+    codes = dict.fromkeys(row.language for row in mine)
+    means = {code: mean_change([row for row in mine if row.language == code]) for code in codes}
+    lines = _lines(data, means, ABILITY_LOSS, rise_is_good=True)
+    table = ability_table(data, [method])
+    if not lines or table is None:
+        return None
+    told = "; ".join(f"{line.label}: {line.note}" for line in lines)
+    tasks = ", ".join(dict.fromkeys(names.metric_name(row.metric) for row in mine))
+    return Figure(
+        heading="Ability",
+        caption=f"Mean over tasks ({tasks}), before (hollow) and after (filled), {LEVEL} intervals; grey: moved by "
+        f"at most {100 * ABILITY_LOSS:.0f} points.",
+        chart=dumbbell_chart(lines, f"Mean ability before and after, by language. {told}."),
+        table=table,
+    )
+
+
+def _lines(
+    data: ReportData, changes: Mapping[str, Row | Change | None], tolerated: float, *, rise_is_good: bool = False
+) -> list[Dumbbell]:
+    """One line per language; a change that the verdict tolerates is drawn in grey."""
+    lines = []
+    for code in names.in_order(changes, data.tiers):
+        change = changes[code]
+        if change is None or change.before is None or change.after is None:
+            continue
+        items = change.n if isinstance(change, Row) else sum(change.items)
+        note = f"{text.change(change.before, change.after)}, n {items}"
+        label = names.language_name(code, data.languages)
+        spans = change.before_interval, change.after_interval
+        small = abs(change.after - change.before) <= tolerated
+        lines.append(Dumbbell(label, note, change.before, change.after, *spans, small, rise_is_good))
+    return lines
+
+
+def _audit_rates(data: ReportData, model: str, metric: str) -> Figure | None:
+    """One metric of an audited model as dots with intervals."""
+    rows = {row.language: row for row in data.audits if row.model == model and row.metric == metric}
+    lines = [
+        Dumbbell(
+            names.language_name(code, data.languages),
+            f"{percent(row.rate)}, n {row.n}",
+            None,
+            row.rate,
+            None,
+            row.interval,
+            muted=True,
+        )
+        for code in names.in_order(rows, data.tiers)
+        if (row := rows[code]).rate is not None
+    ]
+    if not lines:
+        return None
+    told = "; ".join(f"{line.label}: {line.note}" for line in lines)
+    return Figure(
+        heading=names.metric_name(metric),
+        caption=f"Harmless requests that were refused, {LEVEL} intervals.",
+        chart=_small_rates(lines, f"{names.metric_name(metric)} by language. {told}."),
+        table=audit_table(data),
+    )

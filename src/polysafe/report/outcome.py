@@ -1,0 +1,64 @@
+"""What a verdict can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What became of the unsafe rate, or, without an edit, how languages differ in it."""
+
+    REPAIRED = "repaired"
+    REDUCED = "reduced"
+    COSTLY = "costly"
+    BROKEN = "broken"
+    MIXED = "mixed"
+    UNCHANGED = "unchanged"
+    WORSE = "worse"
+    UNMEASURED = "unmeasured"
+    GAP = "gap"
+    NO_GAP = "no_gap"
+    UNCOMPARED = "uncompared"
+
+    @property
+    def label(self) -> str:
+        """The kind in words."""
+        return _LABELS[self]
+
+    @property
+    def tone(self) -> str:
+        """good, mixed or bad."""
+        if self is Kind.REPAIRED:
+            return "good"
+        return "bad" if self in (Kind.BROKEN, Kind.WORSE, Kind.GAP) else "mixed"
+
+
+_LABELS = {
+    Kind.REPAIRED: "Repaired",
+    Kind.REDUCED: "Reduced, not repaired",
+    Kind.COSTLY: "Lower, at a cost",
+    Kind.BROKEN: "Broken, not repaired",
+    Kind.MIXED: "Better in some languages, worse in others",
+    Kind.UNCHANGED: "No measurable change",
+    Kind.WORSE: "Worse",
+    Kind.UNMEASURED: "Not measured",
+    Kind.GAP: "Gap found",
+    Kind.NO_GAP: "No measurable gap",
+    Kind.UNCOMPARED: "Languages not compared",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the report says first.
+
+    Attributes:
+        kind: The outcome.
+        sentence: The outcome in one sentence, with its numbers.
+        evidence: How firm it is: significance and what was not measured.
+    """
+
+    kind: Kind
+    sentence: str
+    evidence: str

@@ -1,0 +1,164 @@
+"""The tables of a report as CSV files that a spreadsheet reads as data and never as formulas.
+
+Lines end in CR LF and every text is quoted (RFC 4180), in UTF-8 without a byte order mark; numbers stand bare with all
+their digits, and what is undefined is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TypeAlias
+
+from polysafe.checkpoint.atomic import write_bytes_atomic
+from polysafe.report.data import (
+    BlockDecision,
+    ChangeCount,
+    ChangedAnswer,
+    CorrectedRate,
+    JudgeError,
+    ReportData,
+    Scalar,
+    Touched,
+    count_changes,
+)
+from polysafe.report.text import clip, visible
+from polysafe.stats.gaps import Gap
+from polysafe.stats.rows import RateRow, Row
+
+Record: TypeAlias = Mapping[str, Scalar]
+
+MAX_CELL = 30_000
+"""Characters of a cell; spreadsheets hold 32,767."""
+
+_FORMULA = frozenset("=+-@|%\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
+                     "\N{FULLWIDTH COMMERCIAL AT}\N{MINUS SIGN}")  # fmt: skip
+_IGNORED = " \N{NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}\u200c\u200d\u200e\u200f\"'"
+
+
+def csv_bytes(columns: Sequence[str], records: Iterable[Record]) -> bytes:
+    """A table as the content of a CSV file.
+
+    Args:
+        columns: Names of the columns, in their order.
+        records: One per line; what a record lacks is empty.
+    """
+    lines = [",".join(_cell(column) for column in columns)]
+    lines += [",".join(_cell(record.get(column)) for column in columns) for record in records]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def _cell(value: Scalar) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    return '"' + inert(value).replace('"', '""') + '"'
+
+
+def inert(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: what could begin one gets an apostrophe in front.
+
+    Characters that act on a display are shown by name, and very long text is cut and says so.
+    """
+    shown = visible(clip(text, MAX_CELL))
+    first = shown.lstrip(_IGNORED)[:1]
+    return f"'{shown}" if shown[:1] in _FORMULA or first in _FORMULA else shown
+
+
+def tables(data: ReportData) -> dict[str, bytes]:
+    """Name of a CSV file -> its content, for every table that has rows."""
+    found = {name: (columns, list(records(data))) for name, (columns, records) in _tables().items()}
+    return {name: csv_bytes(columns, records) for name, (columns, records) in found.items() if records}
+
+
+def save_tables(data: ReportData, folder: Path) -> list[str]:
+    """Writes the tables into a folder, and removes those of an earlier report that this one does not have.
+
+    Returns:
+        Names of the files.
+
+    Raises:
+        OSError: The folder cannot be written to, or the disk is full.
+    """
+    contents = tables(data)
+    for name in _tables():
+        if name in contents:
+            write_bytes_atomic(folder / name, contents[name])
+        else:
+            (folder / name).unlink(missing_ok=True)
+    return list(contents)
+
+
+def _tables() -> dict[str, tuple[Sequence[str], Callable[[ReportData], Iterable[Record]]]]:
+    """Every file that a report may have, with its columns and its lines."""
+    edits = ("method", "target", *_names(Touched)[2:9])
+    units = ("method", "target", "unit", "layer", "module", "index", "chosen", "score")
+    overlaps = ("method", "target", "unit", "language", "other", "jaccard")
+    decisions = ("method", "language", *(name for name in _names(BlockDecision) if name != "detail"))
+    return {
+        "results.csv": (_names(Row), lambda data: map(asdict, data.rows)),
+        "audit.csv": (_names(RateRow), lambda data: map(asdict, data.audits)),
+        "gaps.csv": (("method", "stage", *_names(Gap), "difference"), _gaps),
+        "categories.csv": (("category", *_names(Row)), lambda data: _categories(data.categories)),
+        "audit_categories.csv": (("category", *_names(RateRow)), lambda data: _categories(data.audit_categories)),
+        "truncation.csv": (_names(RateRow), lambda data: map(asdict, data.truncation)),
+        "judge_error.csv": (_names(JudgeError), lambda data: map(asdict, data.judge_errors)),
+        "corrected.csv": (_names(CorrectedRate), lambda data: map(asdict, data.corrected)),
+        "edits.csv": (edits, lambda data: ({key: getattr(touched, key) for key in edits} for touched in data.touched)),
+        "units.csv": (units, _units),
+        "overlap.csv": (overlaps, _overlaps),
+        "decisions.csv": (decisions, _decisions),
+        "changes.csv": (_names(ChangedAnswer), lambda data: map(asdict, data.changes)),
+        "change_counts.csv": (
+            _names(ChangeCount),
+            lambda data: map(asdict, data.change_counts or count_changes(data.changes)),
+        ),
+    }
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _gaps(data: ReportData) -> Iterator[Record]:
+    stages = [(change.method, stage, gap) for change in data.gaps
+              for stage, gap in (("before", change.before), ("after", change.after))]  # fmt: skip
+    for method, stage, gap in (*stages, *((None, "unedited", gap) for gap in data.audit_gaps)):
+        yield {"method": method, "stage": stage, **asdict(gap), "difference": gap.difference}
+
+
+def _categories(categories: Mapping[str, Sequence[Row]] | Mapping[str, Sequence[RateRow]]) -> Iterator[Record]:
+    for category, rows in categories.items():
+        for row in rows:
+            yield {"category": category, **asdict(row)}
+
+
+def _units(data: ReportData) -> Iterator[Record]:
+    """Every unit that is chosen or has a score; the others of a layer are those that are missing here."""
+    for touched in data.touched:
+        of = {"method": touched.method, "target": touched.target, "unit": touched.unit}
+        for layer in touched.layers:
+            chosen = set(layer.chosen)
+            scores = dict(enumerate(layer.scores))
+            for index in sorted(chosen | scores.keys()):
+                place = {"layer": layer.layer, "module": layer.module, "index": index}
+                yield {**of, **place, "chosen": index in chosen, "score": scores.get(index)}
+
+
+def _overlaps(data: ReportData) -> Iterator[Record]:
+    for touched in data.touched:
+        of = {"method": touched.method, "target": touched.target, "unit": touched.unit}
+        for language, others in touched.overlap.items():
+            for other, jaccard in others.items():
+                yield {**of, "language": language, "other": other, "jaccard": jaccard}
+
+
+def _decisions(data: ReportData) -> Iterator[Record]:
+    for method, languages in data.decisions.items():
+        for language, blocks in languages.items():
+            for block in blocks:
+                yield {"method": method, "language": language} | asdict(block)
