@@ -21,7 +21,7 @@ from typing import ClassVar
 from benchmarks.measure import in_process, measured
 from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.evaluate.run import evaluate_model
-from polysafe.generate.completion import Ask, Completion, Sampling
+from polysafe.generate.completion import Ask, Completion, Ending, Sampling
 from polysafe.judge.verdict import Exchange, Label, Verdict
 
 LANGUAGES = ("en", "zh", "it", "vi", "ar", "ko", "th", "bn", "sw", "jv", "te", "ta", "hi", "he", "ru")
@@ -56,7 +56,7 @@ class Synthetic:
         for ask in asks:
             drawn = Random(f"{self.unsafe} {ask.id}")
             text = f"{drawn.random():.6f} " + "placeholder " * WORDS
-            ending = "stop" if drawn.random() < 0.9 else "length"
+            ending: Ending = "stop" if drawn.random() < 0.9 else "length"
             yield Completion(ask.id, text, ending, WORDS, hashlib.sha256(ask.text.encode()).hexdigest())
 
 
