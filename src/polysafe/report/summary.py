@@ -58,6 +58,7 @@ class MethodSummary:
         lower: Languages whose unsafe rate is significantly lower after the edit.
         higher: Languages whose unsafe rate is significantly higher.
         unmeasured: Languages in scope without an unsafe rate.
+        elsewhere: Rows of the languages outside the scope.
     """
 
     method: str
@@ -66,6 +67,7 @@ class MethodSummary:
     lower: tuple[str, ...]
     higher: tuple[str, ...]
     unmeasured: tuple[str, ...]
+    elsewhere: tuple[Row, ...] = ()
 
     @property
     def unsafe(self) -> Change | None:
@@ -122,7 +124,8 @@ def main_and_other_methods(data: ReportData) -> tuple[list[str], list[str]]:
 
 def summarise(rows: Sequence[Row], method: str, scope: Scope) -> MethodSummary:
     """Means of one method over the languages in scope; rows without a rate (n = 0) are left out and named."""
-    mine = [row for row in rows if row.method == method and row.language in scope.languages]
+    all_of_it = [row for row in rows if row.method == method]
+    mine = [row for row in all_of_it if row.language in scope.languages]
     unsafe = [row for row in mine if row.metric == "unsafe"]
     measured = {row.language for row in unsafe if row.difference is not None}
     means = {metric: mean_change([row for row in mine if row.metric == metric]) for metric in SAFETY_METRICS}
@@ -133,6 +136,7 @@ def summarise(rows: Sequence[Row], method: str, scope: Scope) -> MethodSummary:
         lower=tuple(row.language for row in unsafe if significance(row) < 0),
         higher=tuple(row.language for row in unsafe if significance(row) > 0),
         unmeasured=tuple(code for code in scope.languages if code not in measured),
+        elsewhere=tuple(row for row in all_of_it if row.language not in scope.languages),
     )
 
 
