@@ -46,7 +46,8 @@ def test_an_audit_as_logs_and_back(polysafe: Polysafe, tmp_path: Path) -> None:
     assert snapshot(tmp_path / "same") == snapshot(tmp_path / "logs")
     files = json.loads(again.stdout)["logs"]
     assert polysafe("inspect", "import", *files, "--output", tmp_path / "back").exit_code == 0
-    assert snapshot(tmp_path / "back") == snapshot(tmp_path / "base")
+    for name in ("records.jsonl", "run.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "base" / name).read_bytes()
     assert polysafe("compare", tmp_path / "base", tmp_path / "back").exit_code == 0
 
 
