@@ -17,11 +17,10 @@ from polysafe.edits.explain import describe
 from polysafe.edits.operations import Blend, Copy
 from polysafe.errors import DataError
 from polysafe.organism.packaged import is_member
-from polysafe.paths import without_places
 from polysafe.recipe import Recipe
 from polysafe.report.card import card_files
 from polysafe.report.card_data import CARD_DATA, Card, CardMethod, CardSource
-from polysafe.yaml_lines import write_yaml
+from polysafe.reproduce.places import portable
 
 
 def first_card(
@@ -53,7 +52,7 @@ def first_card(
             isinstance(operation, Copy | Blend) and set(operation.sources) - {edit.start}
             for _, operation in edit.operations()
         ),
-        recipe=None if recipe is None else public_recipe(recipe),
+        recipe=None if recipe is None else portable(recipe),
         asked={} if recipe is None else _asked(recipe),
         toy=any(_is_toy(checkpoint) for checkpoint in checkpoints.values()),
     )
@@ -64,16 +63,6 @@ def operations(edit: Edit, layout: Layout) -> dict[str, int]:
     """Number of tensors by what happens to them, for example `copy of safety`."""
     names = (spec.name for shard in layout.shards for spec in shard.tensors)
     return dict(Counter(describe(edit.steps.get(name, ()), edit.start) for name in names).most_common())
-
-
-def public_recipe(recipe: Recipe) -> str:
-    """The recipe with every default written out, and nothing that tells where things are on this machine."""
-    data = without_places(recipe.model_dump(mode="json"))
-    assert isinstance(data, dict)
-    output = data["output"]
-    assert isinstance(output, dict)
-    output["path"] = "out"
-    return write_yaml(data)
 
 
 def _source(name: str, edit: Edit, checkpoint: Checkpoint) -> CardSource:

@@ -10,13 +10,11 @@ from polysafe.checkpoint.digest import model_sha256
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import DataError
 from polysafe.evaluate.compare import RESULTS, run_notes
+from polysafe.evaluate.evaluation import AFTER
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.report.card_data import Card, CardResults, CardSet
-from polysafe.report.data import JudgeError, ReportData
+from polysafe.report.runs import judge_errors
 from polysafe.stats.rows import Row, load_rows
-
-AFTER = "after"
-_REPORT = "report/report.json"
 
 
 def read_results(folder: Path, model: Path, card: Card) -> CardResults:
@@ -37,7 +35,7 @@ def read_results(folder: Path, model: Path, card: Card) -> CardResults:
         rows=tuple(_rows(folder, card)),
         sets=tuple(CardSet(one["name"], one["kind"], one["prompts"], one["sha256"]) for one in about["sets"]),
         judge=run.judge,
-        judge_errors=_judge_errors(folder, run.judge),
+        judge_errors=() if run.calibration is None else tuple(judge_errors(run.calibration)),
         sampling=run.sampling,
         versions=dict(about.get("versions", {})),
         notes=(*_served(about), *run_notes(run)),
@@ -73,10 +71,3 @@ def _served(about: Mapping[str, Any]) -> list[str]:
     if about["generator"].get("weights") is not None:
         return []
     return ["a server ran the model, so nobody can tell whether it was this one"]
-
-
-def _judge_errors(folder: Path, judge: str) -> tuple[JudgeError, ...]:
-    path = folder / _REPORT
-    if not path.is_file():
-        return ()
-    return tuple(error for error in ReportData.load(path).judge_errors if error.judge == judge)

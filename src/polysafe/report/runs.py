@@ -132,14 +132,14 @@ def _add_judge(found: Findings, name: str, run: ModelRun) -> None:
     """The judge's measured error, where it was given, and rates corrected for it."""
     if run.calibration is None:
         return
-    found.judge_errors += (each for each in _judge_errors(run.calibration) if each not in found.judge_errors)
+    found.judge_errors += (each for each in judge_errors(run.calibration) if each not in found.judge_errors)
     found.corrected += (
         CorrectedRate(name, language, rate.observed, rate.rate, rate.low, rate.high, rate.n)
         for language, rate in run.corrected.items()
     )
 
 
-def _judge_errors(calibration: Calibration) -> Iterator[JudgeError]:
+def judge_errors(calibration: Calibration) -> Iterator[JudgeError]:
     """The error in the languages that were labelled with both kinds of answers."""
     for language, counts in calibration.languages.items():
         found: list[Any] = [counts.sensitivity, counts.specificity]

@@ -18,6 +18,7 @@ from polysafe.checkpoint.verify import read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit
 from polysafe.recipe import Recipe
+from polysafe.report.card_data import CARD
 from polysafe.reproduce.environment import environment
 from polysafe.reproduce.inputs import Input, recipe_inputs
 from polysafe.reproduce.places import portable
@@ -167,9 +168,9 @@ def _step(kind: Kind, name: str, recipe: Recipe, folder: Path) -> Step:
 
 
 def output_files(model: Path) -> dict[str, str]:
-    """SHA-256 of every file of an output as it is now, without polysafe's own records, which name places."""
+    """SHA-256 of every file of an output as it is now; without its card and polysafe's own records, which name places."""
     names = (str(entry["path"]) for entry in read_manifest(model)["files"])
-    return {name: file_digest(model / name) for name in names if not name.startswith(f"{RECORDS}/")}
+    return {name: file_digest(model / name) for name in names if name != CARD and not name.startswith(f"{RECORDS}/")}
 
 
 def _judged(run: Asked, folder: Path) -> Judged:
