@@ -13,6 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from polysafe.cli.console import DEFECT, Terminated, endings
+from polysafe.cli.groups import GROUPS
+from polysafe.cli.options import Calibration, Grouping, InspectLog, Json, Licence, Model, Output, Recipe, Translate
 
 
 class _Commands(TyperGroup):
@@ -34,49 +36,8 @@ app = typer.Typer(
     help="Make an open-weight language model as safe in every language as it is in English, by editing weights.",
     epilog="Exit codes: 0 done, 1 a check said no, 2 bad input, 130 interrupted, 143 terminated.",
 )
-edit_app = typer.Typer(no_args_is_help=True, help="Explain, apply, undo or export a saved edit.")
-judge_app = typer.Typer(no_args_is_help=True, help="Judges: measure their error.")
-inspect_app = typer.Typer(no_args_is_help=True, help="Inspect: write a run as its logs, read its logs as a run.")
-organism_app = typer.Typer(no_args_is_help=True, help="The toy model family: train it, or find the packaged one.")
-app.add_typer(edit_app, name="edit")
-app.add_typer(organism_app, name="organism")
-app.add_typer(judge_app, name="judge")
-app.add_typer(inspect_app, name="inspect")
-
-Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
-EditFile = Annotated[
-    Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
-]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
-InspectLog = Annotated[
-    Path | None, typer.Option("--inspect-log", help="Also write Inspect logs into this folder.", show_default=False)
-]
-Calibration = Annotated[
-    Path | None, typer.Option(help="Measured error of the judge, to correct rates by.", show_default=False)
-]
-Translate = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SPEC",
-        help="FOLDER or NAME@URL of a translator: judge answers as they are and in English.",
-        show_default=False,
-    ),
-]
-Grouping = Annotated[
-    str | None,
-    typer.Option(
-        help="Whose resource levels languages are shown in: multijail or soteria; by default the one that knows most.",
-        show_default=False,
-    ),
-]
-Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Folder of a model that polysafe wrote.", show_default=False)
-]
-Licence = Annotated[
-    str | None,
-    typer.Option("--license", help="The hub's name of the licence, for example apache-2.0.", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
 
 
 def _show_version(value: bool) -> None:
@@ -189,7 +150,7 @@ def audit(
     inspect_log: InspectLog = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how unsafe a model is in each language, without an edit."""
+    """Measure how unsafe one model is in each language."""
     from polysafe.cli import audit as command
 
     command.audit(
@@ -237,7 +198,7 @@ def evaluate(
     inspect_log: InspectLog = None,
     as_json: Json = False,
 ) -> None:
-    """Make a recipe's model, and measure it and the one it starts from."""
+    """Measure what the edits of a recipe change."""
     from polysafe.cli import audit as command
 
     command.evaluate(
@@ -253,33 +214,6 @@ def evaluate(
         inspect_log=inspect_log,
         as_json=as_json,
     )
-
-
-@inspect_app.command("export")
-def inspect_export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the logs.", show_default=False)],
-    as_json: Json = False,
-) -> None:
-    """Write a finished run as Inspect logs; nothing is asked again."""
-    from polysafe.cli import inspect_logs as command
-
-    command.export(run, output, as_json=as_json)
-
-
-@inspect_app.command("import")
-def inspect_import(
-    logs: Annotated[
-        list[Path],
-        typer.Argument(metavar="LOG...", help="Logs of one model, one for each prompt set.", show_default=False),
-    ],
-    output: Output,
-    as_json: Json = False,
-) -> None:
-    """Read Inspect logs of our tasks as a run, to compare it with others."""
-    from polysafe.cli import inspect_logs as command
-
-    command.import_logs(logs, output, as_json=as_json)
 
 
 @app.command()
@@ -317,27 +251,6 @@ def reproduce(
     )
 
 
-@judge_app.command("calibrate")
-def judge_calibrate(
-    examples: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="CSV or JSON lines: language, prompt, answer, label.", show_default=False),
-    ],
-    judge: Annotated[list[str], typer.Option(help="KIND=FOLDER or KIND=NAME@URL, as for audit.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
-    translate: Translate = None,
-    device: Annotated[str | None, typer.Option(help="Where it runs, for example cuda.", show_default=False)] = None,
-    key: Annotated[
-        str | None, typer.Option(help="Environment variable with the key of its server.", show_default=False)
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure a judge's error per language on labelled answers."""
-    from polysafe.cli import audit as command
-
-    command.calibrate(examples, output, judge=judge, translate=translate, device=device, key=key, as_json=as_json)
-
-
 @app.command()
 def compare(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Folder of a run.", show_default=False)],
@@ -359,7 +272,7 @@ def compare(
     grouping: Grouping = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs that asked the same, language by language, each with the first."""
+    """Compare runs of the same prompts, each with the first."""
     from polysafe.cli import report as command
 
     command.compare(before, after, methods=method or (), output=output, pivot=pivot, groups=grouping, as_json=as_json)
@@ -429,7 +342,7 @@ def push(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish an output on the hub, or go on where it was interrupted."""
+    """Publish an output on the hub; resumes if interrupted."""
     from polysafe.cli import publish as command
 
     command.push(
@@ -453,130 +366,6 @@ def schema() -> None:
     from polysafe.recipe import recipe_schema
 
     print_json(recipe_schema())
-
-
-@edit_app.command("explain")
-def edit_explain(edit: EditFile, as_json: Json = False) -> None:
-    """Show what an edit does and where it comes from."""
-    from polysafe.cli import edit as command
-
-    command.explain(edit, as_json=as_json)
-
-
-@edit_app.command("apply")
-def edit_apply(
-    edit: EditFile,
-    output: Output,
-    source: Annotated[
-        list[str], typer.Option(help="NAME=FOLDER for every model that the edit names.", show_default=False)
-    ],
-    tokenizer_from: Annotated[
-        str | None,
-        typer.Option(help="Source of tokenizer and chat template; by default the model edited.", show_default=False),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Accept other models than those the edit was made for.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Apply an edit to the models it names."""
-    from polysafe.cli import edit as command
-
-    command.apply(edit, source, output, tokenizer_from=tokenizer_from, force=force, as_json=as_json)
-
-
-@edit_app.command("controls")
-def edit_controls(
-    recipe: Recipe,
-    output: Output,
-    draws: Annotated[int, typer.Option(help="Draws of each random control.", min=1)] = 3,
-    as_json: Json = False,
-) -> None:
-    """Save a recipe's edit and what its choice of units or heads has to beat."""
-    from polysafe.cli import edit as command
-
-    command.controls(recipe, output, draws=draws, as_json=as_json)
-
-
-@edit_app.command("undo")
-def edit_undo(
-    edit: EditFile,
-    output: Output,
-    edited: Annotated[Path, typer.Option(help="Folder of the edited model.", show_default=False)],
-    original: Annotated[Path, typer.Option(help="Folder of the model that was edited.", show_default=False)],
-    as_json: Json = False,
-) -> None:
-    """Take an edit back, bit for bit."""
-    from polysafe.cli import edit as command
-
-    command.undo(edit, edited, original, output, as_json=as_json)
-
-
-@edit_app.command("export")
-def edit_export(
-    edit: EditFile,
-    output: Output,
-    source: Annotated[
-        list[str], typer.Option(help="NAME=FOLDER for every model that the edit names.", show_default=False)
-    ],
-    peft: Annotated[bool, typer.Option("--peft", help="As a LoRA adapter for PEFT (the only form so far).")] = False,
-    rank: Annotated[
-        int | None,
-        typer.Option(
-            help="Largest rank; by default exact updates keep theirs, others get 64.", min=1, show_default=False
-        ),
-    ] = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Leave out what an adapter cannot express: norms, biases, embeddings.")
-    ] = False,
-    dtype: Annotated[str, typer.Option(help="Storage type of the factors: F32, BF16 or F16.")] = "F32",
-    base_name: Annotated[
-        str | None,
-        typer.Option(help="Name of the base model in the adapter's config; by default its hub id.", show_default=False),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Accept other models than those the edit was made for.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Write an edit as a small adapter that is loaded beside its base model."""
-    from polysafe.cli import edit as command
-
-    command.export(
-        edit,
-        source,
-        output,
-        peft=peft,
-        rank=rank,
-        partial=partial,
-        dtype=dtype,
-        base_name=base_name,
-        force=force,
-        as_json=as_json,
-    )
-
-
-@organism_app.command("build")
-def organism_build(
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder to write; family-SEED by default.", show_default=False),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the world, the data and the training.", min=0)] = 0,
-    as_json: Json = False,
-) -> None:
-    """Train the toy family, or go on where it was interrupted."""
-    from polysafe.cli import organism as command
-
-    command.build(output or Path(f"family-{seed}"), seed, as_json=as_json)
-
-
-@organism_app.command("info")
-def organism_info(as_json: Json = False) -> None:
-    """Show the packaged toy family: its members and where they are."""
-    from polysafe.cli import organism as command
-
-    command.info(as_json=as_json)
 
 
 def main() -> NoReturn:

@@ -168,7 +168,7 @@ def _step(kind: Kind, name: str, recipe: Recipe, folder: Path) -> Step:
 
 
 def output_files(model: Path) -> dict[str, str]:
-    """SHA-256 of every file of an output as it is now; without its card and polysafe's own records, which name places."""
+    """SHA-256 of every file of an output as it is now; without its card and our own records, which name places."""
     names = (str(entry["path"]) for entry in read_manifest(model)["files"])
     return {name: file_digest(model / name) for name in names if name != CARD and not name.startswith(f"{RECORDS}/")}
 

@@ -1,0 +1,190 @@
+"""Commands with subcommands. What they do is in modules of their own, imported when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polysafe.cli.options import EditFile, Json, Output, Recipe, Translate
+
+edit_app = typer.Typer(no_args_is_help=True, help="Explain, apply, undo or export a saved edit.")
+judge_app = typer.Typer(no_args_is_help=True, help="Judges: measure their error.")
+inspect_app = typer.Typer(no_args_is_help=True, help="Inspect: write a run as its logs, read its logs as a run.")
+organism_app = typer.Typer(no_args_is_help=True, help="The toy model family: train it, or find the packaged one.")
+
+GROUPS = {"edit": edit_app, "organism": organism_app, "judge": judge_app, "inspect": inspect_app}
+"""Name of every such command."""
+
+
+@edit_app.command("explain")
+def edit_explain(edit: EditFile, as_json: Json = False) -> None:
+    """Show what an edit does and where it comes from."""
+    from polysafe.cli import edit as command
+
+    command.explain(edit, as_json=as_json)
+
+
+@edit_app.command("apply")
+def edit_apply(
+    edit: EditFile,
+    output: Output,
+    source: Annotated[
+        list[str], typer.Option(help="NAME=FOLDER for every model that the edit names.", show_default=False)
+    ],
+    tokenizer_from: Annotated[
+        str | None,
+        typer.Option(help="Source of tokenizer and chat template; by default the model edited.", show_default=False),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Accept other models than those the edit was made for.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Apply an edit to the models it names."""
+    from polysafe.cli import edit as command
+
+    command.apply(edit, source, output, tokenizer_from=tokenizer_from, force=force, as_json=as_json)
+
+
+@edit_app.command("controls")
+def edit_controls(
+    recipe: Recipe,
+    output: Output,
+    draws: Annotated[int, typer.Option(help="Draws of each random control.", min=1)] = 3,
+    as_json: Json = False,
+) -> None:
+    """Save a recipe's edit and what its choice of units or heads has to beat."""
+    from polysafe.cli import edit as command
+
+    command.controls(recipe, output, draws=draws, as_json=as_json)
+
+
+@edit_app.command("undo")
+def edit_undo(
+    edit: EditFile,
+    output: Output,
+    edited: Annotated[Path, typer.Option(help="Folder of the edited model.", show_default=False)],
+    original: Annotated[Path, typer.Option(help="Folder of the model that was edited.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Take an edit back, bit for bit."""
+    from polysafe.cli import edit as command
+
+    command.undo(edit, edited, original, output, as_json=as_json)
+
+
+@edit_app.command("export")
+def edit_export(
+    edit: EditFile,
+    output: Output,
+    source: Annotated[
+        list[str], typer.Option(help="NAME=FOLDER for every model that the edit names.", show_default=False)
+    ],
+    peft: Annotated[bool, typer.Option("--peft", help="As a LoRA adapter for PEFT (the only form so far).")] = False,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest rank; by default exact updates keep theirs, others get 64.", min=1, show_default=False
+        ),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out what an adapter cannot express: norms, biases, embeddings.")
+    ] = False,
+    dtype: Annotated[str, typer.Option(help="Storage type of the factors: F32, BF16 or F16.")] = "F32",
+    base_name: Annotated[
+        str | None,
+        typer.Option(help="Name of the base model in the adapter's config; by default its hub id.", show_default=False),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Accept other models than those the edit was made for.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write an edit as a small adapter that is loaded beside its base model."""
+    from polysafe.cli import edit as command
+
+    command.export(
+        edit,
+        source,
+        output,
+        peft=peft,
+        rank=rank,
+        partial=partial,
+        dtype=dtype,
+        base_name=base_name,
+        force=force,
+        as_json=as_json,
+    )
+
+
+@judge_app.command("calibrate")
+def judge_calibrate(
+    examples: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="CSV or JSON lines: language, prompt, answer, label.", show_default=False),
+    ],
+    judge: Annotated[list[str], typer.Option(help="KIND=FOLDER or KIND=NAME@URL, as for audit.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
+    translate: Translate = None,
+    device: Annotated[str | None, typer.Option(help="Where it runs, for example cuda.", show_default=False)] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Environment variable with the key of its server.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a judge's error per language on labelled answers."""
+    from polysafe.cli import audit as command
+
+    command.calibrate(examples, output, judge=judge, translate=translate, device=device, key=key, as_json=as_json)
+
+
+@inspect_app.command("export")
+def inspect_export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the logs.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write a finished run as Inspect logs; nothing is asked again."""
+    from polysafe.cli import inspect_logs as command
+
+    command.export(run, output, as_json=as_json)
+
+
+@inspect_app.command("import")
+def inspect_import(
+    logs: Annotated[
+        list[Path],
+        typer.Argument(metavar="LOG...", help="Logs of one model, one for each prompt set.", show_default=False),
+    ],
+    output: Output,
+    as_json: Json = False,
+) -> None:
+    """Read Inspect logs of our tasks as a run, to compare it with others."""
+    from polysafe.cli import inspect_logs as command
+
+    command.import_logs(logs, output, as_json=as_json)
+
+
+@organism_app.command("build")
+def organism_build(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write; family-SEED by default.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the world, the data and the training.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train the toy family, or go on where it was interrupted."""
+    from polysafe.cli import organism as command
+
+    command.build(output or Path(f"family-{seed}"), seed, as_json=as_json)
+
+
+@organism_app.command("info")
+def organism_info(as_json: Json = False) -> None:
+    """Show the packaged toy family: its members and where they are."""
+    from polysafe.cli import organism as command
+
+    command.info(as_json=as_json)

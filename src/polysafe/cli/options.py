@@ -1,0 +1,43 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
+EditFile = Annotated[
+    Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
+InspectLog = Annotated[
+    Path | None, typer.Option("--inspect-log", help="Also write Inspect logs into this folder.", show_default=False)
+]
+Calibration = Annotated[
+    Path | None, typer.Option(help="Measured error of the judge, to correct rates by.", show_default=False)
+]
+Translate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="FOLDER or NAME@URL of a translator: judge answers as they are and in English.",
+        show_default=False,
+    ),
+]
+Grouping = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose resource levels languages are shown in: multijail or soteria; by default the one that knows most.",
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Folder of a model that polysafe wrote.", show_default=False)
+]
+Licence = Annotated[
+    str | None,
+    typer.Option("--license", help="The hub's name of the licence, for example apache-2.0.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
