@@ -305,7 +305,7 @@ def card(
     licence: Licence = None,
     as_json: Json = False,
 ) -> None:
-    """Build the model card of an output again, with results or a licence."""
+    """Build the model card of an output anew."""
     from polysafe.cli import publish as command
 
     command.card(model, results=results, licence=licence, as_json=as_json)
