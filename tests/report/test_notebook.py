@@ -81,7 +81,10 @@ def test_a_plot_is_a_picture_of_its_own(compared: Run, tmp_path: Path) -> None:
     root = ET.fromstring(plot._repr_svg_())
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert (root.get("width"), root.get("role")) == ("340", "img")
-    assert "Swahili (sw): unsafe 80" in (root.get("aria-label") or "")
+    assert "Swahili (sw): +40.0 \N{RIGHTWARDS ARROW} +10.0" in (root.get("aria-label") or "")
+    dark = plot.svg[plot.svg.index("<style>") : plot.svg.index("</style>")]
+    assert "prefers-color-scheme: dark" in dark
+    assert dark.count("!important") == dark.count("[style*=")
     assert "var(" not in plot.svg
     assert "http" not in plot.svg.replace("http://www.w3.org/2000/svg", "")
     saved = plot.save(tmp_path / "gap.svg")
@@ -93,7 +96,10 @@ def test_a_plot_is_a_picture_of_its_own(compared: Run, tmp_path: Path) -> None:
 def test_the_audited_model_is_drawn_where_nothing_was_edited(tmp_path: Path) -> None:
     run(tmp_path / "m", 12)
     audited = Run.load(tmp_path / "m")
-    assert "Answers of m to harmful requests" in audited.plot_gap().svg
+    assert "Swahili (sw): +40.0 points" in audited.plot_gap().svg
+    alone = Run.load(tmp_path / "m", pivot="xx").plot_gap()
+    assert "harmful requests" in alone.heading
+    assert "unsafe 80" in alone.svg
     assert {row["model"] for row in audited.table(language="sw")} == {"m"}
     assert next(iter(audited.table(method="m", metric="unsafe")))["rate"] == 0.4
     assert audited.rows == ()

@@ -62,7 +62,9 @@ class Run:
         return ResultTable(tuple(asdict(row) for row in rows))
 
     def plot_gap(self, method: str | None = None) -> Plot:
-        """Unsafe answers by language: before and after a method, or of the audited model.
+        """The gap of every language to the pivot: before and after a method, or of the audited model.
+
+        Where the pivot was not asked, unsafe answers by language are drawn instead.
 
         Args:
             method: The method; by default the one that the verdict is about.
@@ -70,18 +72,24 @@ class Run:
         Raises:
             DataError: There are no unsafe rates of it.
         """
+        from polysafe.report.gap_figures import gap_change_figure, model_gap_figure
         from polysafe.report.summary import headline_method, methods_of
         from polysafe.report.unsafe import answers_figure, repair_figures
 
         chosen = method or headline_method(self.data)
-        figures = [answers_figure(self.data)] if chosen is None else repair_figures(self.data, [chosen])
-        if not figures or figures[0] is None:
+        if chosen is not None:
+            figures = [gap_change_figure(self.data, chosen), *repair_figures(self.data, [chosen])]
+        else:
+            model = next((row.model for row in self.data.audits), "")
+            figures = [model_gap_figure(self.data, model), answers_figure(self.data)]
+        drawn = next((figure for figure in figures if figure is not None), None)
+        if drawn is None:
             raise DataError(
                 "there are no unsafe rates to draw",
                 where=f"{self.folder}, {chosen}",
                 remedy=f"methods: {', '.join(methods_of(self.data.rows)) or 'none'}",
             )
-        return Plot(figures[0].chart, figures[0].heading)
+        return Plot(drawn.chart, drawn.heading)
 
     def summary(self) -> str:
         """The first screen of the report as text."""

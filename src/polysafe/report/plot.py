@@ -17,7 +17,7 @@ from polysafe.errors import OutputError
 from polysafe.report.text import clip, one_line
 
 _STYLE = Path(__file__).parent / "templates" / "style.css"
-_DARK = re.compile(r"@media \(prefers-color-scheme: dark\)\s*\{(.*?)\}", re.DOTALL)
+_DARK = re.compile(r"@media (?:screen and )?\(prefers-color-scheme: dark\)\s*\{(.*?)\}", re.DOTALL)
 _LIGHT = re.compile(r":root\s*\{(.*?)\}", re.DOTALL)
 _COLOUR = re.compile(r"--([\w-]+):\s*(#[0-9a-fA-F]{3,8})\s*;")
 _ROLE = re.compile(r"var\(--([\w-]+)\)")

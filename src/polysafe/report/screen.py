@@ -9,7 +9,7 @@ from polysafe.report import names, text, view
 from polysafe.report.data import GapChange, ReportData
 from polysafe.report.summary import Scope, headline_method, methods_of, summarise
 from polysafe.report.tables import language_label
-from polysafe.report.text import ARROW, LEVEL, NOTHING, interval, interval_change, percent, points
+from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, interval, interval_change, percent, points
 from polysafe.report.verdict import classify, judge
 from polysafe.stats.gaps import Gap
 from polysafe.stats.intervals import Interval
@@ -115,7 +115,7 @@ def _both(row: Row | None) -> str:
 
 
 def _ends(gap: Gap) -> str:
-    return NOTHING if gap.interval is None else f"{points(gap.interval.low)} … {points(gap.interval.high)}"
+    return gap_interval(gap.interval) or NOTHING
 
 
 def _methods_table(data: ReportData, scope: Scope) -> PlainTable:
