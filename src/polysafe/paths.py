@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, JsonValue, ValidationInfo
+from pydantic import BeforeValidator, ValidationInfo
 
 from polysafe.recipe_errors import problem
 
@@ -29,7 +29,7 @@ AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 """A path of a recipe, made absolute with the folder in the validation context."""
 
 
-def without_places(value: JsonValue) -> JsonValue:
+def without_places(value: Any) -> Any:
     """Plain values with nothing that tells where things are: of an absolute path its last part, of a server no name.
 
     Two machines that keep the same files in different places then write the same bytes, and what is published names

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from polysafe.data.prompts import Prompt, PromptSet, collect, normalised
+from polysafe.data.anchors import normalised
+from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.data.sets import duplicate_clusters, load_set, load_table, require_disjoint, set_names
+from polysafe.data.sets.base import collect
 from polysafe.data.sets.multijail import tags
 from polysafe.data.sets.xsafety import ISSUES
 from polysafe.errors import DataError

@@ -130,8 +130,7 @@ class Method(BaseModel, ABC):
 
 def _options(method: Method) -> dict[str, Any]:
     """What a file is called belongs to an edit, where it lies does not: the edit would be another one elsewhere."""
-    options = without_places(method.model_dump(mode="json"))
-    assert isinstance(options, dict)
+    options: dict[str, Any] = without_places(method.model_dump(mode="json"))
     return options
 
 

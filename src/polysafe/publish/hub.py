@@ -14,8 +14,7 @@ from polysafe.publish.contents import Item
 from polysafe.report.markdown import one_line
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.hf_api import CommitOperation
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 Result = TypeVar("Result")
 
@@ -147,7 +146,10 @@ class Repository:
     def _commit(self, additions: Sequence[CommitOperationAdd], stale: Sequence[str], message: str) -> str:
         from huggingface_hub import CommitOperationDelete
 
-        operations: list[CommitOperation] = [*additions, *(CommitOperationDelete(path) for path in stale)]
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            *additions,
+            *(CommitOperationDelete(path) for path in stale),
+        ]
         return str(self._api.create_commit(self.name, operations, commit_message=message).oid)
 
     def _ask(self, what: str, call: Callable[[], Result]) -> Result:
