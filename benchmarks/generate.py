@@ -59,11 +59,13 @@ class Shape:
     budget: int
     longest: int
     dtype: str = "float32"
+    batch_tokens: int = 16_384
+    """Of a sorted batch. A few prompts in one large batch would be padded as no batch of a whole benchmark is."""
 
 
 SHAPES = {
     "toy family": Shape(0, 0, 0, 0, 0, 0, prompts=600, budget=8, longest=48),
-    "L12 D768, 0.13 B": Shape(12, 12, 4, 768, 2048, 32_000, prompts=24, budget=64, longest=192),
+    "L12 D768, 0.13 B": Shape(12, 12, 4, 768, 2048, 32_000, prompts=24, budget=64, longest=192, batch_tokens=1024),
     "llama-3.1-8b": Shape(32, 32, 8, 4096, 14336, 128_256, prompts=1024, budget=256, longest=834, dtype="bfloat16"),
 }
 
@@ -86,8 +88,13 @@ def main() -> None:
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         machine = f"{platform.machine()}, {os.cpu_count()} cores, one torch thread, {_device_name(options.device)}"
-        content = {"machine": machine, "versions": _versions(), "shapes": results}
+        content = {"machine": machine, "versions": _versions(), "shapes": {**_before(options.output), **results}}
         options.output.write_text(json.dumps(content, indent=1, default=asdict) + "\n", encoding="utf-8")
+
+
+def _before(output: Path) -> dict[str, Any]:
+    """Shapes that were measured in an earlier call."""
+    return dict(json.loads(output.read_text(encoding="utf-8"))["shapes"]) if output.exists() else {}
 
 
 def measure_side(side: str, name: str, device: str, answers: Path) -> Measurement:
@@ -139,7 +146,7 @@ def _continuous(
     # Without a device to ask, memory for all prompts that the other side has in a batch.
     room = {} if model.device.type == "cuda" else _cpu_room(longest, len(texts))
     with torch.inference_mode():
-        found = model.model.generate_batch(
+        found = model.model.generate_batch(  # type: ignore[operator]
             [list(row) for row in prompts.tokens],
             generation_config=generator._config(prompts.padding),
             continuous_batching_config=ContinuousBatchingConfig(**room),
@@ -163,7 +170,8 @@ def _generator(shape: Shape, model: LoadedModel, tokenizer: PreTrainedTokenizerB
     from polysafe.generate.local import LocalGenerator
 
     template: Any = "chat" if shape.layers == 0 else "raw"
-    return LocalGenerator(model, tokenizer, Sampling(max_tokens=shape.budget), template=template)
+    sampling = Sampling(max_tokens=shape.budget)
+    return LocalGenerator(model, tokenizer, sampling, template=template, batch_tokens=shape.batch_tokens)
 
 
 def _ask(name: str, text: str) -> Any:
