@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from polysafe.report import ReportData, build_report
+from polysafe.report import build_report
 from tests.attacks.answers import ANSWERS, aimed_at
 from tests.browser import Listener, listen, visit
-from tests.report.examples import TIERS, change, example, hostile
+from tests.report.examples import audit_example, change, example, hostile
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -56,7 +56,7 @@ def reports(listener: Listener, tmp_path_factory: pytest.TempPathFactory) -> dic
     answers = [replace(change(i, text), prompts=f"set {i // 10}") for i, text in enumerate(texts)]
     data = {
         "whole": replace(example(), changes=(*example().changes, change(3, ARABIC), change(4, LONG))),
-        "audit": ReportData(title="Audit", rows=(), toy=False, tiers=TIERS, audits=example().audits),
+        "audit": audit_example(),
         "names": hostile(texts[0]),
         "answers": replace(example(), changes=tuple(answers)),
     }

@@ -6,6 +6,7 @@ their digits, and what is undefined is empty.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -32,9 +33,14 @@ Record: TypeAlias = Mapping[str, Scalar]
 MAX_CELL = 30_000
 """Characters of a cell; spreadsheets hold 32,767."""
 
-_FORMULA = frozenset("=+-@|%\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
-                     "\N{FULLWIDTH COMMERCIAL AT}\N{MINUS SIGN}")  # fmt: skip
-_IGNORED = " \N{NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}\u200c\u200d\u200e\u200f\"'"
+_SIGNS = (
+    r"=+\-@|%\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
+    r"\N{FULLWIDTH COMMERCIAL AT}\N{MINUS SIGN}"
+)
+_IGNORED = "[ \N{NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}\u200c\u200d\u200e\u200f\"']*"
+# Where a system's list separator is another than the comma, quotes do not hold a cell together: one begins after every
+# semicolon, tab and line break of a text.
+_BEGINNING = re.compile(rf"\A(?={_IGNORED}[{_SIGNS}\t\n])|(?<=[;\t\n])(?={_IGNORED}[{_SIGNS}])")
 
 
 def csv_bytes(columns: Sequence[str], records: Iterable[Record]) -> bytes:
@@ -62,11 +68,11 @@ def _cell(value: Scalar) -> str:
 def inert(text: str) -> str:
     """Text that no spreadsheet takes for a formula: what could begin one gets an apostrophe in front.
 
+    So does what could begin one where another separator than the comma is assumed.
+
     Characters that act on a display are shown by name, and very long text is cut and says so.
     """
-    shown = visible(clip(text, MAX_CELL))
-    first = shown.lstrip(_IGNORED)[:1]
-    return f"'{shown}" if shown[:1] in _FORMULA or first in _FORMULA else shown
+    return _BEGINNING.sub("'", visible(clip(text, MAX_CELL)))
 
 
 def tables(data: ReportData) -> dict[str, bytes]:
