@@ -16,7 +16,7 @@ from polysafe.stats.rows import Row
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _TAG = re.compile(r"[^a-z0-9._-]+")
-_DECIMALS = 6
+_DIGITS = 6
 
 
 def front_matter(card: Card) -> str:
@@ -112,7 +112,8 @@ def _metric(row: Row) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), _DECIMALS)
+    """The value to a few significant digits: a small p-value is small, never zero."""
+    return None if value is None else float(f"{value:.{_DIGITS}g}")
 
 
 def _plain(value: Any) -> Any:
