@@ -20,6 +20,7 @@ import torch
 
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.generate.completion import Ask, Completion, Sampling
+from polysafe.probe.batches import fitting_batches
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import RenderedPrompts, Template, prompt_lengths, render, tokenizer_sha256
 
@@ -124,23 +125,22 @@ class LocalGenerator:
         if not texts:
             return
         prompts = self._render(texts)
-        waiting = sorted(range(len(prompts)), key=lambda index: -len(prompts.tokens[index]))
-        limit, done = self._batch_tokens, 0
-        while waiting:
-            batch = waiting[: self._rows(len(prompts.tokens[waiting[0]]), limit)]
-            try:
-                answers = self._continue(prompts, batch)
-            except torch.OutOfMemoryError as error:
-                if len(batch) == 1:
-                    raise ResourceError(
-                        f"message {prompts.ids[batch[0]]!r} does not fit the device: {error}",
-                        remedy="use a smaller max_tokens, a smaller type, or another device",
-                    ) from error
-                limit = max(1, limit // 2)
-                continue
-            waiting = waiting[len(batch) :]
-            done += len(batch)
-            self._progress(done, len(prompts))
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts.tokens[index]))
+
+        def answer(batch: range) -> list[Completion]:
+            return self._continue(prompts, [order[place] for place in batch])
+
+        def too_large(place: int, error: torch.OutOfMemoryError) -> ResourceError:
+            return ResourceError(
+                f"message {prompts.ids[order[place]]!r} does not fit the device: {error}",
+                remedy="use a smaller max_tokens, a smaller type, or another device",
+            )
+
+        lengths = [len(prompts.tokens[index]) + self._sampling.max_tokens for index in order]
+        most = 1 if self._sampling.temperature else ROWS  # what is drawn must not depend on what else is asked
+        batches = fitting_batches(lengths, answer, tokens=self._batch_tokens, most=most, too_large=too_large)
+        for batch, answers in batches:
+            self._progress(batch.stop, len(prompts))
             yield from answers
 
     @property
@@ -165,11 +165,6 @@ class LocalGenerator:
 
     def _render(self, texts: Mapping[str, str]) -> RenderedPrompts:
         return render(self._tokenizer, texts, template=self._template, system=self._system, max_tokens=self._room)
-
-    def _rows(self, prompt: int, limit: int) -> int:
-        if self._sampling.temperature:
-            return 1
-        return max(1, min(ROWS, limit // (prompt + self._sampling.max_tokens)))
 
     def _continue(self, prompts: RenderedPrompts, indices: Sequence[int]) -> list[Completion]:
         batch = prompts.batch(indices).to(self._model.device)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from polysafe.errors import ResourceError
+from polysafe.probe.batches import fitting_batches
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import RenderedPrompts, Template, continued, prompt_lengths, render, tokenizer_sha256
 
@@ -129,20 +130,19 @@ class Scorer:
         tokens = sorted(runs, key=lambda ids: -len(ids))
         names = tuple(map(str, range(len(tokens))))
         sequences = RenderedPrompts(names, names, tuple(tokens), prompts.padding, prompts.template, prompts.tokenizer)
-        limit, done = self._batch_tokens, 0
-        while done < len(tokens):
-            batch = range(done, min(len(tokens), done + max(1, min(ROWS, limit // len(tokens[done])))))
-            try:
-                yield from self._score_batch(sequences, batch, [runs[tokens[i]] for i in batch])
-            except torch.OutOfMemoryError as error:
-                if len(batch) == 1:
-                    raise ResourceError(
-                        f"a sequence of {len(tokens[done])} tokens does not fit the device: {error}",
-                        remedy="use a smaller type, or another device",
-                    ) from error
-                limit = max(1, limit // 2)
-                continue
-            done += len(batch)
+
+        def score(batch: range) -> list[tuple[int, Likelihood]]:
+            return self._score_batch(sequences, batch, [runs[tokens[place]] for place in batch])
+
+        def too_large(place: int, error: torch.OutOfMemoryError) -> ResourceError:
+            return ResourceError(
+                f"a sequence of {len(tokens[place])} tokens does not fit the device: {error}",
+                remedy="use a smaller type, or another device",
+            )
+
+        lengths = [len(ids) for ids in tokens]
+        for _, found in fitting_batches(lengths, score, tokens=self._batch_tokens, most=ROWS, too_large=too_large):
+            yield from found
 
     def _score_batch(
         self, sequences: RenderedPrompts, batch: range, answers: Sequence[Sequence[tuple[int, tuple[int, ...]]]]
