@@ -6,8 +6,10 @@ there is none (U+2028), and lone surrogates, which have no UTF-8 form, survive.
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -175,7 +177,20 @@ def load_records(path: Path) -> tuple[Record, ...]:
         lines = path.read_bytes().splitlines()  # bytes: only real line ends count
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
-    return tuple(_record(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
+    with _uncollected():
+        return tuple(_record(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for cycles, which would go through all records again and again and finds none among them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _record(line: bytes, where: str) -> Record:
