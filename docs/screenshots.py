@@ -57,6 +57,7 @@ def main() -> None:
             content = picture(browser, page, size, phone=phone)
             if len(content) > LARGEST:
                 parser.error(f"{name}.png would have {len(content):,} bytes, more than {LARGEST:,}")
+            arguments.to.mkdir(parents=True, exist_ok=True)
             write_bytes_atomic(arguments.to / f"{name}.png", content)
             sys.stdout.write(f"{arguments.to / name}.png  {len(content):,} bytes\n")
 

@@ -79,7 +79,9 @@ def test_every_measured_rate_is_in_the_model_index_and_survives_the_hubs_own_rea
 def test_a_small_p_value_is_small_and_not_zero() -> None:
     (row, *_) = results().rows
     tiny = replace(results(), rows=(replace(row, p_value=1.23456789e-13, p_adjusted=4e-13),))
-    (one,) = metadata(render_card(replace(card(), results=tiny))).eval_results or ()
+    found = metadata(render_card(replace(card(), results=tiny))).eval_results
+    assert found is not None
+    (one,) = found
     assert one.metric_args is not None
     assert one.metric_args["p_value"] == pytest.approx(1.23457e-13, rel=1e-9)
     assert one.metric_args["p_adjusted"] == 4e-13

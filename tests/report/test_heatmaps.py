@@ -75,14 +75,18 @@ def test_an_audit_shows_its_broken_answers() -> None:
 
 
 def test_sizes_and_hashes_of_edits() -> None:
-    table = touched_table(example())
+    methods = [touched.method for touched in example().touched]
+    table = touched_table(example(), methods)
     assert table is not None
     (swap,) = table.groups[0].rows
     assert [cell.text for cell in swap[:5]] == ["Conlang C (qac)", "50\N{NARROW NO-BREAK SPACE}%", "30", "12.3 kB", "–"]
     (heads,) = table.groups[2].rows
     assert heads[1].text == "0.011\N{NARROW NO-BREAK SPACE}%"
     assert heads[4].text == "8 heads"
-    assert touched_table(audit_example()) is None
+    one = touched_table(example(), methods[:1])
+    assert one is not None
+    assert one.groups == table.groups[:1]
+    assert touched_table(audit_example(), methods) is None
 
 
 @pytest.mark.parametrize(

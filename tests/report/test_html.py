@@ -142,6 +142,24 @@ def test_many_changes_are_cut_and_say_so_and_bad_ones_come_first() -> None:
     assert page.all_text.index("refused → unsafe 100") < page.all_text.index("unsafe → refused 000")
 
 
+def test_changes_of_several_methods_are_gathered_and_controls_stand_apart() -> None:
+    changes = (
+        change(1),
+        replace(change(2), method="control.random"),
+        replace(change(3), method="soup", language="qad"),
+    )
+    content = render(replace(example(), changes=changes))
+    section = content[content.index('<section id="answers">') :]
+    shown, _, beside = section.partition("Baselines, published settings and controls")
+    assert "Module-wise swapping" in shown
+    assert "Control: random blocks" not in shown
+    assert "Control: random blocks" in beside
+    for name in ("Module-wise swapping", "Control: random blocks", "Task arithmetic"):
+        assert f"<summary><strong>{name}</strong>: 1 changed</summary>" in section
+    alone = render(replace(example(), changes=changes[:1]))
+    assert "<strong>Module-wise swapping</strong>: 1 changed" not in alone  # one method needs no drawer of its own
+
+
 def test_model_text_is_hidden_until_opened_and_finds_its_own_direction() -> None:
     page = Page(render(replace(example(), changes=(replace(change(0, "سلام"), language="ar"),))))
     assert "سلام" not in page.text

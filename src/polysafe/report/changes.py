@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from polysafe.report import names
@@ -20,6 +21,26 @@ class ChangeGroup:
     transitions: str
     shown: tuple[ChangedAnswer, ...]
     total: int
+
+
+@dataclass(frozen=True)
+class MethodChanges:
+    """Everything that changed under one method."""
+
+    method: str
+    groups: tuple[ChangeGroup, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of prompts whose verdict changed."""
+        return sum(group.total for group in self.groups)
+
+
+def method_changes(data: ReportData) -> list[MethodChanges]:
+    """Changed prompts by method; inside, by language and set."""
+    groups = change_groups(data)
+    methods = dict.fromkeys(group.method for group in groups)
+    return [MethodChanges(name, tuple(group for group in groups if group.method == name)) for name in methods]
 
 
 def change_groups(data: ReportData) -> list[ChangeGroup]:
@@ -51,11 +72,11 @@ def _change_group(data: ReportData, changes: list[ChangedAnswer], counts: list[C
     )
 
 
-def change_table(data: ReportData) -> Table | None:
+def change_table(data: ReportData, methods: Container[str]) -> Table | None:
     """How many verdicts changed in either direction, by method, language and set; None where none did."""
     counts = _counts(data)
     groups = []
-    for method in dict.fromkeys(method for method, _, _ in counts):
+    for method in dict.fromkeys(method for method, _, _ in counts if method in methods):
         mine = {(language, prompts): found for (of, language, prompts), found in counts.items() if of == method}
         codes = names.in_order((language for language, _ in mine), data.tiers)
         rows = [_direction_row(data, *key, found) for code in codes for key, found in mine.items() if key[0] == code]

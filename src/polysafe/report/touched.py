@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -37,16 +37,14 @@ class TouchedGroup:
     shown: bool
 
 
-def touched_table(data: ReportData) -> Table | None:
-    """Sizes and hashes of all edits; None where there are none."""
-    if not data.touched:
-        return None
+def touched_table(data: ReportData, methods: Container[str]) -> Table | None:
+    """Sizes and hashes of the edits of some methods; None where there are none."""
     groups = []
-    for method in dict.fromkeys(touched.method for touched in data.touched):
+    for method in dict.fromkeys(touched.method for touched in data.touched if touched.method in methods):
         rows = tuple(_size_row(data, touched) for touched in data.touched if touched.method == method)
         groups.append(Group(names.method_name(method), "", rows))
     columns = ("For", "Weights changed", "Tensors changed", "Edit file", "Chosen", "SHA-256 of the edit")
-    return Table("What every edit touched", columns, tuple(groups))
+    return Table("What every edit touched", columns, tuple(groups)) if groups else None
 
 
 def _size_row(data: ReportData, touched: Touched) -> tuple[Cell, ...]:

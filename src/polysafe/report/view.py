@@ -8,7 +8,7 @@ from typing import Any
 from polysafe.report import names, tables
 from polysafe.report.broken import broken_maps
 from polysafe.report.categories import category_maps
-from polysafe.report.changes import change_groups, change_table
+from polysafe.report.changes import change_table, method_changes
 from polysafe.report.data import ReportData
 from polysafe.report.decisions import DecisionMap, lay_out
 from polysafe.report.first_screen import first_figures, tiles
@@ -37,6 +37,8 @@ class MapGroup:
 def page(data: ReportData) -> dict[str, Any]:
     """Everything that the templates show, by the names that they use."""
     main, others = main_and_other_methods(data)
+    named = {one.method for one in data.touched} | {one.method for one in data.changes}
+    here = named.union(main, (one.method for one in data.change_counts)).difference(others)
     audit = not data.rows and bool(data.audits)
     shown = {
         "data": data,
@@ -52,15 +54,17 @@ def page(data: ReportData) -> dict[str, Any]:
         "tables": _tables(data, main, others),
         "gap_tables": _gap_tables(data, main, others),
         "categories": category_maps(data),
-        "touched": touched_table(data),
+        "touched": touched_table(data, here),
+        "other_touched": touched_table(data, others),
         "touched_groups": touched_groups(data),
         "maps": map_groups(data),
         "judged": bool(data.rows or data.audits),
         "judges": judge_figures(data),
         "uncalibrated": "" if data.judge_errors or data.corrected else UNCALIBRATED,
         "broken": broken_maps(data),
-        "changes": change_groups(data),
-        "directions": change_table(data),
+        "changes": method_changes(data),
+        "directions": change_table(data, here),
+        "other_directions": change_table(data, others),
         "limits": list(limits(data)),
         "files": ["report.json", *spreadsheets(data)],
     }
@@ -98,10 +102,10 @@ def _contents(shown: dict[str, Any]) -> list[tuple[str, str]]:
         ("methods", "Methods", shown["comparison"]),
         ("languages", "Languages", languages),
         ("categories", "Categories", shown["categories"]),
-        ("edit", "Edit", shown["touched"] or shown["maps"]),
+        ("edit", "Edit", shown["touched"] or shown["other_touched"] or shown["maps"]),
         ("judge", "Judge", shown["judged"]),
         ("broken", "Broken answers", shown["broken"]),
-        ("answers", "Changed answers", shown["directions"]),
+        ("answers", "Changed answers", shown["directions"] or shown["other_directions"]),
         *((heading.lower(), heading, table or other) for heading, table, other in shown["tables"]),
         ("limits", "Limits", True),
         ("settings", "Settings", shown["data"].meta),
