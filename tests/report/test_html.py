@@ -145,8 +145,8 @@ def test_many_changes_are_cut_and_say_so_and_bad_ones_come_first() -> None:
 def test_changes_of_several_methods_are_gathered_and_controls_stand_apart() -> None:
     changes = (
         change(1),
-        replace(change(2), method="control.random"),
-        replace(change(3), method="soup", language="qad"),
+        replace(change(2), method="control.random_blocks"),
+        replace(change(3), method="task_arithmetic", language="qad"),
     )
     content = render(replace(example(), changes=changes))
     section = content[content.index('<section id="answers">') :]
