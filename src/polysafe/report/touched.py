@@ -136,7 +136,8 @@ def _unit_figure(touched: Touched, module: str | None, several: bool) -> Figure:
     told = "; ".join(f"layer {layer.layer}: {len(layer.chosen)} of {layer.total}" for layer in layers)
     return Figure(
         heading=f"{touched.unit.capitalize()} per layer{where}",
-        caption=f"{chosen:,} of {total:,} {touched.unit} are changed. A layer without a bar is left as it was.",
+        caption=f"{chosen:,} of {total:,} {touched.unit} of the edited layers are changed. Every layer without a bar, "
+        "drawn or not, is left as it was.",
         chart=_bars(layers, f"{touched.unit.capitalize()} changed per layer{where}. {told}."),
         table=_unit_table(touched, layers),
     )
