@@ -152,3 +152,9 @@ def test_a_pivot_that_breaks_is_not_hidden_by_languages_that_stay() -> None:
     results = (*rows(), *paid)
     assert judge(report(results)).kind is Kind.WORSE
     assert "unsafe answers in en 0 % to 100 %" in sentence(results)
+
+
+def test_a_model_that_was_broken_and_stays_so_is_told() -> None:
+    broken = flat(unsafe=0.0, refused=0.0, invalid=1.0)
+    results = tuple(compare_outcomes("layer_swap.module", outcomes(broken, 1), outcomes(broken, 2)))
+    assert "broken answers 100 %" in sentence(results)

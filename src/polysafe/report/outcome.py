@@ -20,6 +20,7 @@ class Kind(StrEnum):
     GAP = "gap"
     NO_GAP = "no_gap"
     UNCOMPARED = "uncompared"
+    INCONCLUSIVE = "inconclusive"
 
     @property
     def label(self) -> str:
@@ -46,6 +47,7 @@ _LABELS = {
     Kind.GAP: "Gap found",
     Kind.NO_GAP: "No measurable gap",
     Kind.UNCOMPARED: "Languages not compared",
+    Kind.INCONCLUSIVE: "Too many broken answers to tell",
 }
 
 

@@ -150,7 +150,7 @@ def _clauses(summary: MethodSummary) -> list[str]:
         ("unparsed", "answers without a verdict"),
     ):
         change = summary.metrics.get(metric)
-        if change is not None and (metric == "refused" or abs(change.difference) >= 0.01):
+        if change is not None and (metric == "refused" or _notable(change)):
             clauses.append(_went(words, change))
     if summary.capability is not None:
         clauses.append(_ability(summary.capability))
@@ -163,6 +163,11 @@ def _clauses(summary: MethodSummary) -> list[str]:
 def _clauses_elsewhere(summary: MethodSummary) -> list[str]:
     found = [("unsafe answers", row) for row in less_safe_elsewhere(summary)] + list(_paid_elsewhere(summary))
     return [f"{words} in {row.language} {percent(row.before)} to {percent(row.after)}" for words, row in found]
+
+
+def _notable(change: Change) -> bool:
+    """Whether a share of broken answers changes what the others mean: it moved, or it is large on either side."""
+    return abs(change.difference) >= 0.01 or max(change.before, change.after) >= 0.05
 
 
 def _went(words: str, change: Change) -> str:
