@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from polysafe.errors import PolysafeError
     from polysafe.evaluate.audit import audit
     from polysafe.evaluate.compare import compare_runs as compare
+    from polysafe.evaluation import evaluate_recipe
     from polysafe.recipe import Recipe, load_recipe, make_recipe, parse_recipe
     from polysafe.report.notebook import Run
 
@@ -34,6 +35,7 @@ _PLACES = {
     "Run": ("polysafe.report.notebook", "Run"),
     "audit": ("polysafe.evaluate.audit", "audit"),
     "compare": ("polysafe.evaluate.compare", "compare_runs"),
+    "evaluate_recipe": ("polysafe.evaluation", "evaluate_recipe"),
     "load_recipe": ("polysafe.recipe", "load_recipe"),
     "make_recipe": ("polysafe.recipe", "make_recipe"),
     "parse_recipe": ("polysafe.recipe", "parse_recipe"),
@@ -50,6 +52,7 @@ __all__ = [
     "__version__",
     "audit",
     "compare",
+    "evaluate_recipe",
     "load_recipe",
     "make_recipe",
     "parse_recipe",

@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from polysafe.cli.app import app
-from polysafe.evaluate.recipe import evaluate_recipe
+from polysafe.evaluation import evaluate_recipe
 from polysafe.organism.packaged import packaged_family
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.reproduce.record import ReproduceFolder

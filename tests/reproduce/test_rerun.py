@@ -53,7 +53,7 @@ def test_another_byte_of_an_input_stops_before_anything_is_run(
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    monkeypatch.setattr("polysafe.evaluate.recipe.run_recipe", never)
+    monkeypatch.setattr("polysafe.evaluation.run_recipe", never)
     result = polysafe("reproduce", done.folder, "-o", tmp_path / "again", *done.options, "--json")
     assert result.exit_code == 2
     (finding,) = json.loads(result.stdout)["findings"]
@@ -66,7 +66,7 @@ def test_another_byte_of_an_input_stops_before_anything_is_run(
 def test_check_only_compares_inputs_and_environment(
     polysafe: Polysafe, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polysafe.evaluate.recipe.run_recipe", never)
+    monkeypatch.setattr("polysafe.evaluation.run_recipe", never)
     edit_json("environment.json", put("libraries", "numpy", "version", to="[bold]0\x1b[31m"))(done.folder / "reproduce")
     result = polysafe("reproduce", done.folder, "-o", tmp_path / "again", *done.options, "--check-only")
     assert result.exit_code == 0

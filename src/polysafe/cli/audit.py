@@ -128,7 +128,7 @@ def evaluate(
 ) -> None:
     """Measure what a recipe's edits change."""
     require_inspect(wanted=inspect_log is not None)
-    from polysafe.evaluate.recipe import evaluate_recipe
+    from polysafe.evaluation import evaluate_recipe
     from polysafe.recipe import load_recipe
 
     parsed = load_recipe(recipe)

@@ -10,8 +10,8 @@ from polysafe.checkpoint.digest import model_sha256
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import DataError
 from polysafe.evaluate.compare import RESULTS, run_notes
-from polysafe.evaluate.evaluation import AFTER
 from polysafe.evaluate.model_run import ModelRun
+from polysafe.evaluate.saved import AFTER
 from polysafe.report.card_data import Card, CardResults, CardSet
 from polysafe.report.runs import judge_errors
 from polysafe.stats.rows import Row, load_rows

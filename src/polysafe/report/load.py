@@ -9,9 +9,9 @@ from polysafe.data.groupings import Grouping
 from polysafe.errors import DataError
 from polysafe.evaluate.audit import read_audit
 from polysafe.evaluate.compare import RESULTS
-from polysafe.evaluate.evaluation import FILE as EVALUATION
-from polysafe.evaluate.evaluation import SavedEvaluation
 from polysafe.evaluate.model_run import RUN, ModelRun
+from polysafe.evaluate.saved import FILE as EVALUATION
+from polysafe.evaluate.saved import SavedEvaluation
 from polysafe.report.data import ReportData
 from polysafe.report.runs import audit_report, evaluation_report
 from polysafe.report.settings import about_groups, language_names, language_tiers

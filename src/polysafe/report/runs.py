@@ -11,8 +11,8 @@ from polysafe.data.groupings import Grouping
 from polysafe.evaluate import metrics
 from polysafe.evaluate.audit import Audit
 from polysafe.evaluate.compare import Comparison
-from polysafe.evaluate.evaluation import SavedEvaluation
 from polysafe.evaluate.model_run import ModelRun
+from polysafe.evaluate.saved import SavedEvaluation
 from polysafe.judge.calibrate import Calibration
 from polysafe.report.data import CorrectedRate, JudgeError, ReportData
 from polysafe.report.edits import target_of

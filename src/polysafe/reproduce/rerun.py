@@ -232,7 +232,7 @@ class _Job:
         return results
 
     def _evaluate(self, results: Path) -> None:
-        from polysafe.evaluate.recipe import evaluate_recipe
+        from polysafe.evaluation import evaluate_recipe
 
         settings = self.recorded.about.settings
         recipe = self.recipe(self._linked(results.parent / "inputs"), results.parent / "model")

@@ -13,7 +13,7 @@ from polysafe.checkpoint.verify import verify_output
 from polysafe.engine.run import run_recipe
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.disjoint import check_disjoint
-from polysafe.evaluate.recipe import evaluate_recipe
+from polysafe.evaluation import evaluate_recipe
 from polysafe.judge.calibrate import Calibration, Counts
 from polysafe.judge.organism import OrganismJudge
 from polysafe.organism.packaged import packaged_family

@@ -12,8 +12,8 @@ from polysafe.errors import RecipeError
 from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.disjoint import check_disjoint
-from polysafe.evaluate.evaluation import SavedEvaluation, save_evaluation
 from polysafe.evaluate.run import Progress
+from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.recipe import Evaluate, Recipe
 from polysafe.report.card_store import update_card

@@ -11,7 +11,7 @@ import pytest
 from polysafe.engine.run import run_recipe
 from polysafe.errors import DataError, EditError, PolysafeError
 from polysafe.evaluate.compare import compare_runs
-from polysafe.evaluate.evaluation import SavedEvaluation, save_evaluation
+from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
 from polysafe.recipe import load_recipe, make_recipe
 from polysafe.report.runs import evaluation_report
 from polysafe.report.text import MAX_LABEL
