@@ -1,13 +1,13 @@
 """Answers to a mix of prompts: length-sorted batches against transformers' continuous batching, one after the other.
 
     python -m benchmarks.generate --runs 3 --output benchmarks/results/generate.json
-    python -m benchmarks.generate --device cuda --shapes llama-3.1-8b --output generate-cuda.json
+    python -m benchmarks.generate --device cuda --shapes llama-3.1-8b --sides sorted continuous --output cuda.json
 
 One process per side and run, alternating. Random Llamas are made on the device and never written; the toy family is the
 packaged one. Prompts are neutral words whose number follows the lengths of MultiJail (a third of the UTF-8 bytes of its
 3,150 prompts). A random model never means to stop, so one word in 64 ends an answer: answers have many lengths, some as
-long as the budget, which is what continuous batching is for. Both sides are greedy; the share of answers that are the
-same, token by token, is printed with the ratios.
+long as the budget, which is what continuous batching is for. All sides are greedy; the share of answers that are, token
+by token, those of asking one at a time (`alone`) is printed with the ratios.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import random
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from polysafe.probe.model import LoadedModel
 
-SIDES = ("sorted", "continuous")
+SIDES = ("alone", "sorted", "continuous")
 SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 LENGTHS = (3, 10, 11, 15, 23, 39, 64, 90, 192, 834)
 """Tokens of a prompt at each share of the prompts of MultiJail."""
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--side", choices=SIDES, help="run one side and print its measurement")
     parser.add_argument("--answers", type=Path, help="file for the answers of that side")
     options = parser.parse_args()
@@ -105,7 +106,7 @@ def measure_side(side: str, name: str, device: str, answers: Path) -> Measuremen
     shape = SHAPES[name]
     model, tokenizer = _toy() if shape.layers == 0 else _random_model(shape, device)
     texts = _texts(shape, tokenizer)
-    answer = {"sorted": _sorted, "continuous": _continuous}[side]
+    answer = {"alone": _alone, "sorted": _sorted, "continuous": _continuous}[side]
 
     def work(asked: Mapping[str, str]) -> Answers:
         return answer(shape, model, tokenizer, asked)
@@ -124,6 +125,11 @@ def measure_side(side: str, name: str, device: str, answers: Path) -> Measuremen
     memory = 0.0 if device == "cpu" else torch.cuda.max_memory_allocated() / 2**20
     answers.write_text(json.dumps({"answers": found, "device_mib": memory}), encoding="utf-8")
     return measurement
+
+
+def _alone(shape: Shape, model: LoadedModel, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]) -> Answers:
+    """The same, one prompt at a time: what no batch should change."""
+    return _sorted(replace(shape, batch_tokens=1), model, tokenizer, texts)
 
 
 def _sorted(shape: Shape, model: LoadedModel, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]) -> Answers:
@@ -257,25 +263,28 @@ def _word_tokenizer(size: int) -> PreTrainedTokenizerBase:
 
 
 def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    runs: dict[str, list[Measurement]] = {side: [] for side in SIDES}
+    runs: dict[str, list[Measurement]] = {side: [] for side in options.sides}
     said: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.runs):
-            for side in SIDES:
+            for side in options.sides:
                 file = Path(folder) / f"{side}.json"
                 given = ("--side", side, "--shapes", name, "--device", options.device, "--answers", str(file))
                 runs[side].append(in_process("benchmarks.generate", *given))
                 said[side] = json.loads(file.read_text(encoding="utf-8"))
-    facts = _facts(SHAPES[name], *(said[side]["answers"] for side in SIDES))
-    memory = {side: said[side]["device_mib"] for side in SIDES}
+    facts = _facts(SHAPES[name], {side: found["answers"] for side, found in said.items()})
+    memory = {side: found["device_mib"] for side, found in said.items()}
     _print(name, runs, facts, memory)
     return {"shape": asdict(SHAPES[name]), **facts, "device_mib": memory, "runs": runs}
 
 
-def _facts(shape: Shape, one: Mapping[str, Sequence[int]], other: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    lengths = [len(answer) for answer in one.values()]
+def _facts(shape: Shape, said: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[str, Any]:
+    first = next(iter(said.values()))
+    lengths = [len(answer) for answer in first.values()]
     return {
-        "equal": sum(one[name] == other[name] for name in one) / len(one),
+        "equal": {
+            side: sum(answers[name] == first[name] for name in first) / len(first) for side, answers in said.items()
+        },
         "tokens": sum(lengths),
         "cut_by_the_budget": sum(length >= shape.budget for length in lengths) / len(lengths),
     }
@@ -298,7 +307,10 @@ def _print(
         pairs = zip(runs["continuous"], runs["sorted"], strict=True)
         ratio = statistics.median(getattr(a, field) / getattr(b, field) for a, b in pairs)
         print(f"continuous / sorted, {field}: {ratio:.2f}")
-    print(f"same answers: {facts['equal']:.1%}; cut by the budget: {facts['cut_by_the_budget']:.1%}")
+    first = next(iter(runs))
+    for side, share in facts["equal"].items():
+        print(f"{side}: {share:.1%} of answers are those of {first}")
+    print(f"cut by the budget: {facts['cut_by_the_budget']:.1%}")
 
 
 def _device_name(device: str) -> str:
