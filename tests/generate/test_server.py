@@ -179,6 +179,30 @@ def test_one_refused_message_loses_no_other() -> None:
     assert faulty.seen["\x01"] == 1  # asking again would not help
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"error": {"code": "context_length_exceeded", "message": "…"}}',
+        '{"object": "error", "message": "This model\'s maximum context length is 64 tokens. You requested 90."}',
+        '{"error": {"code": 400, "type": "exceed_context_size_error", "message": "request (90 tokens) exceeds …"}}',
+    ],
+)
+def test_a_prompt_that_the_served_model_cannot_read_has_an_empty_answer(said: str) -> None:
+    faulty = Faulty([lambda handler: send(handler, 400, said)])
+    asks = [Ask("good", "\x03"), Ask("long", "\x01"), *(Ask(f"later-{n}", "\x03" * (n + 1)) for n in range(20))]
+    with serving(faulty) as url:
+        found = {each.id: each for each in ServerGenerator(client(url), workers=2).generate(asks)}
+    assert (found["long"].text, found["long"].ending, found["long"].tokens) == ("", "length", 0)
+    assert len(found) == len(asks)
+    assert faulty.seen["\x01"] == 1
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(RecipeError, match="password") as refusal:
+        ChatClient("http://:s3cret@host/v1", "m")
+    assert "s3cret" not in str(refusal.value)
+
+
 def test_a_busy_server_is_left_alone_as_long_as_it_says() -> None:
     slept: list[float] = []
     busy = Faulty([lambda handler: send(handler, 429, "", Retry_After="7")])

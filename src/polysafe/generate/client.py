@@ -2,13 +2,15 @@
 
 A request that may succeed when it is made again is made again: dropped connections, timeouts, too many requests, errors
 of the server, answers that are no JSON. The wait doubles and is drawn at random, so that many workers do not knock at
-once; a server that says when to come back is believed. Everything else is an error that says what the server said.
+once; a server that says when to come back is believed. A prompt that the server calls too long for its model has an
+empty answer, as it has in this process. Everything else is an error that says what the server said.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers after which the same request may succeed."""
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|exceed_context_size|maximum context length|model's context length", re.IGNORECASE
+)
+"""How servers say that a prompt does not fit: the codes of OpenAI's API and llama.cpp, the words of vLLM and SGLang."""
 _LONGEST_WAIT = 60.0
 _SHOWN = 300
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -35,7 +41,7 @@ class ChatReply:
     """What a server answered.
 
     Attributes:
-        text: The answer.
+        text: The answer; empty where the server says that its model cannot read a prompt of that length.
         ending: Whether the model ended it, or the budget.
         tokens: New tokens, None where the server does not say.
     """
@@ -74,9 +80,12 @@ class ChatClient:
             RecipeError: It is no address of a web server, or the variable of the key is not set.
         """
         parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+        named = parts.username is not None or parts.password is not None
+        if parts.scheme not in {"http", "https"} or not parts.hostname or named:
             raise RecipeError(
-                "is no address of a server", where=self.url, remedy="use for example http://localhost:8000/v1"
+                "is no address of a server" + (": it holds a name or a password" if named else ""),
+                where=parts.hostname if named else self.url,  # a password is not shown
+                remedy="use for example http://localhost:8000/v1, and an environment variable for a key",
             )
         if self.key is not None and not os.environ.get(self.key):
             raise RecipeError(f"the environment variable {self.key} holds no key", remedy=f"export {self.key}=…")
@@ -152,6 +161,8 @@ class ChatClient:
             return None, f"{type(error).__name__}: {error}", 0.0
         if response.status_code in AGAIN:
             return None, f"{response.status_code} {response.text[:_SHOWN]}", _retry_after(response.headers)
+        if 400 <= response.status_code < 500 and _TOO_LONG.search(response.text):
+            return ChatReply("", "length", 0), "", 0.0
         if response.status_code != 200:
             raise ResourceError(
                 f"refuses the request: {response.status_code} {response.text[:_SHOWN]}",
