@@ -177,13 +177,24 @@ def run_notes(run: ModelRun) -> Iterator[str]:
     yield from run.about.get("judge_notes", ())
     for language, count in metrics.duplicates(run.records).items():
         yield f"{language}: {count} prompts have the text of another one; they are no independent observations"
+    for name, codes in lacking_languages(run):
+        yield f"{name} has no prompts in {', '.join(codes)}; not measured there"
     names = {one["name"] for one in run.about["sets"]}
     for one in run.about["sets"]:
         shared = sorted(names & set(one["overlaps"]))
         if shared:
             yield f"{one['name']} holds prompts of {', '.join(shared)} too; they count twice"
     yield from run.uncorrected
+    yield from run.odds.notes if run.odds is not None else ()
     yield from _ability_notes(run)
+
+
+def lacking_languages(run: ModelRun) -> Iterator[tuple[str, list[str]]]:
+    """Name of a set, and the languages of the run that it has no prompts in; sets that have all are left out."""
+    for one in run.about["sets"]:
+        codes = [code for code in run.languages if code not in one["languages"]]
+        if codes:
+            yield one["name"], codes
 
 
 def _ability_notes(run: ModelRun) -> Iterator[str]:
