@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from polysafe.report import names, text, view
 from polysafe.report.data import GapChange, ReportData
+from polysafe.report.facts import facts
 from polysafe.report.summary import Scope, headline_method, methods_of, summarise
 from polysafe.report.tables import language_label
 from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, interval, interval_change, percent, points
@@ -57,7 +58,7 @@ def first_screen(data: ReportData) -> Screen:
         sentence=verdict.sentence,
         evidence=verdict.evidence,
         tables=tuple(table for table in found if table.rows),
-        notes=(TOY_NOTICE,) if data.toy else (),
+        notes=(*facts(data), *((TOY_NOTICE,) if data.toy else ())),
     )
 
 

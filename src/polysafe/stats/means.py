@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from scipy.stats import t as student
@@ -67,6 +68,40 @@ class MeanGap:
     high: float | None
     p_value: float | None
     p_adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class MeanChange:
+    """How the mean of a number changed by an edit, on the same prompts.
+
+    Attributes:
+        method: Name of the method.
+        language: Language code.
+        metric: What the number is.
+        before: Mean of the model that the edit starts from, over the pairs; None without pairs.
+        after: Mean of the edited model.
+        n: Number of pairs.
+        low: Lower end of the 95 % interval of `after` minus `before`.
+        high: Upper end of it.
+        p_value: Student's paired test of no change, by clusters.
+        p_adjusted: `p_value` adjusted over the languages of this metric.
+    """
+
+    method: str
+    language: str
+    metric: str
+    before: float | None
+    after: float | None
+    n: int
+    low: float | None
+    high: float | None
+    p_value: float | None
+    p_adjusted: float | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """After minus before."""
+        return None if self.before is None or self.after is None else self.after - self.before
 
 
 def student_interval(
@@ -140,10 +175,44 @@ def mean_gaps(
         if base is None:
             continue
         gaps = [_gap(model, code, pivot, metric, items, base, clusters) for code, items in languages.items()]
-        tested = [gap.p_value for gap in gaps if gap.p_value is not None]
-        adjusted = iter(adjust_p(tested, adjustment))
-        found += [gap if gap.p_value is None else replace(gap, p_adjusted=next(adjusted)) for gap in gaps]
+        found += _adjusted(gaps, adjustment)
     return found
+
+
+def mean_changes(
+    method: str,
+    before: Values,
+    after: Values,
+    clusters: Mapping[str, str] | None = None,
+    adjustment: Adjustment = "holm",
+) -> list[MeanChange]:
+    """Compares a model before and after an edit, prompt by prompt; prompts that either lacks are left out.
+
+    Args:
+        method: The name that the rows carry.
+        before: Numbers of the model that the edit starts from.
+        after: Numbers of the edited model.
+        clusters: As for `mean_rows`.
+        adjustment: Correction of the p-values over the languages of each metric.
+    """
+    by_metric: defaultdict[str, list[MeanChange]] = defaultdict(list)
+    for (language, metric), items in before.items():
+        new = after.get((language, metric), {})
+        moved = {item: new[item] - value for item, value in items.items() if item in new}
+        old, now = (sum(cell[item] for item in moved) / len(moved) if moved else None for cell in (items, new))
+        span, p = student_interval(list(moved.values()), _clusters(moved, clusters))
+        low, high = (span.low, span.high) if span else (None, None)
+        by_metric[metric].append(MeanChange(method, language, metric, old, now, len(moved), low, high, p))
+    return [change for changes in by_metric.values() for change in _adjusted(changes, adjustment)]
+
+
+Tested = TypeVar("Tested", MeanGap, MeanChange)
+
+
+def _adjusted(rows: Sequence[Tested], adjustment: Adjustment) -> list[Tested]:
+    """The rows with their p-values adjusted for each other; those without one as they are."""
+    adjusted = iter(adjust_p([row.p_value for row in rows if row.p_value is not None], adjustment))
+    return [row if row.p_value is None else replace(row, p_adjusted=next(adjusted)) for row in rows]
 
 
 def _gap(
