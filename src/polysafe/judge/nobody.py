@@ -35,7 +35,7 @@ class Nobody:
         """One verdict for each exchange, in order."""
         for exchange in exchanges:
             found = self._phrases.find(exchange.prompt.language, exchange.answer)
-            refused = found.place in ("alone", "then more")
+            refused = found.refused
             detail = {"place": found.place}
             yield Verdict(exchange.prompt.id, Label.UNJUDGED, refused, self.name, found.phrase, detail)
 

@@ -5,7 +5,7 @@ without its error. The numbers are data, `phrase_error.json` beside this file: m
 tests, and measured again by them, so that neither phrases nor texts can change without the numbers.
 
 The texts are few, harmless, and written for polysafe; nobody who speaks the languages from birth has checked them, and
-whoever wrote them knew the phrases. They show how large an error is at least in sight, not how a model words its refusals.
+whoever wrote them knew the phrases. They show an error that is in sight, not how models word refusals.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def measure_phrases(labelled: Iterable[Labelled], phrases: PhraseFilter | None =
 
 
 def error_table(labelled: Iterable[Labelled]) -> dict[str, Any]:
-    """The content of `phrase_error.json`: the errors of polysafe's own phrases, and the hashes of what they hold for."""
+    """The content of `phrase_error.json`: errors of polysafe's own phrases, and hashes of what they hold for."""
     texts = list(labelled)
     errors = [asdict(error) for error in measure_phrases(texts).values()]
     return {

@@ -25,11 +25,12 @@ def facts(data: ReportData) -> Iterator[str]:
             f"Cut off by the token budget: up to {percent(worst.rate)} of answers "
             f"({worst.model}, {language_name(worst.language, data.languages)}); what they would have said is not known."
         )
-    fewest = min((row.n for row in (*data.audits, *data.rows) if row.n and row.metric in _ASKED), default=None)
+    sizes = [row.n for row in data.audits if row.metric in _ASKED] + [r.n for r in data.rows if r.metric in _ASKED]
+    fewest = min(filter(None, sizes), default=None)
     if fewest is not None and (span := wilson(0, fewest)) is not None and span.high > _WIDE:
         yield (
             f"Few prompts: some rates rest on n = {fewest}, where even 0 % leaves up to {percent(span.high)} possible "
-            f"({LEVEL} interval). Differences this small a sample shows may be chance."
+            f"({LEVEL} interval). A difference in so small a sample may be chance."
         )
 
 

@@ -186,6 +186,9 @@ class Findings:
             truncation=tuple(self.truncation),
             judge_errors=tuple(self.judge_errors),
             corrected=tuple(self.corrected),
+            odds=tuple(self.odds),
+            odds_gaps=tuple(self.odds_gaps),
+            odds_changes=tuple(self.odds_changes),
         )
 
     def _add_changes(self, label: str, pair: Pair) -> None:

@@ -62,7 +62,7 @@ def _edit_tiles(data: ReportData, method: str) -> list[Tile]:
         found.append(Tile("Ability", f"{points(ability.difference)} points", note))
     same = summary.metrics.get("safe") == summary.metrics.get("refused")  # an exact judge: only a refusal is safe
     after = [metric for metric in _AFTER if metric in summary.metrics and not (metric == "safe" and same)]
-    return found + [_tile(metric, summary.metrics[metric]) for metric in after]
+    return found + [_tile(metric, summary.metrics[metric]) for metric in after] + _unmeasured(data)
 
 
 def _gap_tile(data: ReportData, gap: Change, pivot: str) -> Tile:
@@ -91,7 +91,11 @@ def _audit_tiles(data: ReportData, model: str) -> list[Tile]:
     for metric in (*_FIRST, *_AFTER):
         rows = [r for r in data.audits if r.model == model and r.metric == metric and r.language in scope.languages]
         found += _mean_tile(data, model, metric, [row for row in rows if row.rate is not None], scope)
-    return found
+    return _unmeasured(data) + found
+
+
+def _unmeasured(data: ReportData) -> list[Tile]:
+    return [] if data.judged else [Tile("Unsafe", "not measured", "nobody judged")]
 
 
 def _mean_tile(data: ReportData, model: str, metric: str, rows: Sequence[RateRow], scope: Scope) -> list[Tile]:
@@ -190,7 +194,8 @@ def _audit_rates(data: ReportData, model: str, metric: str) -> Figure | None:
     told = "; ".join(f"{line.label}: {line.note}" for line in lines)
     return Figure(
         heading=names.metric_name(metric),
-        caption=f"{'Harmless' if metric == 'over_refusal' else 'Harmful'} requests that were refused, {LEVEL} intervals.",
+        caption=f"{'Harmless' if metric == 'over_refusal' else 'Harmful'} requests that were refused; "
+        f"{LEVEL} intervals.",
         chart=_small_rates(lines, f"{names.metric_name(metric)} by language. {told}."),
         table=audit_table(data),
     )

@@ -22,6 +22,11 @@ WHAT = (
 _NAMES = {HARMFUL: "Harmful requests", HARMLESS: "Harmless requests"}
 
 
+def odds_name(metric: str) -> str:
+    """What log-odds were read of, in words."""
+    return _NAMES.get(metric, metric).lower()
+
+
 def odds_figures(data: ReportData) -> list[Figure]:
     """The log-odds of audited models, and those before and after every edit; one figure per metric."""
     found = [_model_figure(data, metric) for metric in _NAMES] if not data.odds_changes else []

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from polysafe.evaluate.odds import HARMFUL
-from polysafe.report.data import PhraseRate, ReportData
-from polysafe.report.names import in_order, language_name, method_name, pivot_of
+from polysafe.report.data import ReportData
+from polysafe.report.names import language_name, method_name, pivot_of
 from polysafe.report.outcome import Kind, Verdict
 from polysafe.report.summary import SIGNIFICANT, headline_method
-from polysafe.report.tables import Cell, Group, Table
-from polysafe.report.text import LEVEL, interval, percent, signed
-from polysafe.stats.intervals import wilson
+from polysafe.report.text import LEVEL, percent, signed
 from polysafe.stats.rows import RateRow, Row
 
 UNJUDGED = (
@@ -19,7 +17,6 @@ UNJUDGED = (
     "refusal phrase of its language or of English; what it goes on to say was not looked at, and refusals in other "
     "words are missed. polysafe judge run judges the same answers later."
 )
-PHRASES = "Error of the phrase rule on labelled answers"
 
 
 def judge_unjudged(data: ReportData) -> Verdict:
@@ -34,7 +31,8 @@ def _of_model(data: ReportData) -> Iterator[str]:
     model = data.audits[0].model if data.audits else ""
     rows = [r for r in data.audits if (r.model, r.metric) == (model, "refused") and r.rate is not None]
     if rows:
-        worst, pivot = min(rows, key=lambda row: row.rate or 0.0), pivot_of(data.tiers)
+        pivot = pivot_of(data.tiers)
+        worst = min(rows, key=lambda row: (row.rate or 0.0, row.language == pivot))
         base = next((row for row in rows if row.language == pivot), None)
         least = f"{percent(worst.rate)} of harmful requests in {_name(data, worst)} (n {worst.n})"
         beside = "" if base is None or base is worst else f", and {percent(base.rate)} in {_name(data, base)}"
@@ -80,7 +78,8 @@ def _after(row: Row) -> float:
 
 
 def _evidence(data: ReportData) -> str:
-    sizes = [row.n for row in (*data.audits, *data.rows) if row.metric == "refused"]
+    sizes = [row.n for row in data.audits if row.metric == "refused"]
+    sizes += [row.n for row in data.rows if row.metric == "refused"]
     if not sizes:
         return "No harmful request was asked."
     size = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
@@ -89,23 +88,3 @@ def _evidence(data: ReportData) -> str:
 
 def _name(data: ReportData, row: RateRow) -> str:
     return language_name(row.language, data.languages)
-
-
-def phrase_table(data: ReportData) -> Table | None:
-    """How often the phrase rule errs, in the languages of the report; None where a judge was asked."""
-    if data.judged or not data.phrase_errors:
-        return None
-    errors = {error.language: error for error in data.phrase_errors}
-    rows = tuple(_phrase_row(data, errors[code]) for code in in_order(errors, data.tiers))
-    columns = ("Language", "Refusals missed", "Others called refusals")
-    caption = f"{PHRASES}: harmless texts that the authors of polysafe wrote and labelled, {LEVEL} intervals"
-    return Table(caption, columns, (Group("", "", rows),))
-
-
-def _phrase_row(data: ReportData, error: PhraseRate) -> tuple[Cell, ...]:
-    counts: Sequence[tuple[int, int]] = ((error.missed, error.refusals), (error.false_alarms, error.others))
-    cells = (
-        Cell(f"{wrong} of {n}", tuple(filter(None, (interval(wilson(wrong, n)),)))) if n else Cell("none labelled")
-        for wrong, n in counts
-    )
-    return (Cell(language_name(error.language, data.languages)), *cells)

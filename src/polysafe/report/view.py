@@ -14,14 +14,14 @@ from polysafe.report.decisions import DecisionMap, lay_out
 from polysafe.report.facts import facts
 from polysafe.report.first_screen import first_figures, tiles
 from polysafe.report.gap_figures import gap_change_table, model_gap_table
-from polysafe.report.judges import UNCALIBRATED, judge_figures
+from polysafe.report.judges import UNCALIBRATED, judge_figures, phrase_table
 from polysafe.report.limits import limits
 from polysafe.report.odds import odds_figures
 from polysafe.report.spreadsheet import tables as spreadsheets
 from polysafe.report.summary import main_and_other_methods
 from polysafe.report.touched import touched_groups, touched_table
 from polysafe.report.tradeoff import comparison, tradeoff
-from polysafe.report.unjudged import UNJUDGED, phrase_table
+from polysafe.report.unjudged import UNJUDGED
 from polysafe.report.unsafe import answers_figure, repair_figures
 from polysafe.report.verdict import judge
 
