@@ -4,8 +4,9 @@ Where there is no judge, refusals are counted by this rule (`phrases.Found.refus
 without its error. The numbers are data, `phrase_error.json` beside this file: measured on the labelled texts of the
 tests, and measured again by them, so that neither phrases nor texts can change without the numbers.
 
-The texts are few, harmless, and written for polysafe; nobody who speaks the languages from birth has checked them, and
-whoever wrote them knew the phrases. They show how large an error is at least in sight, not how a model words its refusals.
+The texts are few, harmless, and written for polysafe by someone who knew the phrases; no native speaker has checked
+them. They show in which ways the rule errs, and that it errs. How often it does depends on how a model words its
+refusals.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def measure_phrases(labelled: Iterable[Labelled], phrases: PhraseFilter | None =
 
 
 def error_table(labelled: Iterable[Labelled]) -> dict[str, Any]:
-    """The content of `phrase_error.json`: the errors of polysafe's own phrases, and the hashes of what they hold for."""
+    """The content of `phrase_error.json`: errors of polysafe's own phrases, and hashes of what they hold for."""
     texts = list(labelled)
     errors = [asdict(error) for error in measure_phrases(texts).values()]
     return {
