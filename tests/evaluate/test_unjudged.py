@@ -103,7 +103,7 @@ def test_a_set_is_asked_in_the_languages_that_it_has(base: Audit, data: Path, tm
 def test_the_report_says_so_first(base: Audit, tmp_path: Path) -> None:
     shown = audit_report(base)
     verdict = judge(shown)
-    assert verdict.kind is Kind.UNJUDGED
+    assert verdict.kind is Kind.NO_JUDGE
     assert verdict.sentence.startswith("Whether answers are unsafe was not measured")
     text = as_text(first_screen(shown))
     assert "Judged by nobody." in text
@@ -126,7 +126,7 @@ def test_answers_alone(data: Path, tmp_path: Path) -> None:
     found = asked(tmp_path, data, answers_only=True)
     assert found.run.odds is None
     assert not (found.run.folder / FILE).exists()
-    assert judge(audit_report(found)).kind is Kind.UNJUDGED
+    assert judge(audit_report(found)).kind is Kind.NO_JUDGE
     whole = asked(tmp_path, data)  # the same run goes on from there
     assert whole.run.folder == found.run.folder
     assert whole.odds
@@ -139,7 +139,7 @@ def test_two_models_are_compared_in_their_log_odds(base: Audit, data: Path, tmp_
     assert set(changes) == {("en", HARMFUL), ("sw", HARMFUL), ("en", HARMLESS)}
     assert all(change.difference != 0 for change in changes.values())
     shown = comparison_report([found])
-    assert judge(shown).kind is Kind.UNJUDGED
+    assert judge(shown).kind is Kind.NO_JUDGE
     assert "Refusal log-odds moved by" in judge(shown).sentence
     assert "Refusal log-odds, before" in as_text(first_screen(shown))
     build_report(shown, tmp_path)
