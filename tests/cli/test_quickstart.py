@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from polysafe.engine.progress import Progress
 from polysafe.organism.packaged import NOTICE
+from polysafe.progress import Progress
 from polysafe.quickstart import Quickstart
 from polysafe.report.data import ReportData
 from polysafe.report.screen import TOY_NOTICE

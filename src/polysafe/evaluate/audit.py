@@ -17,10 +17,11 @@ from polysafe.evaluate.harness import prepare
 from polysafe.evaluate.metrics import CAPABILITY
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.opening import ORGANISM, OpenedModel, open_judge, open_model
-from polysafe.evaluate.run import Progress, evaluate_model
+from polysafe.evaluate.run import evaluate_model
 from polysafe.generate.completion import Sampling
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
+from polysafe.progress import Progress, reporting, tell
 from polysafe.stats.gaps import Gap, gap_rows
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
@@ -81,7 +82,7 @@ def audit(
     key: str | None = None,
     judge_key: str | None = None,
     cache: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> Audit:
     """Asks a model, judges its answers and compares languages.
 
@@ -118,7 +119,11 @@ def audit(
     asked_judge = parse_judge(judge, key=judge_key, translate=translate)
     toy = isinstance(asked_judge, OrganismSpec)
     budget = max_tokens or (_TOY_TOKENS if toy else Sampling().max_tokens)
-    with open_model(model, Sampling(max_tokens=budget), device=device, key=key) as opened, Cache(cache) as store:
+    with (
+        reporting(progress),
+        open_model(model, Sampling(max_tokens=budget), device=device, key=key) as opened,
+        Cache(cache) as store,
+    ):
         examinations = prepare(capability, opened, data=data, languages=languages, limit=limit)
         asked = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
         world = asked.world() if toy else None
@@ -137,10 +142,9 @@ def audit(
                 over_refusal_sets=harmless,
                 name=opened.name,
                 cache=store,
-                progress=progress,
             )
         for examination in examinations:
-            examination.measure(opened, run.folder, store, progress)
+            examination.measure(opened, run.folder, store)
     if known is not None:
         keep_calibration(run.folder, known)
     return read_audit(ModelRun.load(run.folder), pivot)
