@@ -1,8 +1,8 @@
 """Asks a model, judges its answers, keeps every record.
 
-Answers and verdicts are written down one by one as they come, so that a run that was killed goes on where it stopped;
-the finished folder appears whole or not at all. What it holds depends on model, prompts and judge, not on when or how
-often it was interrupted: there is no time and no path in it that would differ.
+Answers and verdicts are written down as they come, batch by batch, so that a run that was killed goes on where it
+stopped; the finished folder appears whole or not at all. What it holds depends on model, prompts and judge, not on when
+or how often it was interrupted: there is no time and no path in it that would differ.
 """
 
 from __future__ import annotations
