@@ -23,9 +23,9 @@ from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.engine.cards import operations
 from polysafe.engine.local import READ_AHEAD
-from polysafe.engine.progress import Meter, Progress
 from polysafe.errors import ResourceError
 from polysafe.methods.base import Method, Source
+from polysafe.progress import Progress, counted, reporting, tell
 from polysafe.recipe import Recipe, SourceRef
 
 SCHEMA = 1
@@ -143,7 +143,7 @@ class Plan:
 
 def make_plan(
     recipe: Recipe,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
     *,
     edit: Edit | None = None,
     checkpoints: Mapping[str, Checkpoint] | None = None,
@@ -161,8 +161,9 @@ def make_plan(
             the result fits this machine is judged by `Plan.cost.check`.
     """
     checkpoints = checkpoints or open_sources(recipe)
-    meter = Meter(progress, "deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
     with ExitStack() as stack:
+        stack.enter_context(reporting(progress))
+        meter = counted("deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
         sources = {
             name: Source(
                 name, checkpoint, _architecture(checkpoint), stack.enter_context(open_reader(checkpoint, meter))
