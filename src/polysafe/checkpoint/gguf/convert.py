@@ -250,8 +250,8 @@ def _empty_model(header: GgufHeader) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-    known = {*GGUF_SUPPORTED_ARCHITECTURES, *_newer_architectures()}
-    if header.architecture not in known and header.architecture.replace("-", "_") not in known:
+    known = {*GGUF_SUPPORTED_ARCHITECTURES, *_newer_architectures()} - {"general", "tokenizer"}
+    if _plain_name(header.architecture) not in map(_plain_name, known):
         raise ArchitectureError(
             f"has the architecture {header.architecture!r}, of which transformers reads no GGUF files",
             where=header.file,
@@ -268,6 +268,11 @@ def _empty_model(header: GgufHeader) -> PreTrainedModel:
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return model
+
+
+def _plain_name(architecture: str) -> str:
+    """llama.cpp and transformers write `qwen3moe` and `qwen3_moe`."""
+    return architecture.replace("-", "").replace("_", "")
 
 
 def _newer_architectures() -> tuple[str, ...]:
