@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.engine.run import run_recipe
+from polysafe.engine.sources import locate
 from polysafe.errors import RecipeError
 from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.compare import Comparison, compare_runs
@@ -83,7 +83,7 @@ def evaluate_recipe(
         raise RecipeError(
             "a calibration is of a judge, and none is named", remedy="add `judge`, or name one with --judge"
         )
-    start = _start(recipe)
+    start = _start(recipe, progress)
     asked = (*block.safety, *block.over_refusal)
     overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))
     with reporting(progress):
@@ -134,7 +134,7 @@ def _block(recipe: Recipe) -> Evaluate:
     return block
 
 
-def _start(recipe: Recipe) -> Path:
+def _start(recipe: Recipe, progress: Progress) -> Path:
     name = recipe.edits[0].start
     source = recipe.sources[name]
     if source.adapter_of is not None:
@@ -142,8 +142,4 @@ def _start(recipe: Recipe) -> Path:
             f"the edits start from {name!r}, which is an adapter; only whole models can be asked",
             remedy="merge it into its base model first, or audit both models by hand",
         )
-    if source.path is not None:
-        return source.path
-    assert source.hub is not None
-    assert source.revision is not None
-    return hub_snapshot(source.hub, source.revision)
+    return locate(source, progress)[0]

@@ -119,6 +119,28 @@ def verify(
     command.verify(folder, as_json=as_json)
 
 
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="GGUF file, or package:NAME (package:NAME/FILE.gguf) for one in an installed package.",
+            show_default=False,
+        ),
+    ],
+    output: Output,
+    dtype: Annotated[str, typer.Option(help="Type of the weights: BF16, F16 or F32.")] = "BF16",
+    shard_size: Annotated[str, typer.Option(help="Largest size of a weight file.")] = "5GB",
+    as_json: Json = False,
+    _quiet: Quiet = False,
+) -> None:
+    """Make an ordinary model folder of a GGUF file."""
+    from polysafe.cli import imports as command
+
+    command.import_weights(source, output, dtype=dtype, shard_size=shard_size, as_json=as_json)
+
+
 @app.command()
 def audit(
     model: Annotated[

@@ -25,7 +25,7 @@ def run_recipe(recipe: Recipe, *, progress: Progress = tell, engine: Engine | No
             nothing appears at the output.
     """
     target = recipe.output.path
-    checkpoints = open_sources(recipe)
+    checkpoints = open_sources(recipe, progress)
     check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
     with lock(target), reporting(progress):
         space = Workspace(target)
