@@ -18,6 +18,7 @@ from polysafe.evaluate.metrics import CAPABILITY
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.opening import ORGANISM, OpenedModel, open_judge, open_model
 from polysafe.evaluate.run import Progress, evaluate_model
+from polysafe.evaluate.unread import comparable
 from polysafe.generate.completion import Sampling
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
@@ -153,7 +154,7 @@ def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
         run: The run.
         pivot: Language that the others are compared with.
     """
-    asked = {cell: items for cell, items in run.outcomes.items() if cell[1].startswith(_GAPS)}
+    asked = {cell: items for cell, items in comparable(run.outcomes).items() if cell[1].startswith(_GAPS)}
     with_pivot = {metric for language, metric in asked if language == pivot}
     cells = {cell: items for cell, items in asked.items() if cell[1] in with_pivot}
     gaps = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from polysafe.errors import PolysafeError, ResourceError
+from polysafe.generate.client import UnservedError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,11 +65,15 @@ class Reply:
         id: Name of the chat.
         text: The reply; empty where there is none.
         error: Why there is no reply, empty where there is one.
+        again: There is none because nobody answered; another time there may be one.
+        cut: Tokens after which the budget ended it, None where the model did.
     """
 
     id: str
     text: str
     error: str = ""
+    again: bool = False
+    cut: int | None = None
 
 
 class Backend(Protocol):
@@ -76,6 +82,10 @@ class Backend(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]:
         """Everything that decides a reply besides the chat, in values that JSON can hold."""
+
+    @property
+    def where(self) -> str:
+        """The model and where it is, for messages."""
 
     def complete(self, chats: Sequence[Chat]) -> Iterator[Reply]:
         """Replies, each as soon as it is there, in any order.
@@ -93,23 +103,30 @@ def replies(backend: Backend, chats: Sequence[Chat]) -> Iterator[Reply]:
             del open_[reply.id]
             yield reply
     for name in open_:
-        yield Reply(name, "", "the backend gave no reply")
+        yield Reply(name, "", "the backend gave no reply", again=True)
 
 
 class ClientBackend:
     """Asks a server through a client's function, a bounded number of chats at a time.
+
+    A server that left as many chats in a row unanswered as may be in flight is gone: the rest is not sent, since the
+    patience of thousands of chats would take days.
 
     Args:
         send: Answers one chat; retries and timeouts are its business. What it raises for good (`PolysafeError`) becomes
             the error of that reply.
         identity: Server, model and sampling.
         workers: Most chats in flight.
+        where: The model and its address, for messages.
     """
 
-    def __init__(self, send: Callable[[Chat], str], identity: Mapping[str, Any], workers: int = 8) -> None:
+    def __init__(
+        self, send: Callable[[Chat], Reply], identity: Mapping[str, Any], workers: int = 8, where: str = ""
+    ) -> None:
         self._send = send
         self._identity = dict(identity)
         self._workers = workers
+        self.where = where or str(identity.get("model", "the judge's server"))
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -119,17 +136,47 @@ class ClientBackend:
     def complete(self, chats: Sequence[Chat]) -> Iterator[Reply]:
         """Replies as they arrive; leaving the iterator drops what was not sent yet."""
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="judge")
+        silent = _Silence(self._workers)
         try:
-            for done in as_completed([pool.submit(self._reply, chat) for chat in chats]):
+            for done in as_completed([pool.submit(self._reply, chat, silent) for chat in chats]):
                 yield done.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _reply(self, chat: Chat) -> Reply:
+    def _reply(self, chat: Chat, silent: _Silence) -> Reply:
+        if silent.lasting:
+            return Reply(chat.id, "", f"not sent: {silent.lasting}", again=True)
         try:
-            return Reply(chat.id, self._send(chat))
+            reply = self._send(chat)
+        except UnservedError as error:
+            silent.heard(str(error))
+            return Reply(chat.id, "", str(error), again=True)
         except PolysafeError as error:
-            return Reply(chat.id, "", str(error))
+            reply = Reply(chat.id, "", str(error))
+        silent.heard("")
+        return reply
+
+
+class _Silence:
+    """How long a server has been silent.
+
+    Args:
+        most: Chats without an answer, one after the other, after which nobody is there.
+
+    Attributes:
+        lasting: What was said last of a server that is gone; empty while it is there.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._count, self._lock = most, 0, threading.Lock()
+        self.lasting = ""
+
+    def heard(self, error: str) -> None:
+        """Counts a chat that was answered, or was not and why."""
+        with self._lock:
+            self._count = self._count + 1 if error else 0
+            if self._count >= self._most:
+                self.lasting = error
 
 
 class LocalBackend:
@@ -138,17 +185,18 @@ class LocalBackend:
     Args:
         loaded: The judge's model.
         tokenizer: Its tokenizer.
-        max_tokens: Most new tokens of a reply; guard models need few.
+        max_tokens: Most new tokens of a reply; every protocol and guard says how many it needs, as `reply_tokens`.
         batch_size: Chats that run together.
     """
 
     def __init__(
-        self, loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int = 64, batch_size: int = 16
+        self, loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int, batch_size: int = 16
     ) -> None:
         self._loaded = loaded
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._batch_size = batch_size
+        self.where = loaded.source.checkpoint.origin
         added = {token.content for token in tokenizer.added_tokens_decoder.values()}
         self._control = sorted((text for text in added if len(text) > 2 and text.strip()), key=len, reverse=True)
 
@@ -175,8 +223,7 @@ class LocalBackend:
         names = sorted(encoded, key=lambda name: -len(encoded[name]))
         for start in range(0, len(names), self._batch_size):
             batch = names[start : start + self._batch_size]
-            texts = self._generate([encoded[name] for name in batch])
-            yield from (Reply(name, text) for name, text in zip(batch, texts, strict=True))
+            yield from self._generate(batch, [encoded[name] for name in batch])
 
     def _encode(self, chat: Chat) -> list[int] | str:
         """Token ids, or why the chat cannot be asked."""
@@ -206,7 +253,7 @@ class LocalBackend:
                 content = content.replace(control, f"{control[:1]} {control[1:]}")
         return content
 
-    def _generate(self, rows: Sequence[Sequence[int]]) -> list[str]:
+    def _generate(self, names: Sequence[str], rows: Sequence[Sequence[int]]) -> Iterator[Reply]:
         import torch
         from transformers import GenerationConfig
 
@@ -217,9 +264,10 @@ class LocalBackend:
         padding = next((i for i in (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id) if i is not None), 0)
         rendered = RenderedPrompts(ids, ids, tuple(map(tuple, rows)), padding, "chat", "")
         batch = rendered.batch(range(len(rows))).to(self._loaded.device)
-        ends = self._loaded.model.generation_config.eos_token_id or self._tokenizer.eos_token_id
+        stated = self._loaded.model.generation_config.eos_token_id or self._tokenizer.eos_token_id
+        ends = stated if isinstance(stated, list) else [stated]
         config = GenerationConfig(
-            do_sample=False, max_new_tokens=self._max_tokens, pad_token_id=padding, eos_token_id=ends
+            do_sample=False, max_new_tokens=self._max_tokens, pad_token_id=padding, eos_token_id=stated
         )
         try:
             with torch.inference_mode(), only(self._loaded, config):
@@ -231,8 +279,9 @@ class LocalBackend:
                 f"the judge's model runs out of memory with {len(rows)} chats at a time: {error}",
                 remedy="use a smaller batch_size",
             ) from error
-        new = out[:, batch.input_ids.shape[1] :]
-        return [str(self._tokenizer.decode(row, skip_special_tokens=True)) for row in new]
+        for name, row in zip(names, out[:, batch.input_ids.shape[1] :].tolist(), strict=True):
+            text = str(self._tokenizer.decode(row, skip_special_tokens=True))
+            yield Reply(name, text, cut=None if set(ends) & set(row) else self._max_tokens)
 
 
 def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
