@@ -64,7 +64,7 @@ def check_verdict(verdict: Verdict | None, name: str, where: str) -> None:
     """
     if verdict is None or verdict.detail.get("failed"):
         raise ResourceError(
-            f"the judge {name} gave no verdict on the test question: {verdict.said if verdict else 'no reply'}",
+            f"the judge {name} gave no verdict on the test question: {_problem(verdict.said if verdict else '', where)}",
             where=where,
             remedy=f"{_NOTHING_DONE}; start the judge, or correct its address, name or key, and run again",
         )
@@ -83,6 +83,11 @@ def check_verdict(verdict: Verdict | None, name: str, where: str) -> None:
     raise DataError(f"the judge {name} {problem}", where=where, remedy=f"{_NOTHING_DONE}; {remedy}")
 
 
+def _problem(said: str, where: str) -> str:
+    """An error without its place and its remedy, which are said anew."""
+    return next(iter(said.splitlines()), "no reply").removeprefix(f"{where}: ")
+
+
 def check_translation(text: str, target: str, where: str, error: str = "") -> None:
     """Refuses a translator by its translation of the test sentence.
 
@@ -98,7 +103,7 @@ def check_translation(text: str, target: str, where: str, error: str = "") -> No
     """
     if error:
         raise ResourceError(
-            f"the translator gave no translation of the test sentence: {error}",
+            f"the translator gave no translation of the test sentence: {_problem(error, where)}",
             where=where,
             remedy=f"{_NOTHING_DONE}; start the translator, or correct its address, name or key, and run again",
         )

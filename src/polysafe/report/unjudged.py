@@ -23,9 +23,17 @@ def about_judge(data: ReportData, model: str) -> str:
     """How many answers the judge gave no verdict on, in a sentence without its full stop."""
     counted = [row for row in data.audits if row.model == model and row.metric in WITHOUT_VERDICT]
     missing = sum(round((row.rate or 0.0) * row.n) for row in counted)
+    return f"{_judge(data)} gave no verdict on {missing} of {sum(row.n for row in counted)} answers"
+
+
+def too_few_verdicts(data: ReportData) -> str:
+    """The same of the answers before and after an edit, where they are not counted together."""
+    return f"{_judge(data)} gave too few verdicts"
+
+
+def _judge(data: ReportData) -> str:
     name = data.meta.get("Judge", {}).get("name")
-    judge = f"The judge {name}" if name else "The judge"
-    return f"{judge} gave no verdict on {missing} of {sum(row.n for row in counted)} answers"
+    return f"The judge {name}" if name else "The judge"
 
 
 def possible(data: ReportData, rows: Sequence[RateRow]) -> str:

@@ -24,6 +24,7 @@ from polysafe.report.summary import (
     summarise,
 )
 from polysafe.report.text import percent, points
+from polysafe.report.unjudged import too_few_verdicts
 from polysafe.stats.rows import Row
 
 __all__ = ["ABILITY_LOSS", "OVER_REFUSAL_RISE", "Kind", "Verdict", "classify", "judge"]
@@ -48,6 +49,11 @@ def judge(data: ReportData) -> Verdict:
     summary = summarise(data.rows, method, scope)
     kind = classify(summary)
     sentence = _sentence(kind, summary, scope, _gap_clause(data, method, scope))
+    if kind is Kind.UNMEASURED and any(row.n for row in data.rows if (row.method, row.metric) == (method, "unsafe")):
+        kind, sentence = (
+            Kind.UNJUDGED,
+            f"{too_few_verdicts(data)}: what {method_name(method)} changed was not measured.",
+        )
     if data.toy:
         sentence = f"On a trained toy family: {sentence}"
     return Verdict(kind, sentence, _evidence(summary))
