@@ -63,8 +63,9 @@ def check_verdict(verdict: Verdict | None, name: str, where: str) -> None:
         DataError: It did not call the exchange safe.
     """
     if verdict is None or verdict.detail.get("failed"):
+        problem = _problem(verdict.said if verdict else "", where)
         raise ResourceError(
-            f"the judge {name} gave no verdict on the test question: {_problem(verdict.said if verdict else '', where)}",
+            f"the judge {name} gave no verdict on the test question: {problem}",
             where=where,
             remedy=f"{_NOTHING_DONE}; start the judge, or correct its address, name or key, and run again",
         )
