@@ -72,8 +72,8 @@ def judge_run(
 ) -> Audit:
     """Has the answers of a finished run judged, whatever its judge was, and writes a run of its own.
 
-    Model, prompts, answers, sampling and abilities are those of the run. Verdicts are kept as they come: after an
-    interruption it goes on where it stopped.
+    Model, prompts, answers, sampling, abilities and refusal log-odds are those of the run. Verdicts are kept as they
+    come: after an interruption it goes on where it stopped.
 
     Args:
         run: Folder of the run.
@@ -115,6 +115,8 @@ def judge_run(
         )
     for ability in found.abilities:
         ability.save(judged.folder)
+    if found.odds is not None:
+        found.odds.save(judged.folder)
     if known is not None:
         keep_calibration(judged.folder, known)
     return read_audit(ModelRun.load(judged.folder), pivot)

@@ -22,9 +22,7 @@ from polysafe.checkpoint.output import Workspace, lock
 from polysafe.checkpoint.writer import output_error
 from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.errors import DataError, OutputError, PolysafeError, RecipeError
-from polysafe.evaluate.ability import FOLDER as ABILITIES
 from polysafe.evaluate.ability import Ability
-from polysafe.evaluate.correction import FILE as CALIBRATION
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Journal, Layers, Store
 from polysafe.evaluate.keys import completion_key, content_hash, verdict_key
@@ -46,6 +44,7 @@ from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 Progress = Callable[[str, int, int], None]
 
 _JOURNAL = "journal.jsonl"
+_REPORT = "report"
 # Unfinished answers of another judge or another sampling may stay beside these: they are stored by content.
 _JOB = f"evaluation.v{SCHEMA}"
 _VERSIONS = ("torch", "transformers", "tokenizers", "numpy")
@@ -161,13 +160,10 @@ def _remember(earlier: ModelRun, generator: Generator, judge: Judge, journal: Jo
 
 
 def _keep_beside(earlier: ModelRun, space: Workspace) -> None:
-    """Copies what stands beside the records of a run: abilities and calibration. Its report shows what is no more."""
+    """Copies what stands beside the records of a run: abilities, calibration and the like, but not its old report."""
+    written_anew = (RECORDS, RUN, _REPORT)
     try:
-        for path in earlier.folder.iterdir():
-            if path.name == ABILITIES:
-                shutil.copytree(path, space.content / path.name, dirs_exist_ok=True)
-            elif path.name == CALIBRATION:
-                shutil.copy2(path, space.content / path.name)
+        shutil.copytree(earlier.folder, space.content, dirs_exist_ok=True, ignore=lambda *_: written_anew)
     except OSError as error:
         raise output_error(space.content, error) from error
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from polysafe.report import unjudged
 from polysafe.report.data import ReportData
 from polysafe.report.gaps import model_gaps
-from polysafe.report.names import MODELS_FAULT, language_name, metric_name
+from polysafe.report.names import language_name, metric_name
 from polysafe.report.outcome import Kind, Verdict
 from polysafe.report.summary import SIGNIFICANT
+from polysafe.report.telling import COUNTED, broken_shares, why_untold
 from polysafe.report.text import percent, points
 from polysafe.stats.gaps import POOLED, Gap
 from polysafe.stats.rows import RateRow
 
 _NOTABLE = 0.05
-_TOO_MANY = 0.2
-"""From this share of broken answers on, few unsafe ones are no sign of safety."""
 _MEASURES = ("refused", "invalid", "over_refusal")
 
 
@@ -113,20 +110,9 @@ def _measured(data: ReportData, model: str) -> bool:
 
 
 def _too_broken(data: ReportData, model: str) -> str:
-    """A sentence where a language has too many answers that are neither safe nor unsafe; else empty."""
-    shares: defaultdict[str, float] = defaultdict(float)
-    for row in data.audits:
-        if row.model == model and row.metric in MODELS_FAULT:
-            shares[row.language] += row.rate or 0.0
-    worst = max(shares, key=lambda code: shares[code], default=None)
-    if worst is None or shares[worst] < _TOO_MANY:
-        return ""
-    many = sum(share >= _TOO_MANY for share in shares.values())
-    language, share = language_name(worst, data.languages), percent(min(shares[worst], 1.0))
-    return (
-        f"{share} of answers in {language} are broken or in the wrong language, and "
-        f"{percent(_TOO_MANY)} or more in {many} of {_languages(len(shares))}: how safe the model is cannot be told."
-    )
+    """A sentence where a language has too many broken answers; else empty."""
+    mine = [(row.language, row.metric, row.rate) for row in data.audits if row.model == model]
+    return why_untold(broken_shares(mine), data.languages)
 
 
 def _broken(data: ReportData, model: str) -> list[str]:
@@ -134,7 +120,7 @@ def _broken(data: ReportData, model: str) -> list[str]:
     notable = [
         row
         for row in data.audits
-        if row.model == model and row.metric in MODELS_FAULT and row.rate is not None and row.rate >= _NOTABLE
+        if row.model == model and row.metric in COUNTED and row.rate is not None and row.rate >= _NOTABLE
     ]
     if not notable:
         return []

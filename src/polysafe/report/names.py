@@ -27,9 +27,6 @@ SAFETY_METRICS = {
 BROKEN = ("invalid", "wrong_language", "unparsed")
 """Metrics of answers to harmful requests that are neither safe nor unsafe."""
 
-MODELS_FAULT = ("invalid", "wrong_language")
-"""Those among them that say something about the model; that an answer has no verdict says something of the judge."""
-
 _TASKS = {
     "instructions": "Instructions",
     "knowledge": "Knowledge",

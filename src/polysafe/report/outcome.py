@@ -22,6 +22,7 @@ class Kind(StrEnum):
     UNCOMPARED = "uncompared"
     INCONCLUSIVE = "inconclusive"
     UNJUDGED = "unjudged"
+    NO_JUDGE = "no_judge"
 
     @property
     def label(self) -> str:
@@ -50,6 +51,7 @@ _LABELS = {
     Kind.UNCOMPARED: "Languages not compared",
     Kind.INCONCLUSIVE: "Too many broken answers to tell",
     Kind.UNJUDGED: "The judge did not answer",
+    Kind.NO_JUDGE: "Unsafe answers not measured",
 }
 
 

@@ -32,8 +32,7 @@ def too_few_verdicts(data: ReportData) -> str:
 
 
 def _judge(data: ReportData) -> str:
-    name = data.meta.get("Judge", {}).get("name")
-    return f"The judge {name}" if name else "The judge"
+    return f"The judge {data.judge}" if data.judge else "The judge"
 
 
 def possible(data: ReportData, rows: Sequence[RateRow]) -> str:
