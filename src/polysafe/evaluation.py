@@ -12,7 +12,9 @@ from polysafe.errors import RecipeError
 from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.disjoint import check_disjoint
+from polysafe.evaluate.opening import open_judge
 from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
+from polysafe.judge.probe import probe
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.progress import Progress, during, reporting, tell
 from polysafe.recipe import Evaluate, Recipe
@@ -85,6 +87,8 @@ def evaluate_recipe(
         )
     start = _start(recipe, progress)
     asked = (*block.safety, *block.over_refusal)
+    if not recipe.output.path.exists():
+        _try_judge(who, device)
     overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))
     with reporting(progress):
         made = run_recipe(recipe).output
@@ -122,6 +126,13 @@ def evaluate_recipe(
     carried_out = block.model_copy(update={"judge": who, "calibration": error})
     record_evaluation(recipe.model_copy(update={"evaluate": carried_out}), comparison, settings, output)
     return Evaluation(before, after, comparison, results, saved)
+
+
+def _try_judge(spec: JudgeSpec | None, device: str | None) -> None:
+    """Asks the judge the test question before a model is made, which may take hours."""
+    if spec is not None and not isinstance(spec, OrganismSpec):
+        with open_judge(spec, device=device) as who:
+            probe(who)
 
 
 def _block(recipe: Recipe) -> Evaluate:

@@ -183,7 +183,7 @@ def make_plan(
     return Plan(recipe, edit, checkpoints, layout, side, donor, cost, notes)
 
 
-def open_sources(recipe: Recipe, progress: Progress = lambda *_: None) -> dict[str, Checkpoint]:
+def open_sources(recipe: Recipe, progress: Progress = tell) -> dict[str, Checkpoint]:
     """Opens every source that the recipe uses, by name; GGUF files are made into folders of the user's cache."""
     used = dict.fromkeys((*(name for method in recipe.edits for name in method.uses), _donor(recipe)))
     return {name: _open_source(recipe, name, progress) for name in used}

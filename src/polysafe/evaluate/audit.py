@@ -21,6 +21,7 @@ from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.odds import measure_odds
 from polysafe.evaluate.opening import ORGANISM, OpenedModel, open_judge, open_model
 from polysafe.evaluate.run import evaluate_model, of_kind
+from polysafe.evaluate.unread import comparable
 from polysafe.generate.completion import Sampling
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
@@ -182,7 +183,7 @@ def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
         pivot: Language that the others are compared with.
     """
     wanted = _GAPS if run.judged else _UNJUDGED_GAPS
-    asked = {cell: items for cell, items in run.outcomes.items() if cell[1].startswith(wanted)}
+    asked = {cell: items for cell, items in comparable(run.outcomes).items() if cell[1].startswith(wanted)}
     with_pivot = {metric for language, metric in asked if language == pivot}
     cells = {cell: items for cell, items in asked.items() if cell[1] in with_pivot}
     gaps = (
