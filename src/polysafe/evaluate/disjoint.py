@@ -32,7 +32,7 @@ def check_disjoint(
     Raises:
         DataError: A prompt is on both sides; names some.
     """
-    fitted = [(edit, prompts) for edit in edits for prompts in edit.fitted()]
+    fitted = [(edit, prompts) for edit in edits for prompts in edit.fitted(data)]
     if not fitted:
         return
     for name in dict.fromkeys(names):

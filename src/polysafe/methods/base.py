@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -78,11 +79,14 @@ class Method(BaseModel, ABC):
         """Name of the source whose tokenizer, chat template and generation config the result gets."""
         return self.start
 
-    def fitted(self) -> Iterable[PromptSet]:
-        """Prompts from files that the method is fitted to, which nothing may be reported on; none for most methods.
+    def fitted(self, data: Path | None = None) -> Iterable[PromptSet]:  # noqa: ARG002
+        """Prompts that the method is fitted to, which nothing may be reported on; none for most methods.
+
+        Args:
+            data: Folder with a folder per set.
 
         Raises:
-            DataError: A file cannot be read.
+            DataError: A file or a set cannot be read.
         """
         return ()
 

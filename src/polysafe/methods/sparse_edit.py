@@ -48,19 +48,6 @@ Layer = Annotated[int, Field(ge=0)]
 Control = Literal["random", "all", "gate", "up"]
 
 
-class AnchorFiles(BaseModel):
-    """Prompts in files: `.csv`, `.tsv` or `.jsonl`, with a column for the id and one for each language."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    harmful: AbsolutePath
-    """Harmful prompts; a hundred or more per language work well."""
-    harmless: AbsolutePath
-    """Harmless prompts, several times as many."""
-    id_column: str = ID_COLUMN
-    """Column that names the rows."""
-
-
 @register
 class SparseEdit(Method):
     """Move safety neurons of other languages towards the pivot's activations (Liang et al., ICML 2026)."""
@@ -74,8 +61,8 @@ class SparseEdit(Method):
     """Language whose activations are the target."""
     languages: Annotated[tuple[str, ...], Field(min_length=1)]
     """Languages to make safe, in one joint edit."""
-    anchors: AnchorFiles | Literal["organism"]
-    """Files of parallel prompts, or `organism`: the training split of the toy family that the model belongs to."""
+    anchors: AnchorFiles | AnchorSet | Literal["organism"]
+    """Tables or sets of parallel prompts, or `organism`: the training split of the toy family that the model is of."""
     evaluation: tuple[AbsolutePath, ...] = ()
     """Files of prompts that the result will be evaluated on; anchors among them are refused."""
     allow_overlap: bool = False
@@ -212,17 +199,14 @@ class SparseEdit(Method):
         drawn = [self.model_copy(update={"control": "random", "control_seed": seed}) for seed in range(draws)]
         return (*drawn, *(self.model_copy(update={"control": kind}) for kind in ("all", "gate", "up")))
 
-    def fitted(self) -> Iterator[PromptSet]:
-        """The anchors in files; those of the toy family are of another split than its evaluation.
+    def fitted(self, data: Path | None = None) -> Iterator[PromptSet]:
+        """The anchors; those of the toy family are of another split than its evaluation.
 
         Raises:
-            DataError: A file cannot be read, or lacks a language.
+            DataError: A table or set cannot be read, or lacks a language.
         """
-        if isinstance(self.anchors, AnchorFiles):
-            languages = (self.pivot, *self.edited_languages)
-            kinds: tuple[Kind, Kind] = ("harmful", "harmless")
-            for kind, path in zip(kinds, (self.anchors.harmful, self.anchors.harmless), strict=True):
-                yield load_prompts(path, languages, id_column=self.anchors.id_column).as_set(path.name, kind)
+        if self.anchors != "organism":
+            yield from (rows.prompts for rows in self.anchors.both((self.pivot, *self.edited_languages), data))
 
     def fit(self, sources: Sources) -> Edit:
         """Records the anchors, chooses units, and solves.

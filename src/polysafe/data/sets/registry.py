@@ -7,9 +7,10 @@ from pathlib import Path
 
 from polysafe.data.anchors import normalised
 from polysafe.data.languages import language
-from polysafe.data.prompts import Prompt, PromptSet
+from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.data.sets import english, multijail, polyrefuse, table, xsafety
 from polysafe.data.sets.base import Benchmark, Request, collect
+from polysafe.data.tables import SUFFIXES
 from polysafe.errors import DataError, did_you_mean
 
 _BENCHMARKS = {
@@ -65,33 +66,45 @@ def benchmark(name: str) -> Benchmark[Prompt]:
     return _BENCHMARKS[name]
 
 
+def is_table(name: str | Path) -> bool:
+    """Whether a set is named by the file that holds it, or by a folder with a file per language."""
+    return isinstance(name, Path) or name.lower().endswith(SUFFIXES) or any(sign in name for sign in "/\\")
+
+
 def load_set(
-    name: str,
+    name: str | Path,
     *,
+    kind: Kind = "harmful",
     data: Path | None = None,
     revision: str | None = None,
     languages: Collection[str] | None = None,
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> PromptSet:
-    """Reads a benchmark, from a folder or from the hub.
+    """Reads a benchmark, from a folder or from the hub, or a table of one's own.
 
     Args:
-        name: Its name, and the parts that are wanted: `polyrefuse.harmless.val`, `harmbench.standard`.
+        name: Its name, and the parts that are wanted: `polyrefuse.harmless.val`, `harmbench.standard`; or a path: a file
+            that `load_table` reads. What such a file does not say of its language, its name or a single one of
+            `languages` says.
+        kind: What the prompts of a table are; a benchmark knows.
         data: Folder with a folder per set, in the layout of the source or of the hub; without it the hub is asked.
         revision: Commit on the hub.
         languages: Languages that are wanted, in any spelling; all that there are by default.
         limit: Number of parallel rows to keep.
-        columns: Field -> column, for sets whose columns are not certain.
+        columns: Field -> column, for tables and for sets whose columns are not certain.
 
     Raises:
         DataError: There is no such set, part, folder or language, or the files are not what they have to be.
     """
-    bare, *words = name.split(".")
+    codes = None if languages is None else tuple(dict.fromkeys(language(each).code for each in languages))
+    if is_table(name):
+        spoken = codes[0] if codes is not None and len(codes) == 1 else None
+        return table.load_table(Path(name), Path(name).stem, kind=kind, columns=columns, spoken=spoken).select(codes, limit)
+    bare, *words = str(name).split(".")
     found = benchmark(bare)
     chosen = found.parts_of(words)
     folder, origin = found.folder(data, revision)
-    codes = None if languages is None else tuple(dict.fromkeys(language(each).code for each in languages))
     parts = {**found.defaults, **chosen}
     wanted = frozenset(codes) if codes is not None else None
     prompts = found.read(Request(folder, parts, wanted, columns or {}))
@@ -105,13 +118,13 @@ def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
     """Refuses to report on prompts that something was fitted to.
 
     Prompts are compared by normalised text, and within one family of sets by their parallel names, so that a set is not
-    apart from its own translation. The ids of shared ones are told, their texts are not. Sets that are known to share
+    apart from its own translation (tables are one family only if they are one file). The ids of shared ones are told, their texts are not. Sets that are known to share
     prompts under other wordings are refused as well.
 
     Raises:
         DataError: The sets share prompts, or are known to.
     """
-    family, other = (each.name.split(".")[0] for each in (fit, report))
+    family, other = (_family(each) for each in (fit, report))
     texts = {normalised(prompt.text) for prompt in fit.prompts}
     rows = {prompt.parallel for prompt in fit.prompts} if family == other else frozenset[str]()
     shared = [p.id for p in report.prompts if p.parallel in rows or normalised(p.text) in texts]
@@ -128,6 +141,11 @@ def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
             f"{fit.name!r} and {report.name!r} hold some of the same prompts, translated or reworded",
             remedy="fit on one family of sets and report on another",
         )
+
+
+def _family(prompts: PromptSet) -> str:
+    """What the names of rows belong to: a benchmark with all its parts, or one file."""
+    return prompts.origin if prompts.origin.lower().endswith(SUFFIXES) else prompts.name.split(".")[0]
 
 
 def duplicate_clusters(prompts: PromptSet, spoken: str) -> Mapping[str, str]:
