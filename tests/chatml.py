@@ -1,6 +1,6 @@
 """Tokenizers with the special tokens and chat templates of real families, over bytes: no real vocabulary is needed.
 
-Special tokens, their roles and the wording of the templates are those of SmolLM2-Instruct (whose beginning of a sequence
+Special tokens, their roles and the wording of the templates are those of SmolLM2-Instruct (whose beginning of sequences
 is ChatML's turn marker), of Qwen2.5-Instruct (which has none) and of models that put ChatML behind a beginning.
 """
 
