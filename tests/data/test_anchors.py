@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polysafe.data.anchors import Anchors, ParallelPrompts, load_prompts, load_texts, normalised
+from polysafe.data.anchor_sets import load_anchors, load_texts
+from polysafe.data.anchors import Anchors, ParallelPrompts, normalised
 from polysafe.errors import DataError
 
 ROWS = [
@@ -18,6 +20,10 @@ ROWS = [
     {"id": "c", "en": "three", "sw": "tatu", "bn": "তিন"},
 ]
 TABLE = 'id,en,sw,bn\na,"How, do I?","Je,\n«nini»?",কীভাবে\nb,two,,দুই\nc,three,tatu,তিন\n'
+
+
+def load_prompts(path: Path, languages: list[str], **options: Any) -> ParallelPrompts:
+    return load_anchors(path, "harmful", languages, **options).parallel
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -65,16 +71,16 @@ def test_a_missing_key_drops_the_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "id,en\na,x\n", "no column 'sw'"),
-        ("a.csv", "en,sw\nx,y\n", "no column 'id'"),
-        ("a.csv", "", "no column 'id'"),
-        ("a.csv", "id,en,sw\na,x,y\na,z,w\n", "'a' is given twice"),
-        ("a.csv", "id,en,sw\na,,y\n", "no row has"),
-        ("a.csv", "id,en,sw\na,x,y,z\n", "a.csv:2: has more cells"),
+        ("a.csv", "id,en\na,x\n", "no harmful prompts in 'sw'"),
+        ("a.csv", "", "no column 'question'"),
+        ("a.csv", "id,en,sw\na,x,y\na,z,w\n", "a/a/en' is there twice"),
+        ("a.csv", "id,en,sw\na,,y\nb,x,\n", "no row has"),
+        ("a.csv", "id,en,sw\na,x,y,z\n", "a.csv: row 1 has more cells"),
         ("a.csv", 'id,en,sw\na,x,"y', "a.csv:1: is not a table"),
         ("a.jsonl", '{"id": "a"\n', "a.jsonl:1: is not JSON"),
         ("a.jsonl", '{"id": "a", "en": "x", "sw": "y"}\n[1]\n', "a.jsonl:2: is not an object"),
-        ("a.parquet", "", "neither CSV"),
+        ("a.txt", "", "no table that can be read"),
+        ("a.parquet", "", "not a Parquet file"),
     ],
 )
 def test_damage_is_told_with_its_place(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -433,7 +433,7 @@ def test_a_singular_system_needs_a_ridge(sources: Sources, tmp_path: Path) -> No
 
 
 def test_every_language_needs_anchors(sources: Sources, anchors: object) -> None:
-    with pytest.raises(DataError, match="no column 'cc'"):
+    with pytest.raises(DataError, match="no harmful prompts in 'cc'"):
         entry(anchors, languages=("aa", "cc")).fit(sources)
 
 

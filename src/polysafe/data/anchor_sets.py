@@ -111,9 +111,7 @@ def _load(source: str | Path, kind: Kind, languages: Sequence[str], id_column: s
         return load_table(path, path.stem, kind=kind, columns=columns, wide=languages)
     found = load_set(source, data=data).of_kind(kind)
     if not found:
-        raise DataError(
-            f"{found.name!r} has no {kind} prompts", remedy="name another set, or another part of this one"
-        )
+        raise DataError(f"{found.name!r} has no {kind} prompts", remedy="name another set, or another part of this one")
     return found
 
 

@@ -28,9 +28,7 @@ class AnchorSet(BaseModel):
 
     def rows(self, kind: Kind, languages: Sequence[str], data: Path | None) -> AnchorRows:
         """Its rows of one kind, in some languages."""
-        return load_anchors(
-            self.set, kind, languages, complete_in=self.languages or (), limit=self.limit, data=data
-        )
+        return load_anchors(self.set, kind, languages, complete_in=self.languages or (), limit=self.limit, data=data)
 
     def both(self, languages: Sequence[str], data: Path | None) -> tuple[AnchorRows, AnchorRows]:
         """Its harmful and its harmless rows."""
@@ -60,9 +58,7 @@ class AnchorFiles(BaseModel):
             self.harmless, "harmless", languages, data
         )
 
-    def _rows(
-        self, source: Path | AnchorSet, kind: Kind, languages: Sequence[str], data: Path | None
-    ) -> AnchorRows:
+    def _rows(self, source: Path | AnchorSet, kind: Kind, languages: Sequence[str], data: Path | None) -> AnchorRows:
         if isinstance(source, AnchorSet):
             return source.rows(kind, languages, data)
         return load_anchors(source, kind, languages, id_column=self.id_column, data=data)

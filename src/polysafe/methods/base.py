@@ -7,10 +7,10 @@ one engine then plans, applies, explains and undoes for all methods alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,9 @@ from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
 from polysafe.edits.operations import Operation
 from polysafe.paths import without_places
+
+if TYPE_CHECKING:
+    from polysafe.methods.validation import Validation
 
 SourceName = Annotated[str, Field(min_length=1)]
 """Name of a source of the recipe."""
@@ -44,6 +47,38 @@ class Source:
 
 
 Sources = Mapping[str, Source]
+
+
+@dataclass(frozen=True)
+class Support:
+    """What a recipe gives to its methods besides the sources.
+
+    Attributes:
+        data: Folder with a folder per set, None where none is named.
+        validation: What candidates are compared by, None where the recipe has no `validation`.
+    """
+
+    data: Path | None = None
+    validation: Validation | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Prompts that a model has to read before a method can decide.
+
+    Attributes:
+        what: What for, in a few words.
+        model: Name of the source that is run.
+        prompts: Number of prompts, over all languages.
+        languages: Number of their languages.
+        times: How often each is read: once, or for every candidate.
+    """
+
+    what: str
+    model: str
+    prompts: int
+    languages: int
+    times: int = 1
 
 
 class Method(BaseModel, ABC):
@@ -101,6 +136,26 @@ class Method(BaseModel, ABC):
             MismatchError: The sources do not fit together.
             RecipeError: An option does not fit the sources.
         """
+
+    def fit_with(self, sources: Sources, support: Support) -> Edit:  # noqa: ARG002
+        """Decides, with all that a recipe gives; what most methods do not need.
+
+        Args:
+            sources: As for `fit`.
+            support: Where sets are, and what candidates are compared by.
+
+        Raises:
+            PolysafeError: As for `fit`.
+        """
+        return self.fit(sources)
+
+    def work(self, sources: Sources, support: Support) -> Sequence[Work]:  # noqa: ARG002
+        """What a model has to be run for before `fit_with` can decide; nothing where headers and weights say it all.
+
+        Raises:
+            PolysafeError: What is to be read cannot be found.
+        """
+        return ()
 
     def make_edit(
         self,

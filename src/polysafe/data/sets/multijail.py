@@ -69,5 +69,5 @@ BENCHMARK = Benchmark(
     read=_read,
     hub="DAMO-NLP-SG/MultiJail",
     dimensions={"split": tuple(SPLITS)},
-    notes="its splits are polysafe's own; two prompts have the same text in Arabic, and in Swahili; a prompt has several tags",
+    notes="splits are polysafe's; two prompts have the same text in Arabic, and in Swahili; a prompt has several tags",
 )

@@ -40,9 +40,9 @@ _SHARED = (
     # JailbreakBench also took some of HarmBench's and StrongREJECT's
     ("jailbreakbench", "harmbench"),
     ("jailbreakbench", "strongreject"),
-    # MultiJail and StrongREJECT drew on the same published red-team prompts, and PolyRefuse on StrongREJECT
+    # MultiJail and StrongREJECT drew on the same published red-team prompts, and PolyRefuse's test part on StrongREJECT
     ("multijail", "strongreject"),
-    ("multijail", "polyrefuse"),
+    ("multijail", "polyrefuse.test"),
 )
 _SHOWN = 3
 
@@ -84,9 +84,8 @@ def load_set(
     """Reads a benchmark, from a folder or from the hub, or a table of one's own.
 
     Args:
-        name: Its name, and the parts that are wanted: `polyrefuse.harmless.val`, `harmbench.standard`; or a path: a file
-            that `load_table` reads. What such a file does not say of its language, its name or a single one of
-            `languages` says.
+        name: Its name, and the parts that are wanted: `polyrefuse.harmless.val`, `harmbench.standard`; or the path of a
+            table that `load_table` reads, whose language may be said by its name or by a single one of `languages`.
         kind: What the prompts of a table are; a benchmark knows.
         data: Folder with a folder per set, in the layout of the source or of the hub; without it the hub is asked.
         revision: Commit on the hub.
@@ -100,7 +99,9 @@ def load_set(
     codes = None if languages is None else tuple(dict.fromkeys(language(each).code for each in languages))
     if is_table(name):
         spoken = codes[0] if codes is not None and len(codes) == 1 else None
-        return table.load_table(Path(name), Path(name).stem, kind=kind, columns=columns, spoken=spoken).select(codes, limit)
+        return table.load_table(Path(name), Path(name).stem, kind=kind, columns=columns, spoken=spoken).select(
+            codes, limit
+        )
     bare, *words = str(name).split(".")
     found = benchmark(bare)
     chosen = found.parts_of(words)
@@ -108,9 +109,8 @@ def load_set(
     parts = {**found.defaults, **chosen}
     wanted = frozenset(codes) if codes is not None else None
     prompts = found.read(Request(folder, parts, wanted, columns or {}))
-    overlaps = frozenset(other for pair in _SHARED if bare in pair for other in pair if other != bare)
     full = found.full_name(parts)
-    loaded = collect(full, prompts, licence=found.licence, origin=origin, overlaps=overlaps)
+    loaded = collect(full, prompts, licence=found.licence, origin=origin, overlaps=_overlaps(bare, parts))
     return loaded.select(codes, limit)
 
 
@@ -118,8 +118,8 @@ def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
     """Refuses to report on prompts that something was fitted to.
 
     Prompts are compared by normalised text, and within one family of sets by their parallel names, so that a set is not
-    apart from its own translation (tables are one family only if they are one file). The ids of shared ones are told, their texts are not. Sets that are known to share
-    prompts under other wordings are refused as well.
+    apart from its own translation (tables are of one family if they are one file). The ids of shared ones are told,
+    their texts are not. Sets that are known to share prompts under other wordings are refused as well.
 
     Raises:
         DataError: The sets share prompts, or are known to.
@@ -136,11 +136,22 @@ def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
             f"{', '.join(shared[:_SHOWN])}{more}",
             remedy="report on a set that took no part in fitting, or take these prompts out of one of the two",
         )
-    if harmful and other in fit.overlaps:
+    if harmful and other in fit.overlaps and family in report.overlaps:
         raise DataError(
             f"{fit.name!r} and {report.name!r} hold some of the same prompts, translated or reworded",
             remedy="fit on one family of sets and report on another",
         )
+
+
+def _overlaps(name: str, parts: Mapping[str, str]) -> frozenset[str]:
+    """Other sets that hold prompts of these parts of a set."""
+    found = set()
+    for pair in _SHARED:
+        for one, other in (pair, pair[::-1]):
+            bare, _, part = one.partition(".")
+            if bare == name and (not part or part in parts.values()):
+                found.add(other.partition(".")[0])
+    return frozenset(found)
 
 
 def _family(prompts: PromptSet) -> str:

@@ -45,9 +45,9 @@ def load_table(
         kind: Whether its prompts should be refused.
         columns: Field (`text`, `language`, `category`, `id`) -> column, where the usual names do not fit. A column per
             language is found by itself where no column is the text.
-        spoken: Language of a table that does not say; by default what its file is named after (`sw.csv`, `mine_sw.csv`).
+        spoken: Language of a table that does not say; by default that of its name: `sw.csv`, `mine_sw.csv`.
         licence: Licence of the prompts.
-        wide: Columns that hold a language each, whatever else there is; a name that is no language's is its own code.
+        wide: Columns that hold a language each; a name that is no known language is its own code.
 
     Raises:
         DataError: A column is not there, a language is not known or not said, or there is no prompt.
@@ -67,9 +67,9 @@ def _checked(columns: Mapping[str, str], where: object) -> Mapping[str, str]:
 
 def _tables(path: Path) -> dict[str | None, Table]:
     """Language that a file is named after, None for a file that says itself -> its table."""
-    if path.is_file():
+    if not path.is_dir():
         return {None: read_table(path)}
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
     named = {language(word).code: file for file in files if (word := _language_of(file)) is not None}
     if named:
         return {code: read_table(file) for code, file in named.items()}
@@ -133,15 +133,13 @@ def _rows(table: Table, columns: Mapping[str, str], spoken: str | None, named: C
         yield code, cell, category_of(category), name
 
 
-def _language_columns(
-    table: Table, columns: Mapping[str, str], named: Collection[str], text: str | None
-) -> list[str]:
+def _language_columns(table: Table, columns: Mapping[str, str], named: Collection[str], text: str | None) -> list[str]:
     """Columns that hold a language each: those that are named, or where there is no text all that are languages."""
     found = [column for name in named if (column := table.find(name)) is not None]
-    if len(found) == len(named) and found:
-        return found
+    if text:
+        return found if found and len(found) == len(named) else []
     taken = {_column(table, columns, field) for field in ("id", "category")}  # `id` would be Indonesian
-    return [] if text else [column for column in table.columns if column not in taken and is_language(column)]
+    return [column for column in table.columns if column in found or (column not in taken and is_language(column))]
 
 
 def _languages(table: Table, columns: Mapping[str, str], spoken: str | None) -> Iterable[str]:
