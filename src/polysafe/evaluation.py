@@ -72,12 +72,12 @@ def evaluate_recipe(
         progress: Called as `progress(what, done, total)`.
 
     Raises:
-        RecipeError: There is no `evaluate` block, no set or no judge in it, or the edits start from an adapter.
+        RecipeError: There is no `evaluate` block, no set in it, or the edits start from an adapter.
         DataError: A set holds prompts that an edit is fitted to; nothing is run.
         PolysafeError: As for `run_recipe` and `audit`.
     """
     block = _block(recipe)
-    who = parse_judge(judge) if judge else _judge(block)
+    who = parse_judge(judge) if judge else block.judge
     error = calibration or (None if judge else block.calibration)
     start = _start(recipe)
     asked = (*block.safety, *block.over_refusal)
@@ -91,6 +91,7 @@ def evaluate_recipe(
             over_refusal=block.over_refusal,
             capability=block.capability,
             languages=block.languages,
+            template=block.template,
             judge=who,
             calibration=error,
             output=output / name,
@@ -124,14 +125,6 @@ def _block(recipe: Recipe) -> Evaluate:
             remedy="add for example `evaluate: {languages: [en, sw], safety: [multijail]}`",
         )
     return block
-
-
-def _judge(block: Evaluate) -> JudgeSpec:
-    if block.judge is None:
-        raise RecipeError(
-            "evaluate: no judge is named", remedy="add `judge` to the block, or name one with --judge, as for audit"
-        )
-    return block.judge
 
 
 def _start(recipe: Recipe) -> Path:

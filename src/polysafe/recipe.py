@@ -185,8 +185,11 @@ class Evaluate(_Block):
     capability: Names = ()
     """Tasks that measure ability."""
 
+    template: Literal["chat", "raw"] = "chat"
+    """`raw` for base models, which go on from the prompt as it stands."""
+
     judge: JudgeBlock | None = None
-    """Who gives the verdicts."""
+    """Who gives the verdicts. Without one, refusals, broken answers and refusal log-odds are measured."""
 
     calibration: AbsolutePath | None = None
     """Measured error of this judge (`polysafe judge calibrate`), by which unsafe rates are also corrected."""

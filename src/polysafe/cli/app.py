@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -111,13 +111,17 @@ def audit(
     ],
     output: Output,
     judge: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="KIND=FOLDER or KIND=NAME@URL, KIND a guard model's family (qwen3guard, …) or a language model's "
-            "protocol (multijail, …); `organism` for the toy family. Several vote.",
+            "protocol (multijail, …); `organism` for the toy family. Several vote. Without one, refusals, broken "
+            "answers and refusal log-odds are measured, and unsafe answers are not.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    answers_only: Annotated[
+        bool, typer.Option("--answers-only", help="Only ask; `polysafe judge run` can judge the answers later.")
+    ] = False,
     safety: Annotated[str, typer.Option(help="Sets of harmful prompts, separated by commas.")] = "multijail",
     over_refusal: Annotated[
         str, typer.Option(help="Sets of harmless prompts, separated by commas.", show_default=False)
@@ -131,6 +135,10 @@ def audit(
     data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
     limit: Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)] = None,
     pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
+    template: Annotated[
+        Literal["chat", "raw"],
+        typer.Option(help="chat, or raw for a base model: it goes on from the prompt as it stands."),
+    ] = "chat",
     max_tokens: Annotated[
         int | None, typer.Option(help="Most new tokens of an answer; 256 by default.", min=1, show_default=False)
     ] = None,
@@ -156,7 +164,8 @@ def audit(
     command.audit(
         model,
         output,
-        judge=judge,
+        judge=judge or (),
+        answers_only=answers_only,
         safety=_listed(safety),
         over_refusal=_listed(over_refusal),
         capability=_listed(capability),
@@ -164,6 +173,7 @@ def audit(
         data=data,
         limit=limit,
         pivot=pivot,
+        template=template,
         max_tokens=max_tokens,
         translate=translate,
         calibration=calibration,

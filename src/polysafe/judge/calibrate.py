@@ -27,7 +27,7 @@ from polysafe.stats.judge_error import Corrected, correct_rate
 
 SCHEMA = 1
 COLUMNS = ("language", "prompt", "answer", "label")
-LABELS = tuple(label for label in Label if label is not Label.UNPARSED)
+LABELS = tuple(label for label in Label if label not in (Label.UNPARSED, Label.UNJUDGED))
 """What people may say of an answer."""
 
 

@@ -45,13 +45,21 @@ class Found(NamedTuple):
     place: Place
     phrase: str
 
+    @property
+    def refused(self) -> bool:
+        """Whether the answer begins with a refusal, whatever follows: what is counted where there is no judge.
+
+        How often that errs is in `phrase_error`.
+        """
+        return self.place in {"alone", "then more"}
+
 
 def load_phrases(path: Path | None = None) -> Phrases:
     """Language -> refusal phrases.
 
     Args:
         path: A JSON file: language -> list of phrases, or LinguaSafe's list of objects language -> phrase. Without it
-            polysafe's own list in 19 languages, which nobody has validated beyond its tests.
+            polysafe's own list in 26 languages, which nobody has validated beyond its tests.
 
     Raises:
         DataError: The file has another form.

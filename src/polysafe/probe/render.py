@@ -292,7 +292,10 @@ def _text(tokenizer: PreTrainedTokenizerBase, prompt: str, template: Template, s
     if template == "raw":
         return prompt
     if not tokenizer.chat_template:
-        raise RecipeError("the tokenizer has no chat template", remedy="use template: raw for a base model")
+        raise RecipeError(
+            "the tokenizer has no chat template",
+            remedy="for a base model use template: raw, on the command line --template raw",
+        )
     messages = [{"role": "user", "content": prompt}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})

@@ -24,6 +24,7 @@ from polysafe.report.summary import (
     summarise,
 )
 from polysafe.report.text import percent, points
+from polysafe.report.unjudged import judge_unjudged
 from polysafe.stats.rows import Row
 
 __all__ = ["ABILITY_LOSS", "OVER_REFUSAL_RISE", "Kind", "Verdict", "classify", "judge"]
@@ -39,6 +40,8 @@ _NAMED = 8
 
 def judge(data: ReportData) -> Verdict:
     """The verdict on the headline method of a report; without any method, on the gap of the model that it audits."""
+    if not data.judged:
+        return judge_unjudged(data)
     if not data.rows and data.audits:
         return judge_audit(data)
     scope = Scope.of(data)

@@ -80,6 +80,7 @@ def load_set(
     languages: Collection[str] | None = None,
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
+    all_languages: bool = True,
 ) -> PromptSet:
     """Reads a benchmark, from a folder or from the hub, or a table of one's own.
 
@@ -92,6 +93,7 @@ def load_set(
         languages: Languages that are wanted, in any spelling; all that there are by default.
         limit: Number of parallel rows to keep.
         columns: Field -> column, for tables and for sets whose columns are not certain.
+        all_languages: Whether the set has to have every wanted language, or one of them at least.
 
     Raises:
         DataError: There is no such set, part, folder or language, or the files are not what they have to be.
@@ -99,9 +101,8 @@ def load_set(
     codes = None if languages is None else tuple(dict.fromkeys(language(each).code for each in languages))
     if is_table(name):
         spoken = codes[0] if codes is not None and len(codes) == 1 else None
-        return table.load_table(Path(name), Path(name).stem, kind=kind, columns=columns, spoken=spoken).select(
-            codes, limit
-        )
+        own = table.load_table(Path(name), Path(name).stem, kind=kind, columns=columns, spoken=spoken)
+        return own.select(codes, limit, all_of_them=all_languages)
     bare, *words = str(name).split(".")
     found = benchmark(bare)
     chosen = found.parts_of(words)
@@ -111,7 +112,7 @@ def load_set(
     prompts = found.read(Request(folder, parts, wanted, columns or {}))
     full = found.full_name(parts)
     loaded = collect(full, prompts, licence=found.licence, origin=origin, overlaps=_overlaps(bare, parts))
-    return loaded.select(codes, limit)
+    return loaded.select(codes, limit, all_of_them=all_languages)
 
 
 def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
