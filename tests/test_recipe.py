@@ -167,7 +167,7 @@ MISTAKES = [
     ("[en, sw, no]", "[en, sw, en]", 15, "evaluate.languages[2]: 'en' is named twice"),
     ("[en, sw, no]", "[en, 5]", 15, "evaluate.languages[1]: must be a valid string, not 5"),
     ("[en, sw, no]", "en", 15, "evaluate.languages: must be a list, not 'en'"),
-    ("[multijail]", "[../x]", 16, "evaluate.safety[0]: must match pattern"),
+    ("[multijail]", "[../x]", 16, "evaluate.safety[0]: '../x' is no set"),
     ("kind: openai", "kind: opnai", 19, "evaluate.judge.kind: there is no kind 'opnai'"),
     ("kind: openai, ", "", 19, "evaluate.judge: 'kind' is missing"),
     (JUDGE, "guard", 19, "evaluate.judge: must be a mapping, not 'guard'"),

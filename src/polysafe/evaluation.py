@@ -15,7 +15,8 @@ from polysafe.evaluate.disjoint import check_disjoint
 from polysafe.evaluate.run import Progress
 from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
-from polysafe.recipe import Evaluate, Recipe
+from polysafe.recipe import Recipe
+from polysafe.recipe_measures import Evaluate
 from polysafe.report.card_store import update_card
 from polysafe.reproduce.evaluation import record_evaluation
 

@@ -15,7 +15,12 @@ from polysafe.methods.base import Method
 
 
 def check_disjoint(
-    edits: Sequence[Method], names: Sequence[str], *, start: Path, data: Path | None = None, limit: int | None = None
+    edits: Sequence[Method],
+    names: Sequence[str | Path],
+    *,
+    start: Path,
+    data: Path | None = None,
+    limit: int | None = None,
 ) -> Iterator[str]:
     """Refuses sets that hold prompts which an edit is fitted to, in any language of the set.
 
@@ -49,7 +54,7 @@ def check_disjoint(
                 yield f"{edit.label} is reported on what it is fitted to: {error.problem}"
 
 
-def _reported(name: str, start: Path, data: Path | None, limit: int | None) -> PromptSet:
+def _reported(name: str | Path, start: Path, data: Path | None, limit: int | None) -> PromptSet:
     """A set in all its languages: whoever was fitted to a prompt in one of them has seen it."""
     if name != ORGANISM:
         return load_set(name, data=data, limit=limit)

@@ -33,12 +33,12 @@ from polysafe.methods.base import Work
 from polysafe.methods.validation import Judging, Trial
 from polysafe.probe.model import LoadedModel
 from polysafe.stats.differences import paired_difference
+from polysafe.stats.means import student_interval
 from polysafe.stats.tests import mcnemar_clustered
 
 REFUSED, OVER_REFUSAL, HELPFUL = "refused", "over_refusal", "helpful"
 TAIL = 0.05
 """Share of prompts beyond the level at which log-odds are read as rates."""
-LEVEL = 0.95
 ALPHA = 0.05
 _SHOWN = 6
 
@@ -143,6 +143,8 @@ class _Comparing:
 
     def __call__(self, setting: Mapping[str, Any], model: LoadedModel) -> Trial:
         after = self.rules.meter.read(model, self.asked)
+        if any(items.keys() - after.get(cell, {}).keys() for cell, items in self.before.items()):
+            return Trial(setting, problem="it breaks the model: some prompts give no finite number")
         gains = [self._gain(after, language) for language in self.edited]
         losses = [
             _rate_change(cell, self.before[cell], after[cell])
@@ -207,11 +209,12 @@ class _Comparing:
                 changes[prompt].append(float(value) - float(before[prompt]))
         if _yes_or_no(after[self.edited[0], REFUSED]):
             return mcnemar_clustered([round(sum(change)) for change in changes.values()])
-        return _t_test([sum(change) / len(self.edited) for change in changes.values()])
+        p_value = student_interval([sum(change) / len(change) for change in changes.values()])[1]
+        return 1.0 if p_value is None else p_value
 
 
 def _values(reading: Mapping[str, float | bool], order: Mapping[str, float | bool]) -> list[float | bool]:
-    """The values of one cell, in the order of another: a prompt that is read once is read always."""
+    """The values of one cell, in the order of another."""
     return [reading[prompt] for prompt in order]
 
 
@@ -228,8 +231,12 @@ def _rate_change(
     if not _yes_or_no(before):
         rising = metric == OVER_REFUSAL
         level = float(np.quantile(np.array(old, dtype=float), 1 - TAIL if rising else TAIL))
-        old, new = (list[float | bool](value > level if rising else value >= level for value in values] for values in (old, new))
+        old, new = ([_beyond(value, level, rising) for value in values] for values in (old, new))
     return _change(language, metric, old, new)
+
+
+def _beyond(value: float, level: float, rising: bool) -> float | bool:
+    return value > level if rising else value >= level
 
 
 def _change(language: str, metric: str, before: Sequence[float | bool], after: Sequence[float | bool]) -> Change:
@@ -238,29 +245,9 @@ def _change(language: str, metric: str, before: Sequence[float | bool], after: S
         assert found.interval is not None
         low, high = found.interval
     else:
-        low, high = _t_interval([new - old for old, new in zip(before, after, strict=True)])
+        span, _ = student_interval([new - old for old, new in zip(before, after, strict=True)])
+        low, high = span or (-math.inf, math.inf)
     return Change(language, metric, len(before), float(np.mean(before)), float(np.mean(after)), low, high)
-
-
-def _t_interval(changes: Sequence[float]) -> tuple[float, float]:
-    """Student's interval of a mean; unbounded for a single value."""
-    from scipy import stats
-
-    mean, n = float(np.mean(changes)), len(changes)
-    if n < 2:
-        return -math.inf, math.inf
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * np.std(changes, ddof=1) / math.sqrt(n))
-    return mean - half, mean + half
-
-
-def _t_test(changes: Sequence[float]) -> float:
-    from scipy import stats
-
-    deviation = float(np.std(changes, ddof=1)) if len(changes) > 1 else 0.0
-    if not deviation:
-        return 1.0
-    t = float(np.mean(changes)) * math.sqrt(len(changes)) / deviation
-    return float(2 * stats.t.sf(abs(t), len(changes) - 1))
 
 
 def _plain(change: Change) -> dict[str, Any]:

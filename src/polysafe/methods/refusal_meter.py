@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -58,6 +59,7 @@ class RefusalMeter:
         for done, odds in enumerate(signal.measure(list(asked.values())), start=1):
             prompt = asked[odds.id]
             metric = REFUSED if prompt.kind == "harmful" else OVER_REFUSAL
-            found[prompt.language, metric][f"{prompt.set}/{prompt.parallel}"] = odds.log_odds
-            self._progress("validating", done, len(asked))
+            if math.isfinite(odds.log_odds):
+                found[prompt.language, metric][f"{prompt.set}/{prompt.parallel}"] = odds.log_odds
+            self._progress("validation prompts", done, len(asked))
         return dict(found)

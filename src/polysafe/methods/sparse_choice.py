@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from polysafe.errors import EditError
-from polysafe.methods.sparse_solve import Workbench
+from polysafe.methods.sparse_solve import Inputs, Workbench
 from polysafe.methods.validation import Judging, Trial, choose_layers
 from polysafe.probe.model import edited
 
 if TYPE_CHECKING:
     from polysafe.methods.sparse_edit import SparseEdit
+
+LAST = 0.8
+"""Share of the layers, from the first on, in which `separation` looks."""
 
 
 def setting(layers: Sequence[int], gain: float) -> dict[str, Any]:
@@ -56,5 +61,40 @@ def shortlist(ranking: Mapping[int, float], most: int | None) -> list[int]:
 
 
 def separation(bench: Workbench, layers: Sequence[int]) -> dict[int, float]:
-    """TODO."""
-    return {layer: bench.separation(layer) for layer in layers}
+    """How far the edited languages fall short of the pivot, in every layer: where an edit has something to do.
+
+    In a layer, r is the direction from the mean MLP input of the pivot's harmless anchors to that of its harmful ones:
+    the refusal direction of Arditi et al. (*Refusal in Language Models Is Mediated by a Single Direction*, NeurIPS
+    2024, section 2.3), taken where this method edits. Along r, with m the mean over anchors,
+
+        shortfall of a language = [(m_harmful − m_harmless of the pivot) − (m_harmful − m_harmless of the language)] / s
+
+    where s is the pivot's pooled standard deviation, and the score is the mean over the edited languages. As there, the
+    last fifth of the layers is left out (unless no other is named): gaps grow to the end, where they are about words.
+
+    Returns:
+        Layer -> score; the higher, the better.
+    """
+    harmful, harmless = bench.recorded
+    early = [layer for layer in layers if layer < LAST * bench.model.architecture.num_layers] or list(layers)
+    return {layer: _shortfall(harmful, harmless, layer, bench) for layer in early}
+
+
+def _shortfall(harmful: Inputs, harmless: Inputs, layer: int, bench: Workbench) -> float:
+    pivot, others = bench.pivot, [language for language in harmful if language != bench.pivot]
+
+    def inputs(recorded: Inputs, language: str) -> torch.Tensor:
+        return recorded[language][layer].to(torch.float64)
+
+    direction = inputs(harmful, pivot).mean(0) - inputs(harmless, pivot).mean(0)
+    size = direction.norm()
+    if not float(size) > 0:
+        return 0.0
+    along = {
+        name: (inputs(harmful, name) @ (direction / size), inputs(harmless, name) @ (direction / size))
+        for name in harmful
+    }
+    spread = torch.stack([part.var() for part in along[pivot]]).mean().sqrt()
+    gaps = {name: part[0].mean() - part[1].mean() for name, part in along.items()}
+    short = torch.stack([gaps[pivot] - gaps[name] for name in others]).mean()
+    return float(short / spread) if float(spread) > 0 else 0.0

@@ -67,8 +67,8 @@ def benchmark(name: str) -> Benchmark[Prompt]:
 
 
 def is_table(name: str | Path) -> bool:
-    """Whether a set is named by the file that holds it, or by a folder with a file per language."""
-    return isinstance(name, Path) or name.lower().endswith(SUFFIXES) or any(sign in name for sign in "/\\")
+    """Whether a set is named by the file that holds it."""
+    return isinstance(name, Path) or name.lower().endswith(SUFFIXES)
 
 
 def load_set(
