@@ -64,7 +64,7 @@ def evaluate_recipe(
             can be made again.
         judge: Judge instead of the recipe's, as for `audit`; the recipe's calibration then takes no part.
         calibration: Measured error of the judge instead of the recipe's.
-        data: Folder with a folder per set.
+        data: Folder with a folder per set, instead of the recipe's.
         limit: Number of parallel rows of every set.
         pivot: Language that the others are compared with.
         max_tokens: As for `audit`.
@@ -77,13 +77,14 @@ def evaluate_recipe(
         DataError: A set holds prompts that an edit is fitted to; nothing is run.
         PolysafeError: As for `run_recipe` and `audit`.
     """
+    data = recipe.with_data(data).data
     block = _block(recipe)
     who = parse_judge(judge) if judge else block.judge
     error = calibration or (None if judge else block.calibration)
     start = _start(recipe)
     asked = (*block.safety, *block.over_refusal)
     overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))
-    made = run_recipe(recipe, progress=progress).output
+    made = run_recipe(recipe, data=data, progress=progress).output
 
     def ask(model: Path, name: str) -> Audit:
         return audit(

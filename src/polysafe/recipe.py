@@ -222,9 +222,9 @@ class Recipe(Block):
             yield self.output.tokenizer_from, ("output", "tokenizer_from")
 
     @model_serializer(mode="wrap")
-    def _without_absent(self, rest: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+    def _without_absent(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What a recipe does not name is not written; that there is no `evaluate` always was."""
-        written = rest(self)
+        written: dict[str, Any] = rest(self)
         return {key: value for key, value in written.items() if value is not None or key not in {"data", "validation"}}
 
     @field_serializer("sources")
@@ -237,6 +237,10 @@ class Recipe(Block):
         return [
             {"method": f"{edit.name}.v{edit.version}", **edit.model_dump(mode="json", by_alias=True)} for edit in edits
         ]
+
+    def with_data(self, data: Path | None) -> Recipe:
+        """The same with another folder of sets; as it is where None is given."""
+        return self if data is None else self.model_copy(update={"data": data.absolute()})
 
     def to_yaml(self, relative_to: Path | None = None) -> str:
         """The recipe with every default written out; `parse_recipe` reads the same value back.

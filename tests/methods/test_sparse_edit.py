@@ -397,10 +397,38 @@ def test_languages_that_still_comply_are_told(sources: Sources, anchors: object)
     assert any("aa, bb still refuse less than half" in warning for warning in edit.provenance[0].warnings)
 
 
-def test_choosing_needs_something_to_choose_by(sources: Sources, anchors: object) -> None:
-    for options in ({"layers": ("auto",)}, {"target_gain": (1.0, 2.0)}):
-        with pytest.raises(RecipeError, match="no answers to judge"):
+def test_a_gain_needs_something_to_choose_by(sources: Sources, anchors: object) -> None:
+    for options in ({"target_gain": (1.0, 2.0)}, {"layers": ("auto",), "target_gain": (1.0, 2.0)}):
+        with pytest.raises(RecipeError, match="nothing to compare candidates by"):
             entry(anchors, **options).fit(sources)
+
+
+def test_without_validation_the_layer_is_where_languages_fall_shortest(sources: Sources, anchors: object) -> None:
+    """The score by hand, from the same activations; the last fifth of the layers is not looked at."""
+    edit = entry(anchors, layers=("auto",)).fit(sources)
+    ranking = evidence(edit)["ranking"]
+    assert list(ranking) == ["0", "1", "2", "3"][: int(0.8 * LAYERS) + 1]
+    loaded = load_model(sources["model"])
+    rows = {
+        kind: {
+            name: capture(loaded, prompts_of(sources, anchors, name, kind), [1], into=Rows())[1].double()
+            for name in ("en", "aa", "bb")
+        }
+        for kind in ("harmful", "harmless")
+    }
+    direction = rows["harmful"]["en"].mean(0) - rows["harmless"]["en"].mean(0)
+    along = {kind: {name: x @ direction / direction.norm() for name, x in of.items()} for kind, of in rows.items()}
+    gap = {name: along["harmful"][name].mean() - along["harmless"][name].mean() for name in ("en", "aa", "bb")}
+    spread = ((along["harmful"]["en"].var() + along["harmless"]["en"].var()) / 2).sqrt()
+    expected = (gap["en"] - (gap["aa"] + gap["bb"]) / 2) / spread
+    assert ranking["1"] == pytest.approx(float(expected), rel=1e-4)
+    best = max(ranking, key=lambda layer: ranking[layer])
+    assert evidence(edit)["chosen"] == {"layers": [int(best)], "gain": 1.0}
+    assert evidence(edit)["trials"] == []
+    assert any(f"layer {best} was chosen on the anchors" in note for note in edit.provenance[0].notes)
+    named = entry(anchors, layers=(int(best),)).fit(sources)
+    assert touched(edit).keys() == touched(named).keys()
+    assert "ranking" not in evidence(named)
 
 
 # Bad input.

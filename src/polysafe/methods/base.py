@@ -7,8 +7,9 @@ one engine then plans, applies, explains and undoes for all methods alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -55,11 +56,20 @@ class Support:
 
     Attributes:
         data: Folder with a folder per set, None where none is named.
-        validation: What candidates are compared by, None where the recipe has no `validation`.
+        validate: Makes `validation`.
     """
 
     data: Path | None = None
-    validation: Validation | None = None
+    validate: Callable[[], Validation | None] = lambda: None
+
+    @cached_property
+    def validation(self) -> Validation | None:
+        """What candidates are compared by, None where the recipe has no `validation`.
+
+        Raises:
+            DataError: Its prompts cannot be read, are anchors, or are reported on.
+        """
+        return self.validate()
 
 
 @dataclass(frozen=True)

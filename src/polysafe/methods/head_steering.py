@@ -224,7 +224,7 @@ class HeadSteering(Method):
             sources: The model, the harm-tuned one, and its base.
             validator: Says how edited models do.
         """
-        return self.fit_with(sources, Support(validation=None if validator is None else Weighted(validator)))
+        return self.fit_with(sources, Support(validate=lambda: None if validator is None else Weighted(validator)))
 
     def fit_with(self, sources: Sources, support: Support) -> Edit:
         """Measures heads, chooses some, and subtracts.

@@ -223,7 +223,7 @@ class SparseEdit(Method):
             sources: The model.
             validator: Says how edited models do.
         """
-        return self.fit_with(sources, Support(validation=None if validator is None else Weighted(validator)))
+        return self.fit_with(sources, Support(validate=lambda: None if validator is None else Weighted(validator)))
 
     def fit_with(self, sources: Sources, support: Support) -> Edit:
         """Records the anchors, chooses layers and units, and solves.
