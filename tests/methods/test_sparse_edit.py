@@ -580,3 +580,40 @@ def test_recorder_and_capture_agree_on_the_last_token(sources: Sources, anchors:
         with Recorder(loaded, {2: loaded.module(2, Site.MLP)[0]}, last_token, side) as recorder:
             rows = recorder.rows(prompts, range(len(prompts)))[2]
         torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"set": "polyrefuse.train", "limit": 0}, "greater than or equal to 1"),
+        ({"set": "a b"}, "is no set"),
+        ({"set": "polyrefuse.train", "langages": ["en"]}, "langages"),
+        ({"harmful": {"set": "xsafety"}}, "harmless"),
+    ],
+)
+def test_anchors_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        entry(given)
+
+
+def test_anchors_of_sets_are_written_and_read_again(tmp_path: Path) -> None:
+    for given in (
+        {"set": "polyrefuse.train", "languages": ["en", "th"], "limit": 50},
+        {"harmful": {"set": "xsafety"}, "harmless": {"set": str(tmp_path / "mine.csv")}},
+        {"harmful": str(tmp_path / "h.parquet"), "harmless": {"set": "polyrefuse.harmless.train"}},
+    ):
+        method = entry(given)
+        assert SparseEdit.model_validate(method.model_dump(mode="json")) == method
+
+
+def test_tables_without_ids_are_anchors(sources: Sources, tmp_path: Path) -> None:
+    """The same rows as a CSV with a header only give the same edit."""
+    named = write_anchors(tmp_path)
+    plain = {}
+    for kind, path in named.items():
+        rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        table = "\n".join(["en,aa,bb", *(",".join(row[name] for name in ("en", "aa", "bb")) for row in rows)])
+        (tmp_path / f"{kind}.csv").write_text(table)
+        plain[kind] = str(tmp_path / f"{kind}.csv")
+    one, other = (touched(entry(given, held_out=0.0).fit(sources)) for given in (named, plain))
+    assert all(torch.equal(one[name].a, other[name].a) for name in one)
