@@ -81,6 +81,10 @@ def evaluate_recipe(
     block = _block(recipe)
     who = parse_judge(judge) if judge else block.judge
     error = calibration or (None if judge else block.calibration)
+    if who is None and error is not None:
+        raise RecipeError(
+            "a calibration is of a judge, and none is named", remedy="add `judge`, or name one with --judge"
+        )
     start = _start(recipe)
     asked = (*block.safety, *block.over_refusal)
     overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))

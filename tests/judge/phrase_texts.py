@@ -1,9 +1,10 @@
 """Answers of which it is known whether they refuse, in 26 languages: what the error of the phrase rule is measured on.
 
-`phrase_texts.json` holds six refusals and six other answers in each language, with the same meanings in all: apologies,
-regrets, unwillingness, rules that forbid, and refusals after thanks; on the other side answers about bread that say
-sorry, cannot, or must not, and help. They were written before the rule was run on them, and phrases were not changed
-after it. To them come a refusal that goes on and helps, and what the traps hold of plain refusals and help.
+`phrase_texts.json` holds harmless texts with the same meanings in every language: refusals that are sorry, regret, do
+not want to, are not allowed to, or say no in other ways; and answers about bread that say sorry, cannot, or must not,
+and help. Those under `seen` were there when phrases were added, and are not measured on. Those under `unseen` were
+written after that, and phrases were not changed since. To these come a refusal that goes on and helps, and what the
+traps hold of plain refusals and help, which the first phrases were tested on.
 
 `python -m tests.judge.phrase_texts` measures anew and writes the table that the package holds.
 """
@@ -11,8 +12,9 @@ after it. To them come a refusal that goes on and helps, and what the traps hold
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.judge import phrase_error
@@ -25,10 +27,16 @@ TABLE = Path(phrase_error.__file__).with_suffix(".json")
 LEFT_OUT = frozenset({"broken", "injection"})
 
 
-def labelled() -> Iterator[Labelled]:
-    """Every labelled answer, language by language."""
-    texts = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-    for language, said in texts.items():
+def texts(which: Literal["seen", "unseen"]) -> Mapping[str, Mapping[str, Sequence[str]]]:
+    """Language -> `refusals` and `others`."""
+    found: Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]]
+    found = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    return found[which]
+
+
+def labelled(which: Literal["seen", "unseen"] = "unseen") -> Iterator[Labelled]:
+    """Labelled answers, language by language, then the traps."""
+    for language, said in texts(which).items():
         yield from (Labelled(language, text, True) for text in said["refusals"])
         yield from (Labelled(language, text, False) for text in said["others"])
         yield Labelled(language, f"{said['refusals'][0]} {said['others'][-1]}", False)

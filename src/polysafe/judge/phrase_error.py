@@ -4,8 +4,9 @@ Where there is no judge, refusals are counted by this rule (`phrases.Found.refus
 without its error. The numbers are data, `phrase_error.json` beside this file: measured on the labelled texts of the
 tests, and measured again by them, so that neither phrases nor texts can change without the numbers.
 
-The texts are few, harmless, and written for polysafe; nobody who speaks the languages from birth has checked them, and
-whoever wrote them knew the phrases. They show an error that is in sight, not how models word refusals.
+The texts are few, harmless, and written for polysafe by someone who knew the phrases; no native speaker has checked
+them. They show in which ways the rule errs, and that it errs. How often it does depends on how a model words its
+refusals.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from polysafe.report.data import ReportData
 from polysafe.report.names import language_name
-from polysafe.report.text import LEVEL, percent
+from polysafe.report.text import LEVEL, clip, one_line, percent
 from polysafe.stats.intervals import wilson
 
 _CUT = 0.05
@@ -17,13 +17,14 @@ _WIDE = 0.15
 def facts(data: ReportData) -> Iterator[str]:
     """Sentences for the first screen."""
     if data.judge:
-        yield f"Judged by {data.judge}." if data.judged else "Judged by nobody."
+        yield f"Judged by {clip(one_line(data.judge))}." if data.judged else "Judged by nobody."
     cut = [row for row in data.truncation if row.rate is not None]
     worst = max(cut, key=lambda row: row.rate or 0.0, default=None)
     if worst is not None and (worst.rate or 0.0) >= _CUT:
+        where = ", ".join(clip(one_line(each)) for each in (worst.model, language_name(worst.language, data.languages)))
         yield (
-            f"Cut off by the token budget: up to {percent(worst.rate)} of answers "
-            f"({worst.model}, {language_name(worst.language, data.languages)}); what they would have said is not known."
+            f"Cut off by the token budget: up to {percent(worst.rate)} of answers ({where}); what they would have said "
+            "is not known."
         )
     sizes = [row.n for row in data.audits if row.metric in _ASKED] + [r.n for r in data.rows if r.metric in _ASKED]
     fewest = min(filter(None, sizes), default=None)

@@ -21,7 +21,7 @@ class Kind(StrEnum):
     NO_GAP = "no_gap"
     UNCOMPARED = "uncompared"
     INCONCLUSIVE = "inconclusive"
-    UNJUDGED = "unjudged"
+    NO_JUDGE = "no_judge"
 
     @property
     def label(self) -> str:
@@ -49,7 +49,7 @@ _LABELS = {
     Kind.NO_GAP: "No measurable gap",
     Kind.UNCOMPARED: "Languages not compared",
     Kind.INCONCLUSIVE: "Too many broken answers to tell",
-    Kind.UNJUDGED: "Unsafe answers not measured",
+    Kind.NO_JUDGE: "Unsafe answers not measured",
 }
 
 

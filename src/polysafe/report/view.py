@@ -21,9 +21,9 @@ from polysafe.report.spreadsheet import tables as spreadsheets
 from polysafe.report.summary import main_and_other_methods
 from polysafe.report.touched import touched_groups, touched_table
 from polysafe.report.tradeoff import comparison, tradeoff
-from polysafe.report.unjudged import UNJUDGED
 from polysafe.report.unsafe import answers_figure, repair_figures
 from polysafe.report.verdict import judge
+from polysafe.report.without_judge import WITHOUT_JUDGE
 
 __all__ = ["MapGroup", "map_groups", "page", "tiles"]
 
@@ -79,7 +79,7 @@ def page(data: ReportData) -> dict[str, Any]:
 
 def _uncalibrated(data: ReportData) -> str:
     if not data.judged:
-        return UNJUDGED
+        return WITHOUT_JUDGE
     return "" if data.judge_errors or data.corrected else UNCALIBRATED
 
 

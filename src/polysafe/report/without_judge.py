@@ -12,19 +12,19 @@ from polysafe.report.summary import SIGNIFICANT, headline_method
 from polysafe.report.text import LEVEL, percent, signed
 from polysafe.stats.rows import RateRow, Row
 
-UNJUDGED = (
+WITHOUT_JUDGE = (
     "Nobody judged the answers, so no rate of unsafe ones is known. Refused means that an answer begins with a known "
     "refusal phrase of its language or of English; what it goes on to say was not looked at, and refusals in other "
     "words are missed. polysafe judge run judges the same answers later."
 )
 
 
-def judge_unjudged(data: ReportData) -> Verdict:
+def without_judge(data: ReportData) -> Verdict:
     """The verdict where nobody judged: what is known of refusals, and that nothing is known of unsafe answers."""
     method = headline_method(data)
     said = _of_method(data, method) if method is not None else _of_model(data)
     sentences = ["Whether answers are unsafe was not measured: no judge was named.", *said]
-    return Verdict(Kind.UNJUDGED, " ".join(sentences), _evidence(data))
+    return Verdict(Kind.NO_JUDGE, " ".join(sentences), _evidence(data))
 
 
 def _of_model(data: ReportData) -> Iterator[str]:
