@@ -23,6 +23,7 @@ from polysafe.cli.options import (
     Licence,
     Model,
     Output,
+    Quiet,
     Recipe,
     Translate,
 )
@@ -71,6 +72,7 @@ def _root(
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("quickstart-out"),
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Run the whole story on the packaged toy family."""
     from polysafe.cli import quickstart as command
@@ -86,6 +88,7 @@ def plan(
     ] = False,
     data: Data = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
     save: Annotated[
         Path | None, typer.Option(help="Also write the plan to this file, as JSON.", show_default=False)
     ] = None,
@@ -102,6 +105,7 @@ def run(
     engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
     data: Data = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Carry out a recipe, or go on where it was interrupted."""
     from polysafe.cli import run as command
@@ -113,6 +117,7 @@ def run(
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that polysafe wrote.", show_default=False)],
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Check an output against its manifest."""
     from polysafe.cli import run as command
@@ -173,6 +178,7 @@ def audit(
     ] = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Measure how unsafe one model is in each language."""
     from polysafe.cli import audit as command
@@ -223,6 +229,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Measure what the edits of a recipe change."""
     from polysafe.cli import audit as command
@@ -261,6 +268,7 @@ def reproduce(
         bool, typer.Option("--check-only", help="Compare inputs and environment; run and write nothing.")
     ] = False,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Make published results again and say what differs."""
     from polysafe.cli import reproduce as command
@@ -367,6 +375,7 @@ def push(
         ),
     ] = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Publish an output on the hub; resumes if interrupted."""
     from polysafe.cli import publish as command

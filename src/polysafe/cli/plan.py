@@ -25,8 +25,8 @@ from polysafe.recipe import load_recipe
 
 def plan(recipe: Path, *, fit: bool, data: Path | None, as_json: bool, save: Path | None) -> None:
     """Decide, print, and refuse what does not fit this machine; without `fit`, no model is run."""
-    with progress(quiet=as_json) as step:
-        planned = plan_recipe(load_recipe(recipe), fit=fit, data=data, progress=step)
+    with progress():
+        planned = plan_recipe(load_recipe(recipe), fit=fit, data=data)
     content = plan_content(planned) if isinstance(planned, Plan) else planned.to_json()
     if save is not None:
         _save(content, save)

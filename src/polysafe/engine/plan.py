@@ -23,10 +23,10 @@ from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.engine.cards import operations
 from polysafe.engine.local import READ_AHEAD
-from polysafe.engine.progress import Meter, Progress
 from polysafe.engine.support import support_of
 from polysafe.errors import ResourceError
 from polysafe.methods.base import Source, Work
+from polysafe.progress import Progress, counted, reporting, tell
 from polysafe.recipe import Recipe, SourceRef
 
 SCHEMA = 1
@@ -179,7 +179,7 @@ def outline(recipe: Recipe, checkpoints: Mapping[str, Checkpoint] | None = None)
     with ExitStack() as stack:
         sources = _opened(checkpoints, stack, lambda _: None)
         steps = [
-            (method.label, tuple(method.work(sources, support_of(recipe, method, checkpoints, stack, lambda *_: None))))
+            (method.label, tuple(method.work(sources, support_of(recipe, method, checkpoints, stack))))
             for method in recipe.edits
         ]
     return Outline(recipe, {label: work for label, work in steps if work})
@@ -205,7 +205,7 @@ def make_plan(
 ) -> Plan | Outline: ...
 def make_plan(
     recipe: Recipe,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
     *,
     edit: Edit | None = None,
     checkpoints: Mapping[str, Checkpoint] | None = None,
@@ -230,11 +230,12 @@ def make_plan(
     checkpoints = checkpoints or open_sources(recipe)
     if not fit and edit is None and (needed := outline(recipe, checkpoints)).work:
         return needed
-    meter = Meter(progress, "deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
     with ExitStack() as stack:
+        stack.enter_context(reporting(progress))
+        meter = counted("deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
         sources = _opened(checkpoints, stack, meter)
         began = time.perf_counter()
-        edit = edit or _fit(recipe, sources, checkpoints, stack, progress)
+        edit = edit or _fit(recipe, sources, checkpoints, stack)
         meter.finish()
         rate = _observed_rate(sources, time.perf_counter() - began)
         edited = EditedReader(edit, {name: source.reader for name, source in sources.items()})
@@ -292,14 +293,13 @@ def _fit(
     sources: dict[str, Source],
     checkpoints: Mapping[str, Checkpoint],
     stack: ExitStack,
-    progress: Progress,
 ) -> Edit:
     """Each method sees the result of the one before under the name of the model that the recipe changes."""
     start = recipe.edits[0].start
     whole: Edit | None = None
     for method in recipe.edits:
         seen = sources if whole is None else {**sources, start: _behind(whole, sources)}
-        edit = method.fit_with(seen, support_of(recipe, method, checkpoints, stack, progress))
+        edit = method.fit_with(seen, support_of(recipe, method, checkpoints, stack))
         whole = edit if whole is None else whole.then(edit)
     assert whole is not None
     return whole

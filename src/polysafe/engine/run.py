@@ -15,9 +15,9 @@ from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.engine.cards import first_card
 from polysafe.engine.local import Engine, LocalEngine
 from polysafe.engine.plan import Outline, Plan, make_plan, open_sources
-from polysafe.engine.progress import Progress
 from polysafe.engine.support import job_parts
 from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
+from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe import Recipe
 
 
@@ -25,7 +25,7 @@ def run_recipe(
     recipe: Recipe,
     *,
     data: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
     engine: Engine | None = None,
 ) -> RunResult:
     """Makes the checkpoint that a recipe describes.
@@ -46,16 +46,16 @@ def run_recipe(
     target = recipe.output.path
     checkpoints = open_sources(recipe)
     check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
-    with lock(target):
+    with lock(target), reporting(progress):
         space = Workspace(target)
         meant = recipe.with_data(data)
         job = _job(meant, checkpoints)
-        plan = make_plan(meant, progress, edit=saved_edit(space, job), checkpoints=checkpoints)
-        return _carry_out(replace(plan, recipe=recipe), space, job, engine or LocalEngine(), progress)
+        plan = make_plan(meant, edit=saved_edit(space, job), checkpoints=checkpoints)
+        return _carry_out(replace(plan, recipe=recipe), space, job, engine or LocalEngine())
 
 
 def plan_recipe(
-    recipe: Recipe, *, fit: bool = False, data: Path | None = None, progress: Progress = lambda *_: None
+    recipe: Recipe, *, fit: bool = False, data: Path | None = None, progress: Progress = tell
 ) -> Plan | Outline:
     """The plan of a recipe, as far as it can be made without running a model; with `fit`, all of it.
 
@@ -101,9 +101,9 @@ def saved_edit(space: Workspace, job: str) -> Edit | None:
     return Edit.load(file) if space.holds(job) and file.exists() else None
 
 
-def _carry_out(plan: Plan, space: Workspace, job: str, engine: Engine, progress: Progress) -> RunResult:
+def _carry_out(plan: Plan, space: Workspace, job: str, engine: Engine) -> RunResult:
     known = all(record.files for record in plan.edit.sources.values())
-    edit = plan.edit if known else with_digests(plan.edit, plan.checkpoints, progress)
+    edit = plan.edit if known else with_digests(plan.edit, plan.checkpoints)
     done = existing_result(space.target, edit)
     if done is not None:
         return done
@@ -115,4 +115,4 @@ def _carry_out(plan: Plan, space: Workspace, job: str, engine: Engine, progress:
     }
     card = first_card(edit, plan.checkpoints, plan.layout, plan.donor, plan.recipe)
     side = (*plan.side, *card)
-    return write_output(space, edit, plan.checkpoints, plan.layout, side, records, engine, progress, resumed)
+    return write_output(space, edit, plan.checkpoints, plan.layout, side, records, engine, resumed)

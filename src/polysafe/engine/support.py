@@ -11,7 +11,6 @@ from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.languages import is_language, language
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets import load_set
-from polysafe.engine.progress import Progress
 from polysafe.errors import DataError
 from polysafe.judge.spec import ORGANISM, OrganismSpec
 from polysafe.methods.base import Method, Support
@@ -28,9 +27,7 @@ PIVOT = "en"
 _TOKENS, _TOY_TOKENS = 256, 8
 
 
-def support_of(
-    recipe: Recipe, method: Method, checkpoints: Mapping[str, Checkpoint], stack: ExitStack, progress: Progress
-) -> Support:
+def support_of(recipe: Recipe, method: Method, checkpoints: Mapping[str, Checkpoint], stack: ExitStack) -> Support:
     """What one method of a recipe is given. Sets are read, and a judge is opened, only where they are needed.
 
     Args:
@@ -38,13 +35,12 @@ def support_of(
         method: One of its edits.
         checkpoints: Its sources.
         stack: What closes a judge.
-        progress: Told about validation prompts.
     """
     block = recipe.validation
     if block is None:
         return Support(recipe.data)
     start = checkpoints[recipe.edits[0].start]
-    return Support(recipe.data, lambda: _validation(recipe, block, method, start, stack, progress))
+    return Support(recipe.data, lambda: _validation(recipe, block, method, start, stack))
 
 
 def job_parts(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Iterator[str]:
@@ -67,16 +63,14 @@ def languages_of(method: Method) -> tuple[str, ...]:
     return (getattr(method, "pivot", PIVOT), *spoken) if spoken else ()
 
 
-def _validation(
-    recipe: Recipe, block: Validate, method: Method, start: Checkpoint, stack: ExitStack, progress: Progress
-) -> Validation:
+def _validation(recipe: Recipe, block: Validate, method: Method, start: Checkpoint, stack: ExitStack) -> Validation:
     from polysafe.evaluate.disjoint import check_validation
 
     wanted = _wanted(block, method)
     sets = _sets(block, wanted, start, recipe.data)
     reported = () if recipe.evaluate is None else (*recipe.evaluate.safety, *recipe.evaluate.over_refusal)
     check_validation(recipe.edits, sets, reported, start=start.root, data=recipe.data)
-    meter = _meter(block, sets, method, start, stack, progress)
+    meter = _meter(block, sets, method, start, stack)
     harmless = {prompt.language for one in sets for prompt in one.prompts if prompt.kind == "harmless"}
     if unmeasured := [code for code in wanted if code not in harmless]:
         meter.notes += (f"validation has no harmless prompts in {', '.join(unmeasured)}: no limit holds there",)
@@ -89,14 +83,13 @@ def _meter(
     method: Method,
     start: Checkpoint,
     stack: ExitStack,
-    progress: Progress,
 ) -> Meter:
     prompts = [prompt for one in sets for prompt in one.prompts]
     template = getattr(method, "template", None) or _own_template(start)
     if block.judge is None:
         from polysafe.methods.refusal_meter import RefusalMeter
 
-        return RefusalMeter(prompts, template=template, progress=progress)
+        return RefusalMeter(prompts, template=template)
     from polysafe.evaluate.judge_meter import JudgeMeter
 
     toy = isinstance(block.judge, OrganismSpec)
@@ -108,7 +101,6 @@ def _meter(
         max_tokens=block.max_tokens or (_TOY_TOKENS if toy else _TOKENS),
         world=_world(start) if toy else None,
         device=getattr(method, "device", None),
-        progress=progress,
     )
 
 

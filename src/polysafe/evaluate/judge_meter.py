@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from polysafe.data.prompts import Prompt
@@ -17,6 +17,7 @@ from polysafe.methods.constraints import HELPFUL, OVER_REFUSAL, REFUSED, Reading
 from polysafe.organism.world import World
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Template, load_tokenizer
+from polysafe.progress import tell
 
 _UNPARSED = 0.05
 
@@ -36,7 +37,6 @@ class JudgeMeter:
         max_tokens: Most new tokens of an answer.
         world: The toy world, for its own judge.
         device: Where a judge in a folder runs.
-        progress: Called with what is done, how much of it, and the total.
     """
 
     def __init__(
@@ -49,11 +49,9 @@ class JudgeMeter:
         max_tokens: int,
         world: World | None = None,
         device: str | None = None,
-        progress: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
         self._asked, self._spec, self._stack = list(prompts), judge, stack
         self._template, self._max_tokens, self._world, self._device = template, max_tokens, world, device
-        self._progress = progress
         self._judge: Judge | None = None
         self._told = False
         self.languages = tuple(dict.fromkeys(prompt.language for prompt in prompts))
@@ -77,11 +75,11 @@ class JudgeMeter:
         exchanges = []
         for answer in generator.generate([Ask(prompt.id, prompt.text) for prompt in asked.values()]):
             exchanges.append(Exchange(asked[answer.id], answer.text))
-            self._progress("validation answers", len(exchanges), len(asked))
+            tell("validation answers", len(exchanges), len(asked))
         verdicts = []
         for verdict in self._opened().judge(exchanges):
             verdicts.append(verdict)
-            self._progress("validation verdicts", len(verdicts), len(asked))
+            tell("validation verdicts", len(verdicts), len(asked))
         _require_read([verdict.label for verdict in verdicts], self._spec.kind)
         tells = any(verdict.refused is not None for verdict in verdicts)
         if not tells and not self._told:

@@ -16,6 +16,7 @@ matters.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -41,10 +42,11 @@ from polysafe.methods.head_columns import HeadColumns, block_norms, head_columns
 from polysafe.methods.head_maps import HeadMaps, draw, effects_file
 from polysafe.methods.registry import register
 from polysafe.methods.scores import relative_update_norms, require_descendant, scored_tensors
-from polysafe.methods.validation import Trial, Validation, Validator, Weighted
+from polysafe.methods.validation import Trial, Validation, Validator, Weighted, tried
 from polysafe.paths import AbsolutePath
 from polysafe.probe.answers import Score
 from polysafe.probe.model import edited, load_model
+from polysafe.progress import during
 
 PUBLISHED_PROMPTS = 25
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -255,13 +257,14 @@ class HeadSteering(Method):
         if validation is None or loaded is None:
             return self._edit(sources, columns, maps, self._settings[0], [])
         readers = {name: sources[name].reader for name in self.uses}
-        judging = validation.of(loaded, self.languages)
+        with during("before"):
+            judging = validation.of(loaded, self.languages)
 
         def attempt(setting: Mapping[str, Any]) -> Trial:
             with edited(loaded, self._edit(sources, columns, maps, setting, []), readers) as model:
                 return judging(setting, model)
 
-        trials = [attempt(setting) for setting in self._settings]
+        trials = tried({_named(setting): partial(attempt, setting) for setting in self._settings})
         best = min(trials, key=_preference)
         judging.require(best, trials)
         return self._edit(sources, columns, maps, best.setting, trials, judging.warnings(best))
@@ -413,6 +416,10 @@ def _decision(layer: int, heads: Sequence[Head], maps: HeadMaps, strength: float
         score=sum(scores) / len(scores) if scores else None,
         detail={"heads": float(len(inside)), **{f"head_{head}": float(maps.scores[layer, head]) for _, head in inside}},
     )
+
+
+def _named(setting: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in setting.items() if value is not None)
 
 
 def _preference(trial: Trial) -> tuple[float, float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from polysafe.data.openings import opening_languages
 from polysafe.data.prompts import Prompt
@@ -13,6 +13,7 @@ from polysafe.methods.constraints import OVER_REFUSAL, REFUSED, Reading
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.refusal import RefusalSignal
 from polysafe.probe.render import Template, load_tokenizer
+from polysafe.progress import tell
 
 
 class RefusalMeter:
@@ -21,7 +22,6 @@ class RefusalMeter:
     Args:
         prompts: The prompts.
         template: Whether they go into the chat template; that of the method that is validated.
-        progress: Called with what is done, how many prompts of it, and their total.
 
     Raises:
         DataError: No prompt is in a language whose openings are known.
@@ -32,12 +32,11 @@ class RefusalMeter:
         prompts: Sequence[Prompt],
         *,
         template: Template,
-        progress: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
         known = set(opening_languages())
         self._prompts = [prompt for prompt in prompts if prompt.language in known]
         unknown = sorted({prompt.language for prompt in prompts} - known)
-        self._template, self._progress = template, progress
+        self._template = template
         self.languages = tuple(dict.fromkeys(prompt.language for prompt in self._prompts))
         self.prompts = len(self._prompts)
         self.notes: tuple[str, ...] = (
@@ -61,5 +60,5 @@ class RefusalMeter:
             metric = REFUSED if prompt.kind == "harmful" else OVER_REFUSAL
             if math.isfinite(odds.log_odds):
                 found[prompt.language, metric][f"{prompt.set}/{prompt.parallel}"] = odds.log_odds
-            self._progress("validation prompts", done, len(asked))
+            tell("validation prompts", done, len(asked))
         return dict(found)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from polysafe.errors import EditError
 from polysafe.methods.sparse_solve import Inputs, Workbench
-from polysafe.methods.validation import Judging, Trial, choose_layers
+from polysafe.methods.validation import Judging, Trial, choose_layers, tried
 from polysafe.probe.model import edited
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def try_candidates(
             return judging(setting(chosen, gain), model)
 
     if options.layers != ("auto",):
-        return [attempt(tuple(layers), gain) for gain in gains]
+        return tried({f"gain {gain:g}": partial(attempt, tuple(layers), gain) for gain in gains})
     trials = choose_layers(layers, gains, options.max_layers, attempt)
     if all(trial.problem for trial in trials):
         raise EditError(trials[0].problem, where=options.model, remedy="lower `tau_mag` and `tau_stat`")

@@ -42,6 +42,7 @@ from polysafe.methods.sparse_solve import LayerEdit, Workbench, operations
 from polysafe.methods.validation import Trial, Validation, Validator, Weighted
 from polysafe.paths import AbsolutePath
 from polysafe.probe.model import load_model
+from polysafe.progress import during
 
 MERGE_LOSS = 0.05
 """Share of an edit that may get lost in the storage type before it is worth a warning."""
@@ -250,7 +251,8 @@ class SparseEdit(Method):
         bench = Workbench(self, load_model(source, self.device), anchors, layers)
         ranking = separation(bench, layers) if self._ranked(validation, len(layers)) else {}
         tried = shortlist(ranking, self._most(validation)) if ranking else layers
-        judging = None if validation is None else validation.of(bench.model, self.edited_languages, self.leave_out)
+        with during("before"):
+            judging = None if validation is None else validation.of(bench.model, self.edited_languages, self.leave_out)
         trials = [] if judging is None else try_candidates(self, bench, tried, self._gains, judging)
         made = [trial for trial in trials if not trial.problem]
         best = min(made or trials, key=preference, default=Trial(setting(tried, self._gains[0])))
