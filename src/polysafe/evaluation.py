@@ -17,7 +17,8 @@ from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
 from polysafe.judge.probe import probe
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.progress import Progress, during, reporting, tell
-from polysafe.recipe import Evaluate, Recipe
+from polysafe.recipe import Recipe
+from polysafe.recipe_measures import Evaluate
 from polysafe.report.card_store import update_card
 from polysafe.reproduce.evaluation import record_evaluation
 
@@ -65,7 +66,7 @@ def evaluate_recipe(
             can be made again.
         judge: Judge instead of the recipe's, as for `audit`; the recipe's calibration then takes no part.
         calibration: Measured error of the judge instead of the recipe's.
-        data: Folder with a folder per set.
+        data: Folder with a folder per set, instead of the recipe's.
         limit: Number of parallel rows of every set.
         pivot: Language that the others are compared with.
         max_tokens: As for `audit`.
@@ -78,6 +79,7 @@ def evaluate_recipe(
         DataError: A set holds prompts that an edit is fitted to; nothing is run.
         PolysafeError: As for `run_recipe` and `audit`.
     """
+    data = recipe.with_data(data).data
     block = _block(recipe)
     who = parse_judge(judge) if judge else block.judge
     error = calibration or (None if judge else block.calibration)
@@ -91,7 +93,7 @@ def evaluate_recipe(
         _try_judge(who, device)
     overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))
     with reporting(progress):
-        made = run_recipe(recipe).output
+        made = run_recipe(recipe, data=data).output
 
     def ask(model: Path, name: str) -> Audit:
         return audit(
