@@ -12,9 +12,9 @@ from polysafe.errors import RecipeError
 from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.disjoint import check_disjoint
-from polysafe.evaluate.run import Progress
 from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
+from polysafe.progress import Progress, during, reporting, tell
 from polysafe.recipe import Evaluate, Recipe
 from polysafe.report.card_store import update_card
 from polysafe.reproduce.evaluation import record_evaluation
@@ -51,7 +51,7 @@ def evaluate_recipe(
     max_tokens: int | None = None,
     device: str | None = None,
     cache: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> Evaluation:
     """Makes the recipe's model if it is not there, asks it and the one it starts from, and compares.
 
@@ -86,7 +86,8 @@ def evaluate_recipe(
     start = _start(recipe, progress)
     asked = (*block.safety, *block.over_refusal)
     overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))
-    made = run_recipe(recipe, progress=progress).output
+    with reporting(progress):
+        made = run_recipe(recipe).output
 
     def ask(model: Path, name: str) -> Audit:
         return audit(
@@ -106,10 +107,12 @@ def evaluate_recipe(
             family=start if isinstance(who, OrganismSpec) else None,
             device=device,
             cache=cache,
-            progress=progress,
         )
 
-    before, after = ask(start, "before"), ask(made, "after")
+    with reporting(progress), during("before"):
+        before = ask(start, "before")
+    with reporting(progress), during("after"):
+        after = ask(made, "after")
     comparison = compare_runs(before.run, after.run, "+".join(edit.label for edit in recipe.edits))
     comparison = replace(comparison, notes=(*comparison.notes, *overlaps))
     results = comparison.save(output)

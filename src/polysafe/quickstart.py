@@ -22,9 +22,9 @@ from polysafe.checkpoint.writer import output_error
 from polysafe.data.groupings import grouping
 from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes
-from polysafe.engine.progress import Progress
 from polysafe.engine.run import run_recipe
 from polysafe.errors import PolysafeError
+from polysafe.progress import Progress, tell
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.report import ReportData, build_report
 from polysafe.report.edits import ALL
@@ -122,7 +122,7 @@ class _Found(Findings):
     recipes: dict[str, Recipe] = field(default_factory=dict)
 
 
-def run_quickstart(output: Path, progress: Progress = lambda *_: None) -> Quickstart:
+def run_quickstart(output: Path, progress: Progress = tell) -> Quickstart:
     """Audits the packaged family, repairs it with every method, and writes results and report into `output`.
 
     Running it again into the same folder reuses the checkpoints that are there.

@@ -14,7 +14,18 @@ from typer.core import TyperGroup
 
 from polysafe.cli.console import DEFECT, Terminated, endings
 from polysafe.cli.groups import GROUPS
-from polysafe.cli.options import Calibration, Grouping, InspectLog, Json, Licence, Model, Output, Recipe, Translate
+from polysafe.cli.options import (
+    Calibration,
+    Grouping,
+    InspectLog,
+    Json,
+    Licence,
+    Model,
+    Output,
+    Quiet,
+    Recipe,
+    Translate,
+)
 
 
 class _Commands(TyperGroup):
@@ -60,6 +71,7 @@ def _root(
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("quickstart-out"),
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Run the whole story on the packaged toy family."""
     from polysafe.cli import quickstart as command
@@ -71,6 +83,7 @@ def quickstart(
 def plan(
     recipe: Recipe,
     as_json: Json = False,
+    _quiet: Quiet = False,
     save: Annotated[
         Path | None, typer.Option(help="Also write the plan to this file, as JSON.", show_default=False)
     ] = None,
@@ -86,6 +99,7 @@ def run(
     recipe: Recipe,
     engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Carry out a recipe, or go on where it was interrupted."""
     from polysafe.cli import run as command
@@ -97,6 +111,7 @@ def run(
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that polysafe wrote.", show_default=False)],
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Check an output against its manifest."""
     from polysafe.cli import run as command
@@ -178,6 +193,7 @@ def audit(
     ] = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Measure how unsafe one model is in each language."""
     from polysafe.cli import audit as command
@@ -228,6 +244,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Measure what the edits of a recipe change."""
     from polysafe.cli import audit as command
@@ -266,6 +283,7 @@ def reproduce(
         bool, typer.Option("--check-only", help="Compare inputs and environment; run and write nothing.")
     ] = False,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Make published results again and say what differs."""
     from polysafe.cli import reproduce as command
@@ -372,6 +390,7 @@ def push(
         ),
     ] = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Publish an output on the hub; resumes if interrupted."""
     from polysafe.cli import publish as command

@@ -45,7 +45,7 @@ def audit(
 ) -> None:
     """Ask a model in every language and say how it does."""
     require_inspect(wanted=inspect_log is not None)
-    with resumable(), progress(quiet=as_json) as step:
+    with resumable(), progress():
         found = run_audit(
             model,
             safety=safety,
@@ -66,7 +66,6 @@ def audit(
             family=family,
             key=key,
             judge_key=judge_key,
-            progress=step,
         )
     write_logs({"": found.run}, inspect_log)
     page = build_report(audit_report(found, pivot=pivot), output)
@@ -169,7 +168,7 @@ def evaluate(
     from polysafe.recipe import load_recipe
 
     parsed = load_recipe(recipe)
-    with resumable(), progress(quiet=as_json) as step:
+    with resumable(), progress():
         found = evaluate_recipe(
             parsed,
             output,
@@ -180,7 +179,6 @@ def evaluate(
             pivot=pivot,
             max_tokens=max_tokens,
             device=device,
-            progress=step,
         )
     write_logs({"before": found.before.run, "after": found.after.run}, inspect_log)
     shown = evaluation_report(found.saved)
@@ -214,7 +212,7 @@ def calibrate(
     from polysafe.judge.spec import parse_judge
 
     labelled = read_examples(examples)
-    with open_judge(parse_judge(judge, key=key, translate=translate), device=device) as who:
+    with progress(), open_judge(parse_judge(judge, key=key, translate=translate), device=device) as who:
         found = measure(who, labelled)
     found.save(output)
     if as_json:

@@ -12,8 +12,8 @@ from polysafe.recipe import parse_size
 
 def import_weights(source: str, output: Path, *, dtype: str, shard_size: str, as_json: bool) -> None:
     """Convert and say what came of it."""
-    with resumable(), progress(quiet=as_json) as step:
-        result = import_gguf(source, output, dtype=dtype.upper(), shard_size=parse_size(shard_size), progress=step)
+    with resumable(), progress():
+        result = import_gguf(source, output, dtype=dtype.upper(), shard_size=parse_size(shard_size))
     if as_json:
         print_json(_content(result))
         return

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from polysafe.cli.console import hush
+
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
 EditFile = Annotated[
     Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
@@ -41,3 +43,4 @@ Licence = Annotated[
     typer.Option("--license", help="The hub's name of the licence, for example apache-2.0.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.", callback=hush)]

@@ -23,7 +23,6 @@ from polysafe.checkpoint.output import MANIFEST, Workspace, check_target, lock
 from polysafe.checkpoint.verify import manifest, read_manifest
 from polysafe.checkpoint.writer import output_error, write_shard
 from polysafe.engine.import_card import import_card
-from polysafe.engine.progress import Meter, Progress
 from polysafe.engine.write import is_whole, small_digests
 from polysafe.errors import (
     ArchitectureError,
@@ -33,6 +32,7 @@ from polysafe.errors import (
     ResourceError,
     did_you_mean,
 )
+from polysafe.progress import Meter, Progress, tell
 
 if TYPE_CHECKING:
     from polysafe.checkpoint.gguf.convert import Conversion
@@ -68,7 +68,7 @@ def import_gguf(
     *,
     dtype: str = "BF16",
     shard_size: int = SHARD_SIZE,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> ImportResult:
     """Makes a checkpoint folder of a GGUF file: weights, config, tokenizer, chat template, terms.
 
@@ -102,7 +102,7 @@ def import_gguf(
         return _Import(file, target, dtype, shard_size, progress).run()
 
 
-def imported_folder(source: str | Path, *, dtype: str = "BF16", progress: Progress = lambda *_: None) -> Path:
+def imported_folder(source: str | Path, *, dtype: str = "BF16", progress: Progress = tell) -> Path:
     """The folder of a GGUF file in the user's cache; it is made when it is first asked for.
 
     Raises:

@@ -22,10 +22,10 @@ from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.engine.cards import operations
 from polysafe.engine.local import READ_AHEAD
-from polysafe.engine.progress import Meter, Progress
 from polysafe.engine.sources import locate
 from polysafe.errors import ResourceError
 from polysafe.methods.base import Method, Source
+from polysafe.progress import Progress, counted, reporting, tell
 from polysafe.recipe import Recipe
 
 SCHEMA = 1
@@ -143,7 +143,7 @@ class Plan:
 
 def make_plan(
     recipe: Recipe,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
     *,
     edit: Edit | None = None,
     checkpoints: Mapping[str, Checkpoint] | None = None,
@@ -161,8 +161,9 @@ def make_plan(
             the result fits this machine is judged by `Plan.cost.check`.
     """
     checkpoints = checkpoints or open_sources(recipe, progress)
-    meter = Meter(progress, "deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
     with ExitStack() as stack:
+        stack.enter_context(reporting(progress))
+        meter = counted("deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
         sources = {
             name: Source(
                 name, checkpoint, _architecture(checkpoint), stack.enter_context(open_reader(checkpoint, meter))
@@ -182,7 +183,7 @@ def make_plan(
     return Plan(recipe, edit, checkpoints, layout, side, donor, cost, notes)
 
 
-def open_sources(recipe: Recipe, progress: Progress = lambda *_: None) -> dict[str, Checkpoint]:
+def open_sources(recipe: Recipe, progress: Progress = tell) -> dict[str, Checkpoint]:
     """Opens every source that the recipe uses, by name; GGUF files are made into folders of the user's cache."""
     used = dict.fromkeys((*(name for method in recipe.edits for name in method.uses), _donor(recipe)))
     return {name: _open_source(recipe, name, progress) for name in used}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from polysafe.checkpoint.hub import hub_snapshot
-from polysafe.engine.progress import Progress
+from polysafe.progress import Progress, tell
 from polysafe.recipe import SourceRef
 
 
-def locate(reference: SourceRef, progress: Progress = lambda *_: None) -> tuple[Path, str]:
+def locate(reference: SourceRef, progress: Progress = tell) -> tuple[Path, str]:
     """The folder of a source, and how artefacts name it; it is fetched or made where it is not there yet.
 
     Raises:

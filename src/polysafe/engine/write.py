@@ -19,8 +19,8 @@ from polysafe.checkpoint.verify import manifest, read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.engine.local import Engine, ShardTask
-from polysafe.engine.progress import Meter, Progress
 from polysafe.errors import OutputError
+from polysafe.progress import counted
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def identity(checkpoints: Mapping[str, Checkpoint], *parts: str) -> str:
     return hashlib.sha256(json_bytes([list(parts), files])).hexdigest()
 
 
-def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint], progress: Progress) -> Edit:
+def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint]) -> Edit:
     """The edit with the SHA-256 of its input files filled in."""
     used = {name: checkpoints[name] for name in edit.sources}
     total = sum(header.size for checkpoint in used.values() for header in checkpoint.headers)
-    advance = Meter(progress, "hashing inputs", total)
+    advance = counted("hashing inputs", total)
     records = {
         name: SourceRecord(origin=edit.sources[name].origin, files=checkpoint_digests(checkpoint, advance))
         for name, checkpoint in used.items()
@@ -98,7 +98,6 @@ def write_output(
     side: tuple[SideFile, ...],
     records: Mapping[str, bytes],
     engine: Engine,
-    progress: Progress,
     resumed: bool,
 ) -> RunResult:
     """Writes every file into the workspace and publishes it. On failure the workspace stays, to be resumed.
@@ -111,7 +110,6 @@ def write_output(
         side: The other files of the checkpoint.
         records: Files for the records folder beside edit and manifest.
         engine: Who does the work.
-        progress: Told about bytes written.
         resumed: Whether the workspace holds earlier work.
 
     Raises:
@@ -122,7 +120,7 @@ def write_output(
     tasks = [
         ShardTask(edit, used, shard, space.content, space.progress / f"{shard.name}.json") for shard in layout.shards
     ]
-    digests = engine.execute(tasks, Meter(progress, "writing", layout.size))
+    digests = engine.execute(tasks, counted("writing", layout.size))
     for checkpoint in used.values():
         checkpoint.check_unchanged()
     weights = {shard.name: (shard.size, digest) for shard, digest in zip(layout.shards, digests, strict=True)}

@@ -20,11 +20,12 @@ from polysafe.evaluate.metrics import CAPABILITY
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.odds import measure_odds
 from polysafe.evaluate.opening import ORGANISM, OpenedModel, open_judge, open_model
-from polysafe.evaluate.run import Progress, evaluate_model, of_kind
+from polysafe.evaluate.run import evaluate_model, of_kind
 from polysafe.generate.completion import Sampling
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.probe.render import Template
+from polysafe.progress import Progress, reporting, tell
 from polysafe.stats.gaps import Gap, gap_rows
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.means import MeanGap, MeanRow, mean_gaps, mean_rows
@@ -95,7 +96,7 @@ def audit(
     key: str | None = None,
     judge_key: str | None = None,
     cache: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> Audit:
     """Asks a model, judges its answers and compares languages.
 
@@ -139,6 +140,7 @@ def audit(
     budget = max_tokens or (_TOY_TOKENS if toy else Sampling().max_tokens)
     sampling = Sampling(max_tokens=budget)
     with (
+        reporting(progress),
         open_model(model, sampling, template=template, device=device, key=key) as opened,
         Cache(cache) as store,
     ):
@@ -161,13 +163,12 @@ def audit(
                 over_refusal_sets=harmless,
                 name=opened.name,
                 cache=store,
-                progress=progress,
             )
         if asked_judge is None and not answers_only and opened.signal is not None:
             sets = [*of_kind(harmful, "harmful"), *of_kind(harmless, "harmless")]
-            measure_odds(opened.signal, sets, run.folder, store, progress)
+            measure_odds(opened.signal, sets, run.folder, store)
         for examination in examinations:
-            examination.measure(opened, run.folder, store, progress)
+            examination.measure(opened, run.folder, store)
     if known is not None:
         keep_calibration(run.folder, known)
     return read_audit(ModelRun.load(run.folder), pivot)

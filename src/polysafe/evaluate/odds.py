@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,12 +16,11 @@ from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.errors import DataError, OutputError
 from polysafe.evaluate.journal import Store
 from polysafe.evaluate.keys import Key, content_hash, differing
+from polysafe.progress import counted
 from polysafe.stats.means import Values
 
 if TYPE_CHECKING:
     from polysafe.probe.refusal import RefusalSignal
-
-Progress = Callable[[str, int, int], None]
 
 SCHEMA = 1
 FILE = "refusal_odds.json"
@@ -90,9 +89,7 @@ class Odds:
             raise DataError(f"is damaged: {error}", where=path, remedy="measure again") from error
 
 
-def measure_odds(
-    signal: RefusalSignal, sets: Sequence[PromptSet], run: Path, store: Store, progress: Progress = lambda *_: None
-) -> Odds:
+def measure_odds(signal: RefusalSignal, sets: Sequence[PromptSet], run: Path, store: Store) -> Odds:
     """Measures the prompts of a run and writes the result into its folder; only what is not known yet is asked.
 
     Args:
@@ -100,7 +97,6 @@ def measure_odds(
         sets: What was asked. Languages without openings are left out and noted.
         run: Folder of the run.
         store: What was measured before.
-        progress: Called as `progress(what, done, total)`.
 
     Raises:
         DataError: A prompt is empty.
@@ -122,7 +118,7 @@ def measure_odds(
     done = _existing(run, protocol, model)
     if done is not None:
         return done
-    found = _measured(signal, asked, store, progress)
+    found = _measured(signal, asked, store)
     odds = Odds(_by_cell(asked, found), protocol, model, tuple(_notes(spoken, asked, found)))
     odds.save(run)
     return odds
@@ -139,20 +135,18 @@ def _existing(run: Path, protocol: Mapping[str, Any], model: Mapping[str, Any]) 
     return found
 
 
-def _measured(
-    signal: RefusalSignal, prompts: Sequence[Prompt], store: Store, progress: Progress
-) -> dict[str, float | None]:
+def _measured(signal: RefusalSignal, prompts: Sequence[Prompt], store: Store) -> dict[str, float | None]:
     """Name of a prompt -> its log-odds, None where the model gives no number."""
     owner = content_hash(dict(signal.identity))
     keys = {p.id: Key("refusal_odds", owner, content_hash([openings(p.language).sha256, p.text])) for p in prompts}
     known = {name: store.get(key) for name, key in keys.items()}
     found = {name: value["log_odds"] for name, value in known.items() if value is not None}
     open_ = [prompt for prompt in prompts if prompt.id not in found]
-    progress("refusal log-odds", len(found), len(prompts))
+    advance = counted("refusal log-odds", len(prompts), len(found))
     for odds in signal.measure(open_) if open_ else ():
         found[odds.id] = odds.log_odds if math.isfinite(odds.log_odds) else None
         store.put(keys[odds.id], {"log_odds": found[odds.id]})
-        progress("refusal log-odds", len(found), len(prompts))
+        advance()
     return found
 
 

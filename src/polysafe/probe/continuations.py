@@ -17,7 +17,7 @@ import torch
 
 from polysafe.errors import ResourceError
 from polysafe.probe.batches import fitting_batches
-from polysafe.probe.likelihood import TOKENS, Scorer
+from polysafe.probe.likelihood import Scorer, tokens_of
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Template, continued, prompt_lengths, render
 
@@ -80,7 +80,8 @@ class Continuations:
         model: The model.
         tokenizer: Its tokenizer.
         template: Whether prompts go into the chat template.
-        batch_tokens: Tokens of a batch. Where memory runs out, batches are halved until they fit.
+        batch_tokens: Tokens of a batch, by default as for `Scorer`. Where memory runs out, batches are halved until
+            they fit.
     """
 
     def __init__(
@@ -89,10 +90,10 @@ class Continuations:
         tokenizer: PreTrainedTokenizerBase,
         *,
         template: Template = "chat",
-        batch_tokens: int = TOKENS,
+        batch_tokens: int | None = None,
     ) -> None:
         self._model, self._tokenizer, self._template = model, tokenizer, template
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = tokens_of(model.device) if batch_tokens is None else batch_tokens
         self._scorer = Scorer(model, tokenizer, template=template, batch_tokens=batch_tokens)
 
     @cached_property

@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 
 TOKENS = 16_384
 """Tokens of a batch with their padding."""
+PROCESSOR_TOKENS = 2048
+"""The same on a processor, where larger batches are no faster. It is a number and not a time, so that likelihoods do
+not depend, in their last digits, on how busy the machine is."""
 ROWS = 256
 """Most sequences of a batch."""
 _LOGITS = 1 << 28
 """Most logits that are held at once."""
+
+
+def tokens_of(device: torch.device) -> int:
+    """Tokens of a batch on a device."""
+    return PROCESSOR_TOKENS if device.type == "cpu" else TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,8 @@ class Scorer:
         model: The model.
         tokenizer: Its tokenizer.
         template: Whether prompts go into the chat template.
-        batch_tokens: Tokens of a batch. Where memory runs out, batches are halved until they fit.
+        batch_tokens: Tokens of a batch, by default as many as the device does in seconds. Where memory runs out,
+            batches are halved until they fit.
 
     Attributes:
         keeps: Whether the model can be asked for the last logits alone.
@@ -66,10 +75,11 @@ class Scorer:
         tokenizer: PreTrainedTokenizerBase,
         *,
         template: Template = "chat",
-        batch_tokens: int = TOKENS,
+        batch_tokens: int | None = None,
     ) -> None:
         self._model, self._tokenizer, self._template = model, tokenizer, template
         taken = inspect.signature(model.model.forward).parameters
+        batch_tokens = tokens_of(model.device) if batch_tokens is None else batch_tokens
         self.keeps, self.takes_positions = "logits_to_keep" in taken, "position_ids" in taken
         few = batch_tokens if self.keeps else _LOGITS // (model.architecture.vocabulary or 1)
         self._batch_tokens = max(1, min(batch_tokens, few))

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from polysafe.data.openings import openings
 from polysafe.data.prompts import Prompt
 from polysafe.probe.continuations import Continuations
-from polysafe.probe.likelihood import TOKENS
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Template
 
@@ -58,7 +57,8 @@ class RefusalSignal:
         model: The model.
         tokenizer: Its tokenizer.
         template: Whether prompts go into the chat template.
-        batch_tokens: Tokens of a batch. Where memory runs out, batches are halved until they fit.
+        batch_tokens: Tokens of a batch, by default as for `Scorer`. Where memory runs out, batches are halved until
+            they fit.
     """
 
     name = "refusal_log_odds"
@@ -69,7 +69,7 @@ class RefusalSignal:
         tokenizer: PreTrainedTokenizerBase,
         *,
         template: Template = "chat",
-        batch_tokens: int = TOKENS,
+        batch_tokens: int | None = None,
     ) -> None:
         self._continuations = Continuations(model, tokenizer, template=template, batch_tokens=batch_tokens)
 
