@@ -133,6 +133,7 @@ def import_(
     dtype: Annotated[str, typer.Option(help="Type of the weights: BF16, F16 or F32.")] = "BF16",
     shard_size: Annotated[str, typer.Option(help="Largest size of a weight file.")] = "5GB",
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Make an ordinary model folder of a GGUF file."""
     from polysafe.cli import imports as command
