@@ -59,12 +59,15 @@ def _root(
 @app.command()
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("quickstart-out"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one per core by default.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the whole story on the packaged toy family."""
     from polysafe.cli import quickstart as command
 
-    command.quickstart(output, as_json=as_json)
+    command.quickstart(output, workers=workers, as_json=as_json)
 
 
 @app.command()

@@ -14,11 +14,23 @@ from polysafe.engine.write import RunResult, existing_result, identity, with_dig
 from polysafe.recipe import Recipe
 
 
-def run_recipe(recipe: Recipe, *, progress: Progress = lambda *_: None, engine: Engine | None = None) -> RunResult:
+def run_recipe(
+    recipe: Recipe,
+    *,
+    progress: Progress = lambda *_: None,
+    engine: Engine | None = None,
+    edit: Edit | None = None,
+) -> RunResult:
     """Makes the checkpoint that a recipe describes.
 
     The plan and the edit are on disk before the first tensor is written. A run that was killed is resumed by running
     the same recipe again: the decisions are not taken anew, and the result is the same to the byte.
+
+    Args:
+        recipe: The recipe.
+        progress: Told what is done.
+        engine: Where the work is done; this process by default.
+        edit: What `make_plan` decided on this recipe, to be used instead of deciding again.
 
     Raises:
         PolysafeError: Something is wrong with recipe, inputs, output place or machine. Inputs are untouched and
@@ -30,7 +42,7 @@ def run_recipe(recipe: Recipe, *, progress: Progress = lambda *_: None, engine: 
     with lock(target):
         space = Workspace(target)
         job = identity(checkpoints, __version__, recipe.to_yaml())
-        plan = make_plan(recipe, progress, edit=saved_edit(space, job), checkpoints=checkpoints)
+        plan = make_plan(recipe, progress, edit=saved_edit(space, job) or edit, checkpoints=checkpoints)
         return _carry_out(plan, space, job, engine or LocalEngine(), progress)
 
 
