@@ -82,7 +82,9 @@ def _print(size: str, sides: dict[str, list[Measurement]]) -> None:
     for ours, theirs, targets in PAIRS:
         ratios = {key: f"{_ratio(sides[ours], sides[theirs], key):.2f} x" for key in ("wall", "cpu")}
         wanted = {key: f" (target {target:g} x)" for key, target in targets.items()}
-        print(f"{ours} / {theirs}: " + ", ".join(f"{key} {ratio}{wanted.get(key, '')}" for key, ratio in ratios.items()))
+        print(
+            f"{ours} / {theirs}: " + ", ".join(f"{key} {ratio}{wanted.get(key, '')}" for key, ratio in ratios.items())
+        )
 
 
 def _ratio(ours: list[Measurement], theirs: list[Measurement], key: str) -> float:

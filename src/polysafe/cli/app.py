@@ -14,7 +14,18 @@ from typer.core import TyperGroup
 
 from polysafe.cli.console import DEFECT, Terminated, endings
 from polysafe.cli.groups import GROUPS
-from polysafe.cli.options import Calibration, Grouping, InspectLog, Json, Licence, Model, Output, Recipe, Translate
+from polysafe.cli.options import (
+    Calibration,
+    Grouping,
+    InspectLog,
+    Json,
+    Licence,
+    LicenceName,
+    Model,
+    Output,
+    Recipe,
+    Translate,
+)
 
 
 class _Commands(TyperGroup):
@@ -306,12 +317,13 @@ def card(
         Path | None, typer.Option(help="Folder of an evaluation of this model.", show_default=False)
     ] = None,
     licence: Licence = None,
+    licence_name: LicenceName = None,
     as_json: Json = False,
 ) -> None:
     """Build the model card of an output anew."""
     from polysafe.cli import publish as command
 
-    command.card(model, results=results, licence=licence, as_json=as_json)
+    command.card(model, results=results, licence=licence, licence_name=licence_name, as_json=as_json)
 
 
 @app.command()
@@ -323,6 +335,7 @@ def push(
         bool, typer.Option("--dry-run", help="Show what would be sent; write nothing, contact nobody.")
     ] = False,
     licence: Licence = None,
+    licence_name: LicenceName = None,
     with_report: Annotated[
         Path | None,
         typer.Option(
@@ -354,6 +367,7 @@ def push(
         public=public,
         dry_run=dry_run,
         licence=licence,
+        licence_name=licence_name,
         report=with_report,
         answers=with_answers,
         places=with_places,

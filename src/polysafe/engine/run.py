@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from polysafe import __version__
 from polysafe.checkpoint.atomic import json_bytes
 from polysafe.checkpoint.output import RECORDS, Workspace, check_target, lock
+from polysafe.checkpoint.verify import read_manifest
 from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.engine.cards import first_card
 from polysafe.engine.local import Engine, LocalEngine
@@ -12,6 +15,7 @@ from polysafe.engine.plan import Plan, make_plan, open_sources
 from polysafe.engine.progress import Progress
 from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
 from polysafe.recipe import Recipe
+from polysafe.report.card_store import load_card, update_card
 
 
 def run_recipe(
@@ -43,7 +47,20 @@ def run_recipe(
         space = Workspace(target)
         job = identity(checkpoints, __version__, recipe.to_yaml())
         plan = make_plan(recipe, progress, edit=saved_edit(space, job) or edit, checkpoints=checkpoints)
-        return _carry_out(plan, space, job, engine or LocalEngine(), progress)
+        result = _carry_out(plan, space, job, engine or LocalEngine(), progress)
+    return _with_licence(result, recipe) if result.complete_before else result
+
+
+def _with_licence(result: RunResult, recipe: Recipe) -> RunResult:
+    """A licence that was named only after the model had been made goes into its card."""
+    chosen = recipe.output
+    if chosen.license is None:
+        return result
+    card = load_card(result.output)
+    if (card.licence, card.licence_name) == (chosen.license, chosen.license_name):
+        return result
+    update_card(result.output, licence=chosen.license, licence_name=chosen.license_name)
+    return replace(result, manifest=read_manifest(result.output))
 
 
 def saved_edit(space: Workspace, job: str) -> Edit | None:
