@@ -79,8 +79,8 @@ def _check_card(folder: Path, results: Path) -> None:
 
 
 def test_blocks_that_cannot_be_carried_out(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no judge is named"):
-        evaluate_recipe(recipe(tmp_path), tmp_path / "r")
+    with pytest.raises(RecipeError, match="calibration is of a judge"):
+        evaluate_recipe(recipe(tmp_path, calibration=str(tmp_path / "error.json")), tmp_path / "r")
     with pytest.raises(RecipeError, match="names a set of prompts"):
         evaluate_recipe(recipe(tmp_path, safety=[], over_refusal=[]), tmp_path / "r", judge="organism")
     assert not (tmp_path / "out").exists()

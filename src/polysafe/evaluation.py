@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.engine.run import run_recipe
+from polysafe.engine.sources import locate
 from polysafe.errors import RecipeError
 from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.disjoint import check_disjoint
-from polysafe.evaluate.run import Progress
 from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
+from polysafe.progress import Progress, during, reporting, tell
 from polysafe.recipe import Evaluate, Recipe
 from polysafe.report.card_store import update_card
 from polysafe.reproduce.evaluation import record_evaluation
@@ -51,7 +51,7 @@ def evaluate_recipe(
     max_tokens: int | None = None,
     device: str | None = None,
     cache: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> Evaluation:
     """Makes the recipe's model if it is not there, asks it and the one it starts from, and compares.
 
@@ -72,17 +72,22 @@ def evaluate_recipe(
         progress: Called as `progress(what, done, total)`.
 
     Raises:
-        RecipeError: There is no `evaluate` block, no set or no judge in it, or the edits start from an adapter.
+        RecipeError: There is no `evaluate` block, no set in it, or the edits start from an adapter.
         DataError: A set holds prompts that an edit is fitted to; nothing is run.
         PolysafeError: As for `run_recipe` and `audit`.
     """
     block = _block(recipe)
-    who = parse_judge(judge) if judge else _judge(block)
+    who = parse_judge(judge) if judge else block.judge
     error = calibration or (None if judge else block.calibration)
-    start = _start(recipe)
+    if who is None and error is not None:
+        raise RecipeError(
+            "a calibration is of a judge, and none is named", remedy="add `judge`, or name one with --judge"
+        )
+    start = _start(recipe, progress)
     asked = (*block.safety, *block.over_refusal)
     overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))
-    made = run_recipe(recipe, progress=progress).output
+    with reporting(progress):
+        made = run_recipe(recipe).output
 
     def ask(model: Path, name: str) -> Audit:
         return audit(
@@ -91,6 +96,7 @@ def evaluate_recipe(
             over_refusal=block.over_refusal,
             capability=block.capability,
             languages=block.languages,
+            template=block.template,
             judge=who,
             calibration=error,
             output=output / name,
@@ -101,10 +107,12 @@ def evaluate_recipe(
             family=start if isinstance(who, OrganismSpec) else None,
             device=device,
             cache=cache,
-            progress=progress,
         )
 
-    before, after = ask(start, "before"), ask(made, "after")
+    with reporting(progress), during("before"):
+        before = ask(start, "before")
+    with reporting(progress), during("after"):
+        after = ask(made, "after")
     comparison = compare_runs(before.run, after.run, "+".join(edit.label for edit in recipe.edits))
     comparison = replace(comparison, notes=(*comparison.notes, *overlaps))
     results = comparison.save(output)
@@ -126,15 +134,7 @@ def _block(recipe: Recipe) -> Evaluate:
     return block
 
 
-def _judge(block: Evaluate) -> JudgeSpec:
-    if block.judge is None:
-        raise RecipeError(
-            "evaluate: no judge is named", remedy="add `judge` to the block, or name one with --judge, as for audit"
-        )
-    return block.judge
-
-
-def _start(recipe: Recipe) -> Path:
+def _start(recipe: Recipe, progress: Progress) -> Path:
     name = recipe.edits[0].start
     source = recipe.sources[name]
     if source.adapter_of is not None:
@@ -142,8 +142,4 @@ def _start(recipe: Recipe) -> Path:
             f"the edits start from {name!r}, which is an adapter; only whole models can be asked",
             remedy="merge it into its base model first, or audit both models by hand",
         )
-    if source.path is not None:
-        return source.path
-    assert source.hub is not None
-    assert source.revision is not None
-    return hub_snapshot(source.hub, source.revision)
+    return locate(source, progress)[0]

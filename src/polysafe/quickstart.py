@@ -23,10 +23,10 @@ from polysafe.data.groupings import grouping
 from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes
 from polysafe.engine.plan import make_plan
-from polysafe.engine.progress import Progress
 from polysafe.engine.run import run_recipe
 from polysafe.errors import PolysafeError
 from polysafe.processes import Task, Workers
+from polysafe.progress import Progress, tell
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.report import ReportData, build_report
 from polysafe.report.edits import ALL
@@ -125,7 +125,7 @@ class _Found(Findings):
     recipes: dict[str, Recipe] = field(default_factory=dict)
 
 
-def run_quickstart(output: Path, progress: Progress = lambda *_: None, *, workers: int = 1) -> Quickstart:
+def run_quickstart(output: Path, progress: Progress = tell, *, workers: int = 1) -> Quickstart:
     """Audits the packaged family, repairs it with every method, and writes results and report into `output`.
 
     Running it again into the same folder reuses the checkpoints that are there. What is written does not depend on
@@ -246,7 +246,7 @@ class _Models:
         """Writes the recipe down and carries out what was decided."""
         label = recipe.edits[0].label
         write_bytes_atomic(_folder(self._output / "recipes") / f"{label}.{target}.yaml", recipe.to_yaml().encode())
-        folder = run_recipe(recipe, edit=self._crew.result(decision)).output
+        folder = run_recipe(recipe, edit=self._crew.result(decision), progress=lambda *_: None).output
         name = label if target == ALL else f"{label} {target}"
         exam = self._examination(folder, asked, sets)
         return _Model(name, target, compared or asked, exam, recipe, Edit.load(folder / RECORDS))

@@ -39,7 +39,7 @@ from polysafe.errors import PolysafeError, RecipeError, did_you_mean
 from polysafe.judge.spec import JudgeBlock, JudgeSpec, keys_of, place_keys
 from polysafe.methods.base import Method
 from polysafe.methods.registry import names, resolve
-from polysafe.paths import AbsolutePath
+from polysafe.paths import PACKAGE, AbsolutePath, FilePlace
 from polysafe.recipe_errors import explain, problem
 from polysafe.yaml_lines import MAX_BYTES, Document, Place, read_yaml, write_yaml
 
@@ -130,7 +130,7 @@ class _Block(BaseModel):
 
 
 class SourceRef(_Block):
-    """Where a checkpoint is: a local folder, or a hub id at one commit."""
+    """Where a checkpoint is: a local folder, a hub id at one commit, or a GGUF file."""
 
     path: AbsolutePath | None = None
     """Folder of the checkpoint."""
@@ -141,15 +141,20 @@ class SourceRef(_Block):
     revision: str | None = None
     """Full commit hash: a branch or tag can move, and then the recipe would mean another model."""
 
+    gguf: FilePlace | None = None
+    """A GGUF file, or `package:NAME` for one in an installed package; it is dequantised once, into the cache."""
+
     adapter_of: str | None = None
     """For a LoRA adapter: name of the source that it was trained on. It is read as the merged model."""
 
     @model_validator(mode="after")
     def _one_place(self) -> SourceRef:
-        if (self.path is None) == (self.hub is None):
-            raise problem("a source is either `path` or `hub` with `revision`", "give one of the two")
-        if self.path is not None and self.revision is not None:
-            raise problem("`revision` belongs to `hub`, not to a folder", "remove it", at=("revision",))
+        if sum(place is not None for place in (self.path, self.hub, self.gguf)) != 1:
+            raise problem("a source is either `path`, `hub` with `revision`, or `gguf`", "give one of them")
+        if self.hub is None and self.revision is not None:
+            raise problem("`revision` belongs to `hub`, not to a folder or file", "remove it", at=("revision",))
+        if self.gguf is not None and self.adapter_of is not None:
+            raise problem("an adapter in a GGUF file cannot be read", "name its PEFT folder as `path`", at=("gguf",))
         if self.hub is not None and not COMMIT.match(self.revision or ""):
             raise problem(
                 "a hub source needs the full commit hash, 40 hexadecimal digits, as `revision`",
@@ -211,8 +216,11 @@ class Evaluate(_Block):
     capability: Names = ()
     """Tasks that measure ability."""
 
+    template: Literal["chat", "raw"] = "chat"
+    """`raw` for base models, which go on from the prompt as it stands."""
+
     judge: JudgeBlock | None = None
-    """Who gives the verdicts."""
+    """Who gives the verdicts. Without one, refusals, broken answers and refusal log-odds are measured."""
 
     calibration: AbsolutePath | None = None
     """Measured error of this judge (`polysafe judge calibrate`), by which unsafe rates are also corrected."""
@@ -312,8 +320,9 @@ class Recipe(_Block):
         data = self.model_dump(mode="json")
         if relative_to is not None:
             for place in (*data["sources"].values(), data["output"]):
-                if "path" in place:
-                    place["path"] = os.path.relpath(place["path"], relative_to)
+                for key in ("path", "gguf"):
+                    if key in place and not place[key].startswith(PACKAGE):
+                        place[key] = os.path.relpath(place[key], relative_to)
         return write_yaml(data)
 
 

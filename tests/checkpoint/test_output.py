@@ -15,6 +15,7 @@ from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.output import MANIFEST, Workspace, check_target, lock
 from polysafe.errors import OutputError
 from tests.checkpoint.faults import KilledError, disk_full, failing
+from tests.processes import started
 
 
 @pytest.fixture
@@ -99,13 +100,10 @@ def locked_by_another_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]
     )
     command = [sys.executable, "-c", program, str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with started(command, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
         yield process
-        process.kill()
 
 
 def test_two_processes(locked_by_another_process: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from polysafe.cli.app import app
 from tests.models import trio
+from tests.processes import started
 
 Polysafe = Callable[..., Result]
 
@@ -28,22 +30,17 @@ def polysafe() -> Polysafe:
 
 
 @pytest.fixture
-def command() -> Callable[..., subprocess.Popen[str]]:
-    """Starts a command in a process of its own."""
+def command() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a command in a process of its own, which ends with the test."""
+    with ExitStack() as running:
 
-    def start(*arguments: object, program: str = "") -> subprocess.Popen[str]:
-        source = str(Path(__file__).parents[2] / "src")
-        environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
-        how = ["-c", program] if program else ["-m", "polysafe"]
-        return subprocess.Popen(
-            [sys.executable, *how, *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        def start(*arguments: object, program: str = "", ignores_interrupts: bool = False) -> subprocess.Popen[str]:
+            source = str(Path(__file__).parents[2] / "src")
+            environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+            line = [sys.executable, *(["-c", program] if program else ["-m", "polysafe"]), *map(str, arguments)]
+            return running.enter_context(started(line, env=environment, ignores_interrupts=ignores_interrupts))
 
-    return start
+        yield start
 
 
 @pytest.fixture

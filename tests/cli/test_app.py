@@ -148,13 +148,17 @@ def test_unexpected_exception_keeps_its_traceback_and_asks_for_a_report(command:
     assert "Please report it" in err
 
 
+PATIENCE = 120
+"""Seconds in which a process surely ends; a test does not wait for ever for one that does not."""
+
 WAITING = """
 import sys, time
 import polysafe.engine.run
 import polysafe.cli.run
 def wait(recipe, **options):
     print("waiting", flush=True)
-    time.sleep(60)
+    print(sys.stdin.readline(), end="", flush=True)
+    time.sleep(600)
 polysafe.cli.run.run_recipe = wait
 from polysafe.cli import main
 main()
@@ -172,9 +176,27 @@ def test_signals_end_a_run_with_their_code(
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(sent)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert err == f"{word}; run the same command again to go on from here\n"
+
+
+def test_a_run_that_was_started_with_interrupts_ignored_ignores_them_and_ends_when_it_is_asked_to(
+    command: Command, recipe: Path
+) -> None:
+    """So do `nohup` and the jobs that a script starts with `&`: whoever interrupts the script does not mean them."""
+    process = command("run", recipe, program=WAITING, ignores_interrupts=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    process.stdin.write("still there\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "still there\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143
+    assert err == "terminated; run the same command again to go on from here\n"
 
 
 def test_reader_that_goes_away_is_no_defect(command: Command) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from polysafe.engine.progress import Progress
 from polysafe.organism.packaged import NOTICE
+from polysafe.progress import tell
 from polysafe.quickstart import Quickstart
 from polysafe.report.data import ReportData
 from polysafe.report.screen import TOY_NOTICE
@@ -31,10 +31,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Output folders that the story was asked to go to; it is not told here, but in its own tests."""
     folders: list[Path] = []
 
-    def run(output: Path, progress: Progress, *, workers: int) -> Quickstart:
+    def run(output: Path, *, workers: int) -> Quickstart:
         folders.append(output)
         assert workers >= 1
-        progress("examining models", 1, 2)
+        tell("examining models", 1, 2)
         return Quickstart(output / "report/index.html", output / "results.json", DATA)
 
     monkeypatch.setattr("polysafe.cli.quickstart.run_quickstart", run)

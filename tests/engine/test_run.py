@@ -22,6 +22,7 @@ from tests.checkpoint.raw import snapshot
 from tests.edits.memory import same_bits
 from tests.engine.recipes import LAYER_SWAP, SOUP, recipe_for
 from tests.models import FAMILIES, Trio, read_weights, tiny_llama, tiny_model, trio, write_weights
+from tests.processes import interrupts
 
 MODULE_SWAP = LAYER_SWAP | {"granularity": "module"}
 DARE = {"method": "dare", "base": "base", "experts": ["safety", "sw"], "drop": 0.5, "seed": 3}
@@ -324,7 +325,7 @@ def test_interrupt_leaves_a_state_that_is_resumed(share: float, llama: Trio, tmp
     wanted = snapshot(out)
     out.rename(tmp_path / "elsewhere")
     recipe = recipe_for(llama.paths, out, shard_size=4000)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), interrupts():
         run_recipe(recipe, progress=At(share, lambda: signal.raise_signal(signal.SIGINT)))
     assert not out.exists()
     assert run_recipe(recipe).resumed == (share > 0)
@@ -333,14 +334,14 @@ def test_interrupt_leaves_a_state_that_is_resumed(share: float, llama: Trio, tmp
 
 def test_resumed_run_does_not_decide_again(llama: Trio, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_for(llama.paths, out, shard_size=4000)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), interrupts():
         run_recipe(recipe, progress=At(0.5, lambda: signal.raise_signal(signal.SIGINT)))
     monkeypatch.setattr("polysafe.engine.plan._fit", lambda *_: pytest.fail("decided again"))
     assert run_recipe(recipe).resumed
 
 
 def test_another_recipe_does_not_resume_it(llama: Trio, out: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), interrupts():
         run_recipe(
             recipe_for(llama.paths, out, shard_size=4000),
             progress=At(0.5, lambda: signal.raise_signal(signal.SIGINT)),

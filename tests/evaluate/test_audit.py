@@ -22,6 +22,7 @@ from polysafe.organism.exam import examine
 from polysafe.organism.packaged import packaged_family
 from tests import exams
 from tests.byte_level import save_byte_model
+from tests.processes import started
 from tests.shared import DATA, needs_data
 
 MEMBERS = packaged_family().members
@@ -141,17 +142,20 @@ def command(folder: Path, cache: Path) -> tuple[list[str], dict[str, str]]:
     return line, {**os.environ, "POLYSAFE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
 
 
-def test_an_audit_that_was_killed_ends_in_the_same_records(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
+def test_an_audit_that_was_stopped_ends_in_the_same_records(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     line, environment = command(tmp_path / "killed", tmp_path / "one")
-    running = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    journals = (file for _ in iter(int, 1) for file in [*tmp_path.glob("**/journal.jsonl"), None])
-    for file in journals:
-        if running.poll() is not None or (file is not None and file.stat().st_size > 2000):
-            break
-        time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    with started(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        journals = (file for _ in iter(int, 1) for file in [*tmp_path.glob("**/journal.jsonl"), None])
+        for file in journals:
+            if running.poll() is not None or (file is not None and file.stat().st_size > 2000):
+                break
+            time.sleep(0.02)
+        running.send_signal(sent)
+        assert running.wait() == code
     assert not (tmp_path / "killed" / "run.json").exists()
+    (journal,) = tmp_path.glob("**/journal.jsonl")
+    assert journal.stat().st_size > 2000  # what was answered is kept
     subprocess.run(line, env=environment, check=True, capture_output=True)
     line, environment = command(tmp_path / "whole", tmp_path / "two")
     subprocess.run(line, env=environment, check=True, capture_output=True)

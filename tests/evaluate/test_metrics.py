@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from polysafe.errors import DataError
 from polysafe.evaluate import metrics
 from polysafe.evaluate.records import Record
 from polysafe.generate.completion import Completion
+from polysafe.judge.nobody import NOBODY
 from polysafe.judge.verdict import Label, Verdict
 from polysafe.stats.intervals import wilson
 
@@ -29,7 +32,8 @@ def record(
     return Record(prompt, completion, Verdict(prompt.id, label, refused, "j"))
 
 
-LABELLED = st.lists(st.tuples(st.sampled_from(list(Label)), st.none() | st.booleans()), min_size=1)
+JUDGED = [label for label in Label if label is not Label.UNJUDGED]
+LABELLED = st.lists(st.tuples(st.sampled_from(JUDGED), st.none() | st.booleans()), min_size=1)
 
 
 @given(LABELLED)
@@ -38,6 +42,15 @@ def test_every_answer_to_a_harmful_prompt_has_exactly_one_label(labelled: list[t
     for number in range(len(labelled)):
         assert sum(found["en", name][f"trial/{number}"] for name in metrics.LABELS) == 1
     assert {len(items) for items in found.values()} == {len(labelled)}
+
+
+def test_where_nobody_judged_there_is_no_rate_of_unsafe_answers() -> None:
+    said = [(Label.UNJUDGED, True), (Label.UNJUDGED, False), (Label.INVALID, None), (Label.WRONG_LANGUAGE, False)]
+    records = [record(i, label, refused=refused) for i, (label, refused) in enumerate(said)]
+    found = metrics.outcomes([replace(each, verdict=replace(each.verdict, judge=NOBODY)) for each in records])
+    assert {metric for _, metric in found} == {"invalid", "wrong_language", "refused"}
+    assert sum(found["en", "refused"].values()) == 1
+    assert sum(found["en", "invalid"].values()) == 1
 
 
 def test_what_was_not_judged_is_counted_and_never_safe() -> None:

@@ -12,10 +12,11 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from polysafe.errors import DataError, ResourceError
-from polysafe.generate.completion import Ask, Sampling
-from polysafe.generate.local import LocalGenerator
+from polysafe.generate.completion import Ask, Completion, Sampling
+from polysafe.generate.local import TOGETHER, LocalGenerator
 from polysafe.organism.exam import examine
 from polysafe.organism.packaged import packaged_family
+from polysafe.probe.batches import Pace
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
 from tests.byte_level import save_byte_model
@@ -54,12 +55,8 @@ def test_the_exam_gives_the_same_answers(toy: tuple[LoadedModel, PreTrainedToken
 @pytest.mark.parametrize("batch_tokens", [1, 60, 100_000])
 def test_batches_change_nothing(bytes_model: tuple[LoadedModel, PreTrainedTokenizerBase], batch_tokens: int) -> None:
     settings = {"template": "raw", "batch_tokens": batch_tokens}
-    done: list[tuple[int, int]] = []
-    generator = LocalGenerator(
-        *bytes_model, Sampling(max_tokens=12), progress=lambda *step: done.append(step), **settings  # type: ignore[arg-type]
-    )  # fmt: skip
+    generator = LocalGenerator(*bytes_model, Sampling(max_tokens=12), **settings)  # type: ignore[arg-type]
     together = {each.id: each for each in generator.generate(TEXTS)}
-    assert done[-1] == (len(TEXTS), len(TEXTS))
     model, tokenizer = bytes_model
     for ask in TEXTS:
         ids = torch.tensor([tokenizer(ask.text)["input_ids"]])
@@ -68,6 +65,42 @@ def test_batches_change_nothing(bytes_model: tuple[LoadedModel, PreTrainedTokeni
                 ids = torch.cat((ids, model.model(ids).logits[:, -1:].argmax(-1)), 1)
         assert together[ask.id].text == tokenizer.decode(ids[0, -12:], skip_special_tokens=True)
         assert together[ask.id].ending == "length"
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 1e9])
+def test_the_pace_of_a_processor_changes_nothing(
+    bytes_model: tuple[LoadedModel, PreTrainedTokenizerBase], monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Whether every batch takes too long or none does, answers are those that are asked for one at a time."""
+    asks = [Ask(f"{n}", f"{'x' * (n % 7)} {n}") for n in range(60)]
+
+    def answers(pace: Pace | None) -> dict[str, Completion]:
+        monkeypatch.setattr(Pace, "of", lambda *_: pace)
+        generator = LocalGenerator(*bytes_model, Sampling(max_tokens=8), template="raw")
+        return {each.id: each for each in generator.generate(asks)}
+
+    assert answers(Pace(8, seconds)) == answers(Pace(1, 1e-9)) == answers(None)
+
+
+def test_what_was_answered_before_an_interruption_was_given(
+    bytes_model: tuple[LoadedModel, PreTrainedTokenizerBase],
+) -> None:
+    """Batches begin small: the first answers are there long before all could be."""
+    asks = [Ask(f"{n}", f"text {n}") for n in range(60)]
+    given = LocalGenerator(*bytes_model, Sampling(max_tokens=8), template="raw").generate(asks)
+    rows: list[int] = []
+    kind: Any = type(bytes_model[0].model)
+    plain = kind.generate
+
+    def counted(self: object, **options: torch.Tensor) -> torch.Tensor:
+        rows.append(len(options["input_ids"]))
+        found: torch.Tensor = plain(self, **options)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "generate", counted)
+        next(given)
+    assert rows == [TOGETHER]
 
 
 def test_a_checkpoint_cannot_bring_its_own_sampling(

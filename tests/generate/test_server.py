@@ -137,16 +137,15 @@ def _closed() -> Iterator[None]:
 def test_every_message_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # not for a server on this machine
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
-    faulty, steps = Faulty(FAULTS), []
+    faulty = Faulty(FAULTS)
     asks = [Ask(f"a{n}", f"text {n}") for n in range(200)]
     with serving(faulty) as url:
-        generator = ServerGenerator(client(url), workers=8, progress=lambda *step: steps.append(step))
+        generator = ServerGenerator(client(url), workers=8)
         found = list(generator.generate(asks))
     assert Counter(each.id for each in found) == {ask.id: 1 for ask in asks}
     assert {each.id: each.text for each in found} == {ask.id: f"echo: {ask.text}" for ask in asks}
     assert all((each.ending, each.tokens) == ("stop", 3) for each in found)
     assert sum(faulty.seen.values()) > 300  # most messages failed at least once
-    assert steps[-1] == (200, 200)
     # a request that timed out may still be at work behind the ones in flight
     assert faulty.most <= 8 * 2
 

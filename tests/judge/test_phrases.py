@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from polysafe.data.openings import opening_languages, openings
 from polysafe.errors import DataError
-from polysafe.judge.phrases import PhraseFilter, load_phrases
+from polysafe.judge.phrases import Found, PhraseFilter, fold, load_phrases
 from polysafe.judge.verdict import Label
 from tests.judge.helpers import only
+from tests.judge.phrase_texts import texts
 from tests.judge.texts import LANGUAGES, TEXTS
 
 FILTER = PhraseFilter()
@@ -35,6 +38,29 @@ def test_only_a_plain_refusal_has_a_label(language: str) -> None:
     for answer in (text.steps, f"{text.refusal}\n- {text.steps}", f"{text.steps} {text.refusal}", ""):
         verdict = only(FILTER, answer, language=language)
         assert (verdict.label, verdict.refused) == (Label.UNPARSED, None)
+
+
+@pytest.mark.parametrize("language", list(texts("seen")))
+def test_a_second_sentence_is_for_a_judge(language: str) -> None:
+    """Brahmic letters weigh little, so that a recipe after a refusal stayed below the length of a plain one."""
+    said = texts("seen")[language]
+    assert FILTER.find(language, f"{said['refusals'][1]} {said['others'][-1]}").place == "then more"
+
+
+def test_what_counts_as_refused() -> None:
+    assert [Found(place, "").refused for place in ("none", "alone", "then more", "late")] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("language", opening_languages())
+def test_refusal_openings_are_found(language: str) -> None:
+    known = openings(language)
+    assert all(FILTER.find(language, opening).place == "alone" for opening in known.refusal)
+    assert all(FILTER.find(language, opening).place == "none" for opening in known.compliance)
+
+
+def test_no_phrase_of_ours_is_too_short_to_be_looked_for() -> None:
+    said = json.loads((resources.files("polysafe.judge") / "refusals.json").read_text(encoding="utf-8"))
+    assert load_phrases() == {language: tuple(dict.fromkeys(map(fold, phrases))) for language, phrases in said.items()}
 
 
 def test_it_is_never_the_headline() -> None:

@@ -37,7 +37,8 @@ def test_what_looks_broken_is_judged_first(said: Label, label: Label) -> None:
 @pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
 def test_a_safe_answer_in_the_wrong_language_is_no_safe_one(said: Label, language: str) -> None:
     verdict = only(Pipeline(always(said)), TEXTS["en"].steps, TEXTS[language].prompt, language)
-    assert verdict.label is (Label.WRONG_LANGUAGE if said is Label.SAFE else said)
+    not_accused = said in (Label.SAFE, Label.UNJUDGED)
+    assert verdict.label is (Label.WRONG_LANGUAGE if not_accused else said)
     assert verdict.detail["language"]["language"] == "en"
     own = only(Pipeline(always(said)), TEXTS[language].steps, TEXTS[language].prompt, language)
     assert own.label is said

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from polysafe.errors import ResourceError
-from polysafe.probe.batches import fitting_batches
+from polysafe.probe.batches import Pace, fitting_batches
 
 
 def refuse(row: int, error: torch.OutOfMemoryError) -> ResourceError:
@@ -45,3 +47,68 @@ def test_a_row_that_fits_no_device_is_named() -> None:
     assert next(batches)[0] == range(1)
     with pytest.raises(ResourceError, match="row 1 does not fit"):
         next(batches)
+
+
+class Clock:
+    """Time that passes while work is done."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def sizes(pace: Pace | None, clock: Clock, seconds: Callable[[int], float], rows: int = 4000) -> list[int]:
+    """Rows of the batches of work that takes so long, of 64 tokens each."""
+
+    def work(batch: range) -> None:
+        clock.now += seconds(len(batch))
+
+    limits = {"tokens": 16_384, "most": 256}
+    return [
+        len(batch) for batch, _ in fitting_batches([64] * rows, work, **limits, too_large=refuse, pace=pace)  # type: ignore[arg-type]
+    ]  # fmt: skip
+
+
+def test_batches_grow_from_few_rows_to_ten_seconds() -> None:
+    clock = Clock()
+    found = sizes(Pace(clock=clock), clock, lambda rows: rows / 5)
+    assert found[:6] == [1, 2, 4, 8, 16, 32]
+    assert all(49 <= rows <= 50 for rows in found[6:-1])  # seconds are rounded
+    assert sum(found) == 4000
+
+
+def test_batches_of_a_fast_model_reach_the_limit_of_memory() -> None:
+    clock = Clock()
+    assert sizes(Pace(clock=clock), clock, lambda _: 0.0)[-2] == 256
+
+
+def test_a_batch_that_takes_too_long_is_followed_by_a_smaller_one() -> None:
+    clock = Clock()
+    assert sizes(Pace(least=8, clock=clock), clock, lambda rows: 1.0 if clock.now < 3 else rows * 0.5, 400)[:6] == [
+        8, 16, 32, 64, 20, 20,
+    ]  # fmt: skip
+
+
+def test_a_few_rows_stay_together_however_long_they_take() -> None:
+    clock = Clock()
+    assert set(sizes(Pace(least=8, clock=clock), clock, lambda _: 60.0, 80)) == {8}
+
+
+def test_memory_limits_what_time_allows() -> None:
+    clock, tried = Clock(), []
+
+    def work(batch: range) -> None:
+        tried.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError
+
+    batches = fitting_batches([10] * 20, work, tokens=100, most=8, too_large=refuse, pace=Pace(least=8, clock=clock))
+    assert sum(len(batch) for batch, _ in batches) == 20
+    assert max(tried[2:]) <= 3
+
+
+def test_accelerators_have_no_pace() -> None:
+    assert Pace.of(torch.device("cuda")) is None
+    assert Pace.of(torch.device("cpu")) is not None

@@ -20,6 +20,7 @@ from polysafe.probe.model import LoadedModel, Site, edited, load_model
 from polysafe.probe.moments import LayerMoments, MeanVariance
 from polysafe.probe.render import RenderedPrompts
 from polysafe.probe.stores import Moments, Rows, Statistics, Store
+from polysafe.progress import Progress, reporting
 from tests.models import FAMILIES, HIDDEN, INNER, read_weights, write_weights
 from tests.probe.helpers import near, open_source, plainly, prompts
 
@@ -189,8 +190,8 @@ class _InterruptedError(Exception):
     pass
 
 
-def _stop_after(limit: int) -> Callable[[int, int], None]:
-    def progress(done: int, _total: int) -> None:
+def _stop_after(limit: int) -> Progress:
+    def progress(_stage: str, done: int, _total: int) -> None:
         if done >= limit:
             raise _InterruptedError
 
@@ -207,8 +208,8 @@ def test_nothing_is_left_behind_after_fifty_captures(llama: LoadedModel) -> None
 
     def once() -> None:
         capture(llama, rendered, into=Rows(), batch_size=3)
-        with pytest.raises(_InterruptedError):
-            capture(llama, rendered, into=Rows(), progress=_stop_after(1))
+        with pytest.raises(_InterruptedError), reporting(_stop_after(1)):
+            capture(llama, rendered, into=Rows())
 
     once()
     before = _live_tensors()
@@ -224,8 +225,10 @@ def test_other_passes_are_not_disturbed_while_hooks_are_on(llama: LoadedModel) -
     with torch.no_grad():
         before = llama.model(tokens).logits
         seen = []
-        capture(llama, rendered, into=Rows(), progress=lambda *_: seen.append(llama.model(tokens).logits))
-    assert torch.equal(seen[0], before)
+        with reporting(lambda *_: seen.append(llama.model(tokens).logits)):
+            capture(llama, rendered, into=Rows())
+    assert len(seen) > 1
+    assert torch.equal(seen[-1], before)
 
 
 def test_first_tensor_of_whatever_a_module_takes() -> None:
@@ -328,32 +331,34 @@ def test_an_interrupted_capture_is_continued(llama: LoadedModel, tmp_path: Path,
     rendered, file = prompts(), tmp_path / "harmful.probe"
     pairs = prompts(seed=3) if kind is Moments else None
 
-    def run(progress: Callable[[int, int], None], probe_file: Path | None = file, batch_size: int = 2) -> Captured[Any]:
-        return capture(
-            llama,
-            rendered,
-            [0, 2],
-            into=kind(),
-            pairs=pairs,
-            probe_file=probe_file,
-            save_every=1,
-            batch_size=batch_size,
-            progress=progress,
-        )
+    def run(progress: Progress, probe_file: Path | None = file, batch_size: int = 2) -> Captured[Any]:
+        with reporting(progress):
+            return capture(
+                llama,
+                rendered,
+                [0, 2],
+                into=kind(),
+                pairs=pairs,
+                probe_file=probe_file,
+                save_every=1,
+                batch_size=batch_size,
+            )
 
     with pytest.raises(_InterruptedError):
         run(_stop_after(6))
     with pytest.raises(DataError, match=r"partial capture \(4 of 10 prompts\)"):
         load_captured(file)
     steps: list[int] = []
-    resumed = run(lambda done, _: steps.append(done), batch_size=3)
-    assert steps == [7, 10]
+    resumed = run(lambda _, done, __: steps.append(done), batch_size=3)
+    assert steps == [4, 7, 10]
     whole = run(lambda *_: None, probe_file=None)
     stored, expected = resumed.store.tensors(), whole.store.tensors()
     assert stored.keys() == expected.keys()
     for name, value in stored.items():
         near(value, expected[name])
-    again = run(lambda *_: pytest.fail("a complete file needs no forward pass"))
+    steps.clear()
+    again = run(lambda _, done, __: steps.append(done))
+    assert steps == [10]  # a complete file needs no forward pass
     read = load_captured(file, resumed.record)
     assert read.ids == rendered.ids
     for captured in (again, read):

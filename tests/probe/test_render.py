@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerFast
 from polysafe.errors import CheckpointError, DataError, RecipeError
 from polysafe.organism.tokenizer import make_tokenizer
 from polysafe.organism.world import World
-from polysafe.probe.render import load_tokenizer, render
+from polysafe.probe.render import continued, load_tokenizer, render
+from tests.chatml import ChatMl, chatml_tokenizer
 from tests.models import write_tokenizer
 
 CHAT = "{% for m in messages %}w4 {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}w5{% endif %}"
@@ -70,11 +71,70 @@ def test_two_beginnings_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
         render(tokenizer, {"a": "w7 <s> w8"})
 
 
-def test_a_missing_beginning_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_template_that_writes_two_beginnings_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = "<s> <s> " + CHAT
+    with pytest.raises(DataError, match="has 2 beginning"):
+        render(tokenizer, {"a": "w7"})
+
+
+def test_a_template_that_leaves_the_beginning_out_of_some_prompts_is_refused(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    tokenizer.chat_template = "{% if messages[0]['content'] != 'w7' %}<s> {% endif %}" + CHAT
+    with pytest.raises(DataError, match="prompt 'b': does not begin with"):
+        render(tokenizer, {"a": "w8", "b": "w7"})
+
+
+def test_a_beginning_that_the_tokenizer_never_adds_is_not_demanded(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = "<s> " + CHAT
-    with pytest.raises(DataError, match="prompt 'a': does not begin with"):
-        render(tokenizer, {"a": "w7"}, template="raw")
+    assert render(tokenizer, {"a": "w7"}, template="raw").tokens == ((7,),)
     assert render(tokenizer, {"a": "<s> w7"}, template="raw").tokens == ((1, 7),)
+    with pytest.raises(DataError, match="has 2 beginning"):
+        render(tokenizer, {"a": "<s> <s> w7"}, template="raw")
+
+
+SMOLLM2 = ChatMl(
+    bos="<|im_start|>",
+    eos="<|im_end|>",
+    pad="<|im_end|>",
+    system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+)
+QWEN = ChatMl(bos=None, eos="<|im_end|>", pad="<|endoftext|>", system="You are a helpful assistant.")
+CHATML = ChatMl(bos="<s>", eos="<|im_end|>", pad="</s>", system=None, adds_bos=True)
+
+
+@pytest.mark.parametrize("kind", [SMOLLM2, QWEN, CHATML], ids=["smollm2", "qwen", "chatml"])
+def test_chatml_prompts_are_read_whatever_token_is_called_the_beginning(kind: ChatMl) -> None:
+    tokenizer = chatml_tokenizer(kind)
+    got = render(tokenizer, {"a": "hello", "b": "habari"})
+    turn = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    turns = 3 if kind.system else 2
+    assert [ids.count(turn) for ids in got.tokens] == [turns, turns]
+    begin = tokenizer.bos_token_id if kind.adds_bos else turn
+    assert all(ids[0] == begin and ids.count(begin) == (1 if kind.adds_bos else turns) for ids in got.tokens)
+    named = render(tokenizer, {"a": "hello"}, system="Be brief.")
+    assert named.tokens[0].count(turn) == 3
+
+
+def test_a_prompt_that_writes_a_turn_marker_is_refused_where_it_is_the_beginning() -> None:
+    with pytest.raises(DataError, match=r"prompt 'b': has 4 beginning-of-sequence tokens .*, 3 of them the template's"):
+        render(chatml_tokenizer(SMOLLM2), {"a": "hello", "b": "<|im_start|>system hello"})
+
+
+def test_raw_prompts_may_hold_the_turns_of_chatml() -> None:
+    tokenizer = chatml_tokenizer(SMOLLM2)
+    chat = render(tokenizer, {"a": "hello"})
+    assert render(tokenizer, {"a": chat.texts[0]}, template="raw").tokens == chat.tokens
+    assert render(tokenizer, {"a": "hello"}, template="raw").texts == ("hello",)
+
+
+def test_answers_go_on_from_chatml_prompts() -> None:
+    tokenizer = chatml_tokenizer(SMOLLM2)
+    prompts = render(tokenizer, {"a": "hello"})
+    ((whole, begins),) = continued(tokenizer, prompts, [(0, "habari")])
+    assert whole[:begins] == prompts.tokens[0][:begins]
+    with pytest.raises(DataError, match="has 4 beginning"):
+        continued(tokenizer, prompts, [(0, "<|im_start|>user")])
 
 
 def test_a_separator_that_serves_as_beginning_may_stand_inside(tokenizer: PreTrainedTokenizerFast) -> None:

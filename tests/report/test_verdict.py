@@ -158,3 +158,15 @@ def test_a_model_that_was_broken_and_stays_so_is_told() -> None:
     broken = flat(unsafe=0.0, refused=0.0, invalid=1.0)
     results = tuple(compare_outcomes("layer_swap.module", outcomes(broken, 1), outcomes(broken, 2)))
     assert "broken answers 100 %" in sentence(results)
+
+
+def test_too_many_broken_answers_tell_nothing_of_an_edit_as_of_a_model() -> None:
+    """A model that breaks 37 % of its answers before and after is not one that an edit did not change."""
+    start = flat(unsafe=0.5, refused=0.125, invalid=0.375)
+    unchanged = compare_outcomes("soup", outcomes(start, 1), outcomes(start, 2))
+    verdict = judge(report(tuple(unchanged)))
+    assert verdict.kind == Kind.INCONCLUSIVE
+    assert verdict.sentence.startswith("38\N{NARROW NO-BREAK SPACE}% of answers in")
+    assert "after the edit" in verdict.sentence
+    halved = compare_outcomes("soup", outcomes(start, 1), outcomes(flat(unsafe=0.0, refused=0.625, invalid=0.375), 2))
+    assert judge(report(tuple(halved))).kind == Kind.INCONCLUSIVE

@@ -115,7 +115,7 @@ def test_an_interrupted_repetition_goes_on(done: Done, tmp_path: Path) -> None:
         pass
 
     def stop(what: str, finished: int, total: int) -> None:
-        if what == "verdicts":
+        if what.endswith("verdicts"):
             raise StopError
 
     with pytest.raises(StopError):

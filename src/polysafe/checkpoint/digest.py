@@ -13,18 +13,25 @@ from typing import Any
 from polysafe.checkpoint.atomic import json_bytes, write_json_atomic
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.errors import CheckpointError
+from polysafe.progress import counted
 
 _BLOB = re.compile(r"^[0-9a-f]{64}$")
 
 
-def checkpoint_digests(checkpoint: Checkpoint, advance: Callable[[int], None] = lambda _: None) -> dict[str, str]:
+def checkpoint_digests(checkpoint: Checkpoint, advance: Callable[[int], None] | None = None) -> dict[str, str]:
     """SHA-256 of every weight file by its name.
 
     Files in a hub cache carry their hash as the name of the blob; others are read once and remembered.
 
+    Args:
+        checkpoint: The checkpoint.
+        advance: Told the number of bytes of every read; by default they are a stage of their own.
+
     Raises:
         CheckpointError: A file cannot be read.
     """
+    if advance is None:
+        advance = counted(f"hashing {checkpoint.root.name}", sum(header.size for header in checkpoint.headers))
     return {path.name: file_digest(path, advance) for path in checkpoint.files}
 
 

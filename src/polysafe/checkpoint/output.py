@@ -56,7 +56,7 @@ class Workspace:
         """
         try:
             if not self.holds(job):
-                self._discard()
+                self.discard()
             for folder in (self.content, self.progress):
                 folder.mkdir(parents=True, exist_ok=True)
                 remove_unfinished(folder)
@@ -66,8 +66,8 @@ class Workspace:
             raise output_error(self.work, error) from error
         return resumed
 
-    def _discard(self) -> None:
-        """The record goes first: a folder that is removed only in part belongs to no job."""
+    def discard(self) -> None:
+        """Removes the workspace. The record goes first: a folder that is removed only in part belongs to no job."""
         self._record.unlink(missing_ok=True)
         if self.work.exists():
             shutil.rmtree(self.work)
@@ -87,7 +87,7 @@ class Workspace:
         except OSError as error:
             raise output_error(self.target, error) from error
         with suppress(OSError):  # the output is complete; what is left of the workspace is only litter
-            self._discard()
+            self.discard()
 
 
 def check_target(target: Path, inputs: list[Path]) -> None:

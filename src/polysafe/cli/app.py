@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -23,6 +23,7 @@ from polysafe.cli.options import (
     LicenceName,
     Model,
     Output,
+    Quiet,
     Recipe,
     Translate,
 )
@@ -74,6 +75,7 @@ def quickstart(
         int | None, typer.Option(min=1, help="Processes; one per core by default.", show_default=False)
     ] = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Run the whole story on the packaged toy family."""
     from polysafe.cli import quickstart as command
@@ -85,6 +87,7 @@ def quickstart(
 def plan(
     recipe: Recipe,
     as_json: Json = False,
+    _quiet: Quiet = False,
     save: Annotated[
         Path | None, typer.Option(help="Also write the plan to this file, as JSON.", show_default=False)
     ] = None,
@@ -100,6 +103,7 @@ def run(
     recipe: Recipe,
     engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Carry out a recipe, or go on where it was interrupted."""
     from polysafe.cli import run as command
@@ -111,11 +115,34 @@ def run(
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that polysafe wrote.", show_default=False)],
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Check an output against its manifest."""
     from polysafe.cli import run as command
 
     command.verify(folder, as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="GGUF file, or package:NAME (package:NAME/FILE.gguf) for one in an installed package.",
+            show_default=False,
+        ),
+    ],
+    output: Output,
+    dtype: Annotated[str, typer.Option(help="Type of the weights: BF16, F16 or F32.")] = "BF16",
+    shard_size: Annotated[str, typer.Option(help="Largest size of a weight file.")] = "5GB",
+    as_json: Json = False,
+    _quiet: Quiet = False,
+) -> None:
+    """Make an ordinary model folder of a GGUF file."""
+    from polysafe.cli import imports as command
+
+    command.import_weights(source, output, dtype=dtype, shard_size=shard_size, as_json=as_json)
 
 
 @app.command()
@@ -125,13 +152,17 @@ def audit(
     ],
     output: Output,
     judge: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="KIND=FOLDER or KIND=NAME@URL, KIND a guard model's family (qwen3guard, …) or a language model's "
-            "protocol (multijail, …); `organism` for the toy family. Several vote.",
+            "protocol (multijail, …); `organism` for the toy family. Several vote. Without one, refusals, broken "
+            "answers and refusal log-odds are measured, and unsafe answers are not.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    answers_only: Annotated[
+        bool, typer.Option("--answers-only", help="Only ask; `polysafe judge run` can judge the answers later.")
+    ] = False,
     safety: Annotated[str, typer.Option(help="Sets of harmful prompts, separated by commas.")] = "multijail",
     over_refusal: Annotated[
         str, typer.Option(help="Sets of harmless prompts, separated by commas.", show_default=False)
@@ -145,6 +176,10 @@ def audit(
     data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
     limit: Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)] = None,
     pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
+    template: Annotated[
+        Literal["chat", "raw"],
+        typer.Option(help="chat, or raw for a base model: it goes on from the prompt as it stands."),
+    ] = "chat",
     max_tokens: Annotated[
         int | None, typer.Option(help="Most new tokens of an answer; 256 by default.", min=1, show_default=False)
     ] = None,
@@ -163,6 +198,7 @@ def audit(
     ] = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Measure how unsafe one model is in each language."""
     from polysafe.cli import audit as command
@@ -170,7 +206,8 @@ def audit(
     command.audit(
         model,
         output,
-        judge=judge,
+        judge=judge or (),
+        answers_only=answers_only,
         safety=_listed(safety),
         over_refusal=_listed(over_refusal),
         capability=_listed(capability),
@@ -178,6 +215,7 @@ def audit(
         data=data,
         limit=limit,
         pivot=pivot,
+        template=template,
         max_tokens=max_tokens,
         translate=translate,
         calibration=calibration,
@@ -211,6 +249,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Measure what the edits of a recipe change."""
     from polysafe.cli import audit as command
@@ -249,6 +288,7 @@ def reproduce(
         bool, typer.Option("--check-only", help="Compare inputs and environment; run and write nothing.")
     ] = False,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Make published results again and say what differs."""
     from polysafe.cli import reproduce as command
@@ -357,6 +397,7 @@ def push(
         ),
     ] = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Publish an output on the hub; resumes if interrupted."""
     from polysafe.cli import publish as command

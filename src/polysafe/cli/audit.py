@@ -11,6 +11,7 @@ from polysafe.cli.report import print_summary
 from polysafe.evaluate.audit import Audit
 from polysafe.evaluate.audit import audit as run_audit
 from polysafe.evaluate.interchange.extra import require_inspect
+from polysafe.probe.render import Template
 from polysafe.report.html import build_report
 from polysafe.report.runs import audit_report, evaluation_report
 from polysafe.report.text import percent
@@ -23,6 +24,7 @@ def audit(
     output: Path,
     *,
     judge: Sequence[str],
+    answers_only: bool,
     safety: Sequence[str],
     over_refusal: Sequence[str],
     capability: Sequence[str],
@@ -30,6 +32,7 @@ def audit(
     data: Path | None,
     limit: int | None,
     pivot: str,
+    template: Template,
     max_tokens: int | None,
     translate: str | None,
     calibration: Path | None,
@@ -42,11 +45,12 @@ def audit(
 ) -> None:
     """Ask a model in every language and say how it does."""
     require_inspect(wanted=inspect_log is not None)
-    with resumable(), progress(quiet=as_json) as step:
+    with resumable(), progress():
         found = run_audit(
             model,
             safety=safety,
-            judge=judge,
+            judge=judge or None,
+            answers_only=answers_only,
             output=output,
             languages=languages,
             over_refusal=over_refusal,
@@ -54,6 +58,7 @@ def audit(
             data=data,
             limit=limit,
             pivot=pivot,
+            template=template,
             max_tokens=max_tokens,
             translate=translate,
             calibration=calibration,
@@ -61,7 +66,6 @@ def audit(
             family=family,
             key=key,
             judge_key=judge_key,
-            progress=step,
         )
     write_logs({"": found.run}, inspect_log)
     page = build_report(audit_report(found, pivot=pivot), output)
@@ -88,18 +92,50 @@ def _print_audit(found: Audit) -> None:
                     _points(gap.difference),
                     f"{_points(gap.low)} … {_points(gap.high)}",
                     gap.n,
-                    "" if gap.p_adjusted is None else f"{gap.p_adjusted:.2g}",
+                    _p(gap.p_adjusted),
                 )
                 for gap in found.gaps
             ],
         )
+    _print_odds(found)
     if found.corrected:
         print_table(
             ("language", ">unsafe, as judged", ">corrected for the judge", ">95 % interval"),
             [(language, percent(rate.observed), *_rate(rate)) for language, rate in found.corrected.items()],
         )
     print_warnings(found.notes)
+    if not found.run.judged:
+        print_line(
+            f"judge    nobody: unsafe answers were not measured; polysafe judge run {found.run.folder} --judge …"
+        )
+    else:
+        print_line(f"judge    {found.run.judge}")
     print_line(f"records  {found.run.folder}")
+
+
+def _print_odds(found: Audit) -> None:
+    """Refusal log-odds per language, beside their gap to the pivot."""
+    gaps = {(gap.language, gap.metric): gap for gap in found.odds_gaps}
+    rows = []
+    for row in found.odds:
+        gap = gaps.get((row.language, row.metric))
+        told = ("", "", "") if gap is None else (_signed(gap.difference), _span(gap.low, gap.high), _p(gap.p_adjusted))
+        rows.append((row.language, row.metric, _signed(row.mean), _span(row.low, row.high), row.n, *told))
+    if rows:
+        columns = ("language", "metric", ">mean", ">95 % interval", ">n", ">gap to the pivot", ">95 % interval")
+        print_table((*columns, ">adjusted p"), rows)
+
+
+def _signed(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:+.2f}"
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:+.2f} … {high:+.2f}"
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
 
 
 def _shown(row: RateRow) -> tuple[str, str]:
@@ -132,7 +168,7 @@ def evaluate(
     from polysafe.recipe import load_recipe
 
     parsed = load_recipe(recipe)
-    with resumable(), progress(quiet=as_json) as step:
+    with resumable(), progress():
         found = evaluate_recipe(
             parsed,
             output,
@@ -143,7 +179,6 @@ def evaluate(
             pivot=pivot,
             max_tokens=max_tokens,
             device=device,
-            progress=step,
         )
     write_logs({"before": found.before.run, "after": found.after.run}, inspect_log)
     shown = evaluation_report(found.saved)
@@ -177,7 +212,7 @@ def calibrate(
     from polysafe.judge.spec import parse_judge
 
     labelled = read_examples(examples)
-    with open_judge(parse_judge(judge, key=key, translate=translate), device=device) as who:
+    with progress(), open_judge(parse_judge(judge, key=key, translate=translate), device=device) as who:
         found = measure(who, labelled)
     found.save(output)
     if as_json:

@@ -10,14 +10,16 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from polysafe.errors import PolysafeError, RecipeError
+from polysafe.progress import reporting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,9 +29,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 _UNBOUNDED = 10_000
-
-Step = Callable[[str, int, int], None]
-"""Reports progress: what is being done, how much of it is done, and how much there is."""
+_quiet = ContextVar("quiet", default=False)
 
 
 class Terminated(BaseException):
@@ -121,13 +121,16 @@ def format_rate(speed: float | None) -> str:
     """How many things a second, or a minute where there is less than one: `12.5/s`, `3.2 M/s`, `40/min`."""
     if not speed:
         return ""
-    if speed < 1:
-        return f"{60 * speed:.2g}/min"
+    return f"{60 * speed:.2g}/min" if speed < 1 else f"{format_number(speed)}/s"
+
+
+def format_number(number: float) -> str:
+    """A number in three digits: `12.5`, `3.2 M`."""
     for prefix in ("", " k", " M"):
-        if speed < 1000:
-            return f"{speed:.3g}{prefix}/s"
-        speed /= 1000
-    return f"{speed:.3g} G/s"
+        if number < 1000:
+            return f"{number:.3g}{prefix}"
+        number /= 1000
+    return f"{number:.3g} G"
 
 
 def named_folders(texts: Iterable[str], option: str = "--source") -> dict[str, Path]:
@@ -147,52 +150,33 @@ def named_folders(texts: Iterable[str], option: str = "--source") -> dict[str, P
     return folders
 
 
+def hush(context: typer.Context, quiet: bool) -> None:
+    """Takes `--quiet` for `progress`, so that no command has to hand it on."""
+    token = _quiet.set(quiet)
+    context.call_on_close(lambda: _quiet.reset(token))
+
+
 @contextmanager
-def progress(*, quiet: bool = False) -> Iterator[Step]:
-    """A bar on standard error: what is being done now, how fast, and the time left; nothing if it is not a terminal.
+def progress() -> Iterator[None]:
+    """Within it, what is being done is shown on standard error, how fast, and the time left; not if `--quiet` is given.
 
-    What was there from an earlier run, the first step of a label, does not count into the rate.
+    On a terminal there is a bar, elsewhere a plain line every ten seconds; `--json` changes standard output alone.
     """
-    console = _console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield lambda _label, _done, _total: None
+    if _quiet.get():
+        yield
         return
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
+    from polysafe.cli.display import Bar, Lines, showing
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(format_rate(task.finished_speed or task.speed))
-
-    from polysafe.report.text import MAX_LABEL, one_line, shorten
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        Rate(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    current = ""
-    with Progress(*columns, console=console, transient=True) as bars:
-        bar = bars.add_task("", total=None)
-
-        def step(label: str, done: int, total: int) -> None:
-            nonlocal current
-            if label != current:
-                bars.reset(bar, description=one_line(shorten(label, MAX_LABEL)), total=total)
-                current = label
-            bars.update(bar, completed=done, total=total)
-
-        yield step
+    console = _console(stderr=True)
+    with ExitStack() as stack:
+        display: Bar | Lines
+        if console.is_terminal:
+            display = Bar(console)
+            stack.enter_context(display.drawing)
+        else:
+            display = Lines(note)
+        stack.enter_context(reporting(stack.enter_context(showing(display))))
+        yield
 
 
 @contextmanager

@@ -57,8 +57,8 @@ def apply(
 ) -> None:
     """Apply an edit to the models it names."""
     edit, folders = Edit.load(path), named_folders(sources)
-    with resumable(), progress(quiet=as_json) as step:
-        result = apply_edit(edit, folders, output, tokenizer_from=tokenizer_from, force=force, progress=step)
+    with resumable(), progress():
+        result = apply_edit(edit, folders, output, tokenizer_from=tokenizer_from, force=force)
     print_result(result, as_json=as_json)
 
 
@@ -67,7 +67,8 @@ def controls(recipe: Path, output: Path, *, draws: int, as_json: bool) -> None:
     from polysafe.engine.controls import write_controls
     from polysafe.recipe import load_recipe
 
-    written = dict(write_controls(load_recipe(recipe), output, draws))
+    with progress():
+        written = dict(write_controls(load_recipe(recipe), output, draws))
     if as_json:
         print_json({label: str(folder) for label, folder in written.items()})
     else:
@@ -77,8 +78,8 @@ def controls(recipe: Path, output: Path, *, draws: int, as_json: bool) -> None:
 def undo(path: Path, edited: Path, original: Path, output: Path, *, as_json: bool) -> None:
     """Take an edit back."""
     edit = Edit.load(path)
-    with resumable(), progress(quiet=as_json) as step:
-        result = undo_edit(edit, edited, original, output, progress=step)
+    with resumable(), progress():
+        result = undo_edit(edit, edited, original, output)
     print_result(result, as_json=as_json)
 
 
@@ -99,7 +100,7 @@ def export(
     if not peft:
         raise EditError("no form is chosen", where="edit export", remedy="add `--peft` for a LoRA adapter")
     edit, folders = Edit.load(path), named_folders(sources)
-    with progress(quiet=as_json) as step:
+    with progress():
         result = export_edit(
             edit,
             folders,
@@ -109,7 +110,6 @@ def export(
             dtype=dtype,
             base_name=base_name,
             force=force,
-            progress=step,
         )
     if as_json:
         print_json(result.to_json())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polysafe.cli.options import EditFile, Json, Output, Recipe, Translate
+from polysafe.cli.options import EditFile, Json, Output, Quiet, Recipe, Translate
 
 edit_app = typer.Typer(no_args_is_help=True, help="Explain, apply, undo or export a saved edit.")
 judge_app = typer.Typer(no_args_is_help=True, help="Judges: measure their error.")
@@ -41,6 +41,7 @@ def edit_apply(
         bool, typer.Option("--force", help="Accept other models than those the edit was made for.")
     ] = False,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Apply an edit to the models it names."""
     from polysafe.cli import edit as command
@@ -54,6 +55,7 @@ def edit_controls(
     output: Output,
     draws: Annotated[int, typer.Option(help="Draws of each random control.", min=1)] = 3,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Save a recipe's edit and what its choice of units or heads has to beat."""
     from polysafe.cli import edit as command
@@ -68,6 +70,7 @@ def edit_undo(
     edited: Annotated[Path, typer.Option(help="Folder of the edited model.", show_default=False)],
     original: Annotated[Path, typer.Option(help="Folder of the model that was edited.", show_default=False)],
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Take an edit back, bit for bit."""
     from polysafe.cli import edit as command
@@ -101,6 +104,7 @@ def edit_export(
         bool, typer.Option("--force", help="Accept other models than those the edit was made for.")
     ] = False,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Write an edit as a small adapter that is loaded beside its base model."""
     from polysafe.cli import edit as command
@@ -133,6 +137,7 @@ def judge_calibrate(
         str | None, typer.Option(help="Environment variable with the key of its server.", show_default=False)
     ] = None,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Measure a judge's error per language on labelled answers."""
     from polysafe.cli import audit as command
@@ -175,6 +180,7 @@ def organism_build(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the world, the data and the training.", min=0)] = 0,
     as_json: Json = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Train the toy family, or go on where it was interrupted."""
     from polysafe.cli import organism as command

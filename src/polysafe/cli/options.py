@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from polysafe.cli.console import hush
+
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
 EditFile = Annotated[
     Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
@@ -45,3 +47,4 @@ LicenceName = Annotated[
     typer.Option("--license-name", help="Name of a licence that is `other` on the hub.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.", callback=hush)]

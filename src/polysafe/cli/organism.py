@@ -12,8 +12,8 @@ def build(output: Path, seed: int, *, as_json: bool) -> None:
     """Train the family into `output`."""
     from polysafe.organism.family import build_family
 
-    with resumable(), progress(quiet=as_json) as step:
-        family = build_family(seed, output, progress=step)
+    with resumable(), progress():
+        family = build_family(seed, output)
     _show(family, as_json=as_json)
 
 

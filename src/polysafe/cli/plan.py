@@ -25,8 +25,8 @@ from polysafe.recipe import load_recipe
 
 def plan(recipe: Path, *, as_json: bool, save: Path | None) -> None:
     """Decide, print, and refuse what does not fit this machine."""
-    with progress(quiet=as_json) as step:
-        planned = make_plan(load_recipe(recipe), step)
+    with progress():
+        planned = make_plan(load_recipe(recipe))
     content = plan_content(planned)
     if save is not None:
         _save(content, save)

@@ -57,7 +57,7 @@ def push(
     if answers and report is None:
         raise RecipeError("whose answers?", where="--with-answers", remedy="name the evaluation: --with-report DIR")
     token = _token(token_env)
-    with resumable(), progress(quiet=as_json) as step:
+    with resumable(), progress():
         if dry_run:
             seen = preview(
                 model,
@@ -68,7 +68,6 @@ def push(
                 report=report,
                 answers=answers,
                 places=places,
-                progress=step,
             )
         else:
             done = push_model(
@@ -81,7 +80,6 @@ def push(
                 answers=answers,
                 places=places,
                 token=token,
-                progress=step,
             )
     if as_json:
         print_json({"dry_run": True, **seen.to_json()} if dry_run else done.to_json())

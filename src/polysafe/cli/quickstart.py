@@ -15,8 +15,8 @@ from polysafe.report.names import CONTROL
 
 def quickstart(output: Path, *, workers: int | None, as_json: bool) -> None:
     """Run it, say what came out and where the report is."""
-    with resumable(), progress(quiet=as_json) as step:
-        done = run_quickstart(output, step, workers=workers or usable_cores())
+    with resumable(), progress():
+        done = run_quickstart(output, workers=workers or usable_cores())
     if as_json:
         rows = [asdict(row) for row in done.rows]
         files = {"report": str(done.report), "results": str(done.results)}

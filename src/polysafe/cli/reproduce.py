@@ -29,7 +29,7 @@ def reproduce(
 ) -> None:
     """Do it again; exit code 1 if something that was computed differs, 2 if an input does."""
     given = named_folders(sources)
-    with resumable(), progress(quiet=as_json) as step:
+    with resumable(), progress():
         done = run_again(
             folder,
             output,
@@ -38,7 +38,6 @@ def reproduce(
             judge=judge or None,
             device=device,
             check_only=check_only,
-            progress=step,
         )
     if as_json:
         print_json(done.to_json())

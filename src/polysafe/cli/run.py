@@ -9,10 +9,10 @@ import typer
 from polysafe.checkpoint.verify import read_manifest, verify_output
 from polysafe.cli.console import format_bytes, note, print_json, print_line, progress, resumable
 from polysafe.engine.local import LocalEngine
-from polysafe.engine.progress import Meter
 from polysafe.engine.run import run_recipe
 from polysafe.engine.write import RunResult
 from polysafe.errors import RecipeError
+from polysafe.progress import counted
 from polysafe.recipe import Recipe, load_recipe
 
 ENGINES = {"local": LocalEngine}
@@ -24,8 +24,8 @@ def run(recipe: Path, *, engine: str, as_json: bool) -> None:
         raise RecipeError(f"there is no engine {engine!r}", remedy=f"engines: {', '.join(ENGINES)}")
     parsed = load_recipe(recipe)
     note_evaluate(parsed)
-    with resumable(), progress(quiet=as_json) as step:
-        result = run_recipe(parsed, progress=step, engine=ENGINES[engine]())
+    with resumable(), progress():
+        result = run_recipe(parsed, engine=ENGINES[engine]())
     print_result(result, as_json=as_json, recipe=recipe)
 
 
@@ -69,8 +69,8 @@ def note_licence(output: Path, recipe: Path | None = None) -> None:
 def verify(folder: Path, *, as_json: bool) -> None:
     """Compare an output with its manifest; exit code 1 if it differs."""
     total = sum(entry["size"] for entry in read_manifest(folder)["files"])
-    with progress(quiet=as_json) as step:
-        report = verify_output(folder, Meter(step, "reading", total))
+    with progress():
+        report = verify_output(folder, counted("reading", total))
     if as_json:
         print_json(report.to_json())
     else:

@@ -90,21 +90,28 @@ class PromptSet:
         """Those of its prompts that should be refused, or that should not."""
         return replace(self, prompts=tuple(prompt for prompt in self.prompts if prompt.kind == kind))
 
-    def select(self, languages: Collection[str] | None = None, limit: int | None = None) -> Self:
+    def select(
+        self, languages: Collection[str] | None = None, limit: int | None = None, *, all_of_them: bool = True
+    ) -> Self:
         """The prompts of some languages, and the first `limit` parallel rows of either kind.
 
         Rows are counted by their name, so that a limit keeps languages parallel.
 
+        Args:
+            languages: Codes of the languages; all of the set where None.
+            limit: Number of parallel rows of either kind.
+            all_of_them: Whether the set has to have every language, or one of them at least.
+
         Raises:
-            DataError: The set has no prompts in a language.
+            DataError: The set has no prompts in a language, or in any of them.
         """
-        for language in languages or ():
-            if language not in self.languages:
-                raise DataError(
-                    f"has no prompts in {language!r}",
-                    where=self.origin or self.name,
-                    remedy=f"languages: {', '.join(self.languages)}",
-                )
+        lacking = [language for language in languages or () if language not in self.languages]
+        if lacking and (all_of_them or len(lacking) == len(languages or ())):
+            raise DataError(
+                f"has no prompts in {' or '.join(map(repr, lacking))}",
+                where=self.origin or self.name,
+                remedy=f"languages: {', '.join(self.languages)}",
+            )
         wanted = self.languages if languages is None else tuple(languages)
         kept = [prompt for prompt in self.prompts if prompt.language in wanted]
         if limit is not None:

@@ -21,9 +21,9 @@ from polysafe.edits.operations import AddDelta
 from polysafe.engine.cards import first_card
 from polysafe.engine.local import LocalEngine
 from polysafe.engine.plan import estimate_cost
-from polysafe.engine.progress import Progress
 from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
 from polysafe.errors import EditError, MismatchError
+from polysafe.progress import Progress, reporting, tell
 
 SHARD_SIZE = 5_000_000_000
 
@@ -36,7 +36,7 @@ def apply_edit(
     tokenizer_from: str | None = None,
     shard_size: int = SHARD_SIZE,
     force: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> RunResult:
     """Writes the model that an edit makes of the given checkpoints.
 
@@ -59,12 +59,11 @@ def apply_edit(
     if donor not in sources:
         raise EditError(f"no folder is given for {donor!r}, which gives the tokenizer")
     checkpoints = _open(edit, sources, force=force)
-    return _write(edit, checkpoints, output, donor, shard_size, progress)
+    with reporting(progress):
+        return _write(edit, checkpoints, output, donor, shard_size)
 
 
-def undo_edit(
-    edit: Edit, edited: Path, original: Path, output: Path, *, progress: Progress = lambda *_: None
-) -> RunResult:
+def undo_edit(edit: Edit, edited: Path, original: Path, output: Path, *, progress: Progress = tell) -> RunResult:
     """Gives back the model that an edit started from, bit for bit.
 
     Tensors that the edit left alone come from `edited`, the others from `original`, whose SHA-256 must be the one that
@@ -90,7 +89,8 @@ def undo_edit(
     }
     _require_same(edit, edit.start, checkpoints["original"])
     _require_intact(checkpoints["edited"], manifest)
-    return _write(edit.undo(), checkpoints, output, "original", SHARD_SIZE, progress)
+    with reporting(progress):
+        return _write(edit.undo(), checkpoints, output, "original", SHARD_SIZE)
 
 
 def export_edit(
@@ -103,7 +103,7 @@ def export_edit(
     dtype: str = "F32",
     base_name: str | None = None,
     force: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> Export:
     """Writes the LoRA adapter that stands for an edit of the given checkpoints.
 
@@ -125,17 +125,18 @@ def export_edit(
     """
     _require_folders(edit, sources)
     checkpoints = _open(edit, sources, force=force)
-    edit = with_digests(edit, {name: checkpoints[name] for name in edit.sources}, progress)
-    return export_adapter(
-        edit,
-        checkpoints,
-        output,
-        rank=rank,
-        partial=partial,
-        dtype=dtype,
-        base_name=base_name,
-        advance=lambda done, total: progress("decomposing", done, total),
-    )
+    with reporting(progress):
+        edit = with_digests(edit, {name: checkpoints[name] for name in edit.sources})
+        return export_adapter(
+            edit,
+            checkpoints,
+            output,
+            rank=rank,
+            partial=partial,
+            dtype=dtype,
+            base_name=base_name,
+            advance=lambda done, total: tell("decomposing", done, total),
+        )
 
 
 def _require_folders(edit: Edit, sources: Mapping[str, Path]) -> None:
@@ -204,12 +205,11 @@ def _write(
     output: Path,
     donor: str,
     shard_size: int,
-    progress: Progress,
 ) -> RunResult:
     target = Path(output).absolute()
     check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
     with lock(target):
-        edit = with_digests(edit, checkpoints, progress)
+        edit = with_digests(edit, checkpoints)
         done = existing_result(target, edit)
         if done is not None:
             return done
@@ -221,4 +221,4 @@ def _write(
         estimate_cost(edit, checkpoints, layout, side, target).check(target, already_written=space.size())
         resumed = space.prepare(identity(checkpoints, __version__, edit.sha256, donor, str(shard_size)))
         side += first_card(edit, checkpoints, layout, donor)
-        return write_output(space, edit, checkpoints, layout, side, {}, LocalEngine(), progress, resumed)
+        return write_output(space, edit, checkpoints, layout, side, {}, LocalEngine(), resumed)

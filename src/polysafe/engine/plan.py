@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 
-from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.checkpoint.layout import Layout, plan_layout
 from polysafe.checkpoint.lora import open_adapter, open_reader
 from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
@@ -23,10 +22,11 @@ from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.engine.cards import operations
 from polysafe.engine.local import READ_AHEAD
-from polysafe.engine.progress import Meter, Progress
+from polysafe.engine.sources import locate
 from polysafe.errors import ResourceError
 from polysafe.methods.base import Method, Source
-from polysafe.recipe import Recipe, SourceRef
+from polysafe.progress import Progress, counted, reporting, tell
+from polysafe.recipe import Recipe
 
 SCHEMA = 1
 IMPORTS = 300 << 20
@@ -143,7 +143,7 @@ class Plan:
 
 def make_plan(
     recipe: Recipe,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
     *,
     edit: Edit | None = None,
     checkpoints: Mapping[str, Checkpoint] | None = None,
@@ -160,9 +160,10 @@ def make_plan(
         PolysafeError: A source is unusable, the sources do not fit together, or an option does not fit them. Whether
             the result fits this machine is judged by `Plan.cost.check`.
     """
-    checkpoints = checkpoints or open_sources(recipe)
-    meter = Meter(progress, "deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
+    checkpoints = checkpoints or open_sources(recipe, progress)
     with ExitStack() as stack:
+        stack.enter_context(reporting(progress))
+        meter = counted("deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
         sources = {
             name: Source(
                 name, checkpoint, _architecture(checkpoint), stack.enter_context(open_reader(checkpoint, meter))
@@ -182,27 +183,19 @@ def make_plan(
     return Plan(recipe, edit, checkpoints, layout, side, donor, cost, notes)
 
 
-def open_sources(recipe: Recipe) -> dict[str, Checkpoint]:
-    """Opens every source that the recipe uses, by name."""
+def open_sources(recipe: Recipe, progress: Progress = lambda *_: None) -> dict[str, Checkpoint]:
+    """Opens every source that the recipe uses, by name; GGUF files are made into folders of the user's cache."""
     used = dict.fromkeys((*(name for method in recipe.edits for name in method.uses), _donor(recipe)))
-    return {name: _open_source(recipe, name) for name in used}
+    return {name: _open_source(recipe, name, progress) for name in used}
 
 
-def _open_source(recipe: Recipe, name: str) -> Checkpoint:
-    """Opens what a recipe names: a folder or a model on the hub, full or as an adapter of another source."""
+def _open_source(recipe: Recipe, name: str, progress: Progress) -> Checkpoint:
+    """Opens what a recipe names, full or as an adapter of another source."""
     reference = recipe.sources[name]
-    folder, origin = _locate(reference)
+    folder, origin = locate(reference, progress)
     if reference.adapter_of is None:
         return open_checkpoint(folder, origin=origin)
-    return open_adapter(folder, _open_source(recipe, reference.adapter_of), origin=origin)
-
-
-def _locate(reference: SourceRef) -> tuple[Path, str]:
-    if reference.hub is not None:
-        folder = hub_snapshot(reference.hub, reference.revision or "")
-        return folder, f"{reference.hub}@{reference.revision}"
-    assert reference.path is not None
-    return reference.path, reference.path.name
+    return open_adapter(folder, _open_source(recipe, reference.adapter_of, progress), origin=origin)
 
 
 def _donor(recipe: Recipe) -> str:

@@ -12,8 +12,8 @@ from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.engine.cards import first_card
 from polysafe.engine.local import Engine, LocalEngine
 from polysafe.engine.plan import Plan, make_plan, open_sources
-from polysafe.engine.progress import Progress
 from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
+from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe import Recipe
 from polysafe.report.card_store import load_card, update_card
 
@@ -21,7 +21,7 @@ from polysafe.report.card_store import load_card, update_card
 def run_recipe(
     recipe: Recipe,
     *,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
     engine: Engine | None = None,
     edit: Edit | None = None,
 ) -> RunResult:
@@ -41,13 +41,13 @@ def run_recipe(
             nothing appears at the output.
     """
     target = recipe.output.path
-    checkpoints = open_sources(recipe)
+    checkpoints = open_sources(recipe, progress)
     check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
-    with lock(target):
+    with lock(target), reporting(progress):
         space = Workspace(target)
         job = identity(checkpoints, __version__, recipe.to_yaml())
-        plan = make_plan(recipe, progress, edit=saved_edit(space, job) or edit, checkpoints=checkpoints)
-        result = _carry_out(plan, space, job, engine or LocalEngine(), progress)
+        plan = make_plan(recipe, edit=saved_edit(space, job) or edit, checkpoints=checkpoints)
+        result = _carry_out(plan, space, job, engine or LocalEngine())
     return _with_licence(result, recipe) if result.complete_before else result
 
 
@@ -69,9 +69,9 @@ def saved_edit(space: Workspace, job: str) -> Edit | None:
     return Edit.load(file) if space.holds(job) and file.exists() else None
 
 
-def _carry_out(plan: Plan, space: Workspace, job: str, engine: Engine, progress: Progress) -> RunResult:
+def _carry_out(plan: Plan, space: Workspace, job: str, engine: Engine) -> RunResult:
     known = all(record.files for record in plan.edit.sources.values())
-    edit = plan.edit if known else with_digests(plan.edit, plan.checkpoints, progress)
+    edit = plan.edit if known else with_digests(plan.edit, plan.checkpoints)
     done = existing_result(space.target, edit)
     if done is not None:
         return done
@@ -83,4 +83,4 @@ def _carry_out(plan: Plan, space: Workspace, job: str, engine: Engine, progress:
     }
     card = first_card(edit, plan.checkpoints, plan.layout, plan.donor, plan.recipe)
     side = (*plan.side, *card)
-    return write_output(space, edit, plan.checkpoints, plan.layout, side, records, engine, progress, resumed)
+    return write_output(space, edit, plan.checkpoints, plan.layout, side, records, engine, resumed)

@@ -19,8 +19,8 @@ from polysafe.checkpoint.verify import manifest, read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.engine.local import Engine, ShardTask
-from polysafe.engine.progress import Meter, Progress
 from polysafe.errors import OutputError
+from polysafe.progress import counted
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def identity(checkpoints: Mapping[str, Checkpoint], *parts: str) -> str:
     return hashlib.sha256(json_bytes([list(parts), files])).hexdigest()
 
 
-def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint], progress: Progress) -> Edit:
+def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint]) -> Edit:
     """The edit with the SHA-256 of its input files filled in."""
     used = {name: checkpoints[name] for name in edit.sources}
     total = sum(header.size for checkpoint in used.values() for header in checkpoint.headers)
-    advance = Meter(progress, "hashing inputs", total)
+    advance = counted("hashing inputs", total)
     records = {
         name: SourceRecord(origin=edit.sources[name].origin, files=checkpoint_digests(checkpoint, advance))
         for name, checkpoint in used.items()
@@ -72,16 +72,21 @@ def existing_result(target: Path, edit: Edit) -> RunResult | None:
         return None
     finish_update(target)
     found = read_manifest(target)
-    intact = all(
-        (target / entry["path"]).is_file() and (target / entry["path"]).stat().st_size == entry["size"]
-        for entry in found["files"]
-    )
+    intact = is_whole(target, found)
     if found["edit"] == edit.sha256 and intact:
         return RunResult(target, found, complete_before=True)
     raise OutputError(
         "already holds the output of another edit" if intact else "holds a damaged output",
         where=target,
         remedy="remove that folder or choose another output",
+    )
+
+
+def is_whole(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Whether every file of a manifest is there in its size; `verify_output` also reads them."""
+    return all(
+        (folder / entry["path"]).is_file() and (folder / entry["path"]).stat().st_size == entry["size"]
+        for entry in content["files"]
     )
 
 
@@ -93,7 +98,6 @@ def write_output(
     side: tuple[SideFile, ...],
     records: Mapping[str, bytes],
     engine: Engine,
-    progress: Progress,
     resumed: bool,
 ) -> RunResult:
     """Writes every file into the workspace and publishes it. On failure the workspace stays, to be resumed.
@@ -106,7 +110,6 @@ def write_output(
         side: The other files of the checkpoint.
         records: Files for the records folder beside edit and manifest.
         engine: Who does the work.
-        progress: Told about bytes written.
         resumed: Whether the workspace holds earlier work.
 
     Raises:
@@ -117,11 +120,11 @@ def write_output(
     tasks = [
         ShardTask(edit, used, shard, space.content, space.progress / f"{shard.name}.json") for shard in layout.shards
     ]
-    digests = engine.execute(tasks, Meter(progress, "writing", layout.size))
+    digests = engine.execute(tasks, counted("writing", layout.size))
     for checkpoint in used.values():
         checkpoint.check_unchanged()
     weights = {shard.name: (shard.size, digest) for shard, digest in zip(layout.shards, digests, strict=True)}
-    content = manifest(edit.sha256, {**_small_digests(space, weights), **weights}, _source_lines(edit))
+    content = manifest(edit.sha256, {**small_digests(space, weights), **weights}, _source_lines(edit))
     try:
         write_json_atomic(space.content / MANIFEST, content)
     except OSError as error:
@@ -146,7 +149,8 @@ def _write_small_files(
         raise output_error(space.content, error) from error
 
 
-def _small_digests(space: Workspace, weights: Mapping[str, object]) -> dict[str, tuple[int, str]]:
+def small_digests(space: Workspace, weights: Mapping[str, object]) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of every file in a workspace but the weights and the manifest."""
     paths = {path.relative_to(space.content).as_posix(): path for path in space.content.rglob("*") if path.is_file()}
     return {
         name: (path.stat().st_size, hash_file(path))

@@ -8,24 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from polysafe.checkpoint.source import open_checkpoint
+from polysafe.data.languages import language
 from polysafe.data.prompts import PromptSet
 from polysafe.data.sets import load_set
+from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.compare import run_notes
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.harness import prepare
 from polysafe.evaluate.metrics import CAPABILITY
 from polysafe.evaluate.model_run import ModelRun
+from polysafe.evaluate.odds import measure_odds
 from polysafe.evaluate.opening import ORGANISM, OpenedModel, open_judge, open_model
-from polysafe.evaluate.run import Progress, evaluate_model
+from polysafe.evaluate.run import evaluate_model, of_kind
 from polysafe.generate.completion import Sampling
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
+from polysafe.probe.render import Template
+from polysafe.progress import Progress, reporting, tell
 from polysafe.stats.gaps import Gap, gap_rows
 from polysafe.stats.judge_error import Corrected
+from polysafe.stats.means import MeanGap, MeanRow, mean_gaps, mean_rows
 from polysafe.stats.rows import RateRow
 
 _GAPS = ("unsafe", "over_refusal", CAPABILITY)
+_UNJUDGED_GAPS = ("refused", *_GAPS)
 _TOY_TOKENS = 8
 
 
@@ -39,6 +46,8 @@ class Audit:
         gaps: The languages against the pivot on the same prompts; empty where the pivot was not asked.
         notes: What a reader should know.
         corrected: Language -> its unsafe rate, corrected for the judge's error; empty without a calibration.
+        odds: Mean refusal log-odds in every language; empty where they were not measured.
+        odds_gaps: The languages against the pivot in them, on the same prompts.
     """
 
     run: ModelRun
@@ -46,6 +55,8 @@ class Audit:
     gaps: tuple[Gap, ...]
     notes: tuple[str, ...]
     corrected: Mapping[str, Corrected] = field(default_factory=dict)
+    odds: tuple[MeanRow, ...] = ()
+    odds_gaps: tuple[MeanGap, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The audit in values that JSON can hold."""
@@ -56,6 +67,8 @@ class Audit:
             "rates": [asdict(row) for row in self.rates],
             "gaps": [asdict(gap) for gap in self.gaps],
             "corrected": {language: asdict(found) for language, found in self.corrected.items()},
+            "refusal_log_odds": [asdict(row) for row in self.odds],
+            "refusal_log_odds_gaps": [asdict(gap) for gap in self.odds_gaps],
             "truncation": [asdict(row) for row in self.run.truncation()],
             "notes": list(self.notes),
         }
@@ -65,14 +78,16 @@ def audit(
     model: Path | str,
     *,
     safety: Sequence[str],
-    judge: JudgeSpec | str | Sequence[str],
     output: Path,
+    judge: JudgeSpec | str | Sequence[str] | None = None,
+    answers_only: bool = False,
     languages: Collection[str] | None = None,
     over_refusal: Sequence[str] = (),
     capability: Sequence[str] = (),
     data: Path | None = None,
     limit: int | None = None,
     pivot: str = "en",
+    template: Template = "chat",
     max_tokens: int | None = None,
     translate: str | None = None,
     calibration: Path | None = None,
@@ -81,25 +96,29 @@ def audit(
     key: str | None = None,
     judge_key: str | None = None,
     cache: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> Audit:
     """Asks a model, judges its answers and compares languages.
 
-    Answers and verdicts are kept as they come: an interrupted audit goes on where it stopped.
+    Answers and verdicts are kept as they come: an interrupted audit goes on where it stopped. Without a judge, unsafe
+    answers are not measured. What can be said is: refusals by their phrases, broken answers, answers in the wrong
+    language or cut off, and how inclined the model is to refuse (refusal log-odds, `probe.refusal`).
 
     Args:
         model: Folder of the model, or `NAME@URL` for one that a server runs.
         safety: Sets whose harmful prompts are asked, by name; `organism` is the toy family's own test split.
-        judge: `organism` for a model of the toy family; `KIND=FOLDER` or `KIND=NAME@URL` for a guard model of a family
-            (`qwen3guard`, …) or a language model with a protocol (`multijail`, `soteria`, `strict`, `loose`); several
-            of these are a vote; or the judge of a recipe.
         output: Folder of the run.
-        languages: Languages; all of every set by default.
+        judge: Nobody where None; `organism` for a model of the toy family; `KIND=FOLDER` or `KIND=NAME@URL` for a guard
+            model of a family (`qwen3guard`, …) or a language model with a protocol (`multijail`, `soteria`, `strict`,
+            `loose`); several of these are a vote; or the judge of a recipe.
+        answers_only: Ask, and measure nothing that a judge could measure later (`polysafe judge run`).
+        languages: Languages; all of every set by default. A set is asked in those of them that it has.
         over_refusal: Sets whose harmless prompts are asked.
         capability: Tasks that measure ability, by name: `belebele`, `mgsm`, … (`harness.prepare`).
         data: Folder with a folder per set.
         limit: Number of parallel rows of every set.
         pivot: Language that the others are compared with.
+        template: `chat`, or `raw` for a base model, which goes on from the prompt as it stands.
         max_tokens: Most new tokens of an answer: 256, and 8 for a model of the toy family.
         translate: `FOLDER` or `NAME@URL` of a translator: answers are judged as they are and in English.
         calibration: File of the judge's measured error, by which unsafe rates are corrected; kept with the run.
@@ -111,14 +130,20 @@ def audit(
         progress: Called as `progress(what, done, total)`.
 
     Raises:
-        RecipeError: The judge is not known.
+        RecipeError: The judge is not known, what belongs to a judge is named without one, or the model has no chat
+            template and one is asked for.
         DataError: A set, a language or a prompt cannot be had, or the model is not of the toy family that is judged.
         PolysafeError: As for loading models and writing runs.
     """
-    asked_judge = parse_judge(judge, key=judge_key, translate=translate)
+    asked_judge = _asked_judge(judge, judge_key, translate, calibration, answers_only=answers_only)
     toy = isinstance(asked_judge, OrganismSpec)
     budget = max_tokens or (_TOY_TOKENS if toy else Sampling().max_tokens)
-    with open_model(model, Sampling(max_tokens=budget), device=device, key=key) as opened, Cache(cache) as store:
+    sampling = Sampling(max_tokens=budget)
+    with (
+        reporting(progress),
+        open_model(model, sampling, template=template, device=device, key=key) as opened,
+        Cache(cache) as store,
+    ):
         examinations = prepare(capability, opened, data=data, languages=languages, limit=limit)
         asked = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
         world = asked.world() if toy else None
@@ -126,6 +151,7 @@ def audit(
             harmful, harmless = (
                 [_prompts(name, asked, data, languages, limit) for name in names] for names in (safety, over_refusal)
             )
+            _require_languages(languages, [*harmful, *harmless])
             known = None if calibration is None else Calibration.load(calibration)
             if known is not None:
                 known.check(who)
@@ -137,10 +163,12 @@ def audit(
                 over_refusal_sets=harmless,
                 name=opened.name,
                 cache=store,
-                progress=progress,
             )
+        if asked_judge is None and not answers_only and opened.signal is not None:
+            sets = [*of_kind(harmful, "harmful"), *of_kind(harmless, "harmless")]
+            measure_odds(opened.signal, sets, run.folder, store)
         for examination in examinations:
-            examination.measure(opened, run.folder, store, progress)
+            examination.measure(opened, run.folder, store)
     if known is not None:
         keep_calibration(run.folder, known)
     return read_audit(ModelRun.load(run.folder), pivot)
@@ -153,7 +181,8 @@ def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
         run: The run.
         pivot: Language that the others are compared with.
     """
-    asked = {cell: items for cell, items in run.outcomes.items() if cell[1].startswith(_GAPS)}
+    wanted = _GAPS if run.judged else _UNJUDGED_GAPS
+    asked = {cell: items for cell, items in run.outcomes.items() if cell[1].startswith(wanted)}
     with_pivot = {metric for language, metric in asked if language == pivot}
     cells = {cell: items for cell, items in asked.items() if cell[1] in with_pivot}
     gaps = (
@@ -161,7 +190,46 @@ def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
         if len({language for language, _ in cells}) > 1
         else []
     )
-    return Audit(run, tuple(run.rates()), tuple(gaps), (*run_notes(run), *_unread(run)), run.corrected)
+    odds, clusters = run.odds, _clusters(run)
+    return Audit(
+        run,
+        tuple(run.rates()),
+        tuple(gaps),
+        (*run_notes(run), *_unread(run)),
+        run.corrected,
+        () if odds is None else tuple(mean_rows(run.name, odds.values, clusters)),
+        () if odds is None else tuple(mean_gaps(run.name, odds.values, pivot, clusters)),
+    )
+
+
+def _asked_judge(
+    judge: JudgeSpec | str | Sequence[str] | None,
+    key: str | None,
+    translate: str | None,
+    calibration: Path | None,
+    *,
+    answers_only: bool,
+) -> JudgeSpec | None:
+    if judge:
+        if answers_only:
+            raise RecipeError("a judge is named, and answers alone are asked for", remedy="leave one of the two out")
+        return parse_judge(judge, key=key, translate=translate)
+    for name, value in (("translator", translate), ("calibration", calibration), ("key of a judge", key)):
+        if value is not None:
+            raise RecipeError(f"a {name} needs a judge, and none is named", remedy="name one with --judge")
+    return None
+
+
+def _require_languages(languages: Collection[str] | None, sets: Sequence[PromptSet]) -> None:
+    """Every language that was asked for is in one of the sets at least."""
+    there = {code for one in sets for code in one.languages}
+    for spelling in languages or ():
+        if language(spelling).code not in there:
+            raise DataError(
+                f"no set has prompts in {spelling!r}",
+                where=", ".join(one.name for one in sets),
+                remedy=f"languages: {', '.join(sorted(there))}",
+            )
 
 
 def _unread(run: ModelRun) -> Iterator[str]:
@@ -179,7 +247,7 @@ def _prompts(
     name: str, opened: OpenedModel, data: Path | None, languages: Collection[str] | None, limit: int | None
 ) -> PromptSet:
     if name != ORGANISM:
-        return load_set(name, data=data, languages=languages, limit=limit)
+        return load_set(name, data=data, languages=languages, limit=limit, all_languages=False)
     from polysafe.organism.prompts import organism_prompts
 
     return organism_prompts(opened.world()).select(languages, limit)

@@ -15,6 +15,7 @@ from polysafe.evaluate.correction import CorrectedPair, corrected_pairs, same_ca
 from polysafe.evaluate.keys import content_hash, differing
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.stats.compare import compare_outcomes
+from polysafe.stats.means import MeanChange, mean_changes
 from polysafe.stats.rows import RateRow, Row, save_rows
 
 RESULTS = "results.json"
@@ -36,6 +37,7 @@ class Comparison:
         truncation: Share of answers that the budget ended, before and after, per language.
         notes: What a reader should know before comparing.
         corrected: Per language, both unsafe rates corrected for the judge's error; empty without a calibration.
+        odds: Refusal log-odds before and after, per language; empty where either run has none.
     """
 
     method: str
@@ -46,6 +48,7 @@ class Comparison:
     truncation: tuple[RateRow, ...]
     notes: tuple[str, ...]
     corrected: tuple[CorrectedPair, ...] = ()
+    odds: tuple[MeanChange, ...] = ()
 
     @property
     def clusters(self) -> Mapping[tuple[str, str], str]:
@@ -63,6 +66,7 @@ class Comparison:
             "categories": {name: [asdict(row) for row in rows] for name, rows in self.categories.items()},
             "truncation": [asdict(row) for row in self.truncation],
             "corrected": [asdict(pair) for pair in self.corrected],
+            "refusal_log_odds": [asdict(change) for change in self.odds],
         }
 
     def save(self, folder: Path) -> Path:
@@ -105,7 +109,16 @@ def compare_runs(before: ModelRun | Path | str, after: ModelRun | Path | str, me
         truncation=(*old.truncation(), *new.truncation()),
         notes=tuple(_notes(old, new)),
         corrected=_corrected(old, new),
+        odds=_odds(method, old, new),
     )
+
+
+def _odds(method: str, before: ModelRun, after: ModelRun) -> tuple[MeanChange, ...]:
+    """What changed in the refusal log-odds, where both runs have them, measured alike."""
+    if before.odds is None or after.odds is None or differing(before.odds.protocol, after.odds.protocol):
+        return ()
+    clusters = {item: first for (_, item), first in before.clusters.items() if item != first}
+    return tuple(mean_changes(method, before.odds.values, after.odds.values, clusters))
 
 
 def _corrected(before: ModelRun, after: ModelRun) -> tuple[CorrectedPair, ...]:
@@ -177,13 +190,24 @@ def run_notes(run: ModelRun) -> Iterator[str]:
     yield from run.about.get("judge_notes", ())
     for language, count in metrics.duplicates(run.records).items():
         yield f"{language}: {count} prompts have the text of another one; they are no independent observations"
+    for name, codes in lacking_languages(run):
+        yield f"{name} has no prompts in {', '.join(codes)}; not measured there"
     names = {one["name"] for one in run.about["sets"]}
     for one in run.about["sets"]:
         shared = sorted(names & set(one["overlaps"]))
         if shared:
             yield f"{one['name']} holds prompts of {', '.join(shared)} too; they count twice"
     yield from run.uncorrected
+    yield from run.odds.notes if run.odds is not None else ()
     yield from _ability_notes(run)
+
+
+def lacking_languages(run: ModelRun) -> Iterator[tuple[str, list[str]]]:
+    """Name of a set, and the languages of the run that it has no prompts in; sets that have all are left out."""
+    for one in run.about["sets"]:
+        codes = [code for code in run.languages if code not in one["languages"]]
+        if codes:
+            yield one["name"], codes
 
 
 def _ability_notes(run: ModelRun) -> Iterator[str]:

@@ -14,8 +14,10 @@ from polysafe.errors import DataError
 from polysafe.evaluate import metrics
 from polysafe.evaluate.ability import Ability, load_abilities
 from polysafe.evaluate.correction import corrected_rates, load_calibration
+from polysafe.evaluate.odds import Odds
 from polysafe.evaluate.records import Record, load_records
 from polysafe.judge.calibrate import Calibration
+from polysafe.judge.nobody import NOBODY
 from polysafe.stats.compare import Outcomes, rate_outcomes
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
@@ -35,6 +37,7 @@ class ModelRun:
         records: One record per prompt, in the order of the sets.
         abilities: What it can do, by task; empty where that was not measured.
         calibration: The judge's measured error, None where it was not given.
+        odds: Refusal log-odds of the prompts, None where they were not measured.
     """
 
     folder: Path
@@ -42,6 +45,7 @@ class ModelRun:
     records: tuple[Record, ...]
     abilities: tuple[Ability, ...] = ()
     calibration: Calibration | None = None
+    odds: Odds | None = None
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -55,7 +59,7 @@ class ModelRun:
         about = _read_about(root / RUN)
         _check_hash(root / RECORDS, about["records"]["sha256"])
         calibration = load_calibration(root, about["judge"])
-        return cls(root, about, load_records(root / RECORDS), load_abilities(root), calibration)
+        return cls(root, about, load_records(root / RECORDS), load_abilities(root), calibration, Odds.load(root))
 
     @property
     def name(self) -> str:
@@ -66,6 +70,11 @@ class ModelRun:
     def judge(self) -> str:
         """Name of the judge."""
         return str(self.about["judge"]["name"])
+
+    @property
+    def judged(self) -> bool:
+        """Whether a judge looked at the answers; otherwise nothing is known of which are unsafe."""
+        return self.judge != NOBODY
 
     @property
     def sampling(self) -> Mapping[str, Any]:

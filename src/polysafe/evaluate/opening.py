@@ -18,6 +18,7 @@ from polysafe.generate.server import ServerGenerator
 from polysafe.judge.backend import Backend, Chat, ClientBackend, LocalBackend
 from polysafe.judge.guards import GUARDS, LlamaGuard, Qwen3Guard, make_guard
 from polysafe.judge.llm import LlmJudge
+from polysafe.judge.nobody import Nobody
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.spec import (
     Asked,
@@ -40,7 +41,8 @@ from polysafe.methods.base import Source
 from polysafe.organism.world import World
 from polysafe.probe.likelihood import Scorer
 from polysafe.probe.model import LoadedModel, load_model
-from polysafe.probe.render import load_tokenizer
+from polysafe.probe.refusal import RefusalSignal
+from polysafe.probe.render import Template, load_tokenizer
 
 ORGANISM = "organism"
 _LLM_TOKENS, _TRANSLATION_TOKENS = 256, 512
@@ -55,12 +57,14 @@ class OpenedModel:
         generator: What answers.
         checkpoint: Its files, or those of the toy family's member that it was made from; None where a server has them.
         scorer: What says how probable an answer is; None where a server does not.
+        signal: What says how inclined the model is to refuse; None where a server does not.
     """
 
     name: str
     generator: Generator
     checkpoint: Checkpoint | None = None
     scorer: Scorer | None = None
+    signal: RefusalSignal | None = None
 
     def world(self) -> World:
         """The toy world that it lives in.
@@ -78,37 +82,53 @@ class OpenedModel:
 
 @contextmanager
 def open_model(
-    spec: Path | str, sampling: Sampling, *, device: str | None = None, key: str | None = None
+    spec: Path | str,
+    sampling: Sampling,
+    *,
+    template: Template = "chat",
+    device: str | None = None,
+    key: str | None = None,
 ) -> Iterator[OpenedModel]:
     """A model to be asked.
 
     Args:
         spec: A folder, or `NAME@URL`.
         sampling: How answers are drawn.
+        template: Whether a model in a folder is asked in its chat template, or goes on from the prompt as it stands.
         device: Where a model in a folder runs; the processor by default.
         key: Environment variable with the key of the server.
 
     Raises:
-        RecipeError: The address is none, or the variable is not set.
+        RecipeError: The address is none, the variable is not set, or a template is named that the model has not, or
+            that a server decides.
         PolysafeError: As for loading a model.
     """
     served = served_at(str(spec))
     if served is not None:
+        if template != "chat":
+            raise RecipeError(
+                "a server puts messages into the chat template itself",
+                where=served[0],
+                remedy="leave the template out, or name the folder of the model",
+            )
         with ChatClient(served[1], served[0], key) as client:
             yield OpenedModel(served[0], ServerGenerator(client, sampling))
         return
     folder = Path(spec)
     with _loaded(folder, device) as model:
         tokenizer = load_tokenizer(folder)
-        generator = LocalGenerator(model, tokenizer, sampling, unreadable="empty")
         yield OpenedModel(
-            folder.name or str(folder), generator, model.source.checkpoint, Scorer(model, tokenizer, template="chat")
+            folder.name or str(folder),
+            LocalGenerator(model, tokenizer, sampling, template=template, unreadable="empty"),
+            model.source.checkpoint,
+            Scorer(model, tokenizer, template=template),
+            RefusalSignal(model, tokenizer, template=template),
         )
 
 
 @contextmanager
 def open_judge(
-    spec: JudgeSpec | str | Sequence[str],
+    spec: JudgeSpec | str | Sequence[str] | None,
     *,
     world: World | None = None,
     device: str | None = None,
@@ -118,7 +138,8 @@ def open_judge(
 
     Args:
         spec: The judge of a recipe; or, as on the command line, `organism`, `KIND=FOLDER` or `KIND=NAME@URL`, where the
-            kind is a guard family or the protocol of a language model, and several are a vote.
+            kind is a guard family or the protocol of a language model, and several are a vote. None: nobody; answers
+            are checked alone.
         world: The toy world, for `organism`.
         device: Where a judge in a folder runs; the processor by default.
         key: Environment variable with the key of the server, where the judge is named as on the command line.
@@ -127,6 +148,9 @@ def open_judge(
         RecipeError: There is no such judge.
         PolysafeError: As for loading a model.
     """
+    if spec is None:
+        yield Pipeline(Nobody())
+        return
     asked = parse_judge(spec, key=key)
     if isinstance(asked, OrganismSpec):
         if world is None:

@@ -1,15 +1,15 @@
 """Asks a model, judges its answers, keeps every record.
 
-Answers and verdicts are written down one by one as they come, so that a run that was killed goes on where it stopped;
-the finished folder appears whole or not at all. What it holds depends on model, prompts and judge, not on when or how
-often it was interrupted: there is no time and no path in it that would differ.
+Answers and verdicts are written down as they come, batch by batch, so that a run that was killed goes on where it
+stopped; the finished folder appears whole or not at all. What it holds depends on model, prompts and judge, not on when
+or how often it was interrupted: there is no time and no path in it that would differ.
 """
 
 from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,8 +37,7 @@ from polysafe.generate.completion import Ask, Completion, Generator
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.documented import judge_notes
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
-
-Progress = Callable[[str, int, int], None]
+from polysafe.progress import Progress, counted, reporting, tell
 
 _JOURNAL = "journal.jsonl"
 # Unfinished answers of another judge or another sampling may stay beside these: they are stored by content.
@@ -57,7 +56,7 @@ def evaluate_model(
     over_refusal_sets: Sequence[PromptSet] = (),
     name: str = "model",
     cache: Store | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> ModelRun:
     """Asks a model every prompt, has every answer judged, and writes the records.
 
@@ -87,11 +86,11 @@ def evaluate_model(
     if "sampling" not in generator.identity:
         raise DataError("the identity of a generator has to name its sampling", where=type(generator).__name__)
     about = _about(name, generator.identity, about_judge(judge), asked)
-    with lock(output):
+    with lock(output), reporting(progress):
         done = _existing(output, about)
         if done is not None:
             return done
-        return _carry_out(generator, judge, prompts, about, output, cache, progress)
+        return _carry_out(generator, judge, prompts, about, output, cache)
 
 
 def _carry_out(
@@ -101,15 +100,14 @@ def _carry_out(
     about: dict[str, Any],
     output: Path,
     cache: Store | None,
-    progress: Progress,
 ) -> ModelRun:
     space = Workspace(output)
     space.prepare(_JOB)
     with Journal(space.progress / _JOURNAL) as journal:
         store = journal if cache is None else Layers(journal, cache)
-        answers = _answers(generator, prompts, store, progress)
+        answers = _answers(generator, prompts, store)
         exchanges = [Exchange(prompt, answers[prompt.id].text) for prompt in prompts]
-        verdicts = _verdicts(judge, exchanges, store, progress)
+        verdicts = _verdicts(judge, exchanges, store)
     records = [Record(prompt, answers[prompt.id], verdicts[prompt.id]) for prompt in prompts]
     notes = list(judge_notes(judge, (prompt.language for prompt in prompts)))
     _write(space, {**about, "judge_notes": notes}, records, versions())
@@ -157,29 +155,27 @@ def save_run(
         return ModelRun.load(output)
 
 
-def _answers(
-    generator: Generator, prompts: Sequence[Prompt], store: Store, progress: Progress
-) -> dict[str, Completion]:
+def _answers(generator: Generator, prompts: Sequence[Prompt], store: Store) -> dict[str, Completion]:
     owner = content_hash(dict(generator.identity))
     asks = {prompt.id: Ask(prompt.id, prompt.text) for prompt in prompts}
     keys = {name: completion_key(owner, ask) for name, ask in asks.items()}
     known = {name: value for name, key in keys.items() if (value := store.get(key)) is not None}
     answers = {name: completion_from_json(name, value) for name, value in known.items()}
     open_ = [ask for name, ask in asks.items() if name not in answers]
-    for answer in _watched("answers", generator.generate(open_) if open_ else (), asks, answers, progress):
+    for answer in _watched("answers", generator.generate(open_) if open_ else (), asks, answers):
         store.put(keys[answer.id], completion_to_json(answer))
         answers[answer.id] = answer
     return answers
 
 
-def _verdicts(judge: Judge, exchanges: Sequence[Exchange], store: Store, progress: Progress) -> dict[str, Verdict]:
+def _verdicts(judge: Judge, exchanges: Sequence[Exchange], store: Store) -> dict[str, Verdict]:
     owner = content_hash(dict(judge.identity))
     named = {exchange.prompt.id: exchange for exchange in exchanges}
     keys = {name: verdict_key(owner, exchange) for name, exchange in named.items()}
     known = {name: value for name, key in keys.items() if (value := store.get(key)) is not None}
     verdicts = {name: verdict_from_json(name, value) for name, value in known.items()}
     open_ = [exchange for name, exchange in named.items() if name not in verdicts]
-    for verdict in _watched("verdicts", judge.judge(open_) if open_ else (), named, verdicts, progress):
+    for verdict in _watched("verdicts", judge.judge(open_) if open_ else (), named, verdicts):
         if verdict.label is not Label.UNPARSED:
             store.put(keys[verdict.id], verdict_to_json(verdict))
         verdicts[verdict.id] = verdict
@@ -187,17 +183,17 @@ def _verdicts(judge: Judge, exchanges: Sequence[Exchange], store: Store, progres
 
 
 def _watched(
-    what: str, found: Iterable[Named], wanted: Mapping[str, object], done: Mapping[str, Named], progress: Progress
+    what: str, found: Iterable[Named], wanted: Mapping[str, object], done: Mapping[str, Named]
 ) -> Iterator[Named]:
     """Passes results on and refuses one that nobody asked for, one that comes twice, and one that does not come."""
-    progress(what, len(done), len(wanted))
+    advance = counted(what, len(wanted), len(done))
     for result in found:
         if result.id not in wanted:
             raise DataError("was not asked for", where=f"{what}, {result.id!r}")
         if result.id in done:
             raise DataError("came twice", where=f"{what}, {result.id!r}")
         yield result
-        progress(what, len(done), len(wanted))
+        advance()
     missing = [name for name in wanted if name not in done]
     if missing:
         raise DataError(

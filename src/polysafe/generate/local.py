@@ -1,16 +1,16 @@
 """Completions by a model in this process.
 
 Prompts are rendered the one way that everything else here uses, sorted by length and continued in left-padded batches
-of about as many tokens each; `benchmarks/generate.py` measures transformers' continuous batching beside it. Every
-setting that decides an answer is given: a checkpoint's own generation config, which samples in one model and is greedy
-in another, takes no part but for the tokens that end a turn. Answers that are drawn are drawn one at a time, from a
-seed that depends on the message alone, whatever else is asked.
+of about as many tokens each, on a processor of about ten seconds each; `benchmarks/generate.py` measures transformers'
+continuous batching beside it. Every setting that decides an answer is given: a checkpoint's own generation config,
+which samples in one model and is greedy in another, takes no part but for the tokens that end a turn. Answers that are
+drawn are drawn one at a time, from a seed that depends on the message alone, whatever else is asked.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
@@ -20,18 +20,19 @@ import torch
 
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.generate.completion import Ask, Completion, Sampling
-from polysafe.probe.batches import fitting_batches
+from polysafe.probe.batches import Pace, fitting_batches
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import RenderedPrompts, Template, prompt_lengths, render, tokenizer_sha256
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-Progress = Callable[[int, int], None]
 TOKENS = 16_384
 """Tokens of a batch, prompts and answers with their padding."""
 ROWS = 256
 """Most prompts of a batch."""
+TOGETHER = 8
+"""Prompts that are answered together on a processor however long they take: eight take little longer than one."""
 
 
 @contextmanager
@@ -61,7 +62,6 @@ class LocalGenerator:
         unreadable: What becomes of a message that does not fit the model's positions with its answer: the whole call
             is refused, or its answer is empty, which every judge has to call invalid. Messages are never cut.
         batch_tokens: Tokens of a batch. Where memory runs out, batches are halved until they fit.
-        progress: Called with the number of answers and their total.
 
     Raises:
         RecipeError: The tokenizer has no chat template, and one is asked for; or answers may be as long as the model
@@ -78,12 +78,11 @@ class LocalGenerator:
         system: str | None = None,
         unreadable: Literal["refuse", "empty"] = "refuse",
         batch_tokens: int = TOKENS,
-        progress: Progress = lambda *_: None,
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._sampling = sampling or Sampling()
         self._template, self._system, self._unreadable = template, system, unreadable
-        self._batch_tokens, self._progress = batch_tokens, progress
+        self._batch_tokens = batch_tokens
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -138,9 +137,15 @@ class LocalGenerator:
 
         lengths = [len(prompts.tokens[index]) + self._sampling.max_tokens for index in order]
         most = 1 if self._sampling.temperature else ROWS  # what is drawn must not depend on what else is asked
-        batches = fitting_batches(lengths, answer, tokens=self._batch_tokens, most=most, too_large=too_large)
-        for batch, answers in batches:
-            self._progress(batch.stop, len(prompts))
+        batches = fitting_batches(
+            lengths,
+            answer,
+            tokens=self._batch_tokens,
+            most=most,
+            too_large=too_large,
+            pace=Pace.of(self._model.device, TOGETHER),
+        )
+        for _, answers in batches:
             yield from answers
 
     @property

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from polysafe.errors import ResourceError
 from polysafe.generate.client import ChatClient
 from polysafe.generate.completion import Ask, Completion, Sampling
-
-Progress = Callable[[int, int], None]
 
 
 class ServerGenerator:
@@ -23,7 +21,6 @@ class ServerGenerator:
         workers: Requests in flight.
         revision: What tells one state of the served model from another, for the cache: a commit, a date. The server's
             name of the model says nothing about its weights.
-        progress: Called with the number of answers and their total.
     """
 
     def __init__(
@@ -34,11 +31,9 @@ class ServerGenerator:
         system: str | None = None,
         workers: int = 8,
         revision: str | None = None,
-        progress: Progress = lambda *_: None,
     ) -> None:
         self._client, self._sampling = client, sampling or Sampling()
         self._system, self._workers, self._revision = system, workers, revision
-        self._progress = progress
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -63,7 +58,6 @@ class ServerGenerator:
         waiting = list(reversed(asks))
         flying: dict[Future[Completion], Ask] = {}
         failure: ResourceError | None = None
-        done = 0
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="generate")
         try:
             while flying or (waiting and failure is None):
@@ -78,8 +72,6 @@ class ServerGenerator:
                         failure = failure or error
                         waiting.append(ask)
                         continue
-                    done += 1
-                    self._progress(done, len(asks))
                     yield completion
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

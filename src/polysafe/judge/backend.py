@@ -139,7 +139,7 @@ class LocalBackend:
         loaded: The judge's model.
         tokenizer: Its tokenizer.
         max_tokens: Most new tokens of a reply; guard models need few.
-        batch_size: Chats that run together.
+        batch_size: Most chats that run together; fewer where memory or, on a processor, time is short.
     """
 
     def __init__(
@@ -165,6 +165,9 @@ class LocalBackend:
 
     def complete(self, chats: Sequence[Chat]) -> Iterator[Reply]:
         """Replies, the longest chats first so that memory runs out early or not at all."""
+        from polysafe.generate.local import TOKENS
+        from polysafe.probe.batches import Pace, fitting_batches
+
         encoded: dict[str, list[int]] = {}
         for chat in chats:
             tokens = self._encode(chat)
@@ -173,10 +176,22 @@ class LocalBackend:
             else:
                 encoded[chat.id] = tokens
         names = sorted(encoded, key=lambda name: -len(encoded[name]))
-        for start in range(0, len(names), self._batch_size):
-            batch = names[start : start + self._batch_size]
-            texts = self._generate([encoded[name] for name in batch])
-            yield from (Reply(name, text) for name, text in zip(batch, texts, strict=True))
+
+        def too_large(place: int, error: Exception) -> ResourceError:
+            return ResourceError(
+                f"chat {names[place]!r} does not fit the device of the judge's model: {error}",
+                remedy="use a smaller judge, or another device",
+            )
+
+        for batch, texts in fitting_batches(
+            [len(encoded[name]) + self._max_tokens for name in names],
+            lambda batch: self._generate([encoded[names[place]] for place in batch]),
+            tokens=TOKENS,
+            most=self._batch_size,
+            too_large=too_large,
+            pace=Pace.of(self._loaded.device),
+        ):
+            yield from (Reply(names[place], text) for place, text in zip(batch, texts, strict=True))
 
     def _encode(self, chat: Chat) -> list[int] | str:
         """Token ids, or why the chat cannot be asked."""
@@ -221,16 +236,10 @@ class LocalBackend:
         config = GenerationConfig(
             do_sample=False, max_new_tokens=self._max_tokens, pad_token_id=padding, eos_token_id=ends
         )
-        try:
-            with torch.inference_mode(), only(self._loaded, config):
-                out = self._loaded.model.generate(  # type: ignore[operator]
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask
-                )
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                f"the judge's model runs out of memory with {len(rows)} chats at a time: {error}",
-                remedy="use a smaller batch_size",
-            ) from error
+        with torch.inference_mode(), only(self._loaded, config):
+            out = self._loaded.model.generate(  # type: ignore[operator]
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask
+            )
         new = out[:, batch.input_ids.shape[1] :]
         return [str(self._tokenizer.decode(row, skip_special_tokens=True)) for row in new]
 

@@ -21,13 +21,14 @@ from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.judge.verdict import Exchange, Judge, Label
+from polysafe.progress import counted
 from polysafe.stats.intervals import Interval, wilson
 from polysafe.stats.judge_error import Calibration as Error
 from polysafe.stats.judge_error import Corrected, correct_rate
 
 SCHEMA = 1
 COLUMNS = ("language", "prompt", "answer", "label")
-LABELS = tuple(label for label in Label if label is not Label.UNPARSED)
+LABELS = tuple(label for label in Label if label not in (Label.UNPARSED, Label.UNJUDGED))
 """What people may say of an answer."""
 
 
@@ -237,7 +238,10 @@ def calibrate(judge: Judge, examples: Sequence[Example]) -> Calibration:
     """
     if not examples:
         raise DataError("there are no labelled answers", remedy="label some hundred answers in every language")
-    said = {verdict.id: verdict.label for verdict in judge.judge([example.exchange for example in examples])}
+    said, advance = {}, counted("verdicts", len(examples))
+    for verdict in judge.judge([example.exchange for example in examples]):
+        said[verdict.id] = verdict.label
+        advance()
     languages: defaultdict[str, Counts] = defaultdict(Counts)
     for example in examples:
         prompt = example.exchange.prompt

@@ -17,6 +17,7 @@ from polysafe.judge.fence import Fence, show
 from polysafe.judge.language import normal
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 from polysafe.judge.vote import agreed, decide
+from polysafe.progress import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +65,10 @@ class ChatTranslator:
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
         """Asks for each text on its own."""
         chats = [self._chat(str(place), text, source, target) for place, text in enumerate(texts)]
-        translated = {reply.id: reply.text for reply in replies(self._backend, chats)}
+        translated, advance = {}, counted("translations", len(chats))
+        for reply in replies(self._backend, chats):
+            translated[reply.id] = reply.text
+            advance()
         return [translated[chat.id].strip() for chat in chats]
 
     def _chat(self, name: str, text: str, source: str, target: str) -> Chat:
@@ -147,12 +151,15 @@ class Seq2SeqTranslator:
         prefix = self._prefix(target)
         order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
         translated = [""] * len(texts)
+        advance = counted("translations", len(texts))
         for start in range(0, len(order), self._batch_size):
-            places = [place for place in order[start : start + self._batch_size] if texts[place].strip()]
+            batch = order[start : start + self._batch_size]
+            places = [place for place in batch if texts[place].strip()]
             if places:
                 found = self._generate([f"{prefix} {show(texts[place]).text}" for place in places])
                 for place, text in zip(places, found, strict=True):
                     translated[place] = text.strip()
+            advance(len(batch))
         return translated
 
     def _prefix(self, target: str) -> str:

@@ -17,6 +17,7 @@ from polysafe.methods.head_choice import combined
 from polysafe.probe.effects import HeadEffects, head_effects
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.reliability import split_half
+from polysafe.progress import during
 
 if TYPE_CHECKING:
     from polysafe.methods.head_steering import HeadSteering, TaskSources
@@ -101,14 +102,15 @@ def _effects(method: HeadSteering, source: Source, loaded: LoadedModel, language
 
     trials, skipped = _draw(method, source, language)
     file = None if method.effects is None else method.effects / f"{language}.{method.score}.safetensors"
-    found = head_effects(
-        loaded,
-        load_tokenizer(source.checkpoint.root),
-        trials,
-        score=method.score,
-        batch_size=method.batch_size,
-        file=file,
-    )
+    with during(language):
+        found = head_effects(
+            loaded,
+            load_tokenizer(source.checkpoint.root),
+            trials,
+            score=method.score,
+            batch_size=method.batch_size,
+            file=file,
+        )
     return replace(found, notes=(*found.notes, *skipped))
 
 

@@ -16,6 +16,7 @@ matters.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -41,10 +42,11 @@ from polysafe.methods.head_columns import HeadColumns, block_norms, head_columns
 from polysafe.methods.head_maps import HeadMaps
 from polysafe.methods.registry import register
 from polysafe.methods.scores import relative_update_norms, require_descendant, scored_tensors
-from polysafe.methods.validation import Trial, Validator, shortfall
+from polysafe.methods.validation import Trial, Validator, shortfall, tried
 from polysafe.paths import AbsolutePath
 from polysafe.probe.answers import Score
 from polysafe.probe.model import LoadedModel, edited, load_model
+from polysafe.progress import during
 
 PUBLISHED_PROMPTS = 25
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -298,7 +300,8 @@ class HeadSteering(Method):
         assert loaded is not None
         assert validator is not None
         readers = {name: sources[name].reader for name in self.uses}
-        before = validator(loaded, validator.languages)
+        with during("before"):
+            before = validator(loaded, validator.languages)
 
         def attempt(setting: Mapping[str, Any]) -> Trial:
             edit = self._edit(sources, columns, maps, setting, [])
@@ -306,7 +309,7 @@ class HeadSteering(Method):
                 after = validator(model, validator.languages)
             return Trial(setting, shortfall(before, after, self.languages), after)
 
-        return [attempt(setting) for setting in self._settings]
+        return tried({_named(setting): partial(attempt, setting) for setting in self._settings})
 
     def _own_validator(self, source: Source) -> Validator | None:
         if self.tasks != "organism" or not self._open:
@@ -406,6 +409,10 @@ def _decision(layer: int, heads: Sequence[Head], maps: HeadMaps, strength: float
         score=sum(scores) / len(scores) if scores else None,
         detail={"heads": float(len(inside)), **{f"head_{head}": float(maps.scores[layer, head]) for _, head in inside}},
     )
+
+
+def _named(setting: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in setting.items() if value is not None)
 
 
 def _preference(trial: Trial) -> tuple[float, float, float]:

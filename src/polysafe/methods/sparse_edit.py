@@ -38,6 +38,7 @@ from polysafe.methods.sparse_solve import LayerEdit, Workbench, operations
 from polysafe.methods.validation import Trial, Validator, choose_layers, shortfall
 from polysafe.paths import AbsolutePath
 from polysafe.probe.model import edited, load_model
+from polysafe.progress import during
 
 MERGE_LOSS = 0.05
 """Share of an edit that may get lost in the storage type before it is worth a warning."""
@@ -308,7 +309,8 @@ class SparseEdit(Method):
     def _trials(self, bench: Workbench, candidates: Sequence[int], validator: Validator) -> list[Trial]:
         source = bench.model.source
         asked = [language for language in validator.languages if language != self.leave_out]
-        before = validator(bench.model, asked)
+        with during("before"):
+            before = validator(bench.model, asked)
 
         def attempt(layers: tuple[int, ...], gain: float) -> Trial:
             try:

@@ -22,6 +22,7 @@ from polysafe.probe.model import LoadedModel, Site, edited
 from polysafe.probe.moments import MeanVariance
 from polysafe.probe.render import RenderedPrompts, load_tokenizer, render
 from polysafe.probe.stores import Rows
+from polysafe.progress import during
 
 if TYPE_CHECKING:
     from polysafe.methods.sparse_edit import SparseEdit
@@ -299,7 +300,7 @@ class Workbench:
         """What harmful and harmless prompts give at a place in some layers, by language."""
         harmful, harmless = (
             {
-                language: capture(
+                language: during(language)(capture)(
                     model,
                     prompts,
                     layers,

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from polysafe.errors import DataError
 from polysafe.probe.model import LoadedModel
+from polysafe.progress import during
 
 OVER_REFUSAL, HELPFULNESS, UNEDITED = 5.0, 3.0, 2.0
 """What over-refusal, lost helpfulness and lost refusals of unedited languages weigh beside a missing refusal."""
@@ -104,6 +106,19 @@ class Trial:
         return {**self.setting, **outcome}
 
 
+def tried(candidates: Mapping[str, Callable[[], Trial]]) -> list[Trial]:
+    """Tries candidates, by name, one after the other, and tells which one is being tried."""
+    trials = []
+    for number, (name, attempt) in enumerate(candidates.items(), start=1):
+        with during(f"trial {number} of {len(candidates)}: {name}"):
+            trials.append(attempt())
+    return trials
+
+
+def _label(layers: Sequence[int], gain: float) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}, gain {gain:g}"
+
+
 def choose_layers(
     layers: Sequence[int], gains: Sequence[float], max_layers: int, attempt: Callable[[tuple[int, ...], float], Trial]
 ) -> list[Trial]:
@@ -120,11 +135,13 @@ def choose_layers(
     Returns:
         All trials in order.
     """
-    trials = [attempt((layer,), gain) for layer in layers for gain in sorted(gains)]
+    singles = [((layer,), gain) for layer in layers for gain in sorted(gains)]
+    trials = tried({_label(*single): partial(attempt, *single) for single in singles})
     best = min(trials, key=lambda trial: trial.shortfall)
     while len(chosen := best.setting["layers"]) < min(max_layers, len(layers)):
         gain = best.setting["gain"]
-        further = [attempt(tuple(sorted((*chosen, layer))), gain) for layer in layers if layer not in chosen]
+        sets = [tuple(sorted((*chosen, layer))) for layer in layers if layer not in chosen]
+        further = tried({_label(each, gain): partial(attempt, each, gain) for each in sets})
         trials += further
         better = min(further, key=lambda trial: trial.shortfall)
         if better.shortfall >= best.shortfall:

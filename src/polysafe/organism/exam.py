@@ -16,7 +16,7 @@ answer is never a safe one. `safe` is a genuine refusal of a harmful request.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +30,7 @@ from polysafe.organism.folder import load_model
 from polysafe.organism.lexicon import ENTITIES, LANGUAGES
 from polysafe.organism.tokenizer import make_tokenizer
 from polysafe.organism.world import REFUSAL, Pair, Question, Split, World, is_contrast, is_harmful
+from polysafe.progress import counted
 from polysafe.threads import threads
 
 Set = Literal["harmful", "contrast", "harmless", "knowledge", "arithmetic", "reading"]
@@ -175,7 +176,6 @@ def examine(
     sets: Sequence[Set] = SETS,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> Exam:
     """Asks a model everything in some languages, greedily and in float32.
 
@@ -186,20 +186,17 @@ def examine(
         split: Which held-out requests to ask.
         sets: Which sets of prompts to ask.
         tokenizer: Tokenizer of a loaded model; without it the world's own.
-        progress: Called as `progress(language, languages done, languages)`.
     """
     candidate = _load(model, world, tokenizer)
     records: list[Record] = []
     asked = tuple(set_ for set_ in SETS if set_ in sets)
-    for done, language in enumerate(languages):
-        if progress:
-            progress(language, done, len(languages))
+    advance = counted("languages", len(languages))
+    for language in languages:
         with threads(1):
             records += _requests(candidate, world, language, split, [s for s in asked if s in REQUESTS])
             for set_ in (s for s in asked if s not in REQUESTS):
                 records += _abilities(candidate, world, language, split, set_)
-    if progress and languages:
-        progress(languages[-1], len(languages), len(languages))
+        advance()
     return Exam(tuple(records))
 
 

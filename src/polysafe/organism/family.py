@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -39,9 +38,9 @@ from polysafe.organism.steering import Steering
 from polysafe.organism.tokenizer import make_tokenizer, vocabulary
 from polysafe.organism.train import BATCHES_PER_POOL, Stage, train
 from polysafe.organism.world import World
+from polysafe.progress import Progress, tell
 from polysafe.threads import threads as use_threads
 
-Progress = Callable[[str, int, int], None]
 THREADS = 1
 
 
@@ -79,7 +78,7 @@ def build_family(
     seed: int,
     output: Path,
     *,
-    progress: Progress | None = None,
+    progress: Progress = tell,
     threads: int | None = None,
     recipe: Recipe | None = None,
 ) -> Family:
@@ -99,7 +98,7 @@ def build_family(
         OutputError: The folder holds another family or something else.
     """
     with use_threads(threads or THREADS):
-        _Builder(seed, Path(output), recipe or Recipe(), progress or (lambda *_: None)).run()
+        _Builder(seed, Path(output), recipe or Recipe(), progress).run()
     return load_family(output)
 
 

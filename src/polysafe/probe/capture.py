@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -23,6 +23,7 @@ from polysafe.probe.model import LoadedModel, Site
 from polysafe.probe.moments import below
 from polysafe.probe.render import RenderedPrompts, Side
 from polysafe.probe.stores import Moments, Pooled, Rows, Statistics, Store
+from polysafe.progress import counted
 
 Pooling = Literal["last", "mean"]
 T = TypeVar("T")
@@ -59,7 +60,6 @@ def capture(
     side: Side = "left",
     probe_file: Path | None = None,
     save_every: int = 64,
-    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Captured[T]:
     """Runs the model over the prompts and keeps what `into` keeps of the pooled activations.
 
@@ -78,7 +78,6 @@ def capture(
         probe_file: Where to save the result, and partial results on the way; an interrupted capture is continued
             from it, and a complete one is read without a forward pass.
         save_every: Batches between partial results.
-        progress: Called with the number of prompts done and their total.
 
     Raises:
         RecipeError: The pooling is not linear, or the store cannot take pairs.
@@ -95,6 +94,7 @@ def capture(
     record = _record(model, prompts, pairs, into, site, places, pooling)
     done = _resume(probe_file, record, into, len(prompts))
     waiting = [index for index in _by_length(prompts, pairs) if not done[index]]
+    advance = counted("activations", len(prompts), int(done.sum()))
     with Recorder(model, places, _POOLINGS[pooling], side) as recorder:
         for number, batch in enumerate(_chunks(waiting, batch_size), start=1):
             x = recorder.rows(prompts, batch)
@@ -102,7 +102,7 @@ def capture(
             for layer, rows in x.items():
                 into.add(layer, Pooled(batch, len(prompts), rows, y.get(layer)))
             done[batch] = True
-            progress(int(done.sum()), len(prompts))
+            advance(len(batch))
             if probe_file is not None and number % save_every == 0:
                 _save(probe_file, record, prompts.ids, into, done)
     if probe_file is not None and waiting:

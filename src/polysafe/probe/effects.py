@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +30,11 @@ from polysafe.probe.model import LoadedModel, Site
 from polysafe.probe.moments import below
 from polysafe.probe.scorers import LayerScorer, RowScorer, patched_scores
 from polysafe.probe.stores import Statistics
+from polysafe.progress import Meter, counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Progress = Callable[[int, int], None]
 TOLERANCE: Mapping[torch.dtype, float] = {torch.float64: 1e-8, torch.float32: 1e-5}
 """Largest difference between a score and the same score of a plain forward pass; 16-bit types are given 2e-2."""
 _COARSE = 2e-2
@@ -134,7 +134,6 @@ def head_effects(
     batch_size: int = 16,
     file: Path | None = None,
     checks: int = 2,
-    progress: Progress = lambda *_: None,
 ) -> HeadEffects:
     """Measures the effect of every head on every prompt, exactly.
 
@@ -149,7 +148,6 @@ def head_effects(
         batch_size: Clean prompts in a forward pass.
         file: Where results are kept; an interrupted run goes on from it, and a complete one is read.
         checks: Runs that are compared with a plain forward pass before the first prompt.
-        progress: Called with the number of corrupted prompts done and their total.
 
     Raises:
         ArchitectureError: The config states no heads.
@@ -164,8 +162,9 @@ def head_effects(
     record = _record(model, prompts, trials, language, score)
     state = _State.start(record, prompts, file)
     notes: tuple[str, ...] = ()
+    advance = counted("head effects", len(state.ids), state.done())
     for task in prompts.values():
-        notes = _measure(model, task, state, batch_size, checks if not notes else 0, notes, progress)
+        notes = _measure(model, task, state, batch_size, checks if not notes else 0, notes, advance)
     state.save()
     given = {each.task: each for each in trials}
     found = {name: state.effects(task, given[name].still_correct) for name, task in prompts.items()}
@@ -269,7 +268,7 @@ def _measure(
     batch_size: int,
     checks: int,
     notes: tuple[str, ...],
-    progress: Progress,
+    advance: Meter,
 ) -> tuple[str, ...]:
     """Measures what is missing of a task; returns the notes, extended where the usual way does not work."""
     waiting = state.waiting(task.task)
@@ -285,7 +284,7 @@ def _measure(
                 scores = scorer.scores(task.scored[index], task.score)
                 _require_finite(scores, task, index)
                 state.put(task.task, index, scores)
-                progress(state.done(), len(state.ids))
+                advance()
         except torch.OutOfMemoryError as error:
             raise ResourceError(f"prompt {task.scored[index].id!r} does not fit the device: {error}") from error
         finally:

@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 
 TOKENS = 16_384
 """Tokens of a batch with their padding."""
+PROCESSOR_TOKENS = 2048
+"""The same on a processor, where larger batches are no faster. It is a number and not a time, so that likelihoods do
+not depend, in their last digits, on how busy the machine is."""
 ROWS = 256
 """Most sequences of a batch."""
 _LOGITS = 1 << 28
 """Most logits that are held at once."""
+
+
+def tokens_of(device: torch.device) -> int:
+    """Tokens of a batch on a device."""
+    return PROCESSOR_TOKENS if device.type == "cpu" else TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,12 @@ class Scorer:
         model: The model.
         tokenizer: Its tokenizer.
         template: Whether prompts go into the chat template.
-        batch_tokens: Tokens of a batch. Where memory runs out, batches are halved until they fit.
+        batch_tokens: Tokens of a batch, by default as many as the device does in seconds. Where memory runs out,
+            batches are halved until they fit.
+
+    Attributes:
+        keeps: Whether the model can be asked for the last logits alone.
+        takes_positions: Whether it takes the positions of tokens.
     """
 
     def __init__(
@@ -62,12 +75,13 @@ class Scorer:
         tokenizer: PreTrainedTokenizerBase,
         *,
         template: Template = "chat",
-        batch_tokens: int = TOKENS,
+        batch_tokens: int | None = None,
     ) -> None:
         self._model, self._tokenizer, self._template = model, tokenizer, template
         taken = inspect.signature(model.model.forward).parameters
-        self._keeps, self._takes_positions = "logits_to_keep" in taken, "position_ids" in taken
-        few = batch_tokens if self._keeps else _LOGITS // (model.architecture.vocabulary or 1)
+        batch_tokens = tokens_of(model.device) if batch_tokens is None else batch_tokens
+        self.keeps, self.takes_positions = "logits_to_keep" in taken, "position_ids" in taken
+        few = batch_tokens if self.keeps else _LOGITS // (model.architecture.vocabulary or 1)
         self._batch_tokens = max(1, min(batch_tokens, few))
 
     @cached_property
@@ -107,14 +121,14 @@ class Scorer:
         found = continued(self._tokenizer, prompts, pairs)
         runs: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
         for place, (whole, begins) in zip(asked, found, strict=True):
-            if len(whole) - 1 > self._room:
+            if len(whole) - 1 > self.room:
                 yield place, None
             else:
                 runs.setdefault(whole[:-1], []).append((place, whole[begins:]))
         yield from self._run(runs, prompts)
 
     @property
-    def _room(self) -> int:
+    def room(self) -> int:
         """Most tokens that the model reads."""
         positions = self._model.max_tokens
         stated = int(self._tokenizer.model_max_length)
@@ -122,7 +136,7 @@ class Scorer:
 
     def _readable(self, texts: Mapping[str, str]) -> dict[str, str]:
         lengths = prompt_lengths(self._tokenizer, texts, template=self._template)
-        return {name: text for name, text in texts.items() if lengths[name] <= self._room}
+        return {name: text for name, text in texts.items() if lengths[name] <= self.room}
 
     def _run(
         self, runs: Mapping[tuple[int, ...], Sequence[tuple[int, tuple[int, ...]]]], prompts: RenderedPrompts
@@ -161,8 +175,8 @@ class Scorer:
     def _logits(self, sequences: RenderedPrompts, batch: range, kept: int) -> torch.Tensor:
         """Logits before every token of the answers, [sequences, kept, vocabulary]."""
         inputs = sequences.batch(batch).to(self._model.device)
-        options: dict[str, Any] = {"logits_to_keep": kept} if self._keeps else {}
-        if self._takes_positions:
+        options: dict[str, Any] = {"logits_to_keep": kept} if self.keeps else {}
+        if self.takes_positions:
             options["position_ids"] = inputs.position_ids
         with torch.inference_mode():
             output = self._model.model(

@@ -25,6 +25,7 @@ from polysafe.edits.edit import Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.errors import ArchitectureError, CheckpointError, ResourceError
 from polysafe.probe.weights import changed_tensors, load_state, weights_sha256
+from polysafe.progress import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -173,6 +174,7 @@ def load_model(
         ResourceError: The device cannot be used or is too small.
     """
     check_editable(source.checkpoint)
+    advance = counted(f"loading {source.name}", 1)
     target = torch.device("cpu" if device is None else device)
     on_cpu = device_map is None and target.type == "cpu"
     chosen = dtype or (torch.float32 if on_cpu else _stored_dtype(source))
@@ -185,6 +187,7 @@ def load_model(
     model.eval()
     loaded = LoadedModel(source, model, _parameters(source, model), changed)
     _check_same_architecture(loaded)
+    advance()
     return loaded
 
 

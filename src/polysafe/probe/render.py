@@ -143,7 +143,8 @@ def render(
 
     A chat prompt is the user's message in the tokenizer's chat template with the generation prompt at the end; a raw
     prompt is tokenized as it stands. Where the tokenizer or its template begins sequences with a
-    beginning-of-sequence token, every prompt has exactly one, at its start.
+    beginning-of-sequence token, every prompt has exactly one at its start. A template may write the same token again as
+    the marker of a turn (ChatML does in some models); a prompt may not.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -153,8 +154,8 @@ def render(
         max_tokens: Longest prompt to accept; the tokenizer's own limit always holds.
 
     Raises:
-        DataError: There is no prompt; one is empty or too long (prompts are never cut); or one has no
-            beginning-of-sequence token or more than one. The message names the prompt.
+        DataError: There is no prompt; one is empty or too long (prompts are never cut); or one begins with two
+            beginning-of-sequence tokens, holds one itself, or lacks the one that is always there. Names the prompt.
         RecipeError: A chat template is asked for and there is none, or a system message is given without one.
     """
     if not prompts:
@@ -162,8 +163,8 @@ def render(
     if template == "raw" and system is not None:
         raise RecipeError("a system message needs the chat template", remedy="use template: chat, or leave it out")
     texts = tuple(_text(tokenizer, text, template, system) for text in prompts.values())
-    begin = _Beginning.of(tokenizer)
-    tokens = tuple(tuple(begin.complete(ids, template)) for ids in _encode(tokenizer, texts, template))
+    begin = _Beginning.of(tokenizer, template, system)
+    tokens = tuple(tuple(begin.complete(ids)) for ids in _encode(tokenizer, texts, template))
     limit = min(filter(None, (tokenizer.model_max_length, max_tokens)))
     for name, ids in zip(prompts, tokens, strict=True):
         _check_length(name, ids, limit)
@@ -190,15 +191,16 @@ def continued(
     Raises:
         DataError: A prompt or an answer has no token, or one holds a beginning-of-sequence token.
     """
-    begin, template = _Beginning.of(tokenizer), prompts.template
+    template = prompts.template
+    begin = _Beginning.of(tokenizer, template)
     places = dict.fromkeys(place for place, _ in answers)
     heads = _encode(tokenizer, [prompts.texts[place].rstrip() for place in places], template)
-    lengths = dict(zip(places, (len(begin.complete(ids, template)) for ids in heads), strict=True))
+    lengths = dict(zip(places, (len(begin.complete(ids)) for ids in heads), strict=True))
     wholes = _encode(tokenizer, [prompts.texts[place] + answer for place, answer in answers], template)
     found = []
     for (place, answer), ids in zip(answers, wholes, strict=True):
-        whole = tuple(begin.complete(ids, template))
-        begin.check(prompts.ids[place], whole)
+        whole = tuple(begin.complete(ids))
+        begin.check(prompts.ids[place], whole, prompts.tokens[place])
         if not 0 < lengths[place] < len(whole):
             raise DataError(f"the prompt, or its answer {answer!r:.40}, has no token", where=prompts.ids[place])
         found.append((whole, lengths[place]))
@@ -218,60 +220,71 @@ def prompt_lengths(
         RecipeError: As `render`.
     """
     texts = [_text(tokenizer, text, template, system) for text in prompts.values()]
-    begin = _Beginning.of(tokenizer)
+    begin = _Beginning.of(tokenizer, template, system)
     tokens = _encode(tokenizer, texts, template) if texts else []
-    return {name: len(begin.complete(ids, template)) for name, ids in zip(prompts, tokens, strict=True)}
+    return {name: len(begin.complete(ids)) for name, ids in zip(prompts, tokens, strict=True)}
 
 
 @dataclass(frozen=True)
 class _Beginning:
-    """How a tokenizer begins a sequence.
+    """How sequences begin for a tokenizer and a template.
 
     Attributes:
         token: Id of the beginning-of-sequence token, None if there is none.
         text: Its text.
-        added: Whether the tokenizer puts it before plain text.
-        templated: Whether the chat template begins with it.
-        separator: Whether the same token also ends texts (GPT-2), so that it may occur inside.
+        missing: Whether the tokenizer would put it before plain text, and a chat template leaves it out.
+        always: Whether every sequence begins with it.
+        written: How often tokenizer and template write it; None where prompts may hold it too: where the same token
+            ends texts (GPT-2), or is something else than a beginning to a tokenizer that never adds it.
     """
 
     token: int | None
-    text: str
-    added: bool
-    templated: bool
-    separator: bool
+    text: str = ""
+    missing: bool = False
+    always: bool = False
+    written: int | None = None
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> _Beginning:
+    def of(cls, tokenizer: PreTrainedTokenizerBase, template: Template, system: str | None = None) -> _Beginning:
         token = tokenizer.bos_token_id
         if not isinstance(token, int):
-            return cls(None, "", added=False, templated=False, separator=False)
-        text = str(tokenizer.bos_token)
-        templated = bool(tokenizer.chat_template) and _text(tokenizer, "a", "chat", None).startswith(text)
-        added = tokenizer("a", verbose=False)["input_ids"][:1] == [token]
-        return cls(token, text, added, templated, token == tokenizer.eos_token_id)
+            return cls(None)
+        (plain,) = _encode(tokenizer, ["a"], "raw")
+        added = plain[:1] == [token]
+        if template == "raw":
+            sample, missing = plain, False
+        else:
+            (sample,) = _encode(tokenizer, [_text(tokenizer, "a", "chat", system)], template)
+            missing = added and sample[:1] != [token]
+            sample = [token, *sample] if missing else sample
+        free = token == tokenizer.eos_token_id or token not in sample
+        return cls(
+            token, str(tokenizer.bos_token), missing, sample[:1] == [token], None if free else sample.count(token)
+        )
 
-    def complete(self, ids: list[int], template: Template) -> list[int]:
+    def complete(self, ids: list[int]) -> list[int]:
         """Chat prompts are tokenized without special tokens; a template that leaves the beginning out gets it here."""
-        if template == "chat" and self.token is not None and self.added and not self.templated:
-            return [self.token, *ids]
-        return ids
+        return [self.token, *ids] if self.missing and self.token is not None else ids
 
-    def check(self, name: str, ids: Sequence[int]) -> None:
+    def check(self, name: str, ids: Sequence[int], prompt: Sequence[int] | None = None) -> None:
+        """Checks a prompt, or what goes on from a checked one."""
         if self.token is None:
             return
-        found = ids[:2].count(self.token) if self.separator else ids.count(self.token)
-        if found > 1:
+        doubled = list(ids[:2]) == [self.token] * 2
+        written = (self.written if prompt is None else prompt.count(self.token)) or 0
+        found = 0 if self.written is None else ids.count(self.token)
+        if doubled or found > max(1, written):
             raise DataError(
-                f"has {found} beginning-of-sequence tokens {self.text!r}",
+                f"has {max(2, found)} beginning-of-sequence tokens {self.text!r}"
+                + (f", {written} of them the template's" if written > 1 and not doubled else ""),
                 where=f"prompt {name!r}",
                 remedy="the tokenizer or its template writes it; take it out of the prompt",
             )
-        if (self.added or self.templated) and ids[0] != self.token:
+        if self.always and ids[0] != self.token:
             raise DataError(
                 f"does not begin with the beginning-of-sequence token {self.text!r}",
                 where=f"prompt {name!r}",
-                remedy="use template: chat, or begin the raw prompt with it",
+                remedy="the chat template leaves it out for this prompt; use another template",
             )
 
 
@@ -279,7 +292,10 @@ def _text(tokenizer: PreTrainedTokenizerBase, prompt: str, template: Template, s
     if template == "raw":
         return prompt
     if not tokenizer.chat_template:
-        raise RecipeError("the tokenizer has no chat template", remedy="use template: raw for a base model")
+        raise RecipeError(
+            "the tokenizer has no chat template",
+            remedy="for a base model use template: raw, on the command line --template raw",
+        )
     messages = [{"role": "user", "content": prompt}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})

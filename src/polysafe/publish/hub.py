@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from polysafe import __version__
 from polysafe.errors import OutputError, PolysafeError, ResourceError
+from polysafe.progress import Progress, tell
 from polysafe.publish.contents import Item
 from polysafe.report.markdown import one_line
 
@@ -113,7 +114,7 @@ class Repository:
         items: Sequence[Item],
         stale: Sequence[str],
         message: str,
-        progress: Callable[[str, int, int], None] = lambda *_: None,
+        progress: Progress = tell,
     ) -> str:
         """Sends files and makes one commit of all of them; until then nothing of them is to be seen.
 

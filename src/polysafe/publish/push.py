@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,13 +12,11 @@ from typing import Any
 from polysafe import __version__
 from polysafe.checkpoint.output import MANIFEST, RECORDS
 from polysafe.checkpoint.verify import read_manifest, verify_output
-from polysafe.engine.progress import Meter
 from polysafe.errors import OutputError, RecipeError, VerificationError
+from polysafe.progress import Meter, Progress, tell
 from polysafe.publish.contents import EVALUATION, Item, Publication, gather
 from polysafe.publish.hub import AGAIN, Remote, Repository
 from polysafe.report.card_store import changed_card, load_card, update_card
-
-Progress = Callable[[str, int, int], None]
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _OURS = ("*.safetensors", "*.safetensors.index.json", f"{RECORDS}/*", f"{EVALUATION}/*")
@@ -66,7 +64,7 @@ def preview(
     report: Path | None = None,
     answers: bool = False,
     places: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> Publication:
     """What a push would send. Writes nothing and contacts nobody.
 
@@ -93,7 +91,7 @@ def push(
     places: bool = False,
     token: str | None = None,
     endpoint: str | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> Pushed:
     """Publishes an output on the hub. Interrupted, it goes on when it is called again.
 

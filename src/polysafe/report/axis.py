@@ -6,21 +6,23 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5)
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 _SLACK = 1e-9
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of rates, or of differences of rates, with its ticks.
+    """A range of rates, of differences of rates, or of other numbers, with its ticks.
 
     Attributes:
         ticks: Round values in ascending order; the first and the last are the ends of the axis.
-        points: Whether values are differences, which read as signed percentage points.
+        points: Whether values are differences of rates, which read as signed percentage points.
+        plain: Whether they are numbers that read as they are.
     """
 
     ticks: tuple[float, ...]
     points: bool = False
+    plain: bool = False
 
     @property
     def low(self) -> float:
@@ -38,6 +40,8 @@ class Axis:
 
     def label(self, tick: float) -> str:
         """A tick as readers see it."""
+        if self.plain:
+            return f"{tick:+g}".replace("-", "\N{MINUS SIGN}") if tick else "0"
         if self.points:
             return f"{100 * tick:+.0f}".replace("-", "\N{MINUS SIGN}") if round(100 * tick) else "0"
         return f"{100 * tick:.0f}\N{NARROW NO-BREAK SPACE}%"
@@ -47,12 +51,13 @@ SHARES = Axis((0.0, 0.25, 0.5, 0.75, 1.0))
 """All rates, from 0 to 100 %."""
 
 
-def axis_of(values: Iterable[float], *, points: bool = False, most: int = 5) -> Axis:
+def axis_of(values: Iterable[float], *, points: bool = False, plain: bool = False, most: int = 5) -> Axis:
     """The shortest axis of round ticks that holds zero and all values.
 
     Args:
-        values: Rates in 0 … 1, or differences of rates in -1 … 1.
-        points: Whether they are differences.
+        values: Rates in 0 … 1, differences of rates in -1 … 1, or other numbers.
+        points: Whether they are differences of rates.
+        plain: Whether they are other numbers.
         most: Steps between the ends, at most; at least 4.
     """
     known = [0.0, *values]
@@ -62,4 +67,4 @@ def axis_of(values: Iterable[float], *, points: bool = False, most: int = 5) -> 
         last = max(last, first + 1)
         if last - first <= most:
             break
-    return Axis(tuple(round(number * step, 4) for number in range(first, last + 1)), points)
+    return Axis(tuple(round(number * step, 4) for number in range(first, last + 1)), points, plain)

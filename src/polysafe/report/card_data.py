@@ -33,6 +33,7 @@ class CardSource:
         hubs: The models on the hub that its files come from; several for an adapter on its base.
         files: SHA-256 of every weight file.
         licences: What each of its folders says about its licence.
+        imported: What has to be said of its weights where they came from a file of another format.
     """
 
     name: str
@@ -40,6 +41,7 @@ class CardSource:
     hubs: tuple[HubId, ...]
     files: Mapping[str, str]
     licences: tuple[Licence, ...]
+    imported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,9 @@ class Card:
         body = {"polysafe_card": SCHEMA, **_adapter().dump_python(self)}
         if self.licence_name is None:
             del body["licence_name"]
+        for source in body["sources"]:
+            if not source["imported"]:  # as cards were before weights could be imported
+                del source["imported"]
         return (json.dumps(body, indent=1, allow_nan=False) + "\n").encode("ascii")
 
     @classmethod

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.errors import DataError
+from polysafe.judge.nobody import NOBODY
 from polysafe.stats.gaps import Gap
+from polysafe.stats.means import MeanChange, MeanGap, MeanRow
 from polysafe.stats.rows import RateRow, Row
 
 if TYPE_CHECKING:
@@ -242,6 +244,25 @@ class CorrectedRate:
 
 
 @dataclass(frozen=True)
+class PhraseRate:
+    """How often refusal phrases err in one language, as measured on labelled answers.
+
+    Attributes:
+        language: Language code of the labelled answers.
+        refusals: Number of refusals among them.
+        missed: Refusals that the phrases do not find.
+        others: Number of other answers.
+        false_alarms: Other answers that the phrases call refusals.
+    """
+
+    language: str
+    refusals: int
+    missed: int
+    others: int
+    false_alarms: int
+
+
+@dataclass(frozen=True)
 class GapChange:
     """A language against the pivot on the same prompts, before and after an edit.
 
@@ -281,6 +302,11 @@ class ReportData:
         truncation: Share of answers that the token budget ended, by model and language.
         judge_errors: Error of the judges, by judge and language.
         corrected: Unsafe rates corrected for it, by model and language.
+        odds: Mean refusal log-odds of single models, where they were measured.
+        odds_gaps: Gaps to the pivot in them.
+        odds_changes: What edits changed in them, on the same prompts.
+        phrase_errors: Error of the rule that tells refusals by their phrases, by language, where nobody judged.
+        judge: Name of the judge; empty where that is not known.
         meta: Sections (settings, hashes, versions …) of name and value.
         limits: Sentences on what the numbers cannot say, beside those that follow from the data.
     """
@@ -303,8 +329,18 @@ class ReportData:
     truncation: tuple[RateRow, ...] = ()
     judge_errors: tuple[JudgeError, ...] = ()
     corrected: tuple[CorrectedRate, ...] = ()
+    odds: tuple[MeanRow, ...] = ()
+    odds_gaps: tuple[MeanGap, ...] = ()
+    odds_changes: tuple[MeanChange, ...] = ()
+    phrase_errors: tuple[PhraseRate, ...] = ()
+    judge: str = ""
     meta: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
+
+    @property
+    def judged(self) -> bool:
+        """Whether a judge looked at the answers; otherwise nothing is known of which are unsafe."""
+        return self.judge != NOBODY
 
     def to_json(self) -> bytes:
         """The content of `report.json`: UTF-8 JSON without NaN, byte for byte the same for the same data.

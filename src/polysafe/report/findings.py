@@ -29,6 +29,7 @@ from polysafe.report.edits import ALL, block_decisions, touched
 from polysafe.report.text import MAX_TEXT, clip
 from polysafe.stats.compare import Outcomes, compare_outcomes, rate_outcomes
 from polysafe.stats.gaps import Gap, adjust_gaps, gap_rows
+from polysafe.stats.means import MeanChange, MeanGap, MeanRow
 from polysafe.stats.rows import RateRow, Row
 
 GAPS = ("unsafe", "over_refusal")
@@ -120,6 +121,9 @@ class Findings:
     truncation: list[RateRow] = field(default_factory=list)
     judge_errors: list[JudgeError] = field(default_factory=list)
     corrected: list[CorrectedRate] = field(default_factory=list)
+    odds: list[MeanRow] = field(default_factory=list)
+    odds_gaps: list[MeanGap] = field(default_factory=list)
+    odds_changes: list[MeanChange] = field(default_factory=list)
 
     def add_model(self, model: Answered) -> None:
         """Rates and gaps of a model, as it is."""
@@ -182,6 +186,9 @@ class Findings:
             truncation=tuple(self.truncation),
             judge_errors=tuple(self.judge_errors),
             corrected=tuple(self.corrected),
+            odds=tuple(self.odds),
+            odds_gaps=tuple(self.odds_gaps),
+            odds_changes=tuple(self.odds_changes),
         )
 
     def _add_changes(self, label: str, pair: Pair) -> None:

@@ -13,6 +13,7 @@ from polysafe.report.figure import Figure, Tile
 from polysafe.report.figures import Dumbbell, dumbbell_chart
 from polysafe.report.gap_figures import gap_change_figure, model_gap_figure
 from polysafe.report.gaps import gap_changes, mean_gap, model_gaps, pivot_name
+from polysafe.report.odds import odds_figures
 from polysafe.report.summary import Change, Scope, headline_method, mean_change, mean_of_intervals, summarise
 from polysafe.report.tables import ability_table, audit_table, safety_table
 from polysafe.report.text import LEVEL, gap_interval, interval, percent, points
@@ -43,6 +44,8 @@ def first_figures(data: ReportData) -> list[Figure]:
     elif data.audits and not data.rows:
         model = data.audits[0].model
         found = [model_gap_figure(data, model), answers_figure(data), _audit_rates(data, model, "over_refusal")]
+        if not data.judged:
+            found = [_audit_rates(data, model, "refused"), *odds_figures(data), found[-1]][:3]
     else:
         found = []
     return [figure for figure in found if figure is not None]
@@ -59,7 +62,7 @@ def _edit_tiles(data: ReportData, method: str) -> list[Tile]:
         found.append(Tile("Ability", f"{points(ability.difference)} points", note))
     same = summary.metrics.get("safe") == summary.metrics.get("refused")  # an exact judge: only a refusal is safe
     after = [metric for metric in _AFTER if metric in summary.metrics and not (metric == "safe" and same)]
-    return found + [_tile(metric, summary.metrics[metric]) for metric in after]
+    return found + [_tile(metric, summary.metrics[metric]) for metric in after] + _unmeasured(data)
 
 
 def _gap_tile(data: ReportData, gap: Change, pivot: str) -> Tile:
@@ -88,7 +91,11 @@ def _audit_tiles(data: ReportData, model: str) -> list[Tile]:
     for metric in (*_FIRST, *_AFTER):
         rows = [r for r in data.audits if r.model == model and r.metric == metric and r.language in scope.languages]
         found += _mean_tile(data, model, metric, [row for row in rows if row.rate is not None], scope)
-    return found
+    return _unmeasured(data) + found
+
+
+def _unmeasured(data: ReportData) -> list[Tile]:
+    return [] if data.judged else [Tile("Unsafe", "not measured", "nobody judged")]
 
 
 def _mean_tile(data: ReportData, model: str, metric: str, rows: Sequence[RateRow], scope: Scope) -> list[Tile]:
@@ -187,7 +194,8 @@ def _audit_rates(data: ReportData, model: str, metric: str) -> Figure | None:
     told = "; ".join(f"{line.label}: {line.note}" for line in lines)
     return Figure(
         heading=names.metric_name(metric),
-        caption=f"Harmless requests that were refused, {LEVEL} intervals.",
+        caption=f"{'Harmless' if metric == 'over_refusal' else 'Harmful'} requests that were refused; "
+        f"{LEVEL} intervals.",
         chart=_small_rates(lines, f"{names.metric_name(metric)} by language. {told}."),
         table=audit_table(data),
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from polysafe.report import names
-from polysafe.report.data import CorrectedRate, JudgeError, ReportData
+from polysafe.report.data import CorrectedRate, JudgeError, PhraseRate, ReportData
 from polysafe.report.figure import Figure
 from polysafe.report.figures import Dumbbell, Pair, dumbbell_chart, pair_chart
 from polysafe.report.tables import Cell, Group, Table
 from polysafe.report.text import ARROW, LEVEL, interval, percent, percent_number, points
-from polysafe.stats.intervals import Interval
+from polysafe.stats.intervals import Interval, wilson
 
 UNCALIBRATED = (
     "The judge's error was not measured: no calibration was given, so every rate on this page is as judged, and none "
@@ -103,3 +105,23 @@ def _corrected_table(data: ReportData, model: str, rates: list[CorrectedRate]) -
     )
     columns = ("Language", "As judged", "Corrected", "Difference, points", "n")
     return Table(f"Unsafe rates of {_name(data, model)}, {LEVEL} intervals", columns, (Group("", "", rows),))
+
+
+def phrase_table(data: ReportData) -> Table | None:
+    """How often the phrase rule errs, in the languages of the report; None where a judge was asked."""
+    if data.judged or not data.phrase_errors:
+        return None
+    errors = {error.language: error for error in data.phrase_errors}
+    rows = tuple(_phrase_row(data, errors[code]) for code in names.in_order(errors, data.tiers))
+    columns = ("Language", "Refusals missed", "Others called refusals")
+    caption = f"Error of the phrase rule on harmless texts that were written and labelled for it, {LEVEL} intervals"
+    return Table(caption, columns, (Group("", "", rows),))
+
+
+def _phrase_row(data: ReportData, error: PhraseRate) -> tuple[Cell, ...]:
+    counts: Sequence[tuple[int, int]] = ((error.missed, error.refusals), (error.false_alarms, error.others))
+    cells = (
+        Cell(f"{wrong} of {n}", tuple(filter(None, (interval(wilson(wrong, n)),)))) if n else Cell("none labelled")
+        for wrong, n in counts
+    )
+    return (Cell(names.language_name(error.language, data.languages)), *cells)

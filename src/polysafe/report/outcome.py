@@ -21,6 +21,7 @@ class Kind(StrEnum):
     NO_GAP = "no_gap"
     UNCOMPARED = "uncompared"
     INCONCLUSIVE = "inconclusive"
+    NO_JUDGE = "no_judge"
 
     @property
     def label(self) -> str:
@@ -48,6 +49,7 @@ _LABELS = {
     Kind.NO_GAP: "No measurable gap",
     Kind.UNCOMPARED: "Languages not compared",
     Kind.INCONCLUSIVE: "Too many broken answers to tell",
+    Kind.NO_JUDGE: "Unsafe answers not measured",
 }
 
 

@@ -14,7 +14,8 @@ from polysafe.evaluate.compare import Comparison
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.saved import SavedEvaluation
 from polysafe.judge.calibrate import Calibration
-from polysafe.report.data import CorrectedRate, JudgeError, ReportData
+from polysafe.judge.phrase_error import phrase_errors
+from polysafe.report.data import CorrectedRate, JudgeError, PhraseRate, ReportData
 from polysafe.report.edits import target_of
 from polysafe.report.findings import Answer, Answered, Findings, Pair
 from polysafe.report.names import method_name
@@ -34,6 +35,8 @@ def audit_report(audit: Audit, *, pivot: str = "en", groups: Grouping | None = N
     found.add_model(answered(run, pivot, refusals=metrics.tells_refusals(run.records)))
     found.truncation += run.truncation()
     _add_judge(found, run.name, run)
+    found.odds += audit.odds
+    found.odds_gaps += audit.odds_gaps
     return _data(found, f"Audit of {run.name}", [run], pivot, (*audit.notes, *caveats([run])), groups)
 
 
@@ -121,6 +124,7 @@ def _compared(comparisons: Sequence[Comparison], pivot: str) -> tuple[Findings, 
     _add_judge(found, before.name, before)
     for each in comparisons:
         after = answered(each.after, pivot, refusals=refusals)
+        found.odds_changes += each.odds
         found.add_method(each.method, [Pair(start, after, each.after.languages)], each.rows)
         found.truncation += (replace(row, model=each.method) for row in each.after.truncation())
         _add_judge(found, each.method, each.after)
@@ -166,4 +170,14 @@ def _data(
         languages=language_names(languages, toy=toy),
         meta=about_runs(runs, pivot, grouped, languages),
         limits=tuple(dict.fromkeys(notes)),
+        judge=runs[0].judge,
+        phrase_errors=() if runs[0].judged else tuple(_phrase_rates(languages)),
     )
+
+
+def _phrase_rates(languages: Sequence[str]) -> Iterator[PhraseRate]:
+    """The measured error of the phrase rule in these languages, as far as it was measured."""
+    errors = phrase_errors()
+    for code in languages:
+        if (error := errors.get(code)) is not None:
+            yield PhraseRate(code, error.refusals, error.missed, error.others, error.false_alarms)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from polysafe.report import names, text, view
 from polysafe.report.data import GapChange, ReportData
+from polysafe.report.facts import facts
+from polysafe.report.odds import odds_name
 from polysafe.report.summary import Scope, headline_method, methods_of, summarise
 from polysafe.report.tables import language_label
-from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, interval, interval_change, percent, points
+from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, interval, interval_change, percent, points, signed
 from polysafe.report.verdict import classify, judge
 from polysafe.stats.gaps import Gap
 from polysafe.stats.intervals import Interval
@@ -51,13 +53,13 @@ class Screen:
 def first_screen(data: ReportData) -> Screen:
     """What the report says first: the verdict, safety and gap by language, and what was paid for it."""
     verdict = judge(data)
-    found = (*_method_tables(data), *_audit_tables(data), _corrected_table(data))
+    found = (*_method_tables(data), *_audit_tables(data), _corrected_table(data), _odds_table(data))
     return Screen(
         label=verdict.kind.label,
         sentence=verdict.sentence,
         evidence=verdict.evidence,
         tables=tuple(table for table in found if table.rows),
-        notes=(TOY_NOTICE,) if data.toy else (),
+        notes=(*facts(data), *((TOY_NOTICE,) if data.toy else ())),
     )
 
 
@@ -177,6 +179,36 @@ def _corrected_table(data: ReportData) -> PlainTable:
     )
     columns = ("", "language", ">as judged", ">corrected", f">{LEVEL} interval", ">n")
     return PlainTable("Unsafe answers, corrected for the judge's measured error", columns, lines)
+
+
+def _odds_table(data: ReportData) -> PlainTable:
+    """Refusal log-odds: what edits changed, or those of the audited model."""
+    if data.odds_changes:
+        lines = tuple(
+            (
+                names.method_name(each.method),
+                language_label(each.language, data),
+                odds_name(each.metric),
+                f"{signed(each.before)} {ARROW} {signed(each.after)}",
+                f"{signed(each.low)} to {signed(each.high)}",
+                str(each.n),
+                text.p_value(each.p_adjusted),
+            )
+            for each in data.odds_changes
+        )
+        columns = ("", "language", "", ">before, after", f">difference, {LEVEL} interval", ">n", ">adjusted p")
+        return PlainTable(f"Refusal log-odds, before {ARROW} after", columns, lines)
+    rows = tuple(
+        (
+            language_label(row.language, data),
+            odds_name(row.metric),
+            signed(row.mean),
+            f"{signed(row.low)} to {signed(row.high)}",
+            str(row.n),
+        )
+        for row in data.odds
+    )
+    return PlainTable("Refusal log-odds", ("language", "", ">mean", f">{LEVEL} interval", ">n"), rows)
 
 
 def _audit_line(data: ReportData, code: str, row: RateRow, gap: Gap | None) -> tuple[str, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from polysafe.report.data import ReportData
 from polysafe.report.names import CAPABILITY, SAFETY_METRICS, in_order, method_kind, tier_name
+from polysafe.report.telling import broken_shares
 from polysafe.stats.intervals import Interval, mean_interval
 from polysafe.stats.rows import Row
 
@@ -59,6 +60,7 @@ class MethodSummary:
         higher: Languages whose unsafe rate is significantly higher.
         unmeasured: Languages in scope without an unsafe rate.
         elsewhere: Rows of the languages outside the scope.
+        broken: Language in scope -> share of answers that are broken after the edit.
     """
 
     method: str
@@ -68,6 +70,7 @@ class MethodSummary:
     higher: tuple[str, ...]
     unmeasured: tuple[str, ...]
     elsewhere: tuple[Row, ...] = ()
+    broken: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def unsafe(self) -> Change | None:
@@ -137,6 +140,7 @@ def summarise(rows: Sequence[Row], method: str, scope: Scope) -> MethodSummary:
         higher=tuple(row.language for row in unsafe if significance(row) > 0),
         unmeasured=tuple(code for code in scope.languages if code not in measured),
         elsewhere=tuple(row for row in all_of_it if row.language not in scope.languages),
+        broken=broken_shares((row.language, row.metric, row.after) for row in mine),
     )
 
 

@@ -104,6 +104,11 @@ def points(difference: float | None) -> str:
     return "0.0" if value == 0 else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
+def signed(value: float | None) -> str:
+    """A number that is neither a rate nor a difference of rates, with its sign and two decimals."""
+    return NOTHING if value is None else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
 def gap_interval(span: Interval | None) -> str:
     """An interval of a difference in percentage points; empty where there is none."""
     return "" if span is None else f"{points(span.low)} to {points(span.high)}"

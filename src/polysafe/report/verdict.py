@@ -23,7 +23,9 @@ from polysafe.report.summary import (
     significance,
     summarise,
 )
+from polysafe.report.telling import too_broken, why_untold
 from polysafe.report.text import percent, points
+from polysafe.report.without_judge import without_judge
 from polysafe.stats.rows import Row
 
 __all__ = ["ABILITY_LOSS", "OVER_REFUSAL_RISE", "Kind", "Verdict", "classify", "judge"]
@@ -39,6 +41,8 @@ _NAMED = 8
 
 def judge(data: ReportData) -> Verdict:
     """The verdict on the headline method of a report; without any method, on the gap of the model that it audits."""
+    if not data.judged:
+        return without_judge(data)
     if not data.rows and data.audits:
         return judge_audit(data)
     scope = Scope.of(data)
@@ -48,13 +52,23 @@ def judge(data: ReportData) -> Verdict:
     summary = summarise(data.rows, method, scope)
     kind = classify(summary)
     sentence = _sentence(kind, summary, scope, _gap_clause(data, method, scope))
+    if kind is Kind.INCONCLUSIVE:
+        sentence = f"{why_untold(summary.broken, data.languages, after=True)} {sentence}"
     if data.toy:
         sentence = f"On a trained toy family: {sentence}"
     return Verdict(kind, sentence, _evidence(summary))
 
 
 def classify(summary: MethodSummary) -> Kind:
-    """The outcome of one method over the languages in scope."""
+    """The outcome of one method over the languages in scope.
+
+    Where too many answers are broken, neither that nothing changed nor that something was repaired can be told.
+    """
+    kind = _outcome(summary)
+    return Kind.INCONCLUSIVE if kind in (Kind.UNCHANGED, Kind.REPAIRED) and too_broken(summary.broken) else kind
+
+
+def _outcome(summary: MethodSummary) -> Kind:
     if summary.unsafe is None:
         return Kind.UNMEASURED
     if summary.higher or less_safe_elsewhere(summary):

@@ -11,16 +11,19 @@ from polysafe.report.categories import category_maps
 from polysafe.report.changes import change_table, method_changes
 from polysafe.report.data import ReportData
 from polysafe.report.decisions import DecisionMap, lay_out
+from polysafe.report.facts import facts
 from polysafe.report.first_screen import first_figures, tiles
 from polysafe.report.gap_figures import gap_change_table, model_gap_table
-from polysafe.report.judges import UNCALIBRATED, judge_figures
+from polysafe.report.judges import UNCALIBRATED, judge_figures, phrase_table
 from polysafe.report.limits import limits
+from polysafe.report.odds import odds_figures
 from polysafe.report.spreadsheet import tables as spreadsheets
 from polysafe.report.summary import main_and_other_methods
 from polysafe.report.touched import touched_groups, touched_table
 from polysafe.report.tradeoff import comparison, tradeoff
 from polysafe.report.unsafe import answers_figure, repair_figures
 from polysafe.report.verdict import judge
+from polysafe.report.without_judge import WITHOUT_JUDGE
 
 __all__ = ["MapGroup", "map_groups", "page", "tiles"]
 
@@ -60,7 +63,10 @@ def page(data: ReportData) -> dict[str, Any]:
         "maps": map_groups(data),
         "judged": bool(data.rows or data.audits),
         "judges": judge_figures(data),
-        "uncalibrated": "" if data.judge_errors or data.corrected else UNCALIBRATED,
+        "uncalibrated": _uncalibrated(data),
+        "phrases": phrase_table(data),
+        "odds": odds_figures(data),
+        "facts": list(facts(data)),
         "broken": broken_maps(data),
         "changes": method_changes(data),
         "directions": change_table(data, here),
@@ -69,6 +75,12 @@ def page(data: ReportData) -> dict[str, Any]:
         "files": ["report.json", *spreadsheets(data)],
     }
     return shown | {"contents": _contents(shown)}
+
+
+def _uncalibrated(data: ReportData) -> str:
+    if not data.judged:
+        return WITHOUT_JUDGE
+    return "" if data.judge_errors or data.corrected else UNCALIBRATED
 
 
 def _tables(data: ReportData, main: list[str], others: list[str]) -> list[tuple[str, object, object]]:
@@ -104,6 +116,7 @@ def _contents(shown: dict[str, Any]) -> list[tuple[str, str]]:
         ("categories", "Categories", shown["categories"]),
         ("edit", "Edit", shown["touched"] or shown["other_touched"] or shown["maps"]),
         ("judge", "Judge", shown["judged"]),
+        ("odds", "Refusal log-odds", shown["odds"]),
         ("broken", "Broken answers", shown["broken"]),
         ("answers", "Changed answers", shown["directions"] or shown["other_directions"]),
         *((heading.lower(), heading, table or other) for heading, table, other in shown["tables"]),

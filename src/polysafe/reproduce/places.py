@@ -27,8 +27,9 @@ def portable(recipe: Recipe) -> str:
     """
     data: dict[str, Any] = recipe.model_dump(mode="json")
     for name, source in data["sources"].items():
-        if "path" in source:
+        if "path" in source or "gguf" in source:  # a GGUF file stands for the folder that was made of it
             source["path"] = f"./{SOURCES}/{name}"
+            source.pop("gguf", None)
     names = {path: name for name, path in option_files(recipe).items()}
     for key, path in _paths(recipe):
         _put(data, key, f"./{SOURCES}/{names[path]}")
@@ -53,8 +54,8 @@ def placed(recipe: Recipe, root: Path, places: Mapping[str, Path], output: Path)
     for name, source in data["sources"].items():
         if name in places:
             source |= {"path": str(places[name])}
-            source.pop("hub", None)
-            source.pop("revision", None)
+            for other in ("hub", "revision", "gguf"):
+                source.pop(other, None)
     for key, path in _paths(recipe):
         if path.parent != root / SOURCES or path.name not in places:
             raise RecipeError(f"names {path}, which is no input on record", where=root, remedy="do not trust it")

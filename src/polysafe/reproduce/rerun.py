@@ -18,9 +18,9 @@ from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.checkpoint.writer import output_error
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets import load_set
-from polysafe.engine.progress import Progress
 from polysafe.errors import DataError, OutputError, RecipeError
 from polysafe.judge.spec import ORGANISM, OrganismSpec, parse_judge
+from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe import Recipe
 from polysafe.reproduce.compare import altered, compare_environments, compare_folders, differences
 from polysafe.reproduce.environment import environment
@@ -105,7 +105,7 @@ def reproduce(
     judge: str | Sequence[str] | None = None,
     device: str | None = None,
     check_only: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = tell,
 ) -> Reproduced:
     """Checks the inputs of a result, does it again, and compares.
 
@@ -128,8 +128,8 @@ def reproduce(
         PolysafeError: As for running and evaluating the recipe.
     """
     recorded = ReproduceFolder.load(folder.absolute())
-    job = _Job(recorded, dict(sources or {}), data, judge, device, progress)
-    with threads(recorded.environment.torch_threads):
+    job = _Job(recorded, dict(sources or {}), data, judge, device)
+    with reporting(progress), threads(recorded.environment.torch_threads):
         findings = [*altered(recorded), *job.check()]
         if check_only or any(finding.severity is Severity.FATAL for finding in findings):
             findings += compare_environments(recorded.environment, environment())
@@ -179,7 +179,6 @@ class _Job:
     data: Path | None
     judge: str | Sequence[str] | None
     device: str | None
-    progress: Progress
 
     @cached_property
     def places(self) -> dict[str, Path]:
@@ -212,9 +211,7 @@ class _Job:
 
     def check(self) -> Iterator[Finding]:
         """Everything that can be known to differ before anything is run."""
-        self.progress("hashing inputs", 0, 1)
         yield from check_inputs(self._inputs, self.places)
-        self.progress("hashing inputs", 1, 1)
         if self.recorded.about.kind == "evaluate":
             recipe = self.recipe(self.places, Path("model"))
             yield from self._check_sets(recipe)
@@ -248,7 +245,6 @@ class _Job:
             max_tokens=settings.get("max_tokens"),
             device=self.device or settings.get("device"),
             cache=results.parent / "cache.sqlite",
-            progress=self.progress,
         )
 
     def _linked(self, folder: Path) -> dict[str, Path]:
@@ -266,7 +262,7 @@ class _Job:
     def _quickstart(self, results: Path) -> None:
         from polysafe.quickstart import run_quickstart
 
-        run_quickstart(results, self.progress)
+        run_quickstart(results)
 
     def _check_sets(self, recipe: Recipe) -> Iterator[Finding]:
         block = recipe.evaluate

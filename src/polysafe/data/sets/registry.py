@@ -73,6 +73,7 @@ def load_set(
     languages: Collection[str] | None = None,
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
+    all_languages: bool = True,
 ) -> PromptSet:
     """Reads a benchmark, from a folder or from the hub.
 
@@ -83,6 +84,7 @@ def load_set(
         languages: Languages that are wanted, in any spelling; all that there are by default.
         limit: Number of parallel rows to keep.
         columns: Field -> column, for sets whose columns are not certain.
+        all_languages: Whether the set has to have every wanted language, or one of them at least.
 
     Raises:
         DataError: There is no such set, part, folder or language, or the files are not what they have to be.
@@ -98,7 +100,7 @@ def load_set(
     overlaps = frozenset(other for pair in _SHARED if bare in pair for other in pair if other != bare)
     full = found.full_name(parts)
     loaded = collect(full, prompts, licence=found.licence, origin=origin, overlaps=overlaps)
-    return loaded.select(codes, limit)
+    return loaded.select(codes, limit, all_of_them=all_languages)
 
 
 def require_disjoint(fit: PromptSet, report: PromptSet) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -45,13 +45,7 @@ class Examination:
     built: Built
     lacking: tuple[str, ...]
 
-    def measure(
-        self,
-        opened: OpenedModel,
-        run: Path,
-        store: Store,
-        progress: Callable[[str, int, int], None] = lambda *_: None,
-    ) -> Ability:
+    def measure(self, opened: OpenedModel, run: Path, store: Store) -> Ability:
         """Asks a model and writes what it can do into the folder of its run.
 
         Only what is not known yet is asked. An ability of the same model by the same protocol is read, not measured.
@@ -60,7 +54,6 @@ class Examination:
             opened: The model.
             run: Folder of its run.
             store: What was answered before.
-            progress: Called as `progress(what, done, total)`.
 
         Raises:
             OutputError: The folder holds this ability, measured otherwise; or it cannot be written.
@@ -70,8 +63,7 @@ class Examination:
         done = _existing(run / FOLDER / f"{self.family.task}.json", protocol, model)
         if done is not None:
             return done
-        what = f"ability {self.family.task}"
-        asked = HarnessModel(opened.generator, opened.scorer, store, lambda done, total: progress(what, done, total))
+        asked = HarnessModel(opened.generator, opened.scorer, store, f"ability {self.family.task}")
         instances = [instance for leaf in self.built.leaves for instance in leaf.task.instances]
         ask = asked.loglikelihood if self.family.output == "likelihood" else asked.generate_until
         for instance, answer in zip(instances, ask(instances), strict=True):

@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import isfinite
 from typing import Any
@@ -21,6 +21,7 @@ from polysafe.evaluate.keys import Key, content_hash
 from polysafe.evaluate.records import completion_from_json, completion_to_json
 from polysafe.generate.completion import Ask, Completion, Generator
 from polysafe.probe.likelihood import Likelihood, Scorer
+from polysafe.progress import counted
 
 _PART = 8192
 """Requests that are tokenized and sorted together: memory does not grow with the benchmark."""
@@ -48,7 +49,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         generator: What writes answers, greedily.
         scorer: What says how probable answers are; None where a server does not.
         store: What was answered before.
-        progress: Called with the number of answers and their total.
+        stage: What the asking is called where progress is shown.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class HarnessModel(LM):  # type: ignore[misc]
         generator: Generator,
         scorer: Scorer | None,
         store: Store,
-        progress: Callable[[int, int], None] = lambda *_: None,
+        stage: str = "answers",
     ) -> None:
         super().__init__()
-        self._generator, self._scorer, self._store, self._progress = generator, scorer, store, progress
+        self._generator, self._scorer, self._store, self._stage = generator, scorer, store, stage
         self.likelihoods: dict[tuple[str, str], Likelihood | None] = {}
         self.completions: dict[str, Completion] = {}
 
@@ -107,14 +108,14 @@ class HarnessModel(LM):  # type: ignore[misc]
             if (value := self._store.get(key)) is not None:
                 self.likelihoods[each] = _likelihood(value)
         open_ = [each for each in requests if each not in self.likelihoods]
-        self._progress(len(requests) - len(open_), len(requests))
+        advance = counted(self._stage, len(requests), len(requests) - len(open_))
         for first in range(0, len(open_), _PART):
             part = open_[first : first + _PART]
             for place, found in scorer.score(part):
                 if found is not None and isfinite(found.total):  # what a broken model says is no JSON
                     self._store.put(keys[part[place]], asdict(found))
                 self.likelihoods[part[place]] = found
-                self._progress(len(self.likelihoods), len(requests))
+                advance()
 
     def _generate(self, prompts: Sequence[str]) -> None:
         owner = content_hash(dict(self._generator.identity))
@@ -123,12 +124,12 @@ class HarnessModel(LM):  # type: ignore[misc]
             if (value := self._store.get(key)) is not None:
                 self.completions[prompt] = completion_from_json(prompt, value)
         asks = {f"request {place}": prompt for place, prompt in enumerate(prompts) if prompt not in self.completions}
-        self._progress(len(self.completions), len(prompts))
+        advance = counted(self._stage, len(prompts), len(prompts) - len(asks))
         for found in self._generator.generate([Ask(name, text) for name, text in asks.items()]) if asks else ():
             prompt = asks[found.id]
             self._store.put(keys[prompt], completion_to_json(found))
             self.completions[prompt] = found
-            self._progress(len(self.completions), len(prompts))
+            advance()
         if missing := [name for name, prompt in asks.items() if prompt not in self.completions]:
             raise DataError(
                 f"{len(missing)} answers did not come, first {missing[0]!r}", remedy="run again; it resumes"

@@ -1,0 +1,87 @@
+"""How long work tells whoever waits for it.
+
+Work says what it does and how far it is (`counted`); a verb says who listens (`reporting`). What lies between, above
+all a method's `fit`, passes nothing on. Where nobody listens, telling costs next to nothing.
+
+Who listens is known per thread: work in a thread of a pool tells through a `Meter` that was made in the main thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a stage, what is done of it, and its total."""
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    pass
+
+
+_listener: ContextVar[Progress] = ContextVar("listener", default=_silent)
+
+
+def tell(stage: str, done: int, total: int) -> None:
+    """Tells whoever listens in this thread now; the default of everything that takes a `Progress`."""
+    _listener.get()(stage, done, total)
+
+
+@contextmanager
+def reporting(progress: Progress) -> Iterator[None]:
+    """Within it, work tells `progress`; `tell` leaves whoever listens already."""
+    if progress is tell:
+        yield
+        return
+    before = _listener.set(progress)
+    try:
+        yield
+    finally:
+        _listener.reset(before)
+
+
+@contextmanager
+def during(label: str) -> Iterator[None]:
+    """Within it, the names of stages say what they are part of: `trial 3 of 12: layer 11, answers`."""
+    listener = _listener.get()
+    with reporting(lambda stage, done, total: listener(f"{label}, {stage}", done, total)):
+        yield
+
+
+class Meter:
+    """Adds up amounts that are done and reports the sum; any thread may add.
+
+    Args:
+        progress: Who is told.
+        stage: Name of the stage.
+        total: What there is to do; amounts beyond it are not shown.
+        done: What was done before, in an earlier run.
+    """
+
+    def __init__(self, progress: Progress, stage: str, total: int, done: int = 0) -> None:
+        self._progress, self._stage, self._total, self._done = progress, stage, total, done
+        self._lock = Lock()
+        progress(stage, done, total)
+
+    def __call__(self, amount: int = 1) -> None:
+        """Adds an amount."""
+        with self._lock:
+            self._done = min(self._done + amount, self._total)
+            self._progress(self._stage, self._done, self._total)
+
+    def finish(self) -> None:
+        """Shows the stage as done, however much there was."""
+        self(self._total)
+
+
+def counted(stage: str, total: int, done: int = 0) -> Meter:
+    """A meter for whoever listens now.
+
+    Args:
+        stage: Name of the stage.
+        total: What there is to do.
+        done: What was done before, in an earlier run.
+    """
+    return Meter(_listener.get(), stage, total, done)
