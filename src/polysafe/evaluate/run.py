@@ -103,7 +103,7 @@ def _carry_out(
 ) -> ModelRun:
     space = Workspace(output)
     space.prepare(_JOB)
-    with Journal(space.progress / _JOURNAL) as journal:
+    with space.kept_if_used(), Journal(space.progress / _JOURNAL) as journal:
         store = journal if cache is None else Layers(journal, cache)
         answers = _answers(generator, prompts, store)
         exchanges = [Exchange(prompt, answers[prompt.id].text) for prompt in prompts]
