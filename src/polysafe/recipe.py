@@ -31,6 +31,7 @@ from pydantic import (
 from pydantic.json_schema import WithJsonSchema, models_json_schema
 
 from polysafe.checkpoint.hub import COMMIT
+from polysafe.checkpoint.licence import chosen_licence
 from polysafe.errors import PolysafeError, RecipeError, did_you_mean
 from polysafe.judge.spec import keys_of, place_keys
 from polysafe.methods.base import Method
@@ -148,6 +149,29 @@ class Output(Block):
 
     tokenizer_from: str | None = None
     """Source whose tokenizer, chat template and generation config are copied; without it the method says."""
+
+    license: Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)] | None = None
+    """The hub's identifier of the result's licence, for its model card; needed where the sources do not settle it."""
+
+    license_name: str | None = None
+    """Name of a licence that is `other` on the hub."""
+
+    @model_validator(mode="after")
+    def _known_licence(self) -> Output:
+        if self.license is None and self.license_name is None:
+            return self
+        try:
+            chosen_licence(self.license or "", self.license_name)
+        except RecipeError as error:
+            key = "license" if self.license is not None else "license_name"
+            raise problem(error.problem, error.remedy, at=(key,)) from error
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_chosen(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        chosen = {"license": self.license, "license_name": self.license_name}
+        data: dict[str, JsonValue] = dump(self)
+        return {key: value for key, value in data.items() if key not in chosen or value is not None}
 
 
 class Recipe(Block):

@@ -100,6 +100,26 @@ def test_killed_at_random_points_it_goes_on_to_the_same_records(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
 
 
+@pytest.mark.parametrize("stop", ["before the first answer", "before the first verdict", "when writing"])
+def test_what_fails_before_anything_is_kept_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    generator = FakeGenerator(stop_after=0 if stop == "before the first answer" else None)
+    judge = FakeJudge(stop_after=0 if stop == "before the first verdict" else None)
+    if stop == "when writing":
+        monkeypatch.setattr("polysafe.evaluate.run._write", _stop)
+    for _ in range(2):
+        with pytest.raises(StoppedError):
+            evaluate_model(generator, [prompt_set()], judge, output=tmp_path / "run")
+        kept = [] if stop == "before the first answer" else [".run.polysafe"]  # answers are kept, to go on from
+        assert [path.name for path in tmp_path.iterdir()] == kept
+    assert len(set(generator.asked)) == len(generator.asked)
+
+
+def _stop(*_: object) -> None:
+    raise StoppedError
+
+
 def test_a_half_written_line_is_asked_again(tmp_path: Path) -> None:
     evaluate_model(FakeGenerator(), [prompt_set()], FakeJudge(), output=tmp_path / "whole")
     with pytest.raises(StoppedError):

@@ -72,6 +72,18 @@ class Workspace:
         if self.work.exists():
             shutil.rmtree(self.work)
 
+    @contextmanager
+    def kept_if_used(self) -> Iterator[None]:
+        """Within it the workspace is worked in; if that fails before anything was kept in it, it is removed."""
+        try:
+            yield
+        except BaseException:
+            files = (path for folder in (self.content, self.progress) for path in folder.rglob("*") if path.is_file())
+            with suppress(OSError):  # the failure itself is what has to be told
+                if not any(path.stat().st_size for path in files):
+                    self.discard()
+            raise
+
     @property
     def _record(self) -> Path:
         return self.work / "job.json"

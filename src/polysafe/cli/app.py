@@ -21,6 +21,7 @@ from polysafe.cli.options import (
     InspectLog,
     Json,
     Licence,
+    LicenceName,
     Model,
     Output,
     Quiet,
@@ -71,13 +72,16 @@ def _root(
 @app.command()
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("quickstart-out"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one per core by default.", show_default=False)
+    ] = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
     """Run the whole story on the packaged toy family."""
     from polysafe.cli import quickstart as command
 
-    command.quickstart(output, as_json=as_json)
+    command.quickstart(output, workers=workers, as_json=as_json)
 
 
 @app.command()
@@ -359,12 +363,13 @@ def card(
         Path | None, typer.Option(help="Folder of an evaluation of this model.", show_default=False)
     ] = None,
     licence: Licence = None,
+    licence_name: LicenceName = None,
     as_json: Json = False,
 ) -> None:
     """Build the model card of an output anew."""
     from polysafe.cli import publish as command
 
-    command.card(model, results=results, licence=licence, as_json=as_json)
+    command.card(model, results=results, licence=licence, licence_name=licence_name, as_json=as_json)
 
 
 @app.command()
@@ -376,6 +381,7 @@ def push(
         bool, typer.Option("--dry-run", help="Show what would be sent; write nothing, contact nobody.")
     ] = False,
     licence: Licence = None,
+    licence_name: LicenceName = None,
     with_report: Annotated[
         Path | None,
         typer.Option(
@@ -408,6 +414,7 @@ def push(
         public=public,
         dry_run=dry_run,
         licence=licence,
+        licence_name=licence_name,
         report=with_report,
         answers=with_answers,
         places=with_places,

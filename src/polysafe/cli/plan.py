@@ -56,6 +56,8 @@ def _print_outline(needed: Outline, recipe: Path) -> None:
     ]
     columns = ("edit", "what is read", "by", ">prompts", ">languages", ">times", ">in all")
     print_table(columns, rows, title="what has to be run first")
+    for text in needed.notes:
+        print_line(f"note: {text}")
     print_line(
         f"nothing was run; `polysafe plan --fit {recipe}` does it and keeps what it decides for `polysafe run`, "
         "which does it too where nothing is kept"

@@ -58,6 +58,8 @@ def first_card(
         recipe=None if recipe is None else portable(recipe),
         asked={} if recipe is None else _asked(recipe),
         toy=any(_is_toy(checkpoint) for checkpoint in checkpoints.values()),
+        licence=None if recipe is None else recipe.output.license,
+        licence_name=None if recipe is None else recipe.output.license_name,
     )
     files = {**card_files(card), **_imported_files({name: checkpoints[name] for name in edit.sources})}
     return tuple(SideFile(name, content) for name, content in files.items())

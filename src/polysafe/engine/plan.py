@@ -149,10 +149,12 @@ class Outline:
     Attributes:
         recipe: The recipe.
         work: Label of an edit -> what it has to run.
+        notes: Findings about the inputs.
     """
 
     recipe: Recipe
     work: Mapping[str, tuple[Work, ...]]
+    notes: tuple[str, ...] = ()
 
     @property
     def output(self) -> Path:
@@ -162,7 +164,13 @@ class Outline:
     def to_json(self) -> dict[str, Any]:
         """The outline as plain data."""
         work = {label: [asdict(each) for each in steps] for label, steps in self.work.items()}
-        return {"polysafe_plan": SCHEMA, "fitted": False, "work": work, "output": str(self.output)}
+        return {
+            "polysafe_plan": SCHEMA,
+            "fitted": False,
+            "work": work,
+            "notes": list(self.notes),
+            "output": str(self.output),
+        }
 
 
 def outline(recipe: Recipe, checkpoints: Mapping[str, Checkpoint] | None = None) -> Outline:
@@ -182,7 +190,8 @@ def outline(recipe: Recipe, checkpoints: Mapping[str, Checkpoint] | None = None)
             (method.label, tuple(method.work(sources, support_of(recipe, method, checkpoints, stack))))
             for method in recipe.edits
         ]
-    return Outline(recipe, {label: work for label, work in steps if work})
+        notes = _all_notes(sources)
+    return Outline(recipe, {label: work for label, work in steps if work}, notes)
 
 
 @overload
@@ -242,7 +251,7 @@ def make_plan(
         layout = plan_layout([edited.spec(name) for name in edited.names()], recipe.output.shard_size)
     donor = _donor(recipe)
     side = tuple(side_files(checkpoints[edit.start], checkpoints[donor], edit.dtype))
-    notes = tuple(f"{name}: {note}" for name, source in sources.items() for note in _notes(source))
+    notes = _all_notes(sources)
     cost = estimate_cost(edit, checkpoints, layout, side, recipe.output.path, rate)
     return Plan(recipe, edit, checkpoints, layout, side, donor, cost, notes)
 
@@ -345,6 +354,10 @@ def _observed_rate(sources: Mapping[str, Source], seconds: float) -> float:
     """Reading speed seen while the methods decided; trusted only if they read enough to tell."""
     read = sum(source.reader.bytes_read for source in sources.values() if isinstance(source.reader, CheckpointReader))
     return read / seconds if read > 256 << 20 and seconds > 0 else ASSUMED_RATE
+
+
+def _all_notes(sources: Mapping[str, Source]) -> tuple[str, ...]:
+    return tuple(f"{name}: {note}" for name, source in sources.items() for note in _notes(source))
 
 
 def _notes(source: Source) -> tuple[str, ...]:

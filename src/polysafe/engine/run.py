@@ -10,6 +10,7 @@ from polysafe import __version__
 from polysafe.checkpoint.atomic import json_bytes
 from polysafe.checkpoint.output import RECORDS, Workspace, check_target, lock
 from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.verify import read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.engine.cards import first_card
@@ -19,6 +20,7 @@ from polysafe.engine.support import job_parts
 from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
 from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe import Recipe
+from polysafe.report.card_store import load_card, update_card
 
 
 def run_recipe(
@@ -27,6 +29,7 @@ def run_recipe(
     data: Path | None = None,
     progress: Progress = tell,
     engine: Engine | None = None,
+    edit: Edit | None = None,
 ) -> RunResult:
     """Makes the checkpoint that a recipe describes.
 
@@ -38,6 +41,7 @@ def run_recipe(
         data: Folder with a folder per set, instead of the recipe's; what is written does not tell.
         progress: Told what is being done.
         engine: Where the work is done, by default in this process.
+        edit: What `make_plan` decided on this recipe, to be used instead of deciding again.
 
     Raises:
         PolysafeError: Something is wrong with recipe, inputs, output place or machine. Inputs are untouched and
@@ -50,8 +54,9 @@ def run_recipe(
         space = Workspace(target)
         meant = recipe.with_data(data)
         job = _job(meant, checkpoints)
-        plan = make_plan(meant, edit=saved_edit(space, job), checkpoints=checkpoints)
-        return _carry_out(replace(plan, recipe=recipe), space, job, engine or LocalEngine())
+        plan = make_plan(meant, edit=saved_edit(space, job) or edit, checkpoints=checkpoints)
+        result = _carry_out(replace(plan, recipe=recipe), space, job, engine or LocalEngine())
+    return _with_licence(result, recipe) if result.complete_before else result
 
 
 def plan_recipe(
@@ -93,6 +98,18 @@ def plan_recipe(
 
 def _job(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> str:
     return identity(checkpoints, __version__, recipe.to_yaml(), *job_parts(recipe, checkpoints))
+
+
+def _with_licence(result: RunResult, recipe: Recipe) -> RunResult:
+    """A licence that was named only after the model had been made goes into its card."""
+    chosen = recipe.output
+    if chosen.license is None:
+        return result
+    card = load_card(result.output)
+    if (card.licence, card.licence_name) == (chosen.license, chosen.license_name):
+        return result
+    update_card(result.output, licence=chosen.license, licence_name=chosen.license_name)
+    return replace(result, manifest=read_manifest(result.output))
 
 
 def saved_edit(space: Workspace, job: str) -> Edit | None:

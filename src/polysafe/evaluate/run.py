@@ -21,7 +21,7 @@ from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.output import Workspace, lock
 from polysafe.checkpoint.writer import output_error
 from polysafe.data.prompts import Kind, Prompt, PromptSet
-from polysafe.errors import DataError, OutputError, PolysafeError, RecipeError
+from polysafe.errors import DataError, OutputError, RecipeError
 from polysafe.evaluate.ability import Ability
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Journal, Layers, Store
@@ -111,16 +111,11 @@ def _carry_out(
 ) -> ModelRun:
     space = Workspace(output)
     space.prepare(_JOB)
-    try:
-        with Journal(space.progress / _JOURNAL) as journal:
-            if earlier is not None:
-                _remember(earlier, generator, judge, journal)
-            store = journal if cache is None else Layers(journal, cache)
-            answers, verdicts = _asked(generator, judge, prompts, store)
-    except PolysafeError:
-        if not any(path.stat().st_size for path in space.progress.iterdir()):
-            space.discard()  # nothing was answered, so that there is nothing to go on from
-        raise
+    with space.kept_if_used(), Journal(space.progress / _JOURNAL) as journal:
+        if earlier is not None:
+            _remember(earlier, generator, judge, journal)
+        store = journal if cache is None else Layers(journal, cache)
+        answers, verdicts = _asked(generator, judge, prompts, store)
     records = [Record(prompt, answers[prompt.id], verdicts[prompt.id]) for prompt in prompts]
     notes = list(judge_notes(judge, (prompt.language for prompt in prompts)))
     if earlier is not None:

@@ -120,6 +120,7 @@ class Card:
         asked: What the recipe wants measured: languages and names by kind.
         toy: Whether a source is of the toy family, whose numbers are no evidence about any real model.
         licence: The licence that the publisher chose; None where nobody chose.
+        licence_name: For the licence `other`, what it is called.
         name: What the model is called where it is published.
         results: What was measured; None where nothing was.
     """
@@ -136,6 +137,7 @@ class Card:
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     toy: bool = False
     licence: str | None = None
+    licence_name: str | None = None
     name: str | None = None
     results: CardResults | None = None
 
@@ -170,6 +172,8 @@ class Card:
         """The content of `card.json`, byte for byte the same for the same card."""
         # ASCII: what others wrote may hold lone surrogates, which have no UTF-8 form.
         body = {"polysafe_card": SCHEMA, **_adapter().dump_python(self)}
+        if self.licence_name is None:
+            del body["licence_name"]
         for source in body["sources"]:
             if not source["imported"]:  # as cards were before weights could be imported
                 del source["imported"]
