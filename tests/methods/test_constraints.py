@@ -26,7 +26,8 @@ class Scripted:
 
     def __init__(self, readings: Mapping[str, Reading], languages: tuple[str, ...] = ("en", "sw")) -> None:
         self.readings, self.languages = readings, languages
-        self.prompts, self.notes = N, ("a note",)
+        self.prompts = N
+        self.notes: tuple[str, ...] = ("a note",)
 
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:
         return self.readings[cast("str", model)]
@@ -148,7 +149,7 @@ def test_a_shift_that_means_nothing_costs_nothing_however_few_the_prompts() -> N
 
 
 def test_a_model_that_gives_no_number_is_no_candidate() -> None:
-    broken = {cell: {} for cell in odds(0.0)}
+    broken: Reading = {cell: {} for cell in odds(0.0)}
     _, found = trials({"x": broken}, before=odds(0.0))
     assert "no finite number" in found["x"].problem
 
