@@ -168,9 +168,9 @@ class Output(Block):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_chosen(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+    def _without_what_is_not_chosen(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         chosen = {"license": self.license, "license_name": self.license_name}
-        data: dict[str, JsonValue] = dump(self)
+        data: dict[str, Any] = dump(self)
         return {key: value for key, value in data.items() if key not in chosen or value is not None}
 
 
