@@ -12,10 +12,13 @@ from polysafe.errors import RecipeError
 from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.disjoint import check_disjoint
+from polysafe.evaluate.opening import open_judge
 from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
+from polysafe.judge.probe import probe
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.progress import Progress, during, reporting, tell
-from polysafe.recipe import Evaluate, Recipe
+from polysafe.recipe import Recipe
+from polysafe.recipe_measures import Evaluate
 from polysafe.report.card_store import update_card
 from polysafe.reproduce.evaluation import record_evaluation
 
@@ -63,7 +66,7 @@ def evaluate_recipe(
             can be made again.
         judge: Judge instead of the recipe's, as for `audit`; the recipe's calibration then takes no part.
         calibration: Measured error of the judge instead of the recipe's.
-        data: Folder with a folder per set.
+        data: Folder with a folder per set, instead of the recipe's.
         limit: Number of parallel rows of every set.
         pivot: Language that the others are compared with.
         max_tokens: As for `audit`.
@@ -76,6 +79,7 @@ def evaluate_recipe(
         DataError: A set holds prompts that an edit is fitted to; nothing is run.
         PolysafeError: As for `run_recipe` and `audit`.
     """
+    data = recipe.with_data(data).data
     block = _block(recipe)
     who = parse_judge(judge) if judge else block.judge
     error = calibration or (None if judge else block.calibration)
@@ -85,9 +89,11 @@ def evaluate_recipe(
         )
     start = _start(recipe, progress)
     asked = (*block.safety, *block.over_refusal)
+    if not recipe.output.path.exists():
+        _try_judge(who, device)
     overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))
     with reporting(progress):
-        made = run_recipe(recipe).output
+        made = run_recipe(recipe, data=data).output
 
     def ask(model: Path, name: str) -> Audit:
         return audit(
@@ -122,6 +128,13 @@ def evaluate_recipe(
     carried_out = block.model_copy(update={"judge": who, "calibration": error})
     record_evaluation(recipe.model_copy(update={"evaluate": carried_out}), comparison, settings, output)
     return Evaluation(before, after, comparison, results, saved)
+
+
+def _try_judge(spec: JudgeSpec | None, device: str | None) -> None:
+    """Asks the judge the test question before a model is made, which may take hours."""
+    if spec is not None and not isinstance(spec, OrganismSpec):
+        with open_judge(spec, device=device) as who:
+            probe(who)
 
 
 def _block(recipe: Recipe) -> Evaluate:

@@ -9,17 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Field,
     JsonValue,
     PlainSerializer,
     SerializeAsAny,
@@ -36,16 +33,15 @@ from pydantic.json_schema import WithJsonSchema, models_json_schema
 from polysafe.checkpoint.hub import COMMIT
 from polysafe.checkpoint.licence import chosen_licence
 from polysafe.errors import PolysafeError, RecipeError, did_you_mean
-from polysafe.judge.spec import JudgeBlock, JudgeSpec, keys_of, place_keys
+from polysafe.judge.spec import keys_of, place_keys
 from polysafe.methods.base import Method
 from polysafe.methods.registry import names, resolve
 from polysafe.paths import PACKAGE, AbsolutePath, FilePlace
 from polysafe.recipe_errors import explain, problem
+from polysafe.recipe_measures import Block, Constraints, Evaluate, Name, NotEmpty, Validate
 from polysafe.yaml_lines import MAX_BYTES, Document, Place, read_yaml, write_yaml
 
 SCHEMA_VERSION = 1
-
-Items = TypeVar("Items", bound=Collection[object])
 
 _FACTORS: dict[str, int] = {"": 1} | {
     f"{prefix}{binary}": base**power
@@ -81,31 +77,12 @@ def _size(value: object) -> int:
         raise problem(error.problem, error.remedy) from error
 
 
-def _not_empty(value: Items) -> Items:
-    if not value:
-        raise problem("at least one is needed")
-    return value
-
-
-def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
-    for index, name in enumerate(value):
-        if name in value[:index]:
-            raise problem(f"{name!r} is named twice", at=(index,))
-    return value
-
-
 Size = Annotated[
     int,
     BeforeValidator(_size),
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SIZE}, {"type": "integer", "minimum": 1}]}),
 ]
-Name = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]{0,63}$")]
-Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,8}([-_][A-Za-z0-9]{1,8})*$")]
-Names = Annotated[tuple[Name, ...], AfterValidator(_distinct)]
-
-# Not a constraint of the container: that would complain once more when the only entry is wrong.
-NotEmpty = (AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1}))
 
 
 def _method(value: object, info: ValidationInfo) -> Method:
@@ -125,11 +102,7 @@ def _method(value: object, info: ValidationInfo) -> Method:
         raise problem(error.problem, error.remedy) from error
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class SourceRef(_Block):
+class SourceRef(Block):
     """Where a checkpoint is: a local folder, a hub id at one commit, or a GGUF file."""
 
     path: AbsolutePath | None = None
@@ -165,7 +138,7 @@ class SourceRef(_Block):
         return self
 
 
-class Output(_Block):
+class Output(Block):
     """Where the result goes."""
 
     path: AbsolutePath
@@ -201,36 +174,7 @@ class Output(_Block):
         return {key: value for key, value in data.items() if key not in chosen or value is not None}
 
 
-class Evaluate(_Block):
-    """What is measured before and after."""
-
-    languages: Annotated[tuple[Language, ...], *NotEmpty, AfterValidator(_distinct)]
-    """Language codes."""
-
-    safety: Names = ()
-    """Sets of harmful prompts."""
-
-    over_refusal: Names = ()
-    """Sets of harmless prompts that look harmful."""
-
-    capability: Names = ()
-    """Tasks that measure ability."""
-
-    template: Literal["chat", "raw"] = "chat"
-    """`raw` for base models, which go on from the prompt as it stands."""
-
-    judge: JudgeBlock | None = None
-    """Who gives the verdicts. Without one, refusals, broken answers and refusal log-odds are measured."""
-
-    calibration: AbsolutePath | None = None
-    """Measured error of this judge (`polysafe judge calibrate`), by which unsafe rates are also corrected."""
-
-    @field_serializer("judge")
-    def _serialise_judge(self, judge: JudgeSpec | None) -> JsonValue:
-        return None if judge is None else judge.model_dump(mode="json", exclude_none=True)
-
-
-class Recipe(_Block):
+class Recipe(Block):
     """What to do, completely."""
 
     polysafe: Literal[1]
@@ -244,6 +188,12 @@ class Recipe(_Block):
 
     output: Output
     """Where the result goes."""
+
+    data: AbsolutePath | None = None
+    """Folder with a folder per set of prompts, for all sets that the recipe names; `--data` overrides it."""
+
+    validation: Validate | None = None
+    """What methods choose by, where they have something to choose."""
 
     evaluate: Evaluate | None = None
     """What is measured before and after, if anything."""
@@ -300,6 +250,12 @@ class Recipe(_Block):
         if self.output.tokenizer_from is not None:
             yield self.output.tokenizer_from, ("output", "tokenizer_from")
 
+    @model_serializer(mode="wrap")
+    def _without_absent(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a recipe does not name is not written; that there is no `evaluate` always was."""
+        written: dict[str, Any] = rest(self)
+        return {key: value for key, value in written.items() if value is not None or key not in {"data", "validation"}}
+
     @field_serializer("sources")
     def _serialise_sources(self, sources: dict[str, SourceRef]) -> dict[str, JsonValue]:
         return {name: source.model_dump(mode="json", exclude_none=True) for name, source in sources.items()}
@@ -311,6 +267,10 @@ class Recipe(_Block):
             {"method": f"{edit.name}.v{edit.version}", **edit.model_dump(mode="json", by_alias=True)} for edit in edits
         ]
 
+    def with_data(self, data: Path | None) -> Recipe:
+        """The same with another folder of sets; as it is where None is given."""
+        return self if data is None else self.model_copy(update={"data": data.absolute()})
+
     def to_yaml(self, relative_to: Path | None = None) -> str:
         """The recipe with every default written out; `parse_recipe` reads the same value back.
 
@@ -319,10 +279,10 @@ class Recipe(_Block):
         """
         data = self.model_dump(mode="json")
         if relative_to is not None:
-            for place in (*data["sources"].values(), data["output"]):
-                for key in ("path", "gguf"):
-                    if key in place and not place[key].startswith(PACKAGE):
-                        place[key] = os.path.relpath(place[key], relative_to)
+            sources = [(each, key) for each in data["sources"].values() for key in ("path", "gguf")]
+            for block, key in [*sources, (data["output"], "path"), (data, "data")]:
+                if key in block and not block[key].startswith(PACKAGE):
+                    block[key] = os.path.relpath(block[key], relative_to)
         return write_yaml(data)
 
 
@@ -361,7 +321,11 @@ def _keys_at(data: object, path: Place) -> tuple[str, ...]:
             model = Output
         case ("evaluate",):
             model = Evaluate
-        case ("evaluate", "judge", *_):
+        case ("validation",):
+            model = Validate
+        case ("validation", "constraints"):
+            model = Constraints
+        case ("evaluate" | "validation", "judge", *_):
             return _judge_keys_at(data, path)
         case ("edits", int(index)) if isinstance(data, Mapping):
             return ("method", *_aliases(resolve(data["edits"][index]["method"])))

@@ -24,6 +24,7 @@ from polysafe.judge.guards import WildGuard
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.verdict import Exchange, Label, Verdict
+from polysafe.stats.intervals import wilson
 from tests.checkpoint.raw import snapshot
 from tests.evaluate.fakes import FakeGenerator, FakeJudge, StoppedError, answer_to, prompt_set
 from tests.judge.helpers import Scripted
@@ -345,7 +346,14 @@ def test_a_label_of_every_kind_is_counted(tmp_path: Path) -> None:
 
     run = evaluate_model(FakeGenerator(answer), [prompt_set(rows=10)], FakeJudge(), output=tmp_path / "run")
     assert run.about["labels"]["en"] == {str(label): 2 for label in labels}
-    assert {row.rate for row in run.rates() if row.metric in set(labels)} == {0.2}
+    rates = {row.metric: row for row in run.rates() if row.language == "en"}
+    fewest, most = wilson(2, 10), wilson(4, 10)
+    assert fewest is not None
+    assert most is not None
+    assert rates["unparsed"].rate == 0.2
+    for metric in set(labels) - {"unparsed"}:  # one in five was not judged: what is possible is shown, and no rate
+        assert rates[metric].rate is None
+        assert (rates[metric].low, rates[metric].high) == (fewest.low, most.high)
 
 
 def test_phrases_alone_carry_no_evaluation(tmp_path: Path) -> None:

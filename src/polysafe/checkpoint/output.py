@@ -101,6 +101,26 @@ class Workspace:
         with suppress(OSError):  # the output is complete; what is left of the workspace is only litter
             self.discard()
 
+    def republish(self) -> None:
+        """Puts the content in the place of what has the final name, which is gone then.
+
+        A process that is killed between the two renames leaves the whole content here, for the next to publish.
+
+        Raises:
+            OutputError: A rename failed.
+        """
+        try:
+            if self.target.exists():
+                shutil.rmtree(self._replaced, ignore_errors=True)
+                os.rename(self.target, self._replaced)
+        except OSError as error:
+            raise output_error(self.target, error) from error
+        self.publish()
+
+    @property
+    def _replaced(self) -> Path:
+        return self.work / "replaced"
+
 
 def check_target(target: Path, inputs: list[Path]) -> None:
     """Refuses an output place that would touch an input or foreign files.

@@ -16,6 +16,7 @@ from polysafe.cli.console import DEFECT, Terminated, endings
 from polysafe.cli.groups import GROUPS
 from polysafe.cli.options import (
     Calibration,
+    Data,
     Grouping,
     InspectLog,
     Json,
@@ -86,6 +87,10 @@ def quickstart(
 @app.command()
 def plan(
     recipe: Recipe,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Run models where a method needs that, and keep what it decides for `run`.")
+    ] = False,
+    data: Data = None,
     as_json: Json = False,
     _quiet: Quiet = False,
     save: Annotated[
@@ -95,20 +100,21 @@ def plan(
     """Show what a recipe would do and what it needs."""
     from polysafe.cli import plan as command
 
-    command.plan(recipe, as_json=as_json, save=save)
+    command.plan(recipe, fit=fit, data=data, as_json=as_json, save=save)
 
 
 @app.command()
 def run(
     recipe: Recipe,
     engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
+    data: Data = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
     """Carry out a recipe, or go on where it was interrupted."""
     from polysafe.cli import run as command
 
-    command.run(recipe, engine=engine, as_json=as_json)
+    command.run(recipe, engine=engine, data=data, as_json=as_json)
 
 
 @app.command()
@@ -173,7 +179,7 @@ def audit(
     languages: Annotated[
         str, typer.Option(help="Languages, separated by commas; all by default.", show_default=False)
     ] = "",
-    data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
+    data: Data = None,
     limit: Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)] = None,
     pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
     template: Annotated[
@@ -240,7 +246,7 @@ def evaluate(
         list[str] | None, typer.Option(help="Judge instead of the recipe's, as for audit.", show_default=False)
     ] = None,
     calibration: Calibration = None,
-    data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
+    data: Data = None,
     limit: Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)] = None,
     pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
     max_tokens: Annotated[
@@ -278,7 +284,7 @@ def reproduce(
     source: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER for every input that has to be named.", show_default=False)
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
+    data: Data = None,
     judge: Annotated[
         list[str] | None, typer.Option(help="The judge, as for audit, if it is on a server.", show_default=False)
     ] = None,

@@ -14,6 +14,7 @@ EditFile = Annotated[
     Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
+Data = Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)]
 InspectLog = Annotated[
     Path | None, typer.Option("--inspect-log", help="Also write Inspect logs into this folder.", show_default=False)
 ]

@@ -18,14 +18,14 @@ from polysafe.recipe import Recipe, load_recipe
 ENGINES = {"local": LocalEngine}
 
 
-def run(recipe: Path, *, engine: str, as_json: bool) -> None:
+def run(recipe: Path, *, engine: str, data: Path | None, as_json: bool) -> None:
     """Carry out a recipe."""
     if engine not in ENGINES:
         raise RecipeError(f"there is no engine {engine!r}", remedy=f"engines: {', '.join(ENGINES)}")
     parsed = load_recipe(recipe)
     note_evaluate(parsed)
     with resumable(), progress():
-        result = run_recipe(parsed, engine=ENGINES[engine]())
+        result = run_recipe(parsed, data=data, engine=ENGINES[engine]())
     print_result(result, as_json=as_json, recipe=recipe)
 
 

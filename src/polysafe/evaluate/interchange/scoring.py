@@ -21,6 +21,7 @@ from polysafe.evaluate.metrics import HARMFUL, HARMLESS, metrics, tells_refusals
 from polysafe.evaluate.opening import open_judge
 from polysafe.evaluate.records import Record
 from polysafe.generate.completion import Completion
+from polysafe.judge.probe import probe
 from polysafe.judge.spec import OrganismSpec, parse_judge
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 from polysafe.stats.clusters import wilson_clustered
@@ -49,7 +50,7 @@ def opened_judge(
         device: Where a judge in a folder runs.
 
     Raises:
-        PolysafeError: As for `open_judge`.
+        PolysafeError: As for `open_judge` and `probe`.
     """
     from polysafe.organism.packaged import packaged_family
 
@@ -58,6 +59,7 @@ def opened_judge(
     stack = ExitStack()
     who = stack.enter_context(open_judge(spec, world=world, device=device))
     weakref.finalize(who, stack.close)
+    probe(who)
     return who
 
 
