@@ -23,7 +23,7 @@ from benchmarks.measure import Measurement, in_process
 from benchmarks.synthetic import write_trio
 
 SIDES = ("cp", "swap", "disk", "blend", "ties", "dare", "score", "published")
-PAIRS = (
+PAIRS: tuple[tuple[str, str, dict[str, float]], ...] = (
     ("swap", "cp", {"wall": 1.3}),
     ("blend", "disk", {"wall": 1.5}),
     ("blend", "published", {}),
@@ -38,10 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.5, 2.0], help="GB per checkpoint")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "polysafe-benchmarks")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
-    results = {f"{size:g}": _measure(size, options.runs, options.folder) for size in options.sizes}
+    results = {f"{size:g}": _measure(size, options.runs, options.folder, options.sides) for size in options.sizes}
     for size, sides in results.items():
         _print(size, sides)
     if options.output:
@@ -50,12 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.output.write_text(json.dumps(content, indent=1, default=asdict) + "\n")
 
 
-def _measure(size: float, runs: int, folder: Path) -> dict[str, list[Measurement]]:
+def _measure(size: float, runs: int, folder: Path, wanted: Sequence[str]) -> dict[str, list[Measurement]]:
     paths = write_trio(folder, size)
     _warm(paths)
-    results: dict[str, list[Measurement]] = {side: [] for side in SIDES}
+    results: dict[str, list[Measurement]] = {side: [] for side in wanted}
     for _ in range(runs):
-        for side in SIDES:
+        for side in wanted:
             target = folder / "out"
             shutil.rmtree(target, ignore_errors=True)
             results[side].append(in_process("benchmarks.merge_sides", side, str(target), *map(str, paths.values())))
@@ -79,7 +80,7 @@ def _print(size: str, sides: dict[str, list[Measurement]]) -> None:
             f"{side:10} {median['wall']:8.2f} {median['cpu']:8.2f} {median['bytes_read'] / 1e9:8.2f} "
             f"{median['bytes_written'] / 1e9:8.2f} {median['peak_rss']:9.0f} {median['private_growth']:13.1f}"
         )
-    for ours, theirs, targets in PAIRS:
+    for ours, theirs, targets in (pair for pair in PAIRS if {*pair[:2]} <= set(sides)):
         ratios = {key: f"{_ratio(sides[ours], sides[theirs], key):.2f} x" for key in ("wall", "cpu")}
         wanted = {key: f" (target {target:g} x)" for key, target in targets.items()}
         print(

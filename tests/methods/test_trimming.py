@@ -17,6 +17,7 @@ from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import CheckpointError
 from polysafe.methods.base import Source
 from polysafe.methods.trimming import trimming_threshold
+from polysafe.threads import threads
 
 _NUMBERS = st.one_of(st.floats(-4, 4, width=32), st.sampled_from([0.0, 1.0, -1.0, 0.5, 2**-30, -(2**-140), 3e38]))
 
@@ -112,3 +113,20 @@ def test_a_difference_too_large_for_float32_is_the_largest_and_no_error(tmp_path
         _source("sw", tmp_path / "sw", {"w": torch.tensor([3e38, 1.0, 2.0, 3.0])}),
     ]
     assert np.float32(trimming_threshold(sources[0], sources[1], ["w"], 0.5)) == 3.0
+
+
+def test_blocks_are_not_shared_among_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are too small: threads that wait for each other cost several times the work."""
+    sources = [_source(n, tmp_path / n, {"w": torch.arange(8.0) * k}) for k, n in enumerate(("base", "sw"))]
+    seen: list[int] = []
+    rows = CheckpointReader.rows
+
+    def counted(self: CheckpointReader, name: str, start: int, stop: int) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return rows(self, name, start, stop)
+
+    monkeypatch.setattr(CheckpointReader, "rows", counted)
+    with threads(2):
+        trimming_threshold(sources[0], sources[1], ["w"], 0.5)
+        assert torch.get_num_threads() == 2
+    assert set(seen) == {1}

@@ -17,6 +17,7 @@ from polysafe.checkpoint.dtypes import torch_dtype
 from polysafe.checkpoint.reader import row_blocks
 from polysafe.errors import CheckpointError
 from polysafe.methods.base import Source
+from polysafe.threads import threads
 
 _BUCKETS = 1 << 16
 _HELD = 4 << 20
@@ -35,6 +36,11 @@ def trimming_threshold(base: Source, expert: Source, tensors: Sequence[str], den
     Raises:
         CheckpointError: A task vector is not finite.
     """
+    with threads(1):
+        return _threshold(base, expert, tensors, density)
+
+
+def _threshold(base: Source, expert: Source, tensors: Sequence[str], density: float) -> float:
     total = sum(base.reader.spec(name).numel for name in tensors)
     rank = max(1, round(density * total))
     if rank >= total:
