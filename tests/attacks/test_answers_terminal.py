@@ -10,6 +10,7 @@ import typer
 
 from polysafe.cli.console import endings, note, print_line, print_table, print_warnings, progress
 from polysafe.errors import DataError
+from polysafe.progress import tell
 from tests.attacks.answers import ANSWERS
 
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -24,9 +25,9 @@ def show_everywhere(text: str) -> None:
     print_warnings([text])
     with pytest.raises(typer.Exit), endings():
         raise DataError(f"the answer {text} is odd", where=text, remedy=text)
-    with progress() as step:
-        step(text, 0, 2)
-        step(text, 2, 2)
+    with progress():
+        tell(text, 0, 2)
+        tell(text, 2, 2)
 
 
 @pytest.fixture(autouse=True)

@@ -164,7 +164,12 @@ def test_the_bar_says_what_the_lines_say(clock: Clock) -> None:
 
 def test_time_passes_in_the_display_while_nothing_is_told(clock: Clock) -> None:
     written, told = list[str](), Event()
-    lines = Lines(lambda line: (written.append(line), told.set())[1], clock)
+
+    def write(line: str) -> None:
+        written.append(line)
+        told.set()
+
+    lines = Lines(write, clock)
     with showing(lines) as step:
         step("loading", 0, 1)
         clock.now += 10
