@@ -1,4 +1,4 @@
-"""Swap and blend against the disk, against `cp`, and against the shape of the published programs.
+"""Swap and blend against the disk, `cp` and the shape of the published programs; TIES and DARE against a blend.
 
     python -m benchmarks.merge --sizes 0.5 2 --runs 3 --output benchmarks/results/merge.json
 
@@ -22,8 +22,15 @@ from pathlib import Path
 from benchmarks.measure import Measurement, in_process
 from benchmarks.synthetic import write_trio
 
-SIDES = ("cp", "swap", "disk", "blend", "score", "published")
-PAIRS = (("swap", "cp", 1.3), ("blend", "disk", 1.5), ("blend", "published", None))
+SIDES = ("cp", "swap", "disk", "blend", "ties", "dare", "score", "published")
+PAIRS = (
+    ("swap", "cp", {"wall": 1.3}),
+    ("blend", "disk", {"wall": 1.5}),
+    ("blend", "published", {}),
+    ("ties", "blend", {"cpu": 2.0}),
+    ("dare", "blend", {"cpu": 2.0}),
+)
+"""What is compared, and the ratio that is aimed at."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,7 +71,7 @@ def _warm(paths: dict[str, Path]) -> None:
 
 
 def _print(size: str, sides: dict[str, list[Measurement]]) -> None:
-    print(f"\n{size} GB per checkpoint, median of {len(sides['cp'])} runs")
+    print(f"\n{size} GB per checkpoint, median of {len(next(iter(sides.values())))} runs")
     print(f"{'':10} {'wall s':>8} {'CPU s':>8} {'read GB':>8} {'written':>8} {'peak MiB':>9} {'private +MiB':>13}")
     for side, runs in sides.items():
         median = {key: statistics.median(asdict(run)[key] for run in runs) for key in asdict(runs[0])}
@@ -72,10 +79,12 @@ def _print(size: str, sides: dict[str, list[Measurement]]) -> None:
             f"{side:10} {median['wall']:8.2f} {median['cpu']:8.2f} {median['bytes_read'] / 1e9:8.2f} "
             f"{median['bytes_written'] / 1e9:8.2f} {median['peak_rss']:9.0f} {median['private_growth']:13.1f}"
         )
-    for ours, theirs, target in PAIRS:
-        wall, cpu = (_ratio(sides[ours], sides[theirs], key) for key in ("wall", "cpu"))
-        wanted = f" (target {target} x)" if target else ""
-        print(f"{ours} / {theirs}: wall {wall:.2f} x{wanted}, CPU {cpu:.2f} x")
+    for ours, theirs, targets in PAIRS:
+        ratios = {key: f"{_ratio(sides[ours], sides[theirs], key):.2f} x" for key in ("wall", "cpu")}
+        wanted = {key: f" (target {target:g} x)" for key, target in targets.items()}
+        print(
+            f"{ours} / {theirs}: " + ", ".join(f"{key} {ratio}{wanted.get(key, '')}" for key, ratio in ratios.items())
+        )
 
 
 def _ratio(ours: list[Measurement], theirs: list[Measurement], key: str) -> float:

@@ -80,6 +80,16 @@ def score(out: Path, base: Path, safety: Path, language: Path) -> Callable[[], o
     return lambda: make_plan(recipe)
 
 
+def ties(out: Path, base: Path, safety: Path, language: Path) -> Callable[[], object]:
+    """TIES of both experts: exact thresholds of every tensor, then the merge."""
+    return _merge(out, "ties", base, safety, language)
+
+
+def dare(out: Path, base: Path, safety: Path, language: Path) -> Callable[[], object]:
+    """DARE of both experts: half of the entries of every task vector are dropped at random."""
+    return _merge(out, "dare", base, safety, language)
+
+
 def published(out: Path, base: Path, safety: Path, language: Path) -> Callable[[], object]:
     """The shape of the published programs: three models in memory, norms, blend of everything, `save_pretrained`."""
     import torch
@@ -100,16 +110,40 @@ def published(out: Path, base: Path, safety: Path, language: Path) -> Callable[[
     return work
 
 
-def _apply(out: Path, steps: dict[str, tuple[object, ...]], safety: Path, language: Path) -> Callable[[], object]:
+def _merge(out: Path, method: str, base: Path, safety: Path, language: Path) -> Callable[[], object]:
+    """A merge from its recipe, decisions included."""
+    paths = {"base": base, "safety": safety, "language": language}
+    _remember_digests(out, *paths.values())
+    from polysafe.engine.run import run_recipe
+    from polysafe.recipe import make_recipe
+
+    recipe = make_recipe(
+        {
+            "polysafe": 1,
+            "sources": {name: {"path": str(path)} for name, path in paths.items()},
+            "edits": [{"method": method, "base": "base", "experts": ["safety", "language"]}],
+            "output": {"path": str(out)},
+        }
+    )
+    return lambda: run_recipe(recipe)
+
+
+def _remember_digests(out: Path, *folders: Path) -> None:
+    """Hashing inputs belongs to planning; it is remembered, and is not measured."""
     os.environ["POLYSAFE_CACHE"] = str(out.parent / "cache")
     from polysafe.checkpoint.digest import checkpoint_digests
     from polysafe.checkpoint.source import open_checkpoint
+
+    for folder in folders:
+        checkpoint_digests(open_checkpoint(folder))
+
+
+def _apply(out: Path, steps: dict[str, tuple[object, ...]], safety: Path, language: Path) -> Callable[[], object]:
+    paths = {"safety": safety, "language": language}
+    _remember_digests(out, *paths.values())
     from polysafe.edits.edit import Edit, SourceRecord
     from polysafe.engine.apply import apply_edit
 
-    paths = {"safety": safety, "language": language}
-    for path in paths.values():
-        checkpoint_digests(open_checkpoint(path))  # hashing inputs belongs to planning; it is remembered
     sources = {name: SourceRecord(origin=name) for name in paths}
     edit = Edit.model_validate({"start": "language", "steps": steps, "sources": sources})
     return lambda: apply_edit(edit, paths, out)
@@ -120,6 +154,8 @@ WORK = {
     "swap": swap,
     "disk": disk_limit,
     "blend": blend,
+    "ties": ties,
+    "dare": dare,
     "score": score,
     "published": published,
 }

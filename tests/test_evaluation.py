@@ -125,7 +125,7 @@ def overlapping(folder: Path, **more: Any) -> Recipe:
 
 def test_nothing_is_reported_on_what_an_edit_was_fitted_to(tmp_path: Path) -> None:
     asked = overlapping(tmp_path)
-    with pytest.raises(DataError, match=r"1 of 4 prompts of 'xthreatbench' .* 'harmful.csv': \S+/sw") as caught:
+    with pytest.raises(DataError, match=r"1 of 4 prompts of 'xthreatbench' .* 'harmful': \S+/sw") as caught:
         evaluate_recipe(asked, tmp_path / "results", judge="organism", data=tmp_path / "data")
     assert "allow_overlap: true" in str(caught.value)
     assert not (tmp_path / "out").exists()

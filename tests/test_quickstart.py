@@ -28,11 +28,15 @@ HEADS = ("head_steering", *(f"control.head_steering.{kind}" for kind in CONTROLS
 SPARSE = ("sparse_edit", "sparse_edit.without_qad", "control.sparse_edit.random.0")
 
 
+def settled_sparse_edit() -> dict[str, object]:
+    chosen = {key: value for key, value in SPARSE_EDITS[0].items() if key != "max_layers"}
+    return {**chosen, "layers": [4], "target_gain": 1.5}
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
     """The quickstart with two swaps, and sparse edits whose choice of layer and gain is not repeated here."""
-    chosen = {key: value for key, value in SPARSE_EDITS[0].items() if key != "max_layers"}
-    settled = {**chosen, "layers": [4], "target_gain": 1.5}
+    settled = settled_sparse_edit()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quickstart, "METHODS", METHODS[:2])
         patch.setattr(quickstart, "SPARSE_EDITS", (settled, {**settled, "leave_out": "qad"}))
@@ -162,6 +166,23 @@ def test_running_again_reuses_the_models(done: Quickstart, monkeypatch: pytest.M
     again = run_quickstart(root)
     assert {file: file.stat().st_mtime_ns for file in (root / "models").rglob("*.safetensors")} == before
     assert again.rows == tuple(row for row in done.rows if row.method == SWAPS[0])
+
+
+def test_more_workers_give_the_same_bytes(done: Quickstart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(quickstart, "METHODS", METHODS[:1])
+    monkeypatch.setattr(quickstart, "SPARSE_EDITS", (settled_sparse_edit(),))
+    monkeypatch.setattr(quickstart, "HEAD_EDITS", ())
+    monkeypatch.setattr(quickstart, "RANDOM_DRAWS", 1)
+    told: list[tuple[int, int]] = []
+    shared = run_quickstart(tmp_path, lambda _, done, total: told.append((done, total)), workers=2)
+    assert told == sorted(told)
+    assert {total for _, total in told} == {15}  # base, safety, experts; swaps, sparse edit and control, twice each
+    assert told[-1][0] == 15
+    methods = {row.method for row in shared.rows}
+    assert methods == {SWAPS[0], SPARSE[0], SPARSE[2]}
+    assert shared.rows == tuple(row for row in done.rows if row.method in methods)
+    for file in [*tmp_path.glob("records/*"), *tmp_path.glob("models/**/*.safetensors")]:
+        assert file.read_bytes() == (done.results.parent / file.relative_to(tmp_path)).read_bytes()
 
 
 def test_every_method_has_a_recipe_that_changes_the_language_expert(tmp_path: Path) -> None:

@@ -126,8 +126,8 @@ MISTAKES = [
     ("polysafe: 1", "polysafe: '1'", 1, "polysafe: schema version '1' is unknown"),
     ("polysafe: 1", "polysave: 1", 1, "'polysafe' is missing"),
     ("evaluate:", "evalute:", 14, "unknown key 'evalute'"),
-    ("{path: ./base}", "{}", 3, "sources.base: a source is either `path` or `hub` with `revision`"),
-    ("{path: ./base}", "{path: x, hub: a/b}", 3, "sources.base: a source is either `path` or `hub`"),
+    ("{path: ./base}", "{}", 3, "sources.base: a source is either `path`, `hub` with `revision`, or `gguf`"),
+    ("{path: ./base}", "{path: x, hub: a/b}", 3, "sources.base: a source is either `path`, `hub`"),
     ("{path: ./base}", "./base", 3, "sources.base: must be a mapping, not"),
     ("{path: ./base}", "{pth: x}", 3, "sources.base: unknown key 'pth'"),
     ("{path: ./base}", "{path: ''}", 3, "sources.base.path: a path is wanted, not ''"),
@@ -167,7 +167,7 @@ MISTAKES = [
     ("[en, sw, no]", "[en, sw, en]", 15, "evaluate.languages[2]: 'en' is named twice"),
     ("[en, sw, no]", "[en, 5]", 15, "evaluate.languages[1]: must be a valid string, not 5"),
     ("[en, sw, no]", "en", 15, "evaluate.languages: must be a list, not 'en'"),
-    ("[multijail]", "[../x]", 16, "evaluate.safety[0]: must match pattern"),
+    ("[multijail]", "[../x]", 16, "evaluate.safety[0]: '../x' is no set"),
     ("kind: openai", "kind: opnai", 19, "evaluate.judge.kind: there is no kind 'opnai'"),
     ("kind: openai, ", "", 19, "evaluate.judge: 'kind' is missing"),
     (JUDGE, "guard", 19, "evaluate.judge: must be a mapping, not 'guard'"),
@@ -461,3 +461,60 @@ def test_paths_are_absolute_even_if_the_folder_is_not(tmp_path: Path, monkeypatc
     path = load_recipe("in/recipe.yaml").sources["base"].path
     assert path == tmp_path / "in/base"
     assert os.path.isabs(str(path))
+
+
+VALIDATED = (
+    TEXT
+    + """\
+data: ./sets
+validation:
+  languages: [en, sw]
+  safety: [multijail.validation, ./mine.csv]
+  over_refusal: [xstest.harmless]
+  signal: refusal
+  limit: 20
+  constraints: {over_refusal: +0.05, helpful: -0.1}
+"""
+)
+
+
+def test_validation_is_read_and_written(tmp_path: Path) -> None:
+    recipe = parse_recipe(VALIDATED, folder=tmp_path)
+    block = recipe.validation
+    assert block is not None
+    assert block.safety == ("multijail.validation", tmp_path / "mine.csv")
+    assert (block.limit, block.candidates, block.judge, block.signal) == (20, 4, None, "refusal")
+    assert block.constraints.model_dump() == {"over_refusal": 0.05, "refused": -0.02, "helpful": -0.1}
+    assert recipe.data == tmp_path / "sets"
+    assert parse_recipe(recipe.to_yaml()) == recipe
+    assert "data: ../sets" in recipe.to_yaml(relative_to=tmp_path / "out")
+    assert recipe.with_data(tmp_path / "other").data == tmp_path / "other"
+    assert recipe.with_data(None) is recipe
+
+
+def test_what_is_not_named_is_not_written() -> None:
+    text = parse_recipe(TEXT).to_yaml()
+    assert "validation" not in text
+    assert "\ndata" not in text
+
+
+VALIDATION_MISTAKES = [
+    ("over_refusal: +0.05", "over_refusal: -0.05", 27, "validation.constraints.over_refusal: must be greater"),
+    ("helpful: -0.1", "helpful: 0.1", 27, "validation.constraints.helpful: must be less"),
+    ("helpful: -0.1", "helpfull: -0.1", 27, "did you mean 'helpful'"),
+    ("  limit: 20", "  limmit: 20", 26, "did you mean 'limit'"),
+    ("signal: refusal", "signal: refusals", 25, "validation.signal: must be 'refusal'"),
+    ("signal: refusal", "signal: refusal\n  judge: {kind: organism}", 25, "compared by a `signal` or by a `judge`"),
+    ("signal: refusal", "judge: {kind: organsm}", 25, "did you mean 'organism'"),
+    ("[xstest.harmless]", "[]", 24, "validation.over_refusal: at least one is needed"),
+    ("[xstest.harmless]", "[x y]", 24, "validation.over_refusal[0]: 'x y' is no set"),
+    ("[en, sw]\n  safety: [multijail.validation, ./mine.csv]", "[en, en]\n  safety: [a]", 22, "'en' is named twice"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "message"), VALIDATION_MISTAKES)
+def test_a_mistake_in_validation_is_reported_with_its_line(old: str, new: str, line: int, message: str) -> None:
+    assert old in VALIDATED
+    said = refusal(VALIDATED.replace(old, new, 1) if old != "[en, sw]" else VALIDATED)
+    assert said.startswith(f"recipe.yaml:{line}: "), said
+    assert message in said

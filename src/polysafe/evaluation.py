@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.engine.run import run_recipe
+from polysafe.engine.sources import locate
 from polysafe.errors import RecipeError
 from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.disjoint import check_disjoint
+from polysafe.evaluate.opening import open_judge
 from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
+from polysafe.judge.probe import probe
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.progress import Progress, during, reporting, tell
-from polysafe.recipe import Evaluate, Recipe
+from polysafe.recipe import Recipe
+from polysafe.recipe_measures import Evaluate
 from polysafe.report.card_store import update_card
 from polysafe.reproduce.evaluation import record_evaluation
 
@@ -63,7 +66,7 @@ def evaluate_recipe(
             can be made again.
         judge: Judge instead of the recipe's, as for `audit`; the recipe's calibration then takes no part.
         calibration: Measured error of the judge instead of the recipe's.
-        data: Folder with a folder per set.
+        data: Folder with a folder per set, instead of the recipe's.
         limit: Number of parallel rows of every set.
         pivot: Language that the others are compared with.
         max_tokens: As for `audit`.
@@ -76,6 +79,7 @@ def evaluate_recipe(
         DataError: A set holds prompts that an edit is fitted to; nothing is run.
         PolysafeError: As for `run_recipe` and `audit`.
     """
+    data = recipe.with_data(data).data
     block = _block(recipe)
     who = parse_judge(judge) if judge else block.judge
     error = calibration or (None if judge else block.calibration)
@@ -83,11 +87,13 @@ def evaluate_recipe(
         raise RecipeError(
             "a calibration is of a judge, and none is named", remedy="add `judge`, or name one with --judge"
         )
-    start = _start(recipe)
+    start = _start(recipe, progress)
     asked = (*block.safety, *block.over_refusal)
+    if not recipe.output.path.exists():
+        _try_judge(who, device)
     overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))
     with reporting(progress):
-        made = run_recipe(recipe).output
+        made = run_recipe(recipe, data=data).output
 
     def ask(model: Path, name: str) -> Audit:
         return audit(
@@ -124,6 +130,13 @@ def evaluate_recipe(
     return Evaluation(before, after, comparison, results, saved)
 
 
+def _try_judge(spec: JudgeSpec | None, device: str | None) -> None:
+    """Asks the judge the test question before a model is made, which may take hours."""
+    if spec is not None and not isinstance(spec, OrganismSpec):
+        with open_judge(spec, device=device) as who:
+            probe(who)
+
+
 def _block(recipe: Recipe) -> Evaluate:
     block = recipe.evaluate
     if block is None or not (block.safety or block.over_refusal):
@@ -134,7 +147,7 @@ def _block(recipe: Recipe) -> Evaluate:
     return block
 
 
-def _start(recipe: Recipe) -> Path:
+def _start(recipe: Recipe, progress: Progress) -> Path:
     name = recipe.edits[0].start
     source = recipe.sources[name]
     if source.adapter_of is not None:
@@ -142,8 +155,4 @@ def _start(recipe: Recipe) -> Path:
             f"the edits start from {name!r}, which is an adapter; only whole models can be asked",
             remedy="merge it into its base model first, or audit both models by hand",
         )
-    if source.path is not None:
-        return source.path
-    assert source.hub is not None
-    assert source.revision is not None
-    return hub_snapshot(source.hub, source.revision)
+    return locate(source, progress)[0]

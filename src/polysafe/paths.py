@@ -28,6 +28,19 @@ def _absolute(value: object, info: ValidationInfo) -> Path:
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 """A path of a recipe, made absolute with the folder in the validation context."""
 
+PACKAGE = "package:"
+"""Begins the name of a file that lies in an installed package."""
+
+
+def _absolute_or_packaged(value: object, info: ValidationInfo) -> str:
+    if isinstance(value, str) and value.startswith(PACKAGE):
+        return value
+    return str(_absolute(value, info))
+
+
+FilePlace = Annotated[str, BeforeValidator(_absolute_or_packaged)]
+"""A path of a recipe, made absolute as in `AbsolutePath`, or `package:NAME`, which is the same on every machine."""
+
 
 def without_places(value: Any) -> Any:
     """Plain values with nothing that tells where things are: of an absolute path its last part, of a server no name.

@@ -22,8 +22,10 @@ from polysafe.checkpoint.writer import output_error
 from polysafe.data.groupings import grouping
 from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes
+from polysafe.engine.plan import make_plan
 from polysafe.engine.run import run_recipe
 from polysafe.errors import PolysafeError
+from polysafe.processes import Task, Workers
 from polysafe.progress import Progress, tell
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.report import ReportData, build_report
@@ -34,6 +36,7 @@ from polysafe.report.verdict import judge
 from polysafe.reproduce.quickstart import record_quickstart
 from polysafe.stats.compare import Outcomes, rate_outcomes
 from polysafe.stats.rows import RateRow, Row, save_rows
+from polysafe.threads import threads
 
 if TYPE_CHECKING:
     from polysafe.organism.exam import Exam, Set
@@ -122,13 +125,21 @@ class _Found(Findings):
     recipes: dict[str, Recipe] = field(default_factory=dict)
 
 
-def run_quickstart(output: Path, progress: Progress = tell) -> Quickstart:
+def run_quickstart(output: Path, progress: Progress = tell, *, workers: int = 1) -> Quickstart:
     """Audits the packaged family, repairs it with every method, and writes results and report into `output`.
 
-    Running it again into the same folder reuses the checkpoints that are there.
+    Running it again into the same folder reuses the checkpoints that are there. What is written does not depend on
+    the number of workers.
+
+    Args:
+        output: Folder to write.
+        progress: Told how many models have been decided or examined.
+        workers: Processes that decide edits and examine models; 1 does it in this one. A program that asks for more
+            must guard its main module by `if __name__ == "__main__"`, as for every use of processes in Python.
 
     Raises:
-        PolysafeError: The family is not there, transformers is not installed, or `output` cannot be written.
+        PolysafeError: The family is not there, transformers is not installed, `output` cannot be written, or a process
+            ended unexpectedly.
     """
     _require_models_extra()
     from polysafe.organism.lexicon import LANGUAGES, LOW, PIVOT, TIERS
@@ -136,23 +147,25 @@ def run_quickstart(output: Path, progress: Progress = tell) -> Quickstart:
 
     output = output.absolute()
     family = packaged_family()
-    sparse_models = len(SPARSE_EDITS) + (RANDOM_DRAWS if SPARSE_EDITS else 0)
-    controls = 2 * RANDOM_DRAWS + 2 if HEAD_EDITS else 0
-    exams = len(LANGUAGES) * (2 + sparse_models + len(HEAD_EDITS)) + len(LOW) * (2 + 2 * len(METHODS) + controls)
-    examiner = _Examiner(family, output, progress, total=exams)
-    found = _Found()
-    members = {name: examiner.examine(name, family.members[name], LANGUAGES) for name in ("base", "safety")}
-    base, safety = (_answered(name, exam) for name, exam in members.items())
-    for model in (base, safety):
-        found.add_model(model)
-    experts = {language: examiner.examine(language, family.members[language], (PIVOT, language)) for language in LOW}
-    for language, exam in experts.items():
-        found.add_model(_answered(f"expert {language}", exam))
-    for settings in METHODS:
-        _try_method(settings, family, experts, examiner, found, output)
-    _try_sparse_edits(family, base, examiner, found, output)
-    _try_head_edits(family, base, examiner, found, output)
-    results = output / "results.json"
+    total = 2 + len(LOW) + 2 * _num_edits()
+    with Workers(workers, lambda done: progress("deciding and examining", done, total)) as crew:
+        progress("deciding and examining", 0, total)
+        models = _Models(family, output, crew)
+        members = [models.member(name, LANGUAGES) for name in ("base", "safety")]
+        experts = {language: models.member(language, (PIVOT, language)) for language in LOW}
+        swaps = [_swaps(settings, family, models, output) for settings in METHODS]
+        edits = [*_edits_of_the_base(family, models, output)]
+        found = _Found()
+        base, safety = (models.answered(model) for model in members)
+        for answered in (base, safety):
+            found.add_model(answered)
+        before = {language: models.answered(model, f"expert {language}") for language, model in experts.items()}
+        for answered in before.values():
+            found.add_model(answered)
+        for made in swaps:
+            _add_swaps(made, before, models, found)
+        for model in edits:
+            _add_edit(model, base, models, found)
     data = replace(
         found.data("polysafe quickstart", toy=True, tiers=dict(TIERS)),
         headline=HEADLINE,
@@ -160,12 +173,13 @@ def run_quickstart(output: Path, progress: Progress = tell) -> Quickstart:
         meta=_meta(family, found),
         limits=LIMITS,
     )
+    results = output / "results.json"
     try:
         save_rows(results, found.rows)
         write_json_atomic(output / "audit.json", [asdict(row) for row in found.audits])
     except OSError as error:
         raise output_error(output, error) from error
-    record_quickstart(family, found.recipes, examiner.exams, found.rows, output)
+    record_quickstart(family, found.recipes, models.exams, found.rows, output)
     return Quickstart(build_report(data, output), results, data)
 
 
@@ -178,76 +192,169 @@ def _require_models_extra() -> None:
         ) from error
 
 
-def _try_method(
-    settings: Mapping[str, Any],
-    family: Family,
-    experts: Mapping[str, Exam],
-    examiner: _Examiner,
-    found: _Found,
-    output: Path,
-) -> None:
-    """One method into every low-resource language, and what it changed against the language expert."""
-    from polysafe.organism.lexicon import PIVOT
+def _num_edits() -> int:
+    from polysafe.organism.lexicon import LOW
 
-    label, pairs = "", []
-    for language, expert in experts.items():
-        recipe = swap_recipe(settings, family, language, output)
+    drawn = (RANDOM_DRAWS if SPARSE_EDITS else 0) + (2 * RANDOM_DRAWS + 2 if HEAD_EDITS else 0)
+    return len(METHODS) * len(LOW) + len(SPARSE_EDITS) + len(HEAD_EDITS) + drawn
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model that is examined.
+
+    Attributes:
+        name: What its records are called.
+        target: Language that it was made for, or `all`.
+        languages: Languages that it is asked in and compared in.
+        exam: Its examination.
+        recipe: How it is made, of an edited one.
+        edit: What its recipe decided.
+    """
+
+    name: str
+    target: str
+    languages: Sequence[str]
+    exam: Task[Exam]
+    recipe: Recipe | None = None
+    edit: Edit | None = None
+
+
+class _Models:
+    """Lets models be decided and examined by others, and keeps on disk whatever comes of it."""
+
+    def __init__(self, family: Family, output: Path, crew: Workers) -> None:
+        self._family, self._output, self._crew = family, output, crew
+        self.exams: dict[str, Exam] = {}
+
+    def member(self, name: str, languages: Sequence[str]) -> _Model:
+        """A member of the family."""
+        return _Model(name, name, languages, self._examination(self._family.members[name], languages))
+
+    def decide(self, recipe: Recipe) -> Task[Edit]:
+        return self._crew.submit(_decide, recipe)
+
+    def make(
+        self,
+        recipe: Recipe,
+        decision: Task[Edit],
+        target: str,
+        asked: Sequence[str],
+        sets: Sequence[Set] | None = None,
+        compared: Sequence[str] | None = None,
+    ) -> _Model:
+        """Writes the recipe down and carries out what was decided."""
         label = recipe.edits[0].label
-        model = _make(recipe, language, found, output)
-        exam = examiner.examine(f"{label} {language}", model, (PIVOT, language))
-        pairs.append(Pair(_answered(f"expert {language}", expert), _answered(label, exam), (language,)))
-        found.audits += rate_outcomes(f"{label} into {language}", _only(exam.outcomes(), PIVOT))
-    found.add_method(label, pairs)
+        write_bytes_atomic(_folder(self._output / "recipes") / f"{label}.{target}.yaml", recipe.to_yaml().encode())
+        folder = run_recipe(recipe, edit=self._crew.result(decision), progress=lambda *_: None).output
+        name = label if target == ALL else f"{label} {target}"
+        exam = self._examination(folder, asked, sets)
+        return _Model(name, target, compared or asked, exam, recipe, Edit.load(folder / RECORDS))
+
+    def _examination(self, model: Path, languages: Sequence[str], sets: Sequence[Set] | None = None) -> Task[Exam]:
+        return self._crew.submit(_examine, model, self._family.seed, tuple(languages), sets)
+
+    def exam(self, model: _Model) -> Exam:
+        """Waits for an examination and writes its records."""
+        exam = self._crew.result(model.exam)
+        lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in exam.records)
+        file = _folder(self._output / "records") / f"{model.name.replace(' ', '.')}.jsonl"
+        write_bytes_atomic(file, lines.encode())
+        self.exams[model.name] = exam
+        return exam
+
+    def answered(self, model: _Model, name: str | None = None) -> Answered:
+        return _answered(name or model.name, self.exam(model))
 
 
-def _try_sparse_edits(family: Family, before: Answered, examiner: _Examiner, found: _Found, output: Path) -> None:
-    """Edits of the base for all low-resource languages at once, asked in every language."""
-    from polysafe.methods.sparse_edit import SparseEdit
-    from polysafe.organism.lexicon import LANGUAGES
-
-    entries: list[Mapping[str, Any] | SparseEdit] = list(SPARSE_EDITS)
-    for number, entry in enumerate(entries):
-        method = entry if isinstance(entry, SparseEdit) else SparseEdit.model_validate(dict(entry))
-        recipe = _recipe([method], {"base": family.members["base"]}, output / "models" / method.label)
-        model = _make(recipe, ALL, found, output)
-        exam = examiner.examine(method.label, model, LANGUAGES)
-        asked = LANGUAGES if method.leave_out is None else (method.leave_out,)
-        found.add_method(method.label, [Pair(before, _answered(method.label, exam), asked)])
-        if number == 0:
-            settled = method.settled(Edit.load(model / RECORDS))
-            entries += settled.controls(RANDOM_DRAWS)[:RANDOM_DRAWS]
+def _decide(recipe: Recipe) -> Edit:
+    with threads(1):
+        return make_plan(recipe).edit
 
 
-def _try_head_edits(family: Family, before: Answered, examiner: _Examiner, found: _Found, output: Path) -> None:
-    """Edits of the base's attention heads, asked in every language; controls of the first, asked for safety alone."""
+def _examine(model: Path, seed: int, languages: Sequence[str], sets: Sequence[Set] | None) -> Exam:
+    from polysafe.organism.exam import SETS, examine
+    from polysafe.organism.world import World
+
+    return examine(model, World(seed), languages, sets=sets or SETS)
+
+
+def _swaps(settings: Mapping[str, Any], family: Family, models: _Models, output: Path) -> list[_Model]:
+    """One method into every low-resource language."""
+    from polysafe.organism.lexicon import LOW, PIVOT
+
+    recipes = {language: swap_recipe(settings, family, language, output) for language in LOW}
+    decided = {language: models.decide(recipe) for language, recipe in recipes.items()}
+    return [
+        models.make(recipe, decided[language], language, (PIVOT, language), compared=(language,))
+        for language, recipe in recipes.items()
+    ]
+
+
+def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterator[_Model]:
+    """Edits for all low-resource languages at once, asked in every language, with the controls of both methods.
+
+    The longest are begun first. Heads of all but the first edit wait for the effects that the first one measures.
+    """
     from polysafe.methods.head_steering import HeadSteering
+    from polysafe.methods.sparse_edit import SparseEdit
     from polysafe.organism.exam import REQUESTS, SETS
     from polysafe.organism.lexicon import LANGUAGES, LOW
 
-    sources = {name: family.members[name] for name in ("base", "harm")}
-    entries = [HeadSteering.model_validate({**entry, "effects": output / "effects"}) for entry in HEAD_EDITS]
-    for number, method in enumerate(entries):
-        recipe = _recipe([method], sources, output / "models" / method.label)
-        model = _make(recipe, ALL, found, output)
-        asked, sets = (LANGUAGES, SETS) if method.control is None else (LOW, REQUESTS[:2])
-        exam = examiner.examine(method.label, model, asked, sets)
-        found.add_method(method.label, [Pair(before, _answered(method.label, exam), asked)])
-        if number == 0:
-            entries += method.settled(Edit.load(model / RECORDS)).controls(RANDOM_DRAWS, matched=False)
+    def recipe_of(method: SparseEdit | HeadSteering) -> Recipe:
+        sources = {name: family.members[name] for name in method.uses}
+        return _recipe([method], sources, output / "models" / method.label)
+
+    heads = [HeadSteering.model_validate({**entry, "effects": output / "effects"}) for entry in HEAD_EDITS]
+    first = [models.decide(recipe_of(method)) for method in heads[:1]]
+    sparse = [SparseEdit.model_validate(dict(entry)) for entry in SPARSE_EDITS]
+    decided = [models.decide(recipe_of(method)) for method in sparse]
+    for number, method in enumerate(sparse):
+        asked = LANGUAGES if method.leave_out is None else (method.leave_out,)
+        model = models.make(recipe_of(method), decided[number], ALL, LANGUAGES, compared=asked)
+        yield model
+        if number == 0 and model.edit is not None:
+            sparse += method.settled(model.edit).controls(RANDOM_DRAWS)[:RANDOM_DRAWS]
+            decided += [models.decide(recipe_of(control)) for control in sparse[len(decided) :]]
+    for number, steering in enumerate(heads):
+        languages, sets = (LANGUAGES, SETS) if steering.control is None else (LOW, REQUESTS[:2])
+        model = models.make(recipe_of(steering), first[number], ALL, languages, sets)
+        yield model
+        if number == 0 and model.edit is not None:
+            heads += steering.settled(model.edit).controls(RANDOM_DRAWS, matched=False)
+            first += [models.decide(recipe_of(other)) for other in heads[1:]]
 
 
-def _make(recipe: Recipe, name: str, found: _Found, output: Path) -> Path:
-    """Writes the recipe down, runs it, and keeps what its edit says about itself."""
+def _add_swaps(made: Sequence[_Model], before: Mapping[str, Answered], models: _Models, found: _Found) -> None:
+    """What a method changed against the language experts."""
+    from polysafe.organism.lexicon import PIVOT
+
+    label, pairs = "", []
+    for model in made:
+        label = _add(model, found)
+        exam = models.exam(model)
+        pairs.append(Pair(before[model.target], _answered(label, exam), model.languages))
+        found.audits += rate_outcomes(f"{label} into {model.target}", _only(exam.outcomes(), PIVOT))
+    found.add_method(label, pairs)
+
+
+def _add_edit(model: _Model, before: Answered, models: _Models, found: _Found) -> None:
+    label = _add(model, found)
+    found.add_method(label, [Pair(before, models.answered(model), model.languages)])
+
+
+def _add(model: _Model, found: _Found) -> str:
+    """Keeps what an edit says about itself, and returns its label."""
+    recipe, edit = model.recipe, model.edit
+    assert recipe is not None
+    assert edit is not None
     label = recipe.edits[0].label
-    write_bytes_atomic(_folder(output / "recipes") / f"{label}.{name}.yaml", recipe.to_yaml().encode())
-    found.recipes[f"{label}.{name}"] = recipe
-    model = run_recipe(recipe).output
-    edit = Edit.load(model / RECORDS)
-    found.edits[f"{label}, {name}"] = edit.sha256
+    found.recipes[f"{label}.{model.target}"] = recipe
+    found.edits[f"{label}, {model.target}"] = edit.sha256
     start = recipe.sources[recipe.edits[0].start].path
     assert start is not None
-    found.add_edit(label, name, edit, StartShapes.of(edit, open_checkpoint(start)))
-    return model
+    found.add_edit(label, model.target, edit, StartShapes.of(edit, open_checkpoint(start)))
+    return label
 
 
 def swap_recipe(settings: Mapping[str, Any], family: Family, language: str, output: Path) -> Recipe:
@@ -270,28 +377,6 @@ def swap_recipe(settings: Mapping[str, Any], family: Family, language: str, outp
 def _recipe(edits: Sequence[object], sources: Mapping[str, Path], output: Path) -> Recipe:
     named = {name: {"path": str(path)} for name, path in sources.items()}
     return make_recipe({"polysafe": 1, "sources": named, "edits": list(edits), "output": {"path": str(output)}})
-
-
-class _Examiner:
-    """Examines models, keeps every record on disk, and reports progress over all of them."""
-
-    def __init__(self, family: Family, output: Path, progress: Progress, total: int) -> None:
-        self._world, self._output, self._progress = family.world, output, progress
-        self._done, self._total = 0, total
-        self.exams: dict[str, Exam] = {}
-
-    def examine(self, name: str, model: Path, languages: Sequence[str], sets: Sequence[Set] | None = None) -> Exam:
-        from polysafe.organism.exam import SETS, examine
-
-        self._progress("examining models", self._done, self._total)
-        exam = examine(model, self._world, languages, sets=sets or SETS)
-        self._done += len(languages)
-        self._progress("examining models", self._done, self._total)
-        lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in exam.records)
-        file = _folder(self._output / "records") / f"{name.replace(' ', '.')}.jsonl"
-        write_bytes_atomic(file, lines.encode())
-        self.exams[name] = exam
-        return exam
 
 
 def _folder(path: Path) -> Path:

@@ -9,40 +9,39 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Field,
     JsonValue,
     PlainSerializer,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
     ValidationInfo,
     field_serializer,
+    model_serializer,
     model_validator,
 )
 from pydantic.json_schema import WithJsonSchema, models_json_schema
 
 from polysafe.checkpoint.hub import COMMIT
+from polysafe.checkpoint.licence import chosen_licence
 from polysafe.errors import PolysafeError, RecipeError, did_you_mean
-from polysafe.judge.spec import JudgeBlock, JudgeSpec, keys_of, place_keys
+from polysafe.judge.spec import keys_of, place_keys
 from polysafe.methods.base import Method
 from polysafe.methods.registry import names, resolve
-from polysafe.paths import AbsolutePath
+from polysafe.paths import PACKAGE, AbsolutePath, FilePlace
 from polysafe.recipe_errors import explain, problem
+from polysafe.recipe_measures import Block, Constraints, Evaluate, Name, NotEmpty, Validate
 from polysafe.yaml_lines import MAX_BYTES, Document, Place, read_yaml, write_yaml
 
 SCHEMA_VERSION = 1
-
-Items = TypeVar("Items", bound=Collection[object])
 
 _FACTORS: dict[str, int] = {"": 1} | {
     f"{prefix}{binary}": base**power
@@ -78,31 +77,12 @@ def _size(value: object) -> int:
         raise problem(error.problem, error.remedy) from error
 
 
-def _not_empty(value: Items) -> Items:
-    if not value:
-        raise problem("at least one is needed")
-    return value
-
-
-def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
-    for index, name in enumerate(value):
-        if name in value[:index]:
-            raise problem(f"{name!r} is named twice", at=(index,))
-    return value
-
-
 Size = Annotated[
     int,
     BeforeValidator(_size),
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SIZE}, {"type": "integer", "minimum": 1}]}),
 ]
-Name = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]{0,63}$")]
-Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,8}([-_][A-Za-z0-9]{1,8})*$")]
-Names = Annotated[tuple[Name, ...], AfterValidator(_distinct)]
-
-# Not a constraint of the container: that would complain once more when the only entry is wrong.
-NotEmpty = (AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1}))
 
 
 def _method(value: object, info: ValidationInfo) -> Method:
@@ -122,12 +102,8 @@ def _method(value: object, info: ValidationInfo) -> Method:
         raise problem(error.problem, error.remedy) from error
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class SourceRef(_Block):
-    """Where a checkpoint is: a local folder, or a hub id at one commit."""
+class SourceRef(Block):
+    """Where a checkpoint is: a local folder, a hub id at one commit, or a GGUF file."""
 
     path: AbsolutePath | None = None
     """Folder of the checkpoint."""
@@ -138,15 +114,20 @@ class SourceRef(_Block):
     revision: str | None = None
     """Full commit hash: a branch or tag can move, and then the recipe would mean another model."""
 
+    gguf: FilePlace | None = None
+    """A GGUF file, or `package:NAME` for one in an installed package; it is dequantised once, into the cache."""
+
     adapter_of: str | None = None
     """For a LoRA adapter: name of the source that it was trained on. It is read as the merged model."""
 
     @model_validator(mode="after")
     def _one_place(self) -> SourceRef:
-        if (self.path is None) == (self.hub is None):
-            raise problem("a source is either `path` or `hub` with `revision`", "give one of the two")
-        if self.path is not None and self.revision is not None:
-            raise problem("`revision` belongs to `hub`, not to a folder", "remove it", at=("revision",))
+        if sum(place is not None for place in (self.path, self.hub, self.gguf)) != 1:
+            raise problem("a source is either `path`, `hub` with `revision`, or `gguf`", "give one of them")
+        if self.hub is None and self.revision is not None:
+            raise problem("`revision` belongs to `hub`, not to a folder or file", "remove it", at=("revision",))
+        if self.gguf is not None and self.adapter_of is not None:
+            raise problem("an adapter in a GGUF file cannot be read", "name its PEFT folder as `path`", at=("gguf",))
         if self.hub is not None and not COMMIT.match(self.revision or ""):
             raise problem(
                 "a hub source needs the full commit hash, 40 hexadecimal digits, as `revision`",
@@ -157,7 +138,7 @@ class SourceRef(_Block):
         return self
 
 
-class Output(_Block):
+class Output(Block):
     """Where the result goes."""
 
     path: AbsolutePath
@@ -169,37 +150,31 @@ class Output(_Block):
     tokenizer_from: str | None = None
     """Source whose tokenizer, chat template and generation config are copied; without it the method says."""
 
+    license: Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)] | None = None
+    """The hub's identifier of the result's licence, for its model card; needed where the sources do not settle it."""
 
-class Evaluate(_Block):
-    """What is measured before and after."""
+    license_name: str | None = None
+    """Name of a licence that is `other` on the hub."""
 
-    languages: Annotated[tuple[Language, ...], *NotEmpty, AfterValidator(_distinct)]
-    """Language codes."""
+    @model_validator(mode="after")
+    def _known_licence(self) -> Output:
+        if self.license is None and self.license_name is None:
+            return self
+        try:
+            chosen_licence(self.license or "", self.license_name)
+        except RecipeError as error:
+            key = "license" if self.license is not None else "license_name"
+            raise problem(error.problem, error.remedy, at=(key,)) from error
+        return self
 
-    safety: Names = ()
-    """Sets of harmful prompts."""
-
-    over_refusal: Names = ()
-    """Sets of harmless prompts that look harmful."""
-
-    capability: Names = ()
-    """Tasks that measure ability."""
-
-    template: Literal["chat", "raw"] = "chat"
-    """`raw` for base models, which go on from the prompt as it stands."""
-
-    judge: JudgeBlock | None = None
-    """Who gives the verdicts. Without one, refusals, broken answers and refusal log-odds are measured."""
-
-    calibration: AbsolutePath | None = None
-    """Measured error of this judge (`polysafe judge calibrate`), by which unsafe rates are also corrected."""
-
-    @field_serializer("judge")
-    def _serialise_judge(self, judge: JudgeSpec | None) -> JsonValue:
-        return None if judge is None else judge.model_dump(mode="json", exclude_none=True)
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_chosen(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        chosen = {"license": self.license, "license_name": self.license_name}
+        data: dict[str, Any] = dump(self)
+        return {key: value for key, value in data.items() if key not in chosen or value is not None}
 
 
-class Recipe(_Block):
+class Recipe(Block):
     """What to do, completely."""
 
     polysafe: Literal[1]
@@ -213,6 +188,12 @@ class Recipe(_Block):
 
     output: Output
     """Where the result goes."""
+
+    data: AbsolutePath | None = None
+    """Folder with a folder per set of prompts, for all sets that the recipe names; `--data` overrides it."""
+
+    validation: Validate | None = None
+    """What methods choose by, where they have something to choose."""
 
     evaluate: Evaluate | None = None
     """What is measured before and after, if anything."""
@@ -269,6 +250,12 @@ class Recipe(_Block):
         if self.output.tokenizer_from is not None:
             yield self.output.tokenizer_from, ("output", "tokenizer_from")
 
+    @model_serializer(mode="wrap")
+    def _without_absent(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a recipe does not name is not written; that there is no `evaluate` always was."""
+        written: dict[str, Any] = rest(self)
+        return {key: value for key, value in written.items() if value is not None or key not in {"data", "validation"}}
+
     @field_serializer("sources")
     def _serialise_sources(self, sources: dict[str, SourceRef]) -> dict[str, JsonValue]:
         return {name: source.model_dump(mode="json", exclude_none=True) for name, source in sources.items()}
@@ -280,6 +267,10 @@ class Recipe(_Block):
             {"method": f"{edit.name}.v{edit.version}", **edit.model_dump(mode="json", by_alias=True)} for edit in edits
         ]
 
+    def with_data(self, data: Path | None) -> Recipe:
+        """The same with another folder of sets; as it is where None is given."""
+        return self if data is None else self.model_copy(update={"data": data.absolute()})
+
     def to_yaml(self, relative_to: Path | None = None) -> str:
         """The recipe with every default written out; `parse_recipe` reads the same value back.
 
@@ -288,9 +279,10 @@ class Recipe(_Block):
         """
         data = self.model_dump(mode="json")
         if relative_to is not None:
-            for place in (*data["sources"].values(), data["output"]):
-                if "path" in place:
-                    place["path"] = os.path.relpath(place["path"], relative_to)
+            sources = [(each, key) for each in data["sources"].values() for key in ("path", "gguf")]
+            for block, key in [*sources, (data["output"], "path"), (data, "data")]:
+                if key in block and not block[key].startswith(PACKAGE):
+                    block[key] = os.path.relpath(block[key], relative_to)
         return write_yaml(data)
 
 
@@ -329,7 +321,11 @@ def _keys_at(data: object, path: Place) -> tuple[str, ...]:
             model = Output
         case ("evaluate",):
             model = Evaluate
-        case ("evaluate", "judge", *_):
+        case ("validation",):
+            model = Validate
+        case ("validation", "constraints"):
+            model = Constraints
+        case ("evaluate" | "validation", "judge", *_):
             return _judge_keys_at(data, path)
         case ("edits", int(index)) if isinstance(data, Mapping):
             return ("method", *_aliases(resolve(data["edits"][index]["method"])))

@@ -13,7 +13,6 @@ from typer.testing import Result
 from polysafe.judge.calibrate import Calibration, Counts
 from polysafe.organism.packaged import packaged_family
 from tests import exams
-from tests.byte_level import save_byte_model
 
 Polysafe = Callable[..., Result]
 MEMBERS = packaged_family().members
@@ -71,24 +70,13 @@ def test_what_is_wrong_is_said(polysafe: Polysafe, tmp_path: Path) -> None:
         assert message in result.stderr
 
 
-def test_calibrate_counts_and_corrects(polysafe: Polysafe, tmp_path: Path) -> None:
-    guard = save_byte_model(tmp_path / "guard")
-    (guard / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    labelled = tmp_path / "labelled.csv"
-    labelled.write_text(
-        "language,prompt,answer,label\n"
-        "en,How do I bake bread?,Mix the flour with water and bake it for an hour.,unsafe\n"
-        "en,How do I bake bread?,I am sorry but I cannot help with baking bread today.,safe\n"
-    )
+def test_the_error_of_another_judge_corrects_nothing(polysafe: Polysafe, tmp_path: Path) -> None:
     file = tmp_path / "error.json"
-    result = polysafe("judge", "calibrate", labelled, "--judge", f"qwen3guard={guard}", "-o", file)
-    assert result.exit_code == 0, result.output
-    found = Calibration.load(file)
-    assert found.languages["en"].unread_unsafe + found.languages["en"].missed == 1  # a random guard finds nothing
+    Calibration("other", {"judge": "other"}, {"en": Counts(90, 10, 95, 5)}, "0" * 64).save(file)
     given = ("--safety", "organism", "--languages", "en", "--limit", "3", "--max-tokens", "8", "--calibration", file)
     other = polysafe("audit", MEMBERS["base"], "--judge", "organism", *given, "-o", tmp_path / "c")
     assert other.exit_code == 2
-    assert "judge" in other.stderr  # an error measured on one judge corrects no other
+    assert "judge" in other.stderr
 
 
 def test_a_calibration_stays_with_the_run_and_corrects_whoever_reads_it(polysafe: Polysafe, tmp_path: Path) -> None:
@@ -110,13 +98,3 @@ def test_a_calibration_stays_with_the_run_and_corrects_whoever_reads_it(polysafe
     assert pair["before"]["low"] <= 0.0 < pair["before"]["high"]
     table = polysafe("compare", tmp_path / "base", tmp_path / "harm")
     assert "corrected for the judge's measured error" in table.stdout
-
-
-def test_several_judges_vote(polysafe: Polysafe, tmp_path: Path) -> None:
-    guard = save_byte_model(tmp_path / "guard")
-    (guard / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    judges = ("--judge", f"qwen3guard={guard}", "--judge", f"llama_guard={guard}")
-    given = ("--safety", "organism", "--languages", "en", "--limit", "3", "--max-tokens", "8")
-    result = polysafe("audit", MEMBERS["base"], *judges, *given, "-o", tmp_path / "run", "--json")
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["judge"] == "majority(qwen3guard.loose, llama_guard_3)"

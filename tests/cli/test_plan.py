@@ -5,7 +5,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from typer.testing import Result
+
+from polysafe.cli.decisions import print_trials
+from tests.byte_level import save_byte_model
 
 Polysafe = Callable[..., Result]
 
@@ -80,3 +84,83 @@ def test_output_inside_an_input_is_refused(polysafe: Polysafe, recipe: Path) -> 
     result = polysafe("plan", recipe)
     assert result.exit_code == 2
     assert "lie inside the input" in result.stderr
+
+
+SPARSE = """\
+polysafe: 1
+sources: {model: {path: ./model}}
+edits:
+  - method: sparse_edit
+    model: model
+    languages: [sw]
+    anchors: {set: mine, limit: 12}
+    layers: [auto]
+    template: raw
+    tau_mag: 0.5
+    tau_stat: 0.2
+    cap: 0.5
+output: {path: ./out}
+"""
+
+
+def sparse_recipe(folder: Path, *more: str) -> Path:
+    """A recipe on a random model, with anchors in tables."""
+    save_byte_model(folder / "model")
+    for name, words in (("harmful", "please do harm"), ("harmless", "bake a loaf")):
+        rows = "".join(f"{words} {n * n},{n} {words}\n" for n in range(14))
+        (folder / f"{name}.csv").write_text(f"en,sw\n{rows}")
+    anchors = "anchors: {harmful: ./harmful.csv, harmless: ./harmless.csv}"
+    file = folder / "sparse.yaml"
+    file.write_text(SPARSE.replace("anchors: {set: mine, limit: 12}", anchors) + "".join(more))
+    return file
+
+
+def test_plan_says_what_it_would_run_and_fits_when_told_to(polysafe: Polysafe, tmp_path: Path) -> None:
+    recipe = sparse_recipe(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    result = polysafe("plan", recipe)
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("sparse_edit")]
+    assert line.split() == ["sparse_edit.published", "anchors", "model", "56", "2", "1", "56"]
+    assert "nothing was run" in result.stdout
+    assert sorted(tmp_path.iterdir()) == before
+    content = json.loads(polysafe("plan", recipe, "--json").stdout)
+    assert (content["fitted"], content["work"]["sparse_edit.published"][0]["prompts"]) == (False, 56)
+
+    fitted = polysafe("plan", recipe, "--fit")
+    assert fitted.exit_code == 0, fitted.output
+    assert "shortfall on the anchors" in fitted.stdout
+    assert polysafe("plan", recipe).stdout.splitlines()[:5] == fitted.stdout.splitlines()[:5]
+    assert polysafe("run", recipe).exit_code == 0
+    explained = polysafe("edit", "explain", tmp_path / "out/polysafe").stdout
+    assert "shortfall on the anchors" in explained
+
+
+def test_validation_that_takes_no_candidate_is_told_and_no_edit_is_made(polysafe: Polysafe, tmp_path: Path) -> None:
+    (tmp_path / "asked.csv").write_text("en,sw\n" + "".join(f"more harm {n},{n} zaidi\n" for n in range(4)))
+    (tmp_path / "fine_en.csv").write_text("prompt\n" + "".join(f"water {n} plants\n" for n in range(4)))
+    block = "validation: {safety: [./asked.csv], over_refusal: [./fine_en.csv], limit: 4}\n"
+    recipe = sparse_recipe(tmp_path, block)
+    result = polysafe("run", recipe)
+    assert result.exit_code == 1
+    assert "so that no edit is made" in result.stderr
+    assert "layers 0" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_trials_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    gain = {"language": "sw", "metric": "refused", "difference": 0.25, "low": 0.1, "high": 0.4, "n": 20}
+    loss = {**gain, "metric": "over_refusal", "language": "en", "within": False}
+    trials = [
+        {"layers": [3], "gain": 1.0, "feasible": True, "p_value": 0.003, "gains": [gain], "losses": []},
+        {"layers": [3, 5], "gain": 2.0, "feasible": False, "p_value": 0.2, "gains": [gain], "losses": [loss]},
+        {"layers": [6], "gain": 1.0, "problem": "no safety neuron"},
+    ]
+    print_trials({"chosen": {"layers": [3], "gain": 1.0}, "trials": trials})
+    out = capsys.readouterr().out
+    assert "sw +0.250 (+0.10 … +0.40), n = 20" in out
+    assert "over_refusal en +0.250" in out
+    assert "no safety neuron" in out
+    assert out.count("taken") == 1
+    print_trials({"chosen": {}, "trials": [{"fraction": 0.5, "shortfall": 0.125, "standings": {}}]})
+    assert "short by 0.125" in capsys.readouterr().out

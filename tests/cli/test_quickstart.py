@@ -31,8 +31,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Output folders that the story was asked to go to; it is not told here, but in its own tests."""
     folders: list[Path] = []
 
-    def run(output: Path) -> Quickstart:
+    def run(output: Path, *, workers: int) -> Quickstart:
         folders.append(output)
+        assert workers >= 1
         tell("examining models", 1, 2)
         return Quickstart(output / "report/index.html", output / "results.json", DATA)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polysafe.data.anchors import Anchors, ParallelPrompts, load_prompts, load_texts, normalised
+from polysafe.data.anchor_sets import harmless_part, load_anchors, load_texts
+from polysafe.data.anchors import Anchors, ParallelPrompts, normalised
 from polysafe.errors import DataError
+from tests.shared import DATA, needs_data
 
 ROWS = [
     {"id": "a", "en": "How, do I?", "sw": "Je,\n«nini»?", "bn": "কীভাবে"},
@@ -18,6 +21,10 @@ ROWS = [
     {"id": "c", "en": "three", "sw": "tatu", "bn": "তিন"},
 ]
 TABLE = 'id,en,sw,bn\na,"How, do I?","Je,\n«nini»?",কীভাবে\nb,two,,দুই\nc,three,tatu,তিন\n'
+
+
+def load_prompts(path: Path, languages: list[str], **options: Any) -> ParallelPrompts:
+    return load_anchors(path, "harmful", languages, **options).parallel
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -65,16 +72,16 @@ def test_a_missing_key_drops_the_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "id,en\na,x\n", "no column 'sw'"),
-        ("a.csv", "en,sw\nx,y\n", "no column 'id'"),
-        ("a.csv", "", "no column 'id'"),
-        ("a.csv", "id,en,sw\na,x,y\na,z,w\n", "'a' is given twice"),
-        ("a.csv", "id,en,sw\na,,y\n", "no row has"),
-        ("a.csv", "id,en,sw\na,x,y,z\n", "a.csv:2: has more cells"),
-        ("a.csv", 'id,en,sw\na,x,"y', "a.csv:1: is not a table"),
+        ("a.csv", "id,en\na,x\n", "no harmful prompts in 'sw'"),
+        ("a.csv", "", "no column 'question'"),
+        ("a.csv", "id,en,sw\na,x,y\na,z,w\n", "a/a/en' is there twice"),
+        ("a.csv", "id,en,sw\na,,y\nb,x,\n", "no row has"),
+        ("a.csv", "id,en,sw\na,x,y,z\n", "a.csv: row 1 has more cells"),
+        ("a.csv", 'id,en,sw\na,x,"y', "a.csv:2: is not a table"),
         ("a.jsonl", '{"id": "a"\n', "a.jsonl:1: is not JSON"),
         ("a.jsonl", '{"id": "a", "en": "x", "sw": "y"}\n[1]\n', "a.jsonl:2: is not an object"),
-        ("a.parquet", "", "neither CSV"),
+        ("a.txt", "", "no table that can be read"),
+        ("a.parquet", "", "not a Parquet file"),
     ],
 )
 def test_damage_is_told_with_its_place(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -139,3 +146,36 @@ def test_overlap_with_an_evaluation_is_refused_unless_forced(tmp_path: Path) -> 
         anchors.require_disjoint({"exam": exam})
     assert anchors.require_disjoint({"exam": exam}, forced=True) == ("2 anchors are among the prompts of exam: h2, s1",)
     assert anchors.sha256 != Anchors(harmless, harmful).sha256
+
+
+def test_rows_without_an_id_are_numbered(tmp_path: Path) -> None:
+    found = load_prompts(write(tmp_path, "a.csv", "en,sw\nx,y\nz,w\n"), ["en", "sw"])
+    assert (found.ids, found.texts["sw"]) == (("row-1", "row-2"), ("y", "w"))
+
+
+def test_a_long_table_and_other_spellings(tmp_path: Path) -> None:
+    long = "id,language,prompt\na,en,x\na,swh_Latn,y\nb,en,z\n"
+    found = load_prompts(write(tmp_path, "a.csv", long), ["en", "swh_Latn"])
+    assert (found.ids, found.texts, found.dropped) == (("a",), {"en": ("x",), "swh_Latn": ("y",)}, 1)
+
+
+@needs_data
+def test_anchors_of_a_set() -> None:
+    rows = load_anchors("polyrefuse.train", "harmful", ["en", "th"], complete_in=["yo"], limit=30, data=DATA)
+    assert len(rows.parallel) == 30
+    assert rows.parallel.languages == ("en", "th")
+    assert rows.parallel.ids[0] == "harmful-train-0"
+    assert set(rows.prompts.languages) > {"en", "th", "yo"}
+    assert harmless_part("polyrefuse.train") == "polyrefuse.harmless.train"
+    harmless = load_anchors(harmless_part("polyrefuse.train"), "harmless", ["en", "th"], data=DATA)
+    assert len(harmless.parallel) == 200
+    with pytest.raises(DataError, match="no harmless prompts"):
+        load_anchors("multijail", "harmless", ["en"], data=DATA)
+    with pytest.raises(DataError, match="no harmful prompts in 'sw'"):
+        load_anchors("polyrefuse.train", "harmful", ["en", "sw"], data=DATA)
+
+
+def test_a_set_of_one_kind_is_no_anchors() -> None:
+    for name in ("multijail.anchors", "mine.csv"):
+        with pytest.raises(DataError, match="holds one kind of prompts"):
+            harmless_part(name)

@@ -5,6 +5,7 @@ Prompts here are placeholders; what is harmful in the public files is never show
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from itertools import combinations
@@ -271,3 +272,47 @@ def test_a_prompt_has_one_name() -> None:
         PromptSet("s", (prompt, prompt))
     with pytest.raises(DataError, match=r"(?s)no prompts in 'sw'.*languages: en"):
         PromptSet("s", (prompt,)).select(["sw"])
+
+
+@needs_data
+def test_parts_of_multijail_are_apart_and_make_up_the_set() -> None:
+    whole = load_set("multijail", data=DATA)
+    parts = {name: load_set(f"multijail.{name}", data=DATA) for name in ("anchors", "validation", "test")}
+    rows = {name: {prompt.parallel for prompt in part.prompts} for name, part in parts.items()}
+    assert {name: len(ids) for name, ids in rows.items()} == {"anchors": 115, "validation": 50, "test": 150}
+    assert set.union(*rows.values()) == {prompt.parallel for prompt in whole.prompts}
+    assert {len(part.languages) for part in parts.values()} == {10}
+    for one, other in combinations(parts.values(), 2):
+        require_disjoint(one, other)
+    with pytest.raises(DataError, match="are among those of 'multijail'"):
+        require_disjoint(whole, parts["test"])
+    ordered = sorted(map(str, range(315)), key=lambda row: hashlib.sha256(f"multijail/{row}".encode()).hexdigest())
+    assert rows["validation"] == set(ordered[115:165])
+    require_disjoint(load_set("polyrefuse.train", data=DATA), parts["validation"])
+    require_disjoint(parts["validation"], load_set("polyrefuse.train", data=DATA))
+
+
+def test_a_table_of_ones_own_is_a_set(tmp_path: Path) -> None:
+    file = write(tmp_path, "mine.csv", "prompt\none\ntwo\n")
+    found = load_set(str(file), kind="harmless", languages=["swahili"])
+    assert [(p.id, p.text, p.kind) for p in found.prompts] == [
+        ("mine/row-1/sw", "one", "harmless"),
+        ("mine/row-2/sw", "two", "harmless"),
+    ]
+    with pytest.raises(DataError, match="does not say its language"):
+        load_set(file)
+    named = write(tmp_path, "mine_bn.jsonl", '{"text": "one"}\n')
+    assert load_set(named).languages == ("bn",)
+    with pytest.raises(DataError, match="does not say its language"):
+        load_set(write(tmp_path, "my_prompts.csv", "prompt\none\n"))  # not Burmese
+    wide = write(tmp_path, "wide.csv", "en,sw\na,b\nc,d\n")
+    assert len(load_set(wide, limit=1)) == 2
+    with pytest.raises(DataError, match="cannot be read"):
+        load_set("none.csv")
+
+
+def test_tables_are_one_family_if_they_are_one_file(tmp_path: Path) -> None:
+    one, other = (write(tmp_path, f"{name}/mine.csv", f"en,sw\n{name} x,{name} y\n") for name in ("a", "b"))
+    require_disjoint(load_set(one), load_set(other))
+    with pytest.raises(DataError, match="mine/row-1/sw"):
+        require_disjoint(load_set(one, languages=["en"]), load_set(one, languages=["sw"]))

@@ -120,7 +120,7 @@ def test_a_card_can_be_built_again(models: Trio, tmp_path: Path) -> None:
     update_card(out, licence="MIT", name="team/model")
     assert "\nlicense: mit\n" in (out / CARD).read_text()
     assert verify_output(out).ok
-    with pytest.raises(RecipeError, match="not the name of a licence"):
+    with pytest.raises(RecipeError, match="not among the hub's licences"):
         update_card(out, licence="mit\n---\n")
     (out / CARD).write_text("by hand")
     with pytest.raises(VerificationError, match="by hand"):

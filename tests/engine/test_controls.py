@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers.models.llama.modeling_llama import LlamaModel
 from typer.testing import CliRunner
 
 from polysafe.cli.app import app
 from polysafe.edits.edit import Edit
 from polysafe.engine.controls import write_controls
+from polysafe.engine.plan import make_plan
 from polysafe.errors import RecipeError
+from polysafe.methods.head_steering import HeadSteering
+from polysafe.methods.sparse_edit import SparseEdit
 from polysafe.recipe import Recipe, make_recipe
+from tests.byte_level import save_byte_model
+from tests.methods.anchors import write_anchors
 from tests.models import tiny_model
 
 
 def recipe(folder: Path, *edits: dict[str, Any]) -> Recipe:
     base = tiny_model("llama")
     models = {"m": base, "h": base.updated(1, lambda _: 0.3)}
-    sources = {name: {"path": str(model.save(folder / name))} for name, model in models.items()}
+    return recipe_of(folder, {name: model.save(folder / name) for name, model in models.items()}, *edits)
+
+
+def recipe_of(folder: Path, models: Mapping[str, Path], *edits: dict[str, Any]) -> Recipe:
+    sources = {name: {"path": str(path)} for name, path in models.items()}
     output = {"path": str(folder / "out")}
     return make_recipe({"polysafe": 1, "sources": sources, "edits": list(edits), "output": output})
 
@@ -60,3 +72,78 @@ def test_methods_without_a_choice_have_no_controls(tmp_path: Path) -> None:
     for edits in ([soup], [STEER, STEER]):
         with pytest.raises(RecipeError, match="controls belong to one edit"):
             list(write_controls(recipe(tmp_path, *edits), tmp_path / "edits"))
+
+
+SPARSE = {
+    "method": "sparse_edit",
+    "model": "m",
+    "languages": ["aa", "bb"],
+    "layers": [1],
+    "tau_mag": 0.7,
+    "tau_stat": 0.3,
+    "cap": 0.3,
+    "rank": 4,
+    "template": "raw",
+}
+MEASURED_HEADS = {
+    **{key: value for key, value in STEER.items() if key != "ranking"},
+    "languages": ["te", "sw"],
+    "tasks": {"names": ["successor"]},
+    "prompts": 2,
+    "shots": 2,
+    "allow_unrelated_base": True,  # two random models
+}
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shape of the token ids of every forward pass."""
+    seen: list[tuple[int, ...]] = []
+    forward = LlamaModel.forward
+
+    def counted(self: LlamaModel, *arguments: Any, **options: Any) -> Any:
+        seen.append(tuple(options["input_ids"].shape))
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(LlamaModel, "forward", counted)
+    return seen
+
+
+@pytest.mark.parametrize("case", ["sparse", "gated", "heads"])
+def test_all_controls_come_from_one_measurement(tmp_path: Path, passes: list[tuple[int, ...]], case: str) -> None:
+    """And each is the edit that it is alone."""
+    if case == "heads":
+        folders = {name: save_byte_model(tmp_path / name, seed) for seed, name in enumerate(("m", "h"))}
+        given = recipe_of(tmp_path, folders, MEASURED_HEADS)
+    else:
+        folders = {"m": tiny_model("llama").to(torch.float32).save(tmp_path / "m")}
+        chosen = {"selector": "gated_product"} if case == "gated" else {}
+        given = recipe_of(tmp_path, folders, {**SPARSE, **chosen, "anchors": write_anchors(tmp_path / "anchors")})
+    method = given.edits[0]
+    assert isinstance(method, SparseEdit | HeadSteering)
+    alone = make_plan(given).edit
+    once = len(passes)
+    assert once > 0
+    written = dict(write_controls(given, tmp_path / "edits", draws=2))
+    assert len(passes) == 2 * once
+    controls = method.settled(alone).controls(2)
+    assert len(written) == 1 + len(controls)
+    for control in (method, *controls):
+        edit = make_plan(given.model_copy(update={"edits": (control,)})).edit
+        assert Edit.load(written[control.label]).sha256 == edit.sha256
+    assert len(passes) == (3 + len(controls)) * once  # nothing is kept where nobody asks for it
+
+
+def test_edited_models_are_measured_every_time(tmp_path: Path, passes: list[tuple[int, ...]]) -> None:
+    """The second layer of an edit builds on its first, which differs from control to control."""
+    folders = {"m": tiny_model("llama").to(torch.float32).save(tmp_path / "m")}
+    entry = {**SPARSE, "layers": [0, 1], "anchors": write_anchors(tmp_path / "anchors")}
+    given = recipe_of(tmp_path, folders, entry)
+    make_plan(given)
+    once = len(passes)
+    written = dict(write_controls(given, tmp_path / "edits", draws=1))
+    first = once // 2  # the original model; as many again with the first layer edited
+    assert len(passes) == once + first + len(written) * (once - first)
+    control = given.edits[0].model_copy(update={"control": "all"})
+    edit = make_plan(given.model_copy(update={"edits": (control,)})).edit
+    assert Edit.load(written[control.label]).sha256 == edit.sha256

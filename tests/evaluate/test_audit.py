@@ -22,6 +22,8 @@ from polysafe.organism.exam import examine
 from polysafe.organism.packaged import packaged_family
 from tests import exams
 from tests.byte_level import save_byte_model
+from tests.evaluate.served import Telling, bread_is_unsafe
+from tests.generate.test_server import serving
 from tests.processes import started
 from tests.shared import DATA, needs_data
 
@@ -90,13 +92,23 @@ def test_prompts_that_the_model_cannot_read_are_invalid_and_told(tmp_path: Path)
     assert any("1 prompts do not fit the model's positions" in note for note in found.notes)
 
 
-def test_a_guard_model_that_says_nothing_decides_nothing(tmp_path: Path) -> None:
-    """A random guard: whatever it babbles is no verdict, and no verdict is not safe."""
+def test_a_guard_model_that_says_nothing_is_refused_before_the_model_is_asked(tmp_path: Path) -> None:
+    """A random guard: whatever it babbles is no verdict on the test question either."""
     guard = save_byte_model(tmp_path / "guard")
     (guard / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    found = audited(tmp_path, judge=f"qwen3guard={guard}", languages=("en",), limit=4, over_refusal=[], max_tokens=8)
-    assert {record.verdict.label for record in found.run.records} == {Label.UNPARSED}
-    assert all(row.rate == 0.0 for row in found.rates if row.metric == "safe")
+    steps: list[str] = []
+    with pytest.raises(DataError, match=r"guard: the judge qwen3guard\.loose could not end .* cut off at 128 tokens"):
+        audited(
+            tmp_path,
+            judge=f"qwen3guard={guard}",
+            languages=("en",),
+            limit=4,
+            over_refusal=[],
+            max_tokens=8,
+            progress=lambda what, *_: steps.append(what),
+        )
+    assert steps == []
+    assert not list(tmp_path.glob(".*polysafe"))  # nothing is left of what was not begun
 
 
 def test_ability_beside_safety(tmp_path: Path) -> None:
@@ -106,13 +118,16 @@ def test_ability_beside_safety(tmp_path: Path) -> None:
     table.mkdir(parents=True)
     (table / "en.csv").write_text("question\nhow do I\n")
     runs = []
-    for seed in (0, 1):
-        model = save_byte_model(tmp_path / str(seed), seed)
-        (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-        given = {"safety": ["xthreatbench"], "capability": ["belebele", "mgsm"], "data": tmp_path / "data"}
-        asked = {**given, "judge": f"qwen3guard={tmp_path / '0'}", "output": tmp_path / f"run {seed}", "max_tokens": 4}
-        runs.append(audit(model, cache=tmp_path / "cache.sqlite", **asked))  # type: ignore[arg-type]
-        assert audit(model, cache=tmp_path / "none.sqlite", **asked).rates == runs[-1].rates  # type: ignore[arg-type]
+    with serving(Telling(bread_is_unsafe)) as url:
+        for seed in (0, 1):
+            model = save_byte_model(tmp_path / str(seed), seed)
+            (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+            given = {"safety": ["xthreatbench"], "capability": ["belebele", "mgsm"], "data": tmp_path / "data"}
+            judged = {"judge": f"qwen3guard=guard@{url}", "output": tmp_path / f"run {seed}", "max_tokens": 4}
+            asked = {**given, **judged}
+            runs.append(audit(model, cache=tmp_path / "cache.sqlite", **asked))  # type: ignore[arg-type]
+            again = audit(model, cache=tmp_path / "none.sqlite", **asked)  # type: ignore[arg-type]
+            assert again.rates == runs[-1].rates
     rates = {(row.language, row.metric): row.n for row in runs[0].rates}
     assert rates["th", "capability.belebele"] == 6
     gaps = {(gap.language, gap.metric): gap for gap in runs[0].gaps}

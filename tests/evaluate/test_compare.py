@@ -171,7 +171,7 @@ def test_duplicates_and_overlaps_are_told(tmp_path: Path) -> None:
 
 
 def test_a_model_that_refuses_nothing_is_compared_with_one_that_does(tmp_path: Path) -> None:
-    old = run(tmp_path / "before", FakeGenerator(lambda text: "<unparsed>"))
+    old = run(tmp_path / "before", FakeGenerator(lambda text: "<unsafe>"))
     new = run(tmp_path / "after", FakeGenerator(lambda text: "<safe>"))
     row = next(r for r in compare_runs(old, new).rows if (r.language, r.metric) == ("en", "refused"))
     assert (row.before, row.after) == (0.0, 1.0)

@@ -24,6 +24,7 @@ from polysafe.judge.guards import WildGuard
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.verdict import Exchange, Label, Verdict
+from polysafe.stats.intervals import wilson
 from tests.checkpoint.raw import snapshot
 from tests.evaluate.fakes import FakeGenerator, FakeJudge, StoppedError, answer_to, prompt_set
 from tests.judge.helpers import Scripted
@@ -97,6 +98,26 @@ def test_killed_at_random_points_it_goes_on_to_the_same_records(tmp_path: Path) 
     assert kills >= 2
     assert snapshot(tmp_path / "run") == snapshot(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
+
+
+@pytest.mark.parametrize("stop", ["before the first answer", "before the first verdict", "when writing"])
+def test_what_fails_before_anything_is_kept_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    generator = FakeGenerator(stop_after=0 if stop == "before the first answer" else None)
+    judge = FakeJudge(stop_after=0 if stop == "before the first verdict" else None)
+    if stop == "when writing":
+        monkeypatch.setattr("polysafe.evaluate.run._write", _stop)
+    for _ in range(2):
+        with pytest.raises(StoppedError):
+            evaluate_model(generator, [prompt_set()], judge, output=tmp_path / "run")
+        kept = [] if stop == "before the first answer" else [".run.polysafe"]  # answers are kept, to go on from
+        assert [path.name for path in tmp_path.iterdir()] == kept
+    assert len(set(generator.asked)) == len(generator.asked)
+
+
+def _stop(*_: object) -> None:
+    raise StoppedError
 
 
 def test_a_half_written_line_is_asked_again(tmp_path: Path) -> None:
@@ -325,7 +346,14 @@ def test_a_label_of_every_kind_is_counted(tmp_path: Path) -> None:
 
     run = evaluate_model(FakeGenerator(answer), [prompt_set(rows=10)], FakeJudge(), output=tmp_path / "run")
     assert run.about["labels"]["en"] == {str(label): 2 for label in labels}
-    assert {row.rate for row in run.rates() if row.metric in set(labels)} == {0.2}
+    rates = {row.metric: row for row in run.rates() if row.language == "en"}
+    fewest, most = wilson(2, 10), wilson(4, 10)
+    assert fewest is not None
+    assert most is not None
+    assert rates["unparsed"].rate == 0.2
+    for metric in set(labels) - {"unparsed"}:  # one in five was not judged: what is possible is shown, and no rate
+        assert rates[metric].rate is None
+        assert (rates[metric].low, rates[metric].high) == (fewest.low, most.high)
 
 
 def test_phrases_alone_carry_no_evaluation(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Both(Faulty):
             mark = mark_of(Chat("c", (Message("user", text),)))
             said = f"VERDICT-{mark}: {'unsafe' if 'flour' in text else 'safe'}\nREFUSED-{mark}: no"
         else:
-            said = next(answer for word, answer in ANSWERS.items() if word in text)
+            said = next((answer for word, answer in ANSWERS.items() if word in text), "Paris.")
         choice = {"message": {"content": said}, "finish_reason": "stop"}
         send(handler, 200, json.dumps({"choices": [choice]}))
 

@@ -26,6 +26,8 @@ def exchanges(*answers: str, language: str = "en") -> list[Exchange]:
 class Scripted:
     """A backend that says what a function makes of the chat. None: no reply at all."""
 
+    where = "a script"
+
     def __init__(self, say: Callable[[Chat], str | None], model: str = "scripted") -> None:
         self.say = say
         self.model = model

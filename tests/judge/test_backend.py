@@ -30,14 +30,14 @@ def test_every_chat_has_exactly_one_reply() -> None:
             yield from (Reply("1", "a"), Reply("1", "b"), Reply("unknown", "c"))
 
     found = list(replies(Odd(lambda _: ""), chats("x", "y")))
-    assert found == [Reply("1", "a"), Reply("0", "", "the backend gave no reply")]
+    assert found == [Reply("1", "a"), Reply("0", "", "the backend gave no reply", again=True)]
 
 
 def test_a_client_is_asked_by_few_at_a_time_and_its_errors_are_replies() -> None:
     running, most, lock = 0, 0, threading.Lock()
     gate = threading.Barrier(2, timeout=10)
 
-    def send(chat: Chat) -> str:
+    def send(chat: Chat) -> Reply:
         nonlocal running, most
         with lock:
             running += 1
@@ -47,7 +47,7 @@ def test_a_client_is_asked_by_few_at_a_time_and_its_errors_are_replies() -> None
             running -= 1
         if chat.id == "3":
             raise ResourceError("the server is gone")
-        return chat.messages[0].content.upper()
+        return Reply(chat.id, chat.messages[0].content.upper())
 
     backend = ClientBackend(send, {"server": "x"}, workers=2)
     found = {reply.id: reply for reply in backend.complete(chats("a", "b", "c", "d", "e", "f"))}
@@ -90,7 +90,7 @@ def test_what_cannot_be_asked_is_an_error_reply(toy: tuple[LoadedModel, PreTrain
 
 def test_control_tokens_of_the_tokenizer_are_taken_apart(toy: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:
     model, tokenizer = toy
-    backend = LocalBackend(model, tokenizer)
+    backend = LocalBackend(model, tokenizer, 8)
     text = backend._render(chats("how <eos> <asst> do")[0])
     assert text == "<bos> <user> how < eos> < asst> do <asst>"
     assert backend._render(Chat("raw", (Message("user", "<bos> how <asst>"),), raw=True)) == "<bos> how <asst>"

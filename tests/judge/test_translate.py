@@ -30,6 +30,8 @@ class Upper:
     def identity(self) -> Mapping[str, Any]:
         return {"translator": "upper"}
 
+    def probe(self, target: str) -> None: ...
+
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
         self.calls.append((texts, source, target))
         return ["" if text == "lost" else text.upper() for text in texts]

@@ -319,7 +319,7 @@ def test_bad_input(opened: Any, tmp_path: Path) -> None:
         method(heads=((9, 0),)).fit(sources)
     with pytest.raises(RecipeError, match="99 heads are asked for"):
         method(ranking="norm", count=99).fit(sources)
-    with pytest.raises(RecipeError, match="no answers to judge"):
+    with pytest.raises(RecipeError, match="nothing to compare candidates by"):
         method(ranking="norm", strength=(1.0, 2.0)).fit(sources)
     with pytest.raises(MismatchError, match="layers"):
         method(heads=((0, 0),)).fit({**sources, "harm": opened("other", tiny_model("llama", layers=1))})

@@ -397,10 +397,38 @@ def test_languages_that_still_comply_are_told(sources: Sources, anchors: object)
     assert any("aa, bb still refuse less than half" in warning for warning in edit.provenance[0].warnings)
 
 
-def test_choosing_needs_something_to_choose_by(sources: Sources, anchors: object) -> None:
-    for options in ({"layers": ("auto",)}, {"target_gain": (1.0, 2.0)}):
-        with pytest.raises(RecipeError, match="no answers to judge"):
+def test_a_gain_needs_something_to_choose_by(sources: Sources, anchors: object) -> None:
+    for options in ({"target_gain": (1.0, 2.0)}, {"layers": ("auto",), "target_gain": (1.0, 2.0)}):
+        with pytest.raises(RecipeError, match="nothing to compare candidates by"):
             entry(anchors, **options).fit(sources)
+
+
+def test_without_validation_the_layer_is_where_languages_fall_shortest(sources: Sources, anchors: object) -> None:
+    """The score by hand, from the same activations; the last fifth of the layers is not looked at."""
+    edit = entry(anchors, layers=("auto",)).fit(sources)
+    ranking = evidence(edit)["ranking"]
+    assert list(ranking) == ["0", "1", "2", "3"][: int(0.8 * LAYERS) + 1]
+    loaded = load_model(sources["model"])
+    rows = {
+        kind: {
+            name: capture(loaded, prompts_of(sources, anchors, name, kind), [1], into=Rows())[1].double()
+            for name in ("en", "aa", "bb")
+        }
+        for kind in ("harmful", "harmless")
+    }
+    direction = rows["harmful"]["en"].mean(0) - rows["harmless"]["en"].mean(0)
+    along = {kind: {name: x @ direction / direction.norm() for name, x in of.items()} for kind, of in rows.items()}
+    gap = {name: along["harmful"][name].mean() - along["harmless"][name].mean() for name in ("en", "aa", "bb")}
+    spread = ((along["harmful"]["en"].var() + along["harmless"]["en"].var()) / 2).sqrt()
+    expected = (gap["en"] - (gap["aa"] + gap["bb"]) / 2) / spread
+    assert ranking["1"] == pytest.approx(float(expected), rel=1e-4)
+    best = max(ranking, key=lambda layer: ranking[layer])
+    assert evidence(edit)["chosen"] == {"layers": [int(best)], "gain": 1.0}
+    assert evidence(edit)["trials"] == []
+    assert any(f"layer {best} was chosen on the anchors" in note for note in edit.provenance[0].notes)
+    named = entry(anchors, layers=(int(best),)).fit(sources)
+    assert touched(edit).keys() == touched(named).keys()
+    assert "ranking" not in evidence(named)
 
 
 # Bad input.
@@ -433,7 +461,7 @@ def test_a_singular_system_needs_a_ridge(sources: Sources, tmp_path: Path) -> No
 
 
 def test_every_language_needs_anchors(sources: Sources, anchors: object) -> None:
-    with pytest.raises(DataError, match="no column 'cc'"):
+    with pytest.raises(DataError, match="no harmful prompts in 'cc'"):
         entry(anchors, languages=("aa", "cc")).fit(sources)
 
 
@@ -552,3 +580,40 @@ def test_recorder_and_capture_agree_on_the_last_token(sources: Sources, anchors:
         with Recorder(loaded, {2: loaded.module(2, Site.MLP)[0]}, last_token, side) as recorder:
             rows = recorder.rows(prompts, range(len(prompts)))[2]
         torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"set": "polyrefuse.train", "limit": 0}, "greater than or equal to 1"),
+        ({"set": "a b"}, "is no set"),
+        ({"set": "polyrefuse.train", "langages": ["en"]}, "langages"),
+        ({"harmful": {"set": "xsafety"}}, "harmless"),
+    ],
+)
+def test_anchors_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        entry(given)
+
+
+def test_anchors_of_sets_are_written_and_read_again(tmp_path: Path) -> None:
+    for given in (
+        {"set": "polyrefuse.train", "languages": ["en", "th"], "limit": 50},
+        {"harmful": {"set": "xsafety"}, "harmless": {"set": str(tmp_path / "mine.csv")}},
+        {"harmful": str(tmp_path / "h.parquet"), "harmless": {"set": "polyrefuse.harmless.train"}},
+    ):
+        method = entry(given)
+        assert SparseEdit.model_validate(method.model_dump(mode="json")) == method
+
+
+def test_tables_without_ids_are_anchors(sources: Sources, tmp_path: Path) -> None:
+    """The same rows as a CSV with a header only give the same edit."""
+    named = write_anchors(tmp_path)
+    plain = {}
+    for kind, path in named.items():
+        rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        table = "\n".join(["en,aa,bb", *(",".join(row[name] for name in ("en", "aa", "bb")) for row in rows)])
+        (tmp_path / f"{kind}.csv").write_text(table)
+        plain[kind] = str(tmp_path / f"{kind}.csv")
+    one, other = (touched(entry(given, held_out=0.0).fit(sources)) for given in (named, plain))
+    assert all(torch.equal(one[name].a, other[name].a) for name in one)

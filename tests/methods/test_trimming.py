@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import Architecture
 from polysafe.checkpoint.source import open_checkpoint
+from polysafe.errors import CheckpointError
 from polysafe.methods.base import Source
 from polysafe.methods.trimming import trimming_threshold
 
@@ -66,3 +67,48 @@ def test_at_least_one_entry_is_kept(tmp_path: Path) -> None:
     ]
     assert np.float32(trimming_threshold(sources[0], sources[1], ["w"], 0.001)) == 7.0
     assert trimming_threshold(sources[0], sources[1], ["w"], 1.0) == 0.0
+
+
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.bfloat16)])
+@pytest.mark.parametrize("density", [0.001, 0.2, 0.7])
+def test_blocks_that_are_read_again_give_the_threshold_of_blocks_that_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtypes: tuple[torch.dtype, torch.dtype], density: float
+) -> None:
+    """Several blocks, numbers of any exponent in 16 bits, whose differences float64 does not always hold."""
+    generator = torch.Generator().manual_seed(3)
+
+    def tensor(dtype: torch.dtype) -> torch.Tensor:
+        exponents = torch.randint(-90, 12, (700, 600), generator=generator).double()
+        return (torch.randn(700, 600, generator=generator).double() * 2**exponents).to(dtype)
+
+    base, expert = (tensor(dtype) for dtype in dtypes)
+    sources = [_source(n, tmp_path / n, {"w": t}) for n, t in (("base", base), ("sw", expert))]
+    kept = trimming_threshold(sources[0], sources[1], ["w"], density)
+    rounded = (expert.double() - base.double()).abs().float()
+    smallest = rounded.flatten().sort(descending=True).values[round(density * rounded.numel()) - 1]
+    assert np.float32(kept) == smallest
+    monkeypatch.setattr("polysafe.methods.trimming._HELD", 0)
+    assert trimming_threshold(sources[0], sources[1], ["w"], density) == kept
+
+
+@pytest.mark.parametrize("held", [0, 100])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_none_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float, held: int
+) -> None:
+    monkeypatch.setattr("polysafe.methods.trimming._HELD", held)
+    broken = {"v": torch.zeros(8), "w": torch.tensor([1.0, bad, 0.0, 2.0])}
+    sources = [
+        _source("base", tmp_path / "base", {"v": torch.zeros(8), "w": torch.zeros(4)}),
+        _source("sw", tmp_path / "sw", broken),
+    ]
+    with pytest.raises(CheckpointError, match="tensor w of 'base' or 'sw' holds NaN or infinity"):
+        trimming_threshold(sources[0], sources[1], ["v", "w"], 0.5)
+
+
+def test_a_difference_too_large_for_float32_is_the_largest_and_no_error(tmp_path: Path) -> None:
+    sources = [
+        _source("base", tmp_path / "base", {"w": torch.tensor([-3e38, 0.0, 0.0, 0.0])}),
+        _source("sw", tmp_path / "sw", {"w": torch.tensor([3e38, 1.0, 2.0, 3.0])}),
+    ]
+    assert np.float32(trimming_threshold(sources[0], sources[1], ["w"], 0.5)) == 3.0

@@ -65,8 +65,8 @@ def sizes(pace: Pace | None, clock: Clock, seconds: Callable[[int], float], rows
     def work(batch: range) -> None:
         clock.now += seconds(len(batch))
 
-    found = fitting_batches([64] * rows, work, tokens=16_384, most=256, too_large=refuse, pace=pace)
-    return [len(batch) for batch, _ in found]
+    batches = fitting_batches([64] * rows, work, tokens=16_384, most=256, too_large=refuse, pace=pace)
+    return [len(batch) for batch, _ in batches]
 
 
 def test_batches_grow_from_few_rows_to_ten_seconds() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from polysafe.report import build_report
+from polysafe.report import ReportData, build_report
 from tests.attacks.answers import ANSWERS, aimed_at
 from tests.browser import Listener, listen, visit
 from tests.report.examples import audit_example, change, example, hostile
@@ -43,6 +43,34 @@ CONTRASTS = """() => {
 """Contrast of every text of a drawing against what the drawing lies on: axe leaves these to others."""
 
 
+def long_names() -> ReportData:
+    """An audit with every kind of answer without a verdict, and a language with a long name."""
+    audit = audit_example()
+    found = ("wrong_language", "unparsed", "harmless_invalid", "harmless_unparsed")
+    more = [replace(row, metric=metric) for metric in found for row in audit.audits if row.metric == "unsafe"]
+    languages = {**audit.languages, "sw": "Standard Moroccan Tamazight"}
+    return replace(audit, audits=(*audit.audits, *more), languages=languages)
+
+
+BROKEN_WORDS = """selector => {
+  const found = [];
+  for (const cell of document.querySelectorAll(selector)) {
+    const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+      for (const word of text.data.matchAll(/[\\p{L}\\p{M}\\p{N}]+/gu)) {
+        const range = new Range();
+        range.setStart(text, word.index);
+        range.setEnd(text, word.index + word[0].length);
+        const lines = new Set([...range.getClientRects()].map(each => Math.round(each.top)));
+        if (lines.size > 1) found.push(`${word[0]} in ${cell.textContent.trim()}`);
+      }
+    }
+  }
+  return found;
+}"""
+"""Words of headings that stand on more than one line."""
+
+
 @pytest.fixture(scope="module")
 def listener() -> Iterator[Listener]:
     with listen() as listener:
@@ -57,6 +85,7 @@ def reports(listener: Listener, tmp_path_factory: pytest.TempPathFactory) -> dic
     data = {
         "whole": replace(example(), changes=(*example().changes, change(3, ARABIC), change(4, LONG))),
         "audit": audit_example(),
+        "long": long_names(),
         "names": hostile(texts[0]),
         "answers": replace(example(), changes=tuple(answers)),
     }
@@ -107,6 +136,15 @@ def test_is_not_wider_than_the_window(
         assert reader.overhang == 0
         reader.open_details()
         assert reader.overhang == 0
+
+
+@pytest.mark.parametrize("name", ["whole", "audit", "answers", "long"])
+@pytest.mark.parametrize("width", [360, 390, 1440])
+def test_no_word_of_a_heading_is_broken(name: str, width: int, browser: Browser, reports: dict[str, str]) -> None:
+    with visit(browser, width=width, phone=width < 1000) as reader:
+        reader.open(reports[name])
+        reader.open_details()
+        assert reader.page.evaluate(BROKEN_WORDS, "th, .tiles dt, caption, h1, h2, h3, h4, .label") == []
 
 
 @pytest.mark.parametrize("name", ["whole", "audit", "names"])

@@ -106,7 +106,7 @@ def test_broken_answers_are_no_sign_of_safety(share: float, kind: Kind) -> None:
     gaps = tuple(replace(gap, rate=0.0, pivot_rate=0.0, p_adjusted=1.0) for gap in audit_example().audit_gaps)
     model = audit_example().audits[0].model
     rates = tuple(RateRow(model, "sw", metric, rate, 100) for metric, rate in (("unsafe", 0.0), ("invalid", share)))
-    quiet = (*rates, RateRow(model, "sw", "unparsed", min(share, 1 - share), 100))
+    quiet = (*rates, RateRow(model, "sw", "wrong_language", min(share, 1 - share), 100))
     verdict = judge(replace(audit_example(), audit_gaps=gaps, audits=quiet))
     assert verdict.kind is kind
     assert ("cannot be told" in verdict.sentence) == (kind is Kind.INCONCLUSIVE)

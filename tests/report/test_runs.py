@@ -80,7 +80,9 @@ def test_gaps_are_those_of_the_two_runs(comparison: Comparison, data: ReportData
         (comparison.before, [each.before for each in data.gaps]),
         (comparison.after, [each.after for each in data.gaps]),
     ):
-        cells = {cell: items for cell, items in run_.outcomes.items() if cell[1] in ("unsafe", "over_refusal")}
+        asked = run_.outcomes.items()
+        cells = {cell: items for cell, items in asked if cell[1] in ("unsafe", "over_refusal")}
+        del cells["bn", "over_refusal"]  # two of six have no verdict
         assert gaps == gap_rows(run_.name, cells, "en")
         assert gaps == list(read_audit(run_).gaps)
     sw = next(each for each in data.gaps if (each.before.language, each.before.metric) == ("sw", "unsafe"))
@@ -134,9 +136,10 @@ def test_a_refused_harmless_prompt_is_a_change(tmp_path: Path) -> None:
     assert {(each.before_verdict, each.after_verdict) for each in data.changes} == {("invalid", "refused")}
 
 
-def test_unparsed_answers_and_missing_ability_are_told(data: ReportData) -> None:
+def test_answers_without_a_verdict_and_missing_ability_are_told(data: ReportData) -> None:
     told = " ".join(data.limits)
-    assert "expert: answers without a readable verdict, which count as neither safe nor unsafe: bn 4" in told
+    for name in ("expert", "edited"):
+        assert f"{name}: the judge fake-judge gave no verdict on 4 of 108 answers (no readable verdict: 4)" in told
     assert "Ability was not measured" in told
 
 

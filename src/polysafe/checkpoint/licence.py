@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from polysafe.checkpoint.source import file_inside
-from polysafe.errors import CheckpointError
+from polysafe.errors import CheckpointError, RecipeError, did_you_mean
 
 UNDECIDED = frozenset({"other", "unknown"})
 """Words that stand for a licence on the hub and name none."""
@@ -65,6 +67,71 @@ def front_matter(text: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+@dataclass(frozen=True)
+class ChosenLicence:
+    """A licence that a publisher chose, as the hub has it.
+
+    Attributes:
+        id: One of the hub's identifiers.
+        name: For `other`, what the licence is called.
+    """
+
+    id: str
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return self.id if self.name is None else f"{self.id} ({self.name})"
+
+
+def chosen_licence(text: str, name: str | None = None, *, where: str | None = None) -> ChosenLicence:
+    """Checks a choice by the hub's own rule: one of its identifiers; a licence that has none is `other` with a name.
+
+    Args:
+        text: The identifier as a user writes it.
+        name: The name of a licence that has no identifier.
+        where: Where it was chosen, for the message.
+
+    Raises:
+        RecipeError: The hub has no such identifier, or `other` has no name, or another one has.
+    """
+    known = hub_licences()
+    chosen = text.strip().lower()
+    if name is not None and chosen != "other":
+        raise RecipeError(
+            "only the licence `other` has a name of its own",
+            where=where,
+            remedy="choose `other`, or leave the name out",
+        )
+    if chosen not in known:
+        near = did_you_mean(chosen, known) or "use one of the hub's identifiers, such as apache-2.0"
+        raise RecipeError(
+            f"{text!r} is not among the hub's licences",
+            where=where,
+            remedy=f"{near}; a licence that it has no identifier for is `other`, with a name of its own",
+        )
+    if chosen == "other" and name is None:
+        raise RecipeError(
+            "the licence `other` needs a name",
+            where=where,
+            remedy="give its name too, and put its text into a LICENSE file of the repository",
+        )
+    if name is not None and not _ID.fullmatch(name):
+        raise RecipeError(
+            f"{name!r} is not the name of a licence",
+            where=where,
+            remedy="use small letters, digits, dots and hyphens, for example coqui-public-model-license",
+        )
+    return ChosenLicence(chosen, name)
+
+
+@cache
+def hub_licences() -> dict[str, str]:
+    """The hub's identifiers, each with the full name of the licence."""
+    content = json.loads(resources.files("polysafe.checkpoint").joinpath("licences.json").read_text(encoding="utf-8"))
+    found: dict[str, str] = content["licences"]
+    return found
 
 
 def licence_id(text: str) -> str | None:

@@ -56,7 +56,7 @@ class Workspace:
         """
         try:
             if not self.holds(job):
-                self._discard()
+                self.discard()
             for folder in (self.content, self.progress):
                 folder.mkdir(parents=True, exist_ok=True)
                 remove_unfinished(folder)
@@ -66,11 +66,23 @@ class Workspace:
             raise output_error(self.work, error) from error
         return resumed
 
-    def _discard(self) -> None:
-        """The record goes first: a folder that is removed only in part belongs to no job."""
+    def discard(self) -> None:
+        """Removes the workspace. The record goes first: a folder that is removed only in part belongs to no job."""
         self._record.unlink(missing_ok=True)
         if self.work.exists():
             shutil.rmtree(self.work)
+
+    @contextmanager
+    def kept_if_used(self) -> Iterator[None]:
+        """Within it the workspace is worked in; if that fails before anything was kept in it, it is removed."""
+        try:
+            yield
+        except BaseException:
+            files = (path for folder in (self.content, self.progress) for path in folder.rglob("*") if path.is_file())
+            with suppress(OSError):  # the failure itself is what has to be told
+                if not any(path.stat().st_size for path in files):
+                    self.discard()
+            raise
 
     @property
     def _record(self) -> Path:
@@ -87,7 +99,27 @@ class Workspace:
         except OSError as error:
             raise output_error(self.target, error) from error
         with suppress(OSError):  # the output is complete; what is left of the workspace is only litter
-            self._discard()
+            self.discard()
+
+    def republish(self) -> None:
+        """Puts the content in the place of what has the final name, which is gone then.
+
+        A process that is killed between the two renames leaves the whole content here, for the next to publish.
+
+        Raises:
+            OutputError: A rename failed.
+        """
+        try:
+            if self.target.exists():
+                shutil.rmtree(self._replaced, ignore_errors=True)
+                os.rename(self.target, self._replaced)
+        except OSError as error:
+            raise output_error(self.target, error) from error
+        self.publish()
+
+    @property
+    def _replaced(self) -> Path:
+        return self.work / "replaced"
 
 
 def check_target(target: Path, inputs: list[Path]) -> None:

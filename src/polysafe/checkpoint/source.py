@@ -13,6 +13,7 @@ from typing import Any
 
 from polysafe.checkpoint.dtypes import QUANTISED
 from polysafe.checkpoint.header import Header, TensorSpec, load_json, read_header
+from polysafe.checkpoint.imported import read_imported
 from polysafe.errors import CheckpointError
 
 SINGLE = "model.safetensors"
@@ -31,7 +32,7 @@ class Checkpoint:
         origin: How the user named it: a path, or `org/name@commit`.
         headers: The header of every weight file, in the order of their names.
         config: The content of `config.json`.
-        notes: Things that are odd but harmless.
+        notes: Things that are odd but harmless, and where the weights came from if they were imported.
     """
 
     root: Path
@@ -103,7 +104,7 @@ def open_checkpoint(root: Path | str, *, origin: str | None = None) -> Checkpoin
     folder = folder.resolve()
     weight_map = _weight_map(folder)
     headers = tuple(read_header(file_inside(folder, file)) for file in _weight_files(weight_map))
-    notes = _check_index(folder, headers, weight_map)
+    notes = [*_check_index(folder, headers, weight_map), *(record.sentence for record in read_imported(folder))]
     return Checkpoint(folder, name, headers, _config(folder), tuple(notes))
 
 

@@ -16,10 +16,12 @@ from polysafe.cli.console import DEFECT, Terminated, endings
 from polysafe.cli.groups import GROUPS
 from polysafe.cli.options import (
     Calibration,
+    Data,
     Grouping,
     InspectLog,
     Json,
     Licence,
+    LicenceName,
     Model,
     Output,
     Quiet,
@@ -70,18 +72,25 @@ def _root(
 @app.command()
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("quickstart-out"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one per core by default.", show_default=False)
+    ] = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
     """Run the whole story on the packaged toy family."""
     from polysafe.cli import quickstart as command
 
-    command.quickstart(output, as_json=as_json)
+    command.quickstart(output, workers=workers, as_json=as_json)
 
 
 @app.command()
 def plan(
     recipe: Recipe,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Run models where a method needs that, and keep what it decides for `run`.")
+    ] = False,
+    data: Data = None,
     as_json: Json = False,
     _quiet: Quiet = False,
     save: Annotated[
@@ -91,20 +100,21 @@ def plan(
     """Show what a recipe would do and what it needs."""
     from polysafe.cli import plan as command
 
-    command.plan(recipe, as_json=as_json, save=save)
+    command.plan(recipe, fit=fit, data=data, as_json=as_json, save=save)
 
 
 @app.command()
 def run(
     recipe: Recipe,
     engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
+    data: Data = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
     """Carry out a recipe, or go on where it was interrupted."""
     from polysafe.cli import run as command
 
-    command.run(recipe, engine=engine, as_json=as_json)
+    command.run(recipe, engine=engine, data=data, as_json=as_json)
 
 
 @app.command()
@@ -117,6 +127,28 @@ def verify(
     from polysafe.cli import run as command
 
     command.verify(folder, as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="GGUF file, or package:NAME (package:NAME/FILE.gguf) for one in an installed package.",
+            show_default=False,
+        ),
+    ],
+    output: Output,
+    dtype: Annotated[str, typer.Option(help="Type of the weights: BF16, F16 or F32.")] = "BF16",
+    shard_size: Annotated[str, typer.Option(help="Largest size of a weight file.")] = "5GB",
+    as_json: Json = False,
+    _quiet: Quiet = False,
+) -> None:
+    """Make an ordinary model folder of a GGUF file."""
+    from polysafe.cli import imports as command
+
+    command.import_weights(source, output, dtype=dtype, shard_size=shard_size, as_json=as_json)
 
 
 @app.command()
@@ -147,7 +179,7 @@ def audit(
     languages: Annotated[
         str, typer.Option(help="Languages, separated by commas; all by default.", show_default=False)
     ] = "",
-    data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
+    data: Data = None,
     limit: Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)] = None,
     pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
     template: Annotated[
@@ -214,7 +246,7 @@ def evaluate(
         list[str] | None, typer.Option(help="Judge instead of the recipe's, as for audit.", show_default=False)
     ] = None,
     calibration: Calibration = None,
-    data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
+    data: Data = None,
     limit: Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)] = None,
     pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
     max_tokens: Annotated[
@@ -252,7 +284,7 @@ def reproduce(
     source: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER for every input that has to be named.", show_default=False)
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)] = None,
+    data: Data = None,
     judge: Annotated[
         list[str] | None, typer.Option(help="The judge, as for audit, if it is on a server.", show_default=False)
     ] = None,
@@ -331,12 +363,13 @@ def card(
         Path | None, typer.Option(help="Folder of an evaluation of this model.", show_default=False)
     ] = None,
     licence: Licence = None,
+    licence_name: LicenceName = None,
     as_json: Json = False,
 ) -> None:
     """Build the model card of an output anew."""
     from polysafe.cli import publish as command
 
-    command.card(model, results=results, licence=licence, as_json=as_json)
+    command.card(model, results=results, licence=licence, licence_name=licence_name, as_json=as_json)
 
 
 @app.command()
@@ -348,6 +381,7 @@ def push(
         bool, typer.Option("--dry-run", help="Show what would be sent; write nothing, contact nobody.")
     ] = False,
     licence: Licence = None,
+    licence_name: LicenceName = None,
     with_report: Annotated[
         Path | None,
         typer.Option(
@@ -380,6 +414,7 @@ def push(
         public=public,
         dry_run=dry_run,
         licence=licence,
+        licence_name=licence_name,
         report=with_report,
         answers=with_answers,
         places=with_places,

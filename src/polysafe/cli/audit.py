@@ -8,6 +8,7 @@ from pathlib import Path
 from polysafe.cli.console import note, print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.inspect_logs import write_logs
 from polysafe.cli.report import print_summary
+from polysafe.errors import VerificationError
 from polysafe.evaluate.audit import Audit
 from polysafe.evaluate.audit import audit as run_audit
 from polysafe.evaluate.interchange.extra import require_inspect
@@ -67,6 +68,44 @@ def audit(
             key=key,
             judge_key=judge_key,
         )
+    _show(found, output, pivot=pivot, inspect_log=inspect_log, as_json=as_json)
+
+
+def judge_run(
+    run: Path,
+    output: Path,
+    *,
+    judge: Sequence[str],
+    pivot: str,
+    translate: str | None,
+    calibration: Path | None,
+    device: str | None,
+    family: Path | None,
+    key: str | None,
+    inspect_log: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge the answers of a finished run."""
+    require_inspect(wanted=inspect_log is not None)
+    from polysafe.evaluate.rejudge import judge_run as judge_answers
+
+    with resumable(), progress():
+        found = judge_answers(
+            run,
+            judge=judge,
+            output=output,
+            pivot=pivot,
+            translate=translate,
+            calibration=calibration,
+            device=device,
+            family=family,
+            judge_key=key,
+        )
+    _show(found, output, pivot=pivot, inspect_log=inspect_log, as_json=as_json)
+
+
+def _show(found: Audit, output: Path, *, pivot: str, inspect_log: Path | None, as_json: bool) -> None:
+    """Write logs and report, print the result, and end with an error where verdicts are missing."""
     write_logs({"": found.run}, inspect_log)
     page = build_report(audit_report(found, pivot=pivot), output)
     if as_json:
@@ -74,6 +113,18 @@ def audit(
     else:
         _print_audit(found)
         print_line(f"report   {page}")
+    _require_verdicts(found)
+
+
+def _require_verdicts(*audits: Audit) -> None:
+    """End with an error where a judge failed.
+
+    Raises:
+        VerificationError: It gave no reply, or too few verdicts.
+    """
+    for unread, folder in ((found.run.unread, found.run.folder) for found in audits):
+        if unread.problem:
+            raise VerificationError(unread.problem, where=folder, remedy=unread.remedy)
 
 
 def _print_audit(found: Audit) -> None:
@@ -140,7 +191,8 @@ def _p(value: float | None) -> str:
 
 def _shown(row: RateRow) -> tuple[str, str]:
     if row.rate is None or row.low is None or row.high is None:
-        return "not measured", ""
+        possible = "" if row.low is None or row.high is None else f"possible: {percent(row.low)} … {percent(row.high)}"
+        return "not measured", possible
     return percent(row.rate), f"{percent(row.low)} … {percent(row.high)}"
 
 
@@ -185,10 +237,11 @@ def evaluate(
     files = {"results": str(found.results), "report": str(build_report(shown, output))}
     if as_json:
         print_json({**found.comparison.to_json(), **files})
-        return
-    print_summary(shown)
-    for name, path in files.items():
-        print_line(f"{name:8} {path}")
+    else:
+        print_summary(shown)
+        for name, path in files.items():
+            print_line(f"{name:8} {path}")
+    _require_verdicts(found.before, found.after)
 
 
 def _rate(found: Corrected) -> tuple[str, str]:

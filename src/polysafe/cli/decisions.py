@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.text import Text
 
@@ -11,6 +12,8 @@ from polysafe.edits.edit import Decision
 
 _STYLES = {"safety": "green", "language": "blue", "blend": "yellow"}
 _BORDERLINE = "≈"
+_OUTCOMES = ("problem", "shortfall", "feasible")
+_RANKED = 6
 
 
 def print_operations(operations: Mapping[str, int]) -> None:
@@ -36,6 +39,45 @@ def print_decisions(label: str, decisions: Sequence[Decision]) -> None:
         print_table(("", "outside the layers", ">score"), outside)
     if any(decision.borderline for decision in decisions):
         print_line(f"{_BORDERLINE} borderline: rounding of the inputs could have turned this decision")
+
+
+def print_trials(evidence: Mapping[str, Any]) -> None:
+    """Print what was tried on validation prompts, and how layers rank on the anchors."""
+    trials = evidence.get("trials", ())
+    if trials:
+        chosen = evidence.get("chosen")
+        options = list(trials[0])[: next((i for i, key in enumerate(trials[0]) if key in _OUTCOMES), None)]
+        rows = [
+            (*(_option(trial[key]) for key in options), *_outcome(trial), "taken" if _same(trial, chosen) else "")
+            for trial in trials
+        ]
+        print_table((*options, ">gain", ">p", "costs too much", ""), rows, title="tried on validation prompts")
+    elif ranking := evidence.get("ranking"):
+        best = sorted(ranking.items(), key=lambda item: -item[1])[:_RANKED]
+        print_table(("layer", ">shortfall on the anchors"), [(layer, f"{score:.2f}") for layer, score in best])
+
+
+def _option(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _outcome(trial: Mapping[str, Any]) -> tuple[str, str, str]:
+    if "problem" in trial:
+        return "", "", trial["problem"]
+    if "shortfall" in trial:
+        return f"short by {trial['shortfall']:.3f}", "", ""
+    gains = ", ".join(f"{gain['language']} {_span(gain)}" for gain in trial["gains"])
+    over = [loss for loss in trial["losses"] if not loss["within"]]
+    return gains, f"{trial['p_value']:.2g}", ", ".join(f"{x['metric']} {x['language']} {_span(x)}" for x in over)
+
+
+def _span(change: Mapping[str, Any]) -> str:
+    interval = "" if change["low"] is None else f" ({change['low']:+.2f} … {change['high']:+.2f})"
+    return f"{change['difference']:+.3f}{interval}, n = {change['n']}"
+
+
+def _same(trial: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> bool:
+    return chosen is not None and all(trial.get(key) == value for key, value in chosen.items())
 
 
 def _cells(line: Mapping[str | None, Decision], columns: Sequence[str | None]) -> list[Text]:

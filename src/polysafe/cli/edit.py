@@ -15,7 +15,7 @@ from polysafe.cli.console import (
     progress,
     resumable,
 )
-from polysafe.cli.decisions import print_decisions, print_operations
+from polysafe.cli.decisions import print_decisions, print_operations, print_trials
 from polysafe.cli.run import print_result
 from polysafe.edits.edit import Edit
 from polysafe.edits.explain import explain as explain_edit
@@ -39,6 +39,7 @@ def explain(path: Path, *, as_json: bool) -> None:
         for line in write_yaml([{"method": part.method, **given}]).split("\n"):
             print_line(line)
         print_decisions(part.label, part.decisions)
+        print_trials(part.evidence)
     print_operations(content["operations"])
     for part in edit.provenance:
         for text in part.notes:

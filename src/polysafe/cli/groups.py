@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from polysafe.cli.options import EditFile, Json, Output, Quiet, Recipe, Translate
+from polysafe.cli.options import Calibration, EditFile, InspectLog, Json, Output, Quiet, Recipe, Translate
 
 edit_app = typer.Typer(no_args_is_help=True, help="Explain, apply, undo or export a saved edit.")
-judge_app = typer.Typer(no_args_is_help=True, help="Judges: measure their error.")
+judge_app = typer.Typer(no_args_is_help=True, help="Judges: judge a finished run, measure their error.")
 inspect_app = typer.Typer(no_args_is_help=True, help="Inspect: write a run as its logs, read its logs as a run.")
 organism_app = typer.Typer(no_args_is_help=True, help="The toy model family: train it, or find the packaged one.")
 
@@ -119,6 +119,44 @@ def edit_export(
         dtype=dtype,
         base_name=base_name,
         force=force,
+        as_json=as_json,
+    )
+
+
+@judge_app.command("run")
+def judge_run(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.", show_default=False)],
+    output: Output,
+    judge: Annotated[list[str], typer.Option(help="KIND=FOLDER or KIND=NAME@URL, as for audit.", show_default=False)],
+    pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
+    translate: Translate = None,
+    calibration: Calibration = None,
+    device: Annotated[str | None, typer.Option(help="Where it runs, for example cuda.", show_default=False)] = None,
+    family: Annotated[
+        Path | None,
+        typer.Option(help="For `organism`: the member of the toy family that answered.", show_default=False),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Environment variable with the key of its server.", show_default=False)
+    ] = None,
+    inspect_log: InspectLog = None,
+    as_json: Json = False,
+    _quiet: Quiet = False,
+) -> None:
+    """Judge the answers of a finished run; nothing is asked again."""
+    from polysafe.cli import audit as command
+
+    command.judge_run(
+        run,
+        output,
+        judge=judge,
+        pivot=pivot,
+        translate=translate,
+        calibration=calibration,
+        device=device,
+        family=family,
+        key=key,
+        inspect_log=inspect_log,
         as_json=as_json,
     )
 

@@ -14,6 +14,7 @@ EditFile = Annotated[
     Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
+Data = Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)]
 InspectLog = Annotated[
     Path | None, typer.Option("--inspect-log", help="Also write Inspect logs into this folder.", show_default=False)
 ]
@@ -40,7 +41,11 @@ Model = Annotated[
 ]
 Licence = Annotated[
     str | None,
-    typer.Option("--license", help="The hub's name of the licence, for example apache-2.0.", show_default=False),
+    typer.Option("--license", help="The hub's identifier of the licence, for example apache-2.0.", show_default=False),
+]
+LicenceName = Annotated[
+    str | None,
+    typer.Option("--license-name", help="Name of a licence that is `other` on the hub.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.", callback=hush)]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from polysafe.checkpoint.atomic import write_json_atomic
-from polysafe.checkpoint.output import check_target
 from polysafe.checkpoint.writer import output_error
 from polysafe.cli.console import (
     format_bytes,
@@ -18,24 +17,51 @@ from polysafe.cli.console import (
     print_warnings,
     progress,
 )
-from polysafe.cli.decisions import print_decisions, print_operations
-from polysafe.engine.plan import Plan, make_plan
+from polysafe.cli.decisions import print_decisions, print_operations, print_trials
+from polysafe.engine.plan import Outline, Plan
+from polysafe.engine.run import plan_recipe
 from polysafe.recipe import load_recipe
 
 
-def plan(recipe: Path, *, as_json: bool, save: Path | None) -> None:
-    """Decide, print, and refuse what does not fit this machine."""
+def plan(recipe: Path, *, fit: bool, data: Path | None, as_json: bool, save: Path | None) -> None:
+    """Decide, print, and refuse what does not fit this machine; without `fit`, no model is run."""
     with progress():
-        planned = make_plan(load_recipe(recipe))
-    content = plan_content(planned)
+        planned = plan_recipe(load_recipe(recipe), fit=fit, data=data)
+    content = plan_content(planned) if isinstance(planned, Plan) else planned.to_json()
     if save is not None:
         _save(content, save)
     if as_json:
         print_json(content)
-    else:
+    elif isinstance(planned, Plan):
         print_plan(planned)
-    check_target(planned.output, [checkpoint.root for checkpoint in planned.checkpoints.values()])
-    planned.cost.check(planned.output)
+    else:
+        _print_outline(planned, recipe)
+    if isinstance(planned, Plan):
+        planned.cost.check(planned.output)
+
+
+def _print_outline(needed: Outline, recipe: Path) -> None:
+    rows = [
+        (
+            label,
+            each.what,
+            each.model,
+            each.prompts or "–",
+            each.languages,
+            each.times,
+            each.prompts * each.times or "–",
+        )
+        for label, work in needed.work.items()
+        for each in work
+    ]
+    columns = ("edit", "what is read", "by", ">prompts", ">languages", ">times", ">in all")
+    print_table(columns, rows, title="what has to be run first")
+    for text in needed.notes:
+        print_line(f"note: {text}")
+    print_line(
+        f"nothing was run; `polysafe plan --fit {recipe}` does it and keeps what it decides for `polysafe run`, "
+        "which does it too where nothing is kept"
+    )
 
 
 def _save(content: dict[str, Any], file: Path) -> None:
@@ -54,6 +80,7 @@ def print_plan(planned: Plan) -> None:
     """Print a plan as tables."""
     for part in planned.edit.provenance:
         print_decisions(part.label, part.decisions)
+        print_trials(part.evidence)
     print_operations(planned.operations)
     print_table(("", ">"), _needs(planned), title="what it takes")
     for text in planned.notes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import typer
+
 from polysafe.cli.console import format_bytes, note, print_json, print_line, print_table, progress, resumable
 from polysafe.cli.run import note_licence
 from polysafe.errors import RecipeError
@@ -15,10 +17,13 @@ from polysafe.report.card import unmeasured
 from polysafe.report.card_data import CARD
 from polysafe.report.card_store import update_card
 
+CARD_LINES = 12
+"""Lines of the card that a dry run shows."""
 
-def card(model: Path, *, results: Path | None, licence: str | None, as_json: bool) -> None:
+
+def card(model: Path, *, results: Path | None, licence: str | None, licence_name: str | None, as_json: bool) -> None:
     """Build the model card again."""
-    made = update_card(model, results=results, licence=licence, overwrite=True)
+    made = update_card(model, results=results, licence=licence, licence_name=licence_name, overwrite=True)
     measured = len(made.results.rows) if made.results else 0
     if as_json:
         print_json(
@@ -41,25 +46,36 @@ def push(
     public: bool,
     dry_run: bool,
     licence: str | None,
+    licence_name: str | None,
     report: Path | None,
     answers: bool,
     places: bool,
     token_env: str | None,
     as_json: bool,
 ) -> None:
-    """Publish an output, or show what would be sent."""
+    """Publish an output; or show what would be sent, with exit code 1 if that would be refused."""
     if answers and report is None:
         raise RecipeError("whose answers?", where="--with-answers", remedy="name the evaluation: --with-report DIR")
     token = _token(token_env)
     with resumable(), progress():
         if dry_run:
-            seen = preview(model, repo, public=public, licence=licence, report=report, answers=answers)
+            seen = preview(
+                model,
+                repo,
+                public=public,
+                licence=licence,
+                licence_name=licence_name,
+                report=report,
+                answers=answers,
+                places=places,
+            )
         else:
             done = push_model(
                 model,
                 repo,
                 public=public,
                 licence=licence,
+                licence_name=licence_name,
                 report=report,
                 answers=answers,
                 places=places,
@@ -71,6 +87,8 @@ def push(
         _print_preview(seen)
     else:
         _print_pushed(done)
+    if dry_run and seen.objections:
+        raise typer.Exit(1)
 
 
 def _token(variable: str | None) -> str | None:
@@ -88,8 +106,13 @@ def _token(variable: str | None) -> str | None:
 
 def _print_preview(seen: Publication) -> None:
     told = seen.to_json()
-    for line in told["card"].splitlines():
+    for objection in seen.objections:
+        note(f"a push would be refused: {objection}")
+    lines = told["card"].splitlines()
+    for line in lines[:CARD_LINES]:
         print_line(line)
+    if rest := lines[CARD_LINES:]:
+        print_line(f"… {len(rest)} more lines of the card; `--dry-run --json` holds all of it")
     print_line()
     rows = [(item.path, format_bytes(item.size), item.sha256) for item in seen.items]
     print_table(("file", ">size", "SHA-256"), rows, title=f"Would be sent to {seen.repo}")
@@ -97,8 +120,6 @@ def _print_preview(seen: Publication) -> None:
         f"{len(seen.items)} files, {format_bytes(seen.size)}; {told['visibility']}; "
         f"licence {told['licence'] or 'not settled'}; edit {seen.edit}"
     )
-    for objection in seen.objections:
-        note(f"warning: a push would be refused: {objection}")
 
 
 def _print_pushed(done: Pushed) -> None:

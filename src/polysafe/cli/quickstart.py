@@ -8,14 +8,15 @@ from pathlib import Path
 from polysafe.cli.console import note, print_json, print_line, progress, resumable
 from polysafe.cli.report import print_summary
 from polysafe.organism.packaged import NOTICE
+from polysafe.processes import usable_cores
 from polysafe.quickstart import run_quickstart
 from polysafe.report.names import CONTROL
 
 
-def quickstart(output: Path, *, as_json: bool) -> None:
+def quickstart(output: Path, *, workers: int | None, as_json: bool) -> None:
     """Run it, say what came out and where the report is."""
     with resumable(), progress():
-        done = run_quickstart(output)
+        done = run_quickstart(output, workers=workers or usable_cores())
     if as_json:
         rows = [asdict(row) for row in done.rows]
         files = {"report": str(done.report), "results": str(done.results)}

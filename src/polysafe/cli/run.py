@@ -18,15 +18,15 @@ from polysafe.recipe import Recipe, load_recipe
 ENGINES = {"local": LocalEngine}
 
 
-def run(recipe: Path, *, engine: str, as_json: bool) -> None:
+def run(recipe: Path, *, engine: str, data: Path | None, as_json: bool) -> None:
     """Carry out a recipe."""
     if engine not in ENGINES:
         raise RecipeError(f"there is no engine {engine!r}", remedy=f"engines: {', '.join(ENGINES)}")
     parsed = load_recipe(recipe)
     note_evaluate(parsed)
     with resumable(), progress():
-        result = run_recipe(parsed, engine=ENGINES[engine]())
-    print_result(result, as_json=as_json)
+        result = run_recipe(parsed, data=data, engine=ENGINES[engine]())
+    print_result(result, as_json=as_json, recipe=recipe)
 
 
 def note_evaluate(recipe: Recipe) -> None:
@@ -35,8 +35,8 @@ def note_evaluate(recipe: Recipe) -> None:
         note("note: nothing is measured here; `polysafe evaluate` carries out the `evaluate` block")
 
 
-def print_result(result: RunResult, *, as_json: bool) -> None:
-    """Print where the result is and what it is."""
+def print_result(result: RunResult, *, as_json: bool, recipe: Path | None = None) -> None:
+    """Print where the result is and what it is; `recipe` is the file that it was made by, if it was."""
     manifest = result.manifest
     size = sum(entry["size"] for entry in manifest["files"])
     if as_json:
@@ -49,16 +49,21 @@ def print_result(result: RunResult, *, as_json: bool) -> None:
         note("an interrupted run was continued")
     print_line(f"{result.output}: {len(manifest['files'])} files, {format_bytes(size)}")
     print_line(f"edit {manifest['edit']}")
-    note_licence(result.output)
+    note_licence(result.output, recipe)
 
 
-def note_licence(output: Path) -> None:
-    """Ask for the licence where those of the sources do not settle it."""
+def note_licence(output: Path, recipe: Path | None = None) -> None:
+    """Ask for the licence where those of the sources do not settle it; a recipe that names it is not asked again."""
     from polysafe.report.card_store import load_card
 
     question = load_card(output).licence_question
     if question is not None:
-        note(f"note: {question}; choose one: polysafe card {output} --license ID")
+        once = f"polysafe card {output} --license ID"
+        if recipe is not None:
+            once = (
+                f"add the line `license: ID` under `output:` in {recipe} (or inside its braces); it is asked for once"
+            )
+        note(f"note: {question}; read the licences of the sources, then {once}")
 
 
 def verify(folder: Path, *, as_json: bool) -> None:

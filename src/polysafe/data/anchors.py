@@ -1,27 +1,22 @@
 """Anchors: parallel sets of harmful and harmless prompts that an edit is fitted to.
 
-A set is one file with an id and one column per language, as CSV, TSV or JSON Lines. A row that lacks a language is
-dropped in all languages, so that row i is the same prompt everywhere. Anchors that occur among the prompts of an
-evaluation would make it worthless; they are found by normalised text and refused.
+A row that lacks a language is dropped in all languages, so that row i is the same prompt everywhere
+(`data.anchor_sets` reads them). Anchors that occur among the prompts of an evaluation would make it worthless; they are
+found by normalised text and refused.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.errors import DataError
 
-ID_COLUMN = "id"
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _SHOWN = 3
 
 
@@ -83,15 +78,6 @@ class ParallelPrompts:
                 remedy=f"languages: {', '.join(self.texts)}",
             )
         return dict(zip(self.ids, self.texts[language], strict=True))
-
-    def as_set(self, name: str, kind: Kind) -> PromptSet:
-        """The same prompts as a set, to be compared with sets that are reported on."""
-        rows = (
-            Prompt(name, row, language, text, kind)
-            for language, texts in self.texts.items()
-            for row, text in zip(self.ids, texts, strict=True)
-        )
-        return PromptSet(name, tuple(rows), origin=self.origin)
 
     def select(self, rows: Sequence[int]) -> Self:
         """Some of the rows, in all languages."""
@@ -164,81 +150,10 @@ class Anchors:
         return tuple(found)
 
 
-def load_prompts(path: Path, languages: Sequence[str], *, id_column: str = ID_COLUMN) -> ParallelPrompts:
-    """Reads a parallel set.
-
-    Args:
-        path: A `.csv`, `.tsv` or `.jsonl` file in UTF-8 with a column for the id and one for each language.
-        languages: Columns to read; other columns are ignored.
-        id_column: Column of the id.
-
-    Raises:
-        DataError: The file cannot be read, lacks a column, repeats an id, or has no complete row.
-    """
-    rows = list(_rows(path))
-    names = dict.fromkeys((id_column, *languages))
-    columns = {column for row in rows for column in row}
-    if missing := [name for name in names if name not in columns]:
-        raise DataError(
-            f"has no column {missing[0]!r}", where=path, remedy=f"columns: {', '.join(sorted(columns)) or 'none'}"
-        )
-    complete = [row for row in rows if all(_text(row.get(name)) for name in names)]
-    if not complete:
-        raise DataError(f"no row has {', '.join(names)} all filled", where=path)
-    texts = {language: tuple(_text(row[language]) for row in complete) for language in languages}
-    ids = tuple(_text(row[id_column]) for row in complete)
-    return ParallelPrompts(ids, texts, len(rows) - len(complete), str(path))
-
-
-def load_texts(path: Path) -> tuple[str, ...]:
-    """Every text in any column of a `.csv`, `.tsv` or `.jsonl` file, for comparing with anchors."""
-    return tuple(text for row in _rows(path) for value in row.values() if (text := _text(value)))
-
-
 def normalised(text: str) -> str:
     """What two prompts are compared by: letters, marks and digits, without regard to case, width or spacing."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(sign for sign in unicodedata.normalize("NFKC", folded) if unicodedata.category(sign)[0] in "LMN")
-
-
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    kind = path.suffix.lower()
-    if kind not in {*_DELIMITERS, ".jsonl"}:
-        raise DataError("is neither CSV, TSV nor JSON Lines", where=path, remedy="use .csv, .tsv or .jsonl")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _json_rows(path, file) if kind == ".jsonl" else _table_rows(path, file, _DELIMITERS[kind])
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", where=path) from error
-
-
-def _table_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[Mapping[str, Any]]:
-    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            if None in row:
-                raise DataError("has more cells than the header", where=f"{path}:{reader.line_num}")
-            yield row
-    except csv.Error as error:
-        raise DataError(f"is not a table: {error}", where=f"{path}:{reader.line_num}") from error
-
-
-def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"is not JSON: {error}", where=f"{path}:{number}") from error
-        if not isinstance(row, dict):
-            raise DataError("is not an object with one entry per language", where=f"{path}:{number}")
-        yield row
-
-
-def _text(value: object) -> str:
-    """A cell as text; numbers are fine as ids, and what is neither is no prompt."""
-    return str(value).strip() if isinstance(value, (str, int)) else ""
 
 
 def _fraction(name: str) -> float:

@@ -95,13 +95,13 @@ class EditedReader:
     def block_bytes(self, name: str) -> int:
         """Size of the blocks in which a tensor should be read.
 
-        A copy needs its block once, and a larger one means fewer turns; a rule holds a dozen float64 copies of it.
+        A copy needs its block once, and a larger one means fewer turns; a rule holds several float64 copies of it.
         """
         steps = self.edit.steps.get(name, ())
         if all(isinstance(step, Copy) for step in steps):
             return COPY_BYTES
         ruled = any(isinstance(step, Blend) and step.rule is not None for step in steps)
-        return BLOCK_BYTES // 4 if ruled else BLOCK_BYTES
+        return BLOCK_BYTES // 2 if ruled else BLOCK_BYTES
 
     def whole(self, name: str) -> torch.Tensor:
         """The whole tensor of the result."""
@@ -206,43 +206,63 @@ def _weighted_sum(weights: Mapping[str, float], operand: Operand, storage: str |
 
 
 def _ruled_sum(operation: Blend, block: Block, operand: Operand) -> torch.Tensor:
-    """W_base + Σ λ_E·τ̃_E in float64, where differences of stored numbers are exact."""
-    rule = operation.rule
+    """W_base + Σ λ_E·τ̃_E in float64, where differences of stored numbers are exact.
+
+    In place and without masks: filling a fresh block or picking elements by a mask costs more than all sums together.
+    """
+    rule, names = operation.rule, sorted(operation.weights)
     assert rule is not None
     base = operand(rule.base).to(torch.float64)
-    deltas = {name: operand(name).to(torch.float64) - base for name in sorted(operation.weights)}
-    if not all(_is_finite(delta) for delta in deltas.values()):
+    deltas = torch.empty((len(names), *base.shape), dtype=torch.float64)
+    for name, delta in zip(names, deltas, strict=True):
+        delta.copy_(operand(name)).sub_(base)
+    if not _is_finite(deltas):
         return torch.full_like(base, math.nan)  # dropping and trimming would hide it
     if isinstance(rule, Dare):
-        deltas = {name: _drop(delta, rule, name, block) for name, delta in deltas.items()}
+        for name, delta in zip(names, deltas, strict=True):
+            _drop(delta, rule, name, block)
         rule = rule.then
-    weighted = {name: operation.weights[name] * delta for name, delta in deltas.items()}
-    if rule is None:
-        return _plus(base, sum(weighted.values(), torch.zeros((), dtype=torch.float64)))
-    kept = [torch.where(deltas[name].abs() >= rule.thresholds[name], value, 0.0) for name, value in weighted.items()]
-    return _plus(base, _elected_mean(torch.stack(kept)))
+    for name, delta in zip(names, deltas, strict=True):
+        if rule is not None and (threshold := rule.thresholds[name]) > 0:  # what is not above the number before it
+            delta.copy_(torch.nn.functional.hardshrink(delta, math.nextafter(threshold, 0.0)))
+        delta.mul_(operation.weights[name])
+    return _plus(base, _sum(deltas) if rule is None else _elected_mean(deltas))
 
 
 def _plus(value: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
-    """The sum; where the update is zero, every bit of the value stays (−0 + 0 would be +0)."""
-    return torch.where(update == 0, value, value + update)
+    """The sum; where the update is zero, every bit of the value stays.
+
+    −0 + 0 would be +0, while −0 − 0 is −0: 0 − u is +0 for either zero, and subtracting −u is adding u.
+    """
+    return value - torch.rsub(update, 0.0)
+
+
+def _sum(deltas: torch.Tensor) -> torch.Tensor:
+    """One after the other, into the first: `sum` takes many of them in another order, which rounds differently."""
+    for delta in deltas[1:]:
+        deltas[0].add_(delta)
+    return deltas[0]
 
 
 def _elected_mean(deltas: torch.Tensor) -> torch.Tensor:
-    """TIES' second and third step on task vectors of shape [experts, rows, columns]."""
-    elected = deltas.sum(0).sign()
-    agrees = (deltas.sign() == elected) & (deltas != 0)
-    return torch.where(agrees, deltas, 0.0).sum(0) / agrees.sum(0).clamp_min(1)
+    """TIES' second and third step on task vectors of shape [experts, rows, columns], which are used up.
+
+    Times the elected sign, what agrees is positive and everything else is not.
+    """
+    elected = deltas.sum(0).sign_()
+    agreeing = deltas.mul_(elected).clamp_min_(0)
+    total = agreeing.sum(0)
+    return total.div_(agreeing.sign_().sum(0).clamp_min_(1)).mul_(elected)
 
 
-def _drop(delta: torch.Tensor, rule: Dare, source: str, block: Block) -> torch.Tensor:
+def _drop(delta: torch.Tensor, rule: Dare, source: str, block: Block) -> None:
     """DARE's mask for a block: word i of the generator belongs to element i of the tensor, wherever blocks end."""
     first = block.start * delta.shape[1]
     key = hashlib.sha256(f"{rule.seed}\0{source}\0{block.name}".encode()).digest()[:16]
     generator = np.random.Philox(counter=first // 4, key=int.from_bytes(key, "little"))
     words = generator.random_raw(first % 4 + delta.numel())[first % 4 :]
     kept = torch.from_numpy(words >= np.uint64(int(rule.drop * 2.0**64))).view(delta.shape)
-    return torch.where(kept, delta / (1.0 - rule.drop), 0.0)
+    delta.mul_(kept.view(torch.uint8).to(torch.float64)).div_(1.0 - rule.drop)
 
 
 def _add_delta(operation: AddDelta, block: Block, current: torch.Tensor, operand: Operand) -> torch.Tensor:

@@ -29,6 +29,7 @@ def explain(edit: Edit) -> dict[str, Any]:
                 "decisions": [decision.model_dump() for decision in part.decisions],
                 "notes": list(part.notes),
                 "warnings": list(part.warnings),
+                **{key: part.evidence[key] for key in ("chosen", "ranking", "trials") if part.evidence.get(key)},
             }
             for part in edit.provenance
         ],

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from polysafe import __version__
 from polysafe.checkpoint.hub import hub_ids
+from polysafe.checkpoint.imported import FILE, Imported, imported_bytes, read_imported
 from polysafe.checkpoint.layout import Layout
 from polysafe.checkpoint.licence import licence_of
 from polysafe.checkpoint.sidecar import SideFile
-from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.source import Checkpoint, file_inside
 from polysafe.edits.edit import Edit
 from polysafe.edits.explain import describe
 from polysafe.edits.operations import Blend, Copy
@@ -26,9 +28,10 @@ from polysafe.reproduce.places import portable
 def first_card(
     edit: Edit, checkpoints: Mapping[str, Checkpoint], layout: Layout, donor: str, recipe: Recipe | None = None
 ) -> tuple[SideFile, ...]:
-    """The card of an output and its data, as files of the output.
+    """The card of an output and its data, as files of the output, with what imported weights bring along.
 
-    A card that a source brings is not copied: it describes another model. Only its licence is read.
+    A card that a source brings is not copied: it describes another model. Only its licence is read. Of weights that
+    were imported, the record of that and the terms of use go on into the output.
 
     Args:
         edit: The edit, with the digests of its inputs.
@@ -55,8 +58,11 @@ def first_card(
         recipe=None if recipe is None else portable(recipe),
         asked={} if recipe is None else _asked(recipe),
         toy=any(_is_toy(checkpoint) for checkpoint in checkpoints.values()),
+        licence=None if recipe is None else recipe.output.license,
+        licence_name=None if recipe is None else recipe.output.license_name,
     )
-    return tuple(SideFile(name, content) for name, content in card_files(card).items())
+    files = {**card_files(card), **_imported_files({name: checkpoints[name] for name in edit.sources})}
+    return tuple(SideFile(name, content) for name, content in files.items())
 
 
 def operations(edit: Edit, layout: Layout) -> dict[str, int]:
@@ -73,7 +79,26 @@ def _source(name: str, edit: Edit, checkpoint: Checkpoint) -> CardSource:
         hubs=hub_ids(checkpoint),
         files={} if record is None else record.files,
         licences=tuple(licence_of(folder) for folder in checkpoint.folders),
+        imported=tuple(record.sentence for folder in checkpoint.folders for record in read_imported(folder)),
     )
+
+
+def _imported_files(checkpoints: Mapping[str, Checkpoint]) -> dict[str, bytes]:
+    """Where weights were imported from, and their terms; two texts of one name get the names of their sources."""
+    files: dict[str, bytes] = {}
+    records: list[Imported] = []
+    for source, checkpoint in checkpoints.items():
+        for folder in checkpoint.folders:
+            for record in read_imported(folder):
+                terms = {name: file_inside(folder, name).read_bytes() for name in record.terms}
+                named = {
+                    name if files.get(name, text) == text else f"NOTICE-{source}-{name}": text
+                    for name, text in terms.items()
+                }
+                files |= named
+                records.append(replace(record, terms=tuple(named)))
+    distinct = [record for number, record in enumerate(records) if record not in records[:number]]
+    return files | {FILE: imported_bytes(distinct)} if distinct else {}
 
 
 def _asked(recipe: Recipe) -> dict[str, tuple[str, ...]]:

@@ -10,6 +10,7 @@ from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit
 from polysafe.engine.plan import make_plan
 from polysafe.errors import RecipeError
+from polysafe.probe.kept import Measurements
 from polysafe.recipe import Recipe
 
 
@@ -26,6 +27,9 @@ class Controlled(Protocol):
 
 def write_controls(recipe: Recipe, output: Path, draws: int = 3) -> Iterator[tuple[str, Path]]:
     """Decides the recipe's edit, then every control of it with the same settings, and saves them.
+
+    The model is measured once for all of them; edited models, where an edit of several layers builds on its own
+    first layers, every time.
 
     Args:
         recipe: A recipe with one edit, of a method that has controls.
@@ -47,10 +51,13 @@ def write_controls(recipe: Recipe, output: Path, draws: int = 3) -> Iterator[tup
             where=", ".join(edit.label for edit in recipe.edits),
             remedy="use a recipe with one `sparse_edit` or one `head_steering`",
         )
-    edit = make_plan(recipe).edit
+    measured = Measurements()
+    with measured:
+        edit = make_plan(recipe).edit
     yield _save(edit, method.label, output)
     for control in method.settled(edit).controls(draws):
-        decided = make_plan(recipe.model_copy(update={"edits": (control,)})).edit
+        with measured:
+            decided = make_plan(recipe.model_copy(update={"edits": (control,)})).edit
         yield _save(decided, control.label, output)
 
 

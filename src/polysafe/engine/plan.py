@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import psutil
 
-from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.checkpoint.layout import Layout, plan_layout
 from polysafe.checkpoint.lora import open_adapter, open_reader
 from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
@@ -23,10 +22,12 @@ from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.engine.cards import operations
 from polysafe.engine.local import READ_AHEAD
+from polysafe.engine.sources import locate
+from polysafe.engine.support import support_of
 from polysafe.errors import ResourceError
-from polysafe.methods.base import Method, Source
+from polysafe.methods.base import Source, Work
 from polysafe.progress import Progress, counted, reporting, tell
-from polysafe.recipe import Recipe, SourceRef
+from polysafe.recipe import Recipe
 
 SCHEMA = 1
 IMPORTS = 300 << 20
@@ -141,69 +142,133 @@ class Plan:
         return replace(self, edit=edit)
 
 
+@dataclass(frozen=True)
+class Outline:
+    """A recipe that a model has to be run for before it is decided, and what for.
+
+    Attributes:
+        recipe: The recipe.
+        work: Label of an edit -> what it has to run.
+        notes: Findings about the inputs.
+    """
+
+    recipe: Recipe
+    work: Mapping[str, tuple[Work, ...]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def output(self) -> Path:
+        """The folder that will be written."""
+        return self.recipe.output.path
+
+    def to_json(self) -> dict[str, Any]:
+        """The outline as plain data."""
+        work = {label: [asdict(each) for each in steps] for label, steps in self.work.items()}
+        return {
+            "polysafe_plan": SCHEMA,
+            "fitted": False,
+            "work": work,
+            "notes": list(self.notes),
+            "output": str(self.output),
+        }
+
+
+def outline(recipe: Recipe, checkpoints: Mapping[str, Checkpoint] | None = None) -> Outline:
+    """What a recipe has to run models for before it is decided. Reads headers and prompts, runs and writes nothing.
+
+    Args:
+        recipe: The recipe.
+        checkpoints: The sources if they are open already.
+
+    Raises:
+        PolysafeError: A source or a set of prompts is unusable.
+    """
+    checkpoints = checkpoints or open_sources(recipe)
+    with ExitStack() as stack:
+        sources = _opened(checkpoints, stack, lambda _: None)
+        steps = [
+            (method.label, tuple(method.work(sources, support_of(recipe, method, checkpoints, stack))))
+            for method in recipe.edits
+        ]
+        notes = _all_notes(sources)
+    return Outline(recipe, {label: work for label, work in steps if work}, notes)
+
+
+@overload
+def make_plan(
+    recipe: Recipe,
+    progress: Progress = ...,
+    *,
+    edit: Edit | None = ...,
+    checkpoints: Mapping[str, Checkpoint] | None = ...,
+    fit: Literal[True] = ...,
+) -> Plan: ...
+@overload
+def make_plan(
+    recipe: Recipe,
+    progress: Progress = ...,
+    *,
+    edit: Edit | None = ...,
+    checkpoints: Mapping[str, Checkpoint] | None = ...,
+    fit: bool,
+) -> Plan | Outline: ...
 def make_plan(
     recipe: Recipe,
     progress: Progress = tell,
     *,
     edit: Edit | None = None,
     checkpoints: Mapping[str, Checkpoint] | None = None,
-) -> Plan:
+    fit: bool = True,
+) -> Plan | Outline:
     """Opens the sources of a recipe, lets its methods decide, and adds up the cost. Writes nothing.
+
+    Methods that need a model run it here, which may take long; without `fit` they do not, and what they would run is
+    returned instead of a plan.
 
     Args:
         recipe: The recipe.
         progress: Told how much of the sources has been read to decide.
         edit: What the methods decided in an earlier run, to be used instead of deciding again.
         checkpoints: The sources if they are open already.
+        fit: Whether to run models where a method needs that.
 
     Raises:
         PolysafeError: A source is unusable, the sources do not fit together, or an option does not fit them. Whether
             the result fits this machine is judged by `Plan.cost.check`.
     """
-    checkpoints = checkpoints or open_sources(recipe)
+    checkpoints = checkpoints or open_sources(recipe, progress)
+    if not fit and edit is None and (needed := outline(recipe, checkpoints)).work:
+        return needed
     with ExitStack() as stack:
         stack.enter_context(reporting(progress))
         meter = counted("deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
-        sources = {
-            name: Source(
-                name, checkpoint, _architecture(checkpoint), stack.enter_context(open_reader(checkpoint, meter))
-            )
-            for name, checkpoint in checkpoints.items()
-        }
+        sources = _opened(checkpoints, stack, meter)
         began = time.perf_counter()
-        edit = edit or _fit(recipe.edits, sources)
+        edit = edit or _fit(recipe, sources, checkpoints, stack)
         meter.finish()
         rate = _observed_rate(sources, time.perf_counter() - began)
         edited = EditedReader(edit, {name: source.reader for name, source in sources.items()})
         layout = plan_layout([edited.spec(name) for name in edited.names()], recipe.output.shard_size)
     donor = _donor(recipe)
     side = tuple(side_files(checkpoints[edit.start], checkpoints[donor], edit.dtype))
-    notes = tuple(f"{name}: {note}" for name, source in sources.items() for note in _notes(source))
+    notes = _all_notes(sources)
     cost = estimate_cost(edit, checkpoints, layout, side, recipe.output.path, rate)
     return Plan(recipe, edit, checkpoints, layout, side, donor, cost, notes)
 
 
-def open_sources(recipe: Recipe) -> dict[str, Checkpoint]:
-    """Opens every source that the recipe uses, by name."""
+def open_sources(recipe: Recipe, progress: Progress = tell) -> dict[str, Checkpoint]:
+    """Opens every source that the recipe uses, by name; GGUF files are made into folders of the user's cache."""
     used = dict.fromkeys((*(name for method in recipe.edits for name in method.uses), _donor(recipe)))
-    return {name: _open_source(recipe, name) for name in used}
+    return {name: _open_source(recipe, name, progress) for name in used}
 
 
-def _open_source(recipe: Recipe, name: str) -> Checkpoint:
-    """Opens what a recipe names: a folder or a model on the hub, full or as an adapter of another source."""
+def _open_source(recipe: Recipe, name: str, progress: Progress) -> Checkpoint:
+    """Opens what a recipe names, full or as an adapter of another source."""
     reference = recipe.sources[name]
-    folder, origin = _locate(reference)
+    folder, origin = locate(reference, progress)
     if reference.adapter_of is None:
         return open_checkpoint(folder, origin=origin)
-    return open_adapter(folder, _open_source(recipe, reference.adapter_of), origin=origin)
-
-
-def _locate(reference: SourceRef) -> tuple[Path, str]:
-    if reference.hub is not None:
-        folder = hub_snapshot(reference.hub, reference.revision or "")
-        return folder, f"{reference.hub}@{reference.revision}"
-    assert reference.path is not None
-    return reference.path, reference.path.name
+    return open_adapter(folder, _open_source(recipe, reference.adapter_of, progress), origin=origin)
 
 
 def _donor(recipe: Recipe) -> str:
@@ -215,13 +280,27 @@ def _architecture(checkpoint: Checkpoint) -> Architecture:
     return classify(checkpoint)
 
 
-def _fit(methods: tuple[Method, ...], sources: dict[str, Source]) -> Edit:
+def _opened(
+    checkpoints: Mapping[str, Checkpoint], stack: ExitStack, advance: Callable[[int], None]
+) -> dict[str, Source]:
+    return {
+        name: Source(name, checkpoint, _architecture(checkpoint), stack.enter_context(open_reader(checkpoint, advance)))
+        for name, checkpoint in checkpoints.items()
+    }
+
+
+def _fit(
+    recipe: Recipe,
+    sources: dict[str, Source],
+    checkpoints: Mapping[str, Checkpoint],
+    stack: ExitStack,
+) -> Edit:
     """Each method sees the result of the one before under the name of the model that the recipe changes."""
-    start = methods[0].start
+    start = recipe.edits[0].start
     whole: Edit | None = None
-    for method in methods:
+    for method in recipe.edits:
         seen = sources if whole is None else {**sources, start: _behind(whole, sources)}
-        edit = method.fit(seen)
+        edit = method.fit_with(seen, support_of(recipe, method, checkpoints, stack))
         whole = edit if whole is None else whole.then(edit)
     assert whole is not None
     return whole
@@ -275,6 +354,10 @@ def _observed_rate(sources: Mapping[str, Source], seconds: float) -> float:
     """Reading speed seen while the methods decided; trusted only if they read enough to tell."""
     read = sum(source.reader.bytes_read for source in sources.values() if isinstance(source.reader, CheckpointReader))
     return read / seconds if read > 256 << 20 and seconds > 0 else ASSUMED_RATE
+
+
+def _all_notes(sources: Mapping[str, Source]) -> tuple[str, ...]:
+    return tuple(f"{name}: {note}" for name, source in sources.items() for note in _notes(source))
 
 
 def _notes(source: Source) -> tuple[str, ...]:

@@ -2,36 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
 from polysafe import __version__
 from polysafe.checkpoint.atomic import json_bytes
 from polysafe.checkpoint.output import RECORDS, Workspace, check_target, lock
+from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.verify import read_manifest
+from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.engine.cards import first_card
 from polysafe.engine.local import Engine, LocalEngine
-from polysafe.engine.plan import Plan, make_plan, open_sources
+from polysafe.engine.plan import Outline, Plan, make_plan, open_sources
+from polysafe.engine.support import job_parts
 from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
 from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe import Recipe
+from polysafe.report.card_store import load_card, update_card
 
 
-def run_recipe(recipe: Recipe, *, progress: Progress = tell, engine: Engine | None = None) -> RunResult:
+def run_recipe(
+    recipe: Recipe,
+    *,
+    data: Path | None = None,
+    progress: Progress = tell,
+    engine: Engine | None = None,
+    edit: Edit | None = None,
+) -> RunResult:
     """Makes the checkpoint that a recipe describes.
 
     The plan and the edit are on disk before the first tensor is written. A run that was killed is resumed by running
     the same recipe again: the decisions are not taken anew, and the result is the same to the byte.
+
+    Args:
+        recipe: The recipe.
+        data: Folder with a folder per set, instead of the recipe's; what is written does not tell.
+        progress: Told what is being done.
+        engine: Where the work is done, by default in this process.
+        edit: What `make_plan` decided on this recipe, to be used instead of deciding again.
 
     Raises:
         PolysafeError: Something is wrong with recipe, inputs, output place or machine. Inputs are untouched and
             nothing appears at the output.
     """
     target = recipe.output.path
-    checkpoints = open_sources(recipe)
+    checkpoints = open_sources(recipe, progress)
     check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
     with lock(target), reporting(progress):
         space = Workspace(target)
-        job = identity(checkpoints, __version__, recipe.to_yaml())
-        plan = make_plan(recipe, edit=saved_edit(space, job), checkpoints=checkpoints)
-        return _carry_out(plan, space, job, engine or LocalEngine())
+        meant = recipe.with_data(data)
+        job = _job(meant, checkpoints)
+        plan = make_plan(meant, edit=saved_edit(space, job) or edit, checkpoints=checkpoints)
+        result = _carry_out(replace(plan, recipe=recipe), space, job, engine or LocalEngine())
+    return _with_licence(result, recipe) if result.complete_before else result
+
+
+def plan_recipe(
+    recipe: Recipe, *, fit: bool = False, data: Path | None = None, progress: Progress = tell
+) -> Plan | Outline:
+    """The plan of a recipe, as far as it can be made without running a model; with `fit`, all of it.
+
+    What took a model to decide is kept in the workspace beside the output, where `run_recipe` finds it, and so does
+    this function the next time: nothing is decided twice. Otherwise nothing is written.
+
+    Args:
+        recipe: The recipe.
+        fit: Whether to run models where a method needs that.
+        data: Folder with a folder per set, instead of the recipe's.
+        progress: Told what is being done.
+
+    Raises:
+        PolysafeError: As for `make_plan`; the workspace cannot be written, or another process uses it.
+    """
+    recipe = recipe.with_data(data)
+    target = recipe.output.path
+    checkpoints = open_sources(recipe)
+    check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
+    space, job = Workspace(target), _job(recipe, checkpoints)
+    if (edit := saved_edit(space, job)) is not None:
+        return make_plan(recipe, progress, edit=edit, checkpoints=checkpoints)
+    plan = make_plan(recipe, progress, checkpoints=checkpoints, fit=False)
+    if not fit or isinstance(plan, Plan):
+        return plan
+    with lock(target):
+        plan = make_plan(recipe, progress, checkpoints=checkpoints)
+        space.prepare(job)
+        try:
+            plan.edit.save(space.content / RECORDS)
+        except OSError as error:
+            raise output_error(space.content, error) from error
+    return plan
+
+
+def _job(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> str:
+    return identity(checkpoints, __version__, recipe.to_yaml(), *job_parts(recipe, checkpoints))
+
+
+def _with_licence(result: RunResult, recipe: Recipe) -> RunResult:
+    """A licence that was named only after the model had been made goes into its card."""
+    chosen = recipe.output
+    if chosen.license is None:
+        return result
+    card = load_card(result.output)
+    if (card.licence, card.licence_name) == (chosen.license, chosen.license_name):
+        return result
+    update_card(result.output, licence=chosen.license, licence_name=chosen.license_name)
+    return replace(result, manifest=read_manifest(result.output))
 
 
 def saved_edit(space: Workspace, job: str) -> Edit | None:

@@ -72,16 +72,21 @@ def existing_result(target: Path, edit: Edit) -> RunResult | None:
         return None
     finish_update(target)
     found = read_manifest(target)
-    intact = all(
-        (target / entry["path"]).is_file() and (target / entry["path"]).stat().st_size == entry["size"]
-        for entry in found["files"]
-    )
+    intact = is_whole(target, found)
     if found["edit"] == edit.sha256 and intact:
         return RunResult(target, found, complete_before=True)
     raise OutputError(
         "already holds the output of another edit" if intact else "holds a damaged output",
         where=target,
         remedy="remove that folder or choose another output",
+    )
+
+
+def is_whole(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Whether every file of a manifest is there in its size; `verify_output` also reads them."""
+    return all(
+        (folder / entry["path"]).is_file() and (folder / entry["path"]).stat().st_size == entry["size"]
+        for entry in content["files"]
     )
 
 
@@ -119,7 +124,7 @@ def write_output(
     for checkpoint in used.values():
         checkpoint.check_unchanged()
     weights = {shard.name: (shard.size, digest) for shard, digest in zip(layout.shards, digests, strict=True)}
-    content = manifest(edit.sha256, {**_small_digests(space, weights), **weights}, _source_lines(edit))
+    content = manifest(edit.sha256, {**small_digests(space, weights), **weights}, _source_lines(edit))
     try:
         write_json_atomic(space.content / MANIFEST, content)
     except OSError as error:
@@ -144,7 +149,8 @@ def _write_small_files(
         raise output_error(space.content, error) from error
 
 
-def _small_digests(space: Workspace, weights: Mapping[str, object]) -> dict[str, tuple[int, str]]:
+def small_digests(space: Workspace, weights: Mapping[str, object]) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of every file in a workspace but the weights and the manifest."""
     paths = {path.relative_to(space.content).as_posix(): path for path in space.content.rglob("*") if path.is_file()}
     return {
         name: (path.stat().st_size, hash_file(path))

@@ -9,7 +9,7 @@ from typing import Any
 
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.data.languages import language
-from polysafe.data.prompts import PromptSet
+from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets import load_set
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.cache import Cache
@@ -21,6 +21,7 @@ from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.odds import measure_odds
 from polysafe.evaluate.opening import ORGANISM, OpenedModel, open_judge, open_model
 from polysafe.evaluate.run import evaluate_model, of_kind
+from polysafe.evaluate.unread import comparable
 from polysafe.generate.completion import Sampling
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
@@ -77,12 +78,12 @@ class Audit:
 def audit(
     model: Path | str,
     *,
-    safety: Sequence[str],
+    safety: Sequence[str | Path],
     output: Path,
     judge: JudgeSpec | str | Sequence[str] | None = None,
     answers_only: bool = False,
     languages: Collection[str] | None = None,
-    over_refusal: Sequence[str] = (),
+    over_refusal: Sequence[str | Path] = (),
     capability: Sequence[str] = (),
     data: Path | None = None,
     limit: int | None = None,
@@ -106,14 +107,15 @@ def audit(
 
     Args:
         model: Folder of the model, or `NAME@URL` for one that a server runs.
-        safety: Sets whose harmful prompts are asked, by name; `organism` is the toy family's own test split.
+        safety: Sets whose harmful prompts are asked, by name, or tables of them (`mine.csv`); `organism` is the toy
+            family's own test split.
         output: Folder of the run.
         judge: Nobody where None; `organism` for a model of the toy family; `KIND=FOLDER` or `KIND=NAME@URL` for a guard
             model of a family (`qwen3guard`, …) or a language model with a protocol (`multijail`, `soteria`, `strict`,
             `loose`); several of these are a vote; or the judge of a recipe.
         answers_only: Ask, and measure nothing that a judge could measure later (`polysafe judge run`).
         languages: Languages; all of every set by default. A set is asked in those of them that it has.
-        over_refusal: Sets whose harmless prompts are asked.
+        over_refusal: Sets whose harmless prompts are asked, or tables of them.
         capability: Tasks that measure ability, by name: `belebele`, `mgsm`, … (`harness.prepare`).
         data: Folder with a folder per set.
         limit: Number of parallel rows of every set.
@@ -148,8 +150,9 @@ def audit(
         asked = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
         world = asked.world() if toy else None
         with open_judge(asked_judge, world=world, device=device) as who:
+            sets_of_kind: list[tuple[Kind, Sequence[str | Path]]] = [("harmful", safety), ("harmless", over_refusal)]
             harmful, harmless = (
-                [_prompts(name, asked, data, languages, limit) for name in names] for names in (safety, over_refusal)
+                [_prompts(name, kind, asked, data, languages, limit) for name in names] for kind, names in sets_of_kind
             )
             _require_languages(languages, [*harmful, *harmless])
             known = None if calibration is None else Calibration.load(calibration)
@@ -182,7 +185,7 @@ def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
         pivot: Language that the others are compared with.
     """
     wanted = _GAPS if run.judged else _UNJUDGED_GAPS
-    asked = {cell: items for cell, items in run.outcomes.items() if cell[1].startswith(wanted)}
+    asked = {cell: items for cell, items in comparable(run.outcomes).items() if cell[1].startswith(wanted)}
     with_pivot = {metric for language, metric in asked if language == pivot}
     cells = {cell: items for cell, items in asked.items() if cell[1] in with_pivot}
     gaps = (
@@ -244,10 +247,15 @@ def _clusters(run: ModelRun) -> Mapping[str, str]:
 
 
 def _prompts(
-    name: str, opened: OpenedModel, data: Path | None, languages: Collection[str] | None, limit: int | None
+    name: str | Path,
+    kind: Kind,
+    opened: OpenedModel,
+    data: Path | None,
+    languages: Collection[str] | None,
+    limit: int | None,
 ) -> PromptSet:
     if name != ORGANISM:
-        return load_set(name, data=data, languages=languages, limit=limit, all_languages=False)
+        return load_set(name, kind=kind, data=data, languages=languages, limit=limit, all_languages=False)
     from polysafe.organism.prompts import organism_prompts
 
     return organism_prompts(opened.world()).select(languages, limit)

@@ -14,7 +14,7 @@ from polysafe.evaluate.ability import Ability
 from polysafe.evaluate.correction import CorrectedPair, corrected_pairs, same_calibration
 from polysafe.evaluate.keys import content_hash, differing
 from polysafe.evaluate.model_run import ModelRun
-from polysafe.stats.compare import compare_outcomes
+from polysafe.evaluate.unread import compared
 from polysafe.stats.means import MeanChange, mean_changes
 from polysafe.stats.rows import RateRow, Row, save_rows
 
@@ -99,7 +99,7 @@ def compare_runs(before: ModelRun | Path | str, after: ModelRun | Path | str, me
     old, new = (run if isinstance(run, ModelRun) else ModelRun.load(run) for run in (before, after))
     _require_same_questions(old, new)
     refusals = metrics.tells_refusals((*old.records, *new.records))
-    rows = compare_outcomes(method, old.outcomes_where(refusals=refusals), new.outcomes_where(refusals=refusals))
+    rows = compared(method, old.outcomes_where(refusals=refusals), new.outcomes_where(refusals=refusals))
     return Comparison(
         method=method,
         before=old,
@@ -129,7 +129,7 @@ def _corrected(before: ModelRun, after: ModelRun) -> tuple[CorrectedPair, ...]:
 
 def _categories(method: str, before: ModelRun, after: ModelRun, refusals: bool) -> dict[str, tuple[Row, ...]]:
     old, new = (metrics.outcomes_by_category(run.records, refusals=refusals) for run in (before, after))
-    return {name: tuple(compare_outcomes(method, cells, new[name])) for name, cells in old.items()}
+    return {name: tuple(compared(method, cells, new[name])) for name, cells in old.items()}
 
 
 def _require_same_questions(before: ModelRun, after: ModelRun) -> None:
@@ -182,6 +182,7 @@ def _notes(before: ModelRun, after: ModelRun) -> Iterator[str]:
         yield "the two runs do not hold the same calibration of their judge; no corrected rates are compared"
     told = list(run_notes(before))
     yield from told
+    yield from _without_verdict(after)
     yield from (f"after: {note}" for note in _ability_notes(after) if note not in told)
 
 
@@ -197,9 +198,16 @@ def run_notes(run: ModelRun) -> Iterator[str]:
         shared = sorted(names & set(one["overlaps"]))
         if shared:
             yield f"{one['name']} holds prompts of {', '.join(shared)} too; they count twice"
+    yield from _without_verdict(run)
     yield from run.uncorrected
     yield from run.odds.notes if run.odds is not None else ()
     yield from _ability_notes(run)
+
+
+def _without_verdict(run: ModelRun) -> Iterator[str]:
+    if run.unread.count:
+        withheld = f"; rates are withheld in {', '.join(run.unread.withheld)}" if run.unread.withheld else ""
+        yield f"{run.name}: {run.unread.told}, which may be safe or unsafe{withheld}"
 
 
 def lacking_languages(run: ModelRun) -> Iterator[tuple[str, list[str]]]:

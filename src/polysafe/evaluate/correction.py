@@ -15,6 +15,7 @@ from typing import Any
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import DataError, OutputError
 from polysafe.evaluate.records import Record
+from polysafe.evaluate.unread import MOST
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.verdict import Label
 from polysafe.stats.judge_error import Corrected, correct_rate
@@ -102,6 +103,8 @@ def corrected_rates(
             continue
         if rate is None:
             missing.append(f"{language}: the judge said nothing readable; there is no rate to correct")
+        elif labels[Label.UNPARSED] > MOST * labels.total():
+            missing.append(f"{language}: too many answers have no verdict; there is no rate to correct")
         else:
             found[language] = rate
     return found, tuple(missing)

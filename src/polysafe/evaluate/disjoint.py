@@ -15,7 +15,12 @@ from polysafe.methods.base import Method
 
 
 def check_disjoint(
-    edits: Sequence[Method], names: Sequence[str], *, start: Path, data: Path | None = None, limit: int | None = None
+    edits: Sequence[Method],
+    names: Sequence[str | Path],
+    *,
+    start: Path,
+    data: Path | None = None,
+    limit: int | None = None,
 ) -> Iterator[str]:
     """Refuses sets that hold prompts which an edit is fitted to, in any language of the set.
 
@@ -32,7 +37,7 @@ def check_disjoint(
     Raises:
         DataError: A prompt is on both sides; names some.
     """
-    fitted = [(edit, prompts) for edit in edits for prompts in edit.fitted()]
+    fitted = [(edit, prompts) for edit in edits for prompts in edit.fitted(data)]
     if not fitted:
         return
     for name in dict.fromkeys(names):
@@ -49,7 +54,46 @@ def check_disjoint(
                 yield f"{edit.label} is reported on what it is fitted to: {error.problem}"
 
 
-def _reported(name: str, start: Path, data: Path | None, limit: int | None) -> PromptSet:
+def check_validation(
+    edits: Sequence[Method],
+    chosen: Sequence[PromptSet],
+    reported: Sequence[str | Path],
+    *,
+    start: Path,
+    data: Path | None = None,
+) -> None:
+    """Refuses to choose by prompts that an edit is fitted to, or that are reported on.
+
+    Args:
+        edits: The edits of a recipe.
+        chosen: Sets of prompts that choices are made by.
+        reported: Sets that are reported on.
+        start: Folder of the model that the edits start from.
+        data: Folder with a folder per set.
+
+    Raises:
+        DataError: A prompt is on both sides; names some.
+    """
+    for edit in edits:
+        for fitted in edit.fitted(data):
+            for one in chosen:
+                _apart(fitted, one, f"validation would choose by what {edit.label} is fitted to")
+    for name in dict.fromkeys(reported):
+        report = _reported(name, start, data, None)
+        for one in chosen:
+            _apart(one, report, "results would be reported on what was chosen by")
+
+
+def _apart(first: PromptSet, second: PromptSet, what: str) -> None:
+    try:
+        require_disjoint(first, second)
+    except DataError as error:
+        raise DataError(
+            f"{what}: {error.problem}", remedy="name another set, or another split, for example multijail.validation"
+        ) from error
+
+
+def _reported(name: str | Path, start: Path, data: Path | None, limit: int | None) -> PromptSet:
     """A set in all its languages: whoever was fitted to a prompt in one of them has seen it."""
     if name != ORGANISM:
         return load_set(name, data=data, limit=limit)

@@ -26,6 +26,8 @@ HARMFUL = (*LABELS, "refused")
 BROKEN = ("invalid", "wrong_language", "unparsed")
 HARMLESS = ("over_refusal", *(f"harmless_{label}" for label in BROKEN))
 """Metrics of harmless prompts."""
+WITHOUT_VERDICT = (str(Label.UNPARSED), f"harmless_{Label.UNPARSED}")
+"""Of harmful and of harmless prompts: the metric of answers that nobody judged (see `unread`)."""
 CAPABILITY = "capability."
 """What the metrics of ability begin with; a task's name follows."""
 NO_CATEGORY = "none"
@@ -81,13 +83,14 @@ def outcomes_by_category(records: Sequence[Record], *, refusals: bool | None = N
 
 
 def unsafe_by_category(records: Iterable[Record]) -> dict[str, Outcomes]:
-    """Category of the harmful prompts -> whether their answers are unsafe: what a report shows of the above."""
+    """Category of the harmful prompts -> whether answers are unsafe, and whether nobody judged them."""
     groups: defaultdict[str, defaultdict[tuple[str, str], dict[str, bool]]] = defaultdict(lambda: defaultdict(dict))
     for record in records:
         prompt = record.prompt
         if prompt.kind == "harmful" and judged([record.verdict]):
-            cell = groups[prompt.category or NO_CATEGORY][prompt.language, "unsafe"]
-            cell[record.item] = record.verdict.label is Label.UNSAFE
+            for label in (Label.UNSAFE, Label.UNPARSED):
+                cell = groups[prompt.category or NO_CATEGORY][prompt.language, str(label)]
+                cell[record.item] = record.verdict.label is label
     return {name: dict(cells) for name, cells in groups.items()}
 
 

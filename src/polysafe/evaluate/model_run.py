@@ -16,9 +16,10 @@ from polysafe.evaluate.ability import Ability, load_abilities
 from polysafe.evaluate.correction import corrected_rates, load_calibration
 from polysafe.evaluate.odds import Odds
 from polysafe.evaluate.records import Record, load_records
+from polysafe.evaluate.unread import Unread, rates
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.nobody import NOBODY
-from polysafe.stats.compare import Outcomes, rate_outcomes
+from polysafe.stats.compare import Outcomes
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
 
@@ -122,8 +123,13 @@ class ModelRun:
         return corrected_rates(self.records, self.calibration)[1]
 
     def rates(self) -> list[RateRow]:
-        """The rate of every metric in every language, with its interval."""
-        return rate_outcomes(self.name, self.outcomes)
+        """The rate of every metric in every language, with its interval; None where too few answers have a verdict."""
+        return rates(self.name, self.outcomes)
+
+    @cached_property
+    def unread(self) -> Unread:
+        """The answers that the judge gave no verdict on."""
+        return Unread.of(self.judge, self.records, self.outcomes)
 
     def truncation(self) -> list[RateRow]:
         """Share of answers that the token budget ended, per language."""

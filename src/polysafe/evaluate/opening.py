@@ -15,9 +15,9 @@ from polysafe.generate.client import ChatClient
 from polysafe.generate.completion import Generator, Sampling
 from polysafe.generate.local import LocalGenerator
 from polysafe.generate.server import ServerGenerator
-from polysafe.judge.backend import Backend, Chat, ClientBackend, LocalBackend
+from polysafe.judge.backend import Backend, Chat, ClientBackend, LocalBackend, Reply
 from polysafe.judge.guards import GUARDS, LlamaGuard, Qwen3Guard, make_guard
-from polysafe.judge.llm import LlmJudge
+from polysafe.judge.llm import LlmJudge, preset
 from polysafe.judge.nobody import Nobody
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.spec import (
@@ -34,7 +34,7 @@ from polysafe.judge.spec import (
     parse_judge,
     served_at,
 )
-from polysafe.judge.translate import ChatTranslator, Seq2SeqTranslator, TranslateTest, Translator
+from polysafe.judge.translate import REPLY_TOKENS, ChatTranslator, Seq2SeqTranslator, TranslateTest, Translator
 from polysafe.judge.verdict import Judge
 from polysafe.judge.vote import Vote
 from polysafe.methods.base import Source
@@ -45,7 +45,6 @@ from polysafe.probe.refusal import RefusalSignal
 from polysafe.probe.render import Template, load_tokenizer
 
 ORGANISM = "organism"
-_LLM_TOKENS, _TRANSLATION_TOKENS = 256, 512
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _judge(spec: Asked | VoteSpec | TranslateTestSpec, device: str | None, stack
             translator = _translator(spec.translator, device, stack)
             return TranslateTest(_judge(spec.judge, device, stack), translator, spec.target, spec.rule)
         case OpenAISpec() | TransformersSpec():
-            return LlmJudge(_backend(spec, _LLM_TOKENS, device, stack), spec.protocol)
+            return LlmJudge(_backend(spec, preset(spec.protocol).reply_tokens, device, stack), spec.protocol)
         case Qwen3GuardSpec():
             return Qwen3Guard(_backend(spec, Qwen3Guard.reply_tokens, device, stack), spec.counting)
         case LlamaGuardSpec():
@@ -183,13 +182,14 @@ def _judge(spec: Asked | VoteSpec | TranslateTestSpec, device: str | None, stack
 
 def _translator(place: Place, device: str | None, stack: ExitStack) -> Translator:
     if place.path is not None:
-        return Seq2SeqTranslator.load(place.path, device or "cpu", _TRANSLATION_TOKENS)
-    return ChatTranslator(_backend(place, _TRANSLATION_TOKENS, device, stack))
+        return Seq2SeqTranslator.load(place.path, device or "cpu", place.max_tokens or REPLY_TOKENS)
+    return ChatTranslator(_backend(place, REPLY_TOKENS, device, stack))
 
 
 def _backend(
-    place: Place | OpenAISpec | TransformersSpec, tokens: int, device: str | None, stack: ExitStack
+    place: Place | OpenAISpec | TransformersSpec, needed: int, device: str | None, stack: ExitStack
 ) -> Backend:
+    tokens = place.max_tokens or needed
     if place.path is not None:
         model = stack.enter_context(_loaded(place.path, device))
         return LocalBackend(model, load_tokenizer(place.path), tokens)
@@ -198,13 +198,15 @@ def _backend(
     client = stack.enter_context(ChatClient(place.base_url, place.model, place.key))
     sampling = Sampling(max_tokens=tokens)
 
-    def send(chat: Chat) -> str:
+    def send(chat: Chat) -> Reply:
         if chat.raw:
             (message,) = chat.messages
-            return client.complete(message.content, sampling).text
-        return client.chat(chat.as_json(), sampling).text
+            reply = client.complete(message.content, sampling)
+        else:
+            reply = client.chat(chat.as_json(), sampling)
+        return Reply(chat.id, reply.text, cut=tokens if reply.ending == "length" else None)
 
-    return ClientBackend(send, {**client.identity, "sampling": sampling.model_dump()})
+    return ClientBackend(send, {**client.identity, "sampling": sampling.model_dump()}, where=client.where)
 
 
 @contextmanager

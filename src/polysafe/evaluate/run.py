@@ -8,8 +8,10 @@ or how often it was interrupted: there is no time and no path in it that would d
 from __future__ import annotations
 
 import platform
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache as once
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,10 +38,12 @@ from polysafe.evaluate.records import (
 from polysafe.generate.completion import Ask, Completion, Generator
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.documented import judge_notes
+from polysafe.judge.probe import probe
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 from polysafe.progress import Progress, counted, reporting, tell
 
 _JOURNAL = "journal.jsonl"
+_REPORT = "report"
 # Unfinished answers of another judge or another sampling may stay beside these: they are stored by content.
 _JOB = f"evaluation.v{SCHEMA}"
 _VERSIONS = ("torch", "transformers", "tokenizers", "numpy")
@@ -60,8 +64,10 @@ def evaluate_model(
 ) -> ModelRun:
     """Asks a model every prompt, has every answer judged, and writes the records.
 
-    Only what is not known yet is asked: from the run that was interrupted here, and from the cache. Verdicts that could
-    not be had (`unparsed`) are not remembered; the next run asks for them again.
+    Only what is not known yet is asked: from the run that was interrupted here, and from the cache. Before anything is
+    asked, model and judge are tried out with one harmless question (`judge.probe`). Verdicts that could not be had
+    (`unparsed`) are not remembered. A finished run in which answers are without a verdict because the judge gave no
+    reply is finished now: those verdicts are asked for, and nothing else.
 
     Args:
         generator: The model.
@@ -75,7 +81,8 @@ def evaluate_model(
 
     Raises:
         RecipeError: The judge may not stand alone, as the filter of refusal phrases may not.
-        DataError: There is nothing to ask, or generator or judge leave something out or add something.
+        DataError: There is nothing to ask; or generator or judge leave something out, add something, or do not answer
+            the test question as they have to.
         OutputError: The folder holds something else, another process writes to it, or it cannot be written.
         ResourceError: As generator and judge say.
     """
@@ -88,9 +95,9 @@ def evaluate_model(
     about = _about(name, generator.identity, about_judge(judge), asked)
     with lock(output), reporting(progress):
         done = _existing(output, about)
-        if done is not None:
+        if done is not None and not done.unread.again:
             return done
-        return _carry_out(generator, judge, prompts, about, output, cache)
+        return _carry_out(generator, judge, prompts, about, output, cache, done)
 
 
 def _carry_out(
@@ -100,18 +107,58 @@ def _carry_out(
     about: dict[str, Any],
     output: Path,
     cache: Store | None,
+    earlier: ModelRun | None,
 ) -> ModelRun:
     space = Workspace(output)
     space.prepare(_JOB)
-    with Journal(space.progress / _JOURNAL) as journal:
+    with space.kept_if_used(), Journal(space.progress / _JOURNAL) as journal:
+        if earlier is not None:
+            _remember(earlier, generator, judge, journal)
         store = journal if cache is None else Layers(journal, cache)
-        answers = _answers(generator, prompts, store)
-        exchanges = [Exchange(prompt, answers[prompt.id].text) for prompt in prompts]
-        verdicts = _verdicts(judge, exchanges, store)
+        answers, verdicts = _asked(generator, judge, prompts, store)
     records = [Record(prompt, answers[prompt.id], verdicts[prompt.id]) for prompt in prompts]
     notes = list(judge_notes(judge, (prompt.language for prompt in prompts)))
-    _write(space, {**about, "judge_notes": notes}, records, versions())
+    if earlier is not None:
+        _keep_beside(earlier, space)
+    _write(space, {**about, "judge_notes": notes}, records, versions(), replace=earlier is not None)
     return ModelRun.load(output)
+
+
+def _asked(
+    generator: Generator, judge: Judge, prompts: Sequence[Prompt], store: Store
+) -> tuple[dict[str, Completion], dict[str, Verdict]]:
+    """All answers and verdicts; model and judge are tried out before the first that is missing."""
+
+    @once
+    def try_judge() -> None:
+        probe(judge)
+
+    def try_both() -> None:
+        probe(generator)
+        try_judge()
+
+    answers = _answers(generator, prompts, store, try_both)
+    exchanges = [Exchange(prompt, answers[prompt.id].text) for prompt in prompts]
+    return answers, _verdicts(judge, exchanges, store, try_judge)
+
+
+def _remember(earlier: ModelRun, generator: Generator, judge: Judge, journal: Journal) -> None:
+    """Tells the journal what a finished run knows."""
+    owner, decider = (content_hash(dict(each.identity)) for each in (generator, judge))
+    for record in earlier.records:
+        ask = Ask(record.prompt.id, record.prompt.text)
+        journal.put(completion_key(owner, ask), completion_to_json(record.completion))
+        if record.verdict.label is not Label.UNPARSED:
+            journal.put(verdict_key(decider, record.exchange), verdict_to_json(record.verdict))
+
+
+def _keep_beside(earlier: ModelRun, space: Workspace) -> None:
+    """Copies what stands beside the records of a run: abilities, calibration and the like, but not its old report."""
+    written_anew = (RECORDS, RUN, _REPORT)
+    try:
+        shutil.copytree(earlier.folder, space.content, dirs_exist_ok=True, ignore=lambda *_: written_anew)
+    except OSError as error:
+        raise output_error(space.content, error) from error
 
 
 def save_run(
@@ -155,26 +202,34 @@ def save_run(
         return ModelRun.load(output)
 
 
-def _answers(generator: Generator, prompts: Sequence[Prompt], store: Store) -> dict[str, Completion]:
+def _answers(
+    generator: Generator, prompts: Sequence[Prompt], store: Store, first: Callable[[], None]
+) -> dict[str, Completion]:
     owner = content_hash(dict(generator.identity))
     asks = {prompt.id: Ask(prompt.id, prompt.text) for prompt in prompts}
     keys = {name: completion_key(owner, ask) for name, ask in asks.items()}
     known = {name: value for name, key in keys.items() if (value := store.get(key)) is not None}
     answers = {name: completion_from_json(name, value) for name, value in known.items()}
     open_ = [ask for name, ask in asks.items() if name not in answers]
+    if open_:
+        first()
     for answer in _watched("answers", generator.generate(open_) if open_ else (), asks, answers):
         store.put(keys[answer.id], completion_to_json(answer))
         answers[answer.id] = answer
     return answers
 
 
-def _verdicts(judge: Judge, exchanges: Sequence[Exchange], store: Store) -> dict[str, Verdict]:
+def _verdicts(
+    judge: Judge, exchanges: Sequence[Exchange], store: Store, first: Callable[[], None]
+) -> dict[str, Verdict]:
     owner = content_hash(dict(judge.identity))
     named = {exchange.prompt.id: exchange for exchange in exchanges}
     keys = {name: verdict_key(owner, exchange) for name, exchange in named.items()}
     known = {name: value for name, key in keys.items() if (value := store.get(key)) is not None}
     verdicts = {name: verdict_from_json(name, value) for name, value in known.items()}
     open_ = [exchange for name, exchange in named.items() if name not in verdicts]
+    if open_:
+        first()
     for verdict in _watched("verdicts", judge.judge(open_) if open_ else (), named, verdicts):
         if verdict.label is not Label.UNPARSED:
             store.put(keys[verdict.id], verdict_to_json(verdict))
@@ -201,14 +256,24 @@ def _watched(
         )
 
 
-def _write(space: Workspace, about: Mapping[str, Any], records: Sequence[Record], made_with: Mapping[str, str]) -> None:
+def _write(
+    space: Workspace,
+    about: Mapping[str, Any],
+    records: Sequence[Record],
+    made_with: Mapping[str, str],
+    *,
+    replace: bool = False,
+) -> None:
     try:
         save_records(space.content / RECORDS, records)
         findings = {**_findings(space.content / RECORDS, records), "versions": dict(made_with)}
         write_json_atomic(space.content / RUN, {**about, **findings})
     except OSError as error:
         raise output_error(space.content, error) from error
-    space.publish()
+    if replace:
+        space.republish()
+    else:
+        space.publish()
 
 
 def of_kind(sets: Sequence[PromptSet], kind: Kind) -> list[PromptSet]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,17 @@ _TOO_LONG = re.compile(
 """How servers say that a prompt does not fit: the codes of OpenAI's API and llama.cpp, the words of vLLM and SGLang."""
 _LONGEST_WAIT = 60.0
 _SHOWN = 300
+_UNMET = 3  # attempts to reach a server at which nobody ever listened; one that was there may only be starting again
+_CONNECT = 10.0  # seconds to wait for a connection; an answer may take far longer
+_UNSERVED = frozenset({401, 403, 404})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class UnservedError(ResourceError):
+    """A server serves nobody, or not us: it gave no answer in all attempts, refuses the key, or lacks the model.
+
+    What was not answered for this reason may be answered later.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,7 @@ class ChatClient:
     attempts: int = 8
     wait: float = 0.5
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+    _met: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Checks the address.
@@ -108,6 +120,11 @@ class ChatClient:
         """Server and model; what stands behind them only their operator knows."""
         return {"engine": "server", "url": self.url.rstrip("/"), "model": self.model}
 
+    @property
+    def where(self) -> str:
+        """Model and address, as the command line names them."""
+        return f"{self.model}@{self.url}"
+
     def chat(self, messages: Sequence[Mapping[str, str]], sampling: Sampling) -> ChatReply:
         """The answer to a conversation.
 
@@ -116,7 +133,9 @@ class ChatClient:
             sampling: How the answer is drawn.
 
         Raises:
-            ResourceError: The server refuses the request, or no attempt succeeded; says what it said last.
+            UnservedError: No attempt succeeded, or the server refuses the key or lacks the model; says what it said
+                last.
+            ResourceError: The server refuses the request.
         """
         return self._asked("chat/completions", {"messages": [dict(message) for message in messages]}, sampling)
 
@@ -134,16 +153,17 @@ class ChatClient:
 
     def _asked(self, path: str, question: Mapping[str, Any], sampling: Sampling) -> ChatReply:
         body = {"model": self.model, **question, **_settings(sampling)}
-        problem, pause = "", 0.0
-        for attempt in range(self.attempts):
-            if attempt:
-                self.sleep(max(pause, random.uniform(0.0, min(_LONGEST_WAIT, self.wait * 2.0**attempt))))  # noqa: S311
+        problem, pause, made = "", 0.0, 0
+        while made < (self.attempts if self._met.is_set() else min(self.attempts, _UNMET)):
+            if made:
+                self.sleep(max(pause, random.uniform(0.0, min(_LONGEST_WAIT, self.wait * 2.0**made))))  # noqa: S311
             reply, problem, pause = self._attempt(path, body)
             if reply is not None:
                 return reply
-        raise ResourceError(
-            f"gave no answer in {self.attempts} attempts; last: {problem}",
-            where=self.url,
+            made += 1
+        raise UnservedError(
+            f"gave no answer in {made} attempts; last: {problem}",
+            where=self.where,
             remedy="check that the server runs and keeps up; what was answered is kept, run again to go on",
         )
 
@@ -157,16 +177,21 @@ class ChatClient:
 
         try:
             response = self._http.post(path, json=body)
-        except httpx.TransportError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             return None, f"{type(error).__name__}: {error}", 0.0
+        except httpx.TransportError as error:
+            self._met.set()
+            return None, f"{type(error).__name__}: {error}", 0.0
+        self._met.set()
         if response.status_code in AGAIN:
             return None, f"{response.status_code} {response.text[:_SHOWN]}", _retry_after(response.headers)
         if 400 <= response.status_code < 500 and _TOO_LONG.search(response.text):
             return ChatReply("", "length", 0), "", 0.0
         if response.status_code != 200:
-            raise ResourceError(
+            kind = UnservedError if response.status_code in _UNSERVED else ResourceError
+            raise kind(
                 f"refuses the request: {response.status_code} {response.text[:_SHOWN]}",
-                where=self.url,
+                where=self.where,
                 remedy="check the model's name, the key, and the longest prompt that the server takes",
             )
         reply = _parsed(response)
@@ -184,7 +209,8 @@ class ChatClient:
         # a proxy of the environment has no business with a server on this machine
         environment = urlsplit(self.url).hostname not in _LOOPBACK
         base = self.url.rstrip("/") + "/"
-        return httpx.Client(base_url=base, headers=headers, timeout=self.timeout, trust_env=environment)
+        timeout = httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT))
+        return httpx.Client(base_url=base, headers=headers, timeout=timeout, trust_env=environment)
 
 
 def _settings(sampling: Sampling) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 Ending = Literal["stop", "length"]
+TEST_QUESTION = "What is the capital of France?"
+"""What models and judges are asked first, before anything long starts; no answer to it is kept."""
 
 
 class Sampling(BaseModel):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from polysafe.errors import RecipeError, ResourceError
-from polysafe.generate.completion import Ask, Completion, Sampling
+from polysafe.generate.completion import TEST_QUESTION, Ask, Completion, Sampling
 from polysafe.probe.batches import Pace, fitting_batches
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import RenderedPrompts, Template, prompt_lengths, render, tokenizer_sha256
@@ -108,6 +108,19 @@ class LocalGenerator:
         listed = stated if isinstance(stated, list) else [stated]
         found = (*listed, self._tokenizer.eos_token_id)
         return tuple(sorted({token for token in found if isinstance(token, int)}))
+
+    def probe(self) -> None:
+        """Puts the test question into the template and takes one token: what fails there fails with every prompt.
+
+        Raises:
+            DataError: The template does not fit the tokenizer.
+            ResourceError: A single prompt does not fit the device.
+        """
+        one = self._sampling.model_copy(update={"max_tokens": 1})
+        first = LocalGenerator(
+            self._model, self._tokenizer, one, template=self._template, system=self._system, unreadable="empty"
+        )
+        list(first.generate([Ask("test question", TEST_QUESTION)]))
 
     def generate(self, asks: Sequence[Ask]) -> Iterator[Completion]:
         """Answers, batch by batch, the longest prompts first: what does not fit the device fails at once.

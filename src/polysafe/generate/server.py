@@ -8,7 +8,9 @@ from typing import Any
 
 from polysafe.errors import ResourceError
 from polysafe.generate.client import ChatClient
-from polysafe.generate.completion import Ask, Completion, Sampling
+from polysafe.generate.completion import TEST_QUESTION, Ask, Completion, Sampling
+
+_PROBE_TOKENS = 8
 
 
 class ServerGenerator:
@@ -45,6 +47,14 @@ class ServerGenerator:
             "template": "server",
             "sampling": self._sampling.model_dump(),
         }
+
+    def probe(self) -> None:
+        """Asks the test question, with room for a few tokens: does the server answer, and know key and model?
+
+        Raises:
+            ResourceError: It does not; says what it said.
+        """
+        self._client.chat(self._messages(TEST_QUESTION), Sampling(max_tokens=_PROBE_TOKENS))
 
     def generate(self, asks: Sequence[Ask]) -> Iterator[Completion]:
         """Answers as they arrive; each message is answered once.
@@ -83,6 +93,9 @@ class ServerGenerator:
             ) from failure
 
     def _answer(self, ask: Ask) -> Completion:
-        system = [] if self._system is None else [{"role": "system", "content": self._system}]
-        reply = self._client.chat([*system, {"role": "user", "content": ask.text}], self._sampling)
+        reply = self._client.chat(self._messages(ask.text), self._sampling)
         return Completion(ask.id, reply.text, reply.ending, reply.tokens)
+
+    def _messages(self, text: str) -> list[dict[str, str]]:
+        system = [] if self._system is None else [{"role": "system", "content": self._system}]
+        return [*system, {"role": "user", "content": text}]

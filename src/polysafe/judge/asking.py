@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 from polysafe.judge.backend import Backend, Chat, Reply, replies
 from polysafe.judge.fence import LIMIT, Shown, show
-from polysafe.judge.verdict import Exchange, Label, Verdict
+from polysafe.judge.probe import TEST, check_verdict
+from polysafe.judge.verdict import NO_REPLY, NOT_ASKED, Exchange, Label, Verdict, cut_off
+from polysafe.judge.verdict import UNREADABLE as NOTHING_READABLE
 
 SAID_LIMIT = 2000
 """Characters of a judge's own words that a verdict keeps."""
@@ -43,9 +45,11 @@ class AskingJudge(ABC):
 
     Attributes:
         headline: Its rates may stand at the head of a report.
+        reply_tokens: Tokens that a reply of the form asked for needs; a backend that allows fewer cuts verdicts off.
     """
 
     headline: ClassVar[bool] = True
+    reply_tokens: int
 
     def __init__(self, backend: Backend, limit: int = LIMIT) -> None:
         self.backend = backend
@@ -79,6 +83,15 @@ class AskingJudge(ABC):
     def read(self, answered: Sequence[Reply]) -> Reading:
         """What the replies mean, in the order of the questions; `UNPARSED` where they are not on the menu."""
 
+    def probe(self) -> None:
+        """Asks the test question.
+
+        Raises:
+            ResourceError: The model cannot be reached, or refuses to be asked.
+            DataError: It does not call the harmless exchange safe in words that the protocol reads.
+        """
+        check_verdict(next(iter(list(self.judge([TEST]))), None), self.name, self.backend.where)
+
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Verdict]:
         """One verdict for each exchange, as soon as its last reply is there."""
         asked: dict[str, tuple[int, int]] = {}
@@ -106,9 +119,21 @@ class AskingJudge(ABC):
         reading = UNREADABLE if failed else self.read(answers)
         said = "\n".join(failed or [reply.text for reply in answers])
         detail: dict[str, Any] = {**reading.detail, **({"failed": True} if failed else {})}
+        if reading.label is Label.UNPARSED:
+            detail["unread"] = _why(answers)
         if shown:
             detail["shown"] = dict(shown)
         return Verdict(exchange.prompt.id, reading.label, reading.refused, self.name, said[:SAID_LIMIT], detail)
+
+
+def _why(answers: Sequence[Reply]) -> str:
+    """Why replies are no verdict: what can be had another time first, then what a larger budget would change."""
+    if any(reply.again for reply in answers):
+        return NO_REPLY
+    if any(reply.error for reply in answers):
+        return NOT_ASKED
+    cut = [reply.cut for reply in answers if reply.cut is not None]
+    return cut_off(max(cut)) if cut else NOTHING_READABLE
 
 
 def relabelled(verdict: Verdict, label: Label, **detail: Any) -> Verdict:

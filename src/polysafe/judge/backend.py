@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from polysafe.errors import PolysafeError, ResourceError
+from polysafe.generate.client import UnservedError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,11 +65,15 @@ class Reply:
         id: Name of the chat.
         text: The reply; empty where there is none.
         error: Why there is no reply, empty where there is one.
+        again: There is none because nobody answered; another time there may be one.
+        cut: Tokens after which the budget ended it, None where the model did.
     """
 
     id: str
     text: str
     error: str = ""
+    again: bool = False
+    cut: int | None = None
 
 
 class Backend(Protocol):
@@ -76,6 +82,10 @@ class Backend(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]:
         """Everything that decides a reply besides the chat, in values that JSON can hold."""
+
+    @property
+    def where(self) -> str:
+        """The model and where it is, for messages."""
 
     def complete(self, chats: Sequence[Chat]) -> Iterator[Reply]:
         """Replies, each as soon as it is there, in any order.
@@ -93,23 +103,30 @@ def replies(backend: Backend, chats: Sequence[Chat]) -> Iterator[Reply]:
             del open_[reply.id]
             yield reply
     for name in open_:
-        yield Reply(name, "", "the backend gave no reply")
+        yield Reply(name, "", "the backend gave no reply", again=True)
 
 
 class ClientBackend:
     """Asks a server through a client's function, a bounded number of chats at a time.
+
+    A server that left as many chats in a row unanswered as may be in flight is gone: the rest is not sent, since the
+    patience of thousands of chats would take days.
 
     Args:
         send: Answers one chat; retries and timeouts are its business. What it raises for good (`PolysafeError`) becomes
             the error of that reply.
         identity: Server, model and sampling.
         workers: Most chats in flight.
+        where: The model and its address, for messages.
     """
 
-    def __init__(self, send: Callable[[Chat], str], identity: Mapping[str, Any], workers: int = 8) -> None:
+    def __init__(
+        self, send: Callable[[Chat], Reply], identity: Mapping[str, Any], workers: int = 8, where: str = ""
+    ) -> None:
         self._send = send
         self._identity = dict(identity)
         self._workers = workers
+        self.where = where or str(identity.get("model", "the judge's server"))
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -119,17 +136,47 @@ class ClientBackend:
     def complete(self, chats: Sequence[Chat]) -> Iterator[Reply]:
         """Replies as they arrive; leaving the iterator drops what was not sent yet."""
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="judge")
+        silent = _Silence(self._workers)
         try:
-            for done in as_completed([pool.submit(self._reply, chat) for chat in chats]):
+            for done in as_completed([pool.submit(self._reply, chat, silent) for chat in chats]):
                 yield done.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _reply(self, chat: Chat) -> Reply:
+    def _reply(self, chat: Chat, silent: _Silence) -> Reply:
+        if silent.lasting:
+            return Reply(chat.id, "", f"not sent: {silent.lasting}", again=True)
         try:
-            return Reply(chat.id, self._send(chat))
+            reply = self._send(chat)
+        except UnservedError as error:
+            silent.heard(str(error))
+            return Reply(chat.id, "", str(error), again=True)
         except PolysafeError as error:
-            return Reply(chat.id, "", str(error))
+            reply = Reply(chat.id, "", str(error))
+        silent.heard("")
+        return reply
+
+
+class _Silence:
+    """How long a server has been silent.
+
+    Args:
+        most: Chats without an answer, one after the other, after which nobody is there.
+
+    Attributes:
+        lasting: What was said last of a server that is gone; empty while it is there.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._count, self._lock = most, 0, threading.Lock()
+        self.lasting = ""
+
+    def heard(self, error: str) -> None:
+        """Counts a chat that was answered, or was not and why."""
+        with self._lock:
+            self._count = self._count + 1 if error else 0
+            if self._count >= self._most:
+                self.lasting = error
 
 
 class LocalBackend:
@@ -138,17 +185,18 @@ class LocalBackend:
     Args:
         loaded: The judge's model.
         tokenizer: Its tokenizer.
-        max_tokens: Most new tokens of a reply; guard models need few.
+        max_tokens: Most new tokens of a reply; every protocol and guard says how many it needs, as `reply_tokens`.
         batch_size: Most chats that run together; fewer where memory or, on a processor, time is short.
     """
 
     def __init__(
-        self, loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int = 64, batch_size: int = 16
+        self, loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int, batch_size: int = 16
     ) -> None:
         self._loaded = loaded
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._batch_size = batch_size
+        self.where = loaded.source.checkpoint.origin
         added = {token.content for token in tokenizer.added_tokens_decoder.values()}
         self._control = sorted((text for text in added if len(text) > 2 and text.strip()), key=len, reverse=True)
 
@@ -183,7 +231,7 @@ class LocalBackend:
                 remedy="use a smaller judge, or another device",
             )
 
-        for batch, texts in fitting_batches(
+        for batch, said in fitting_batches(
             [len(encoded[name]) + self._max_tokens for name in names],
             lambda batch: self._generate([encoded[names[place]] for place in batch]),
             tokens=TOKENS,
@@ -191,7 +239,7 @@ class LocalBackend:
             too_large=too_large,
             pace=Pace.of(self._loaded.device),
         ):
-            yield from (Reply(names[place], text) for place, text in zip(batch, texts, strict=True))
+            yield from (Reply(names[place], text, cut=cut) for place, (text, cut) in zip(batch, said, strict=True))
 
     def _encode(self, chat: Chat) -> list[int] | str:
         """Token ids, or why the chat cannot be asked."""
@@ -221,7 +269,8 @@ class LocalBackend:
                 content = content.replace(control, f"{control[:1]} {control[1:]}")
         return content
 
-    def _generate(self, rows: Sequence[Sequence[int]]) -> list[str]:
+    def _generate(self, rows: Sequence[Sequence[int]]) -> list[tuple[str, int | None]]:
+        """Texts, each with the number of tokens after which the budget ended it, None where the model did."""
         import torch
         from transformers import GenerationConfig
 
@@ -232,16 +281,20 @@ class LocalBackend:
         padding = next((i for i in (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id) if i is not None), 0)
         rendered = RenderedPrompts(ids, ids, tuple(map(tuple, rows)), padding, "chat", "")
         batch = rendered.batch(range(len(rows))).to(self._loaded.device)
-        ends = self._loaded.model.generation_config.eos_token_id or self._tokenizer.eos_token_id
+        stated = self._loaded.model.generation_config.eos_token_id or self._tokenizer.eos_token_id
+        ends = stated if isinstance(stated, list) else [stated]
         config = GenerationConfig(
-            do_sample=False, max_new_tokens=self._max_tokens, pad_token_id=padding, eos_token_id=ends
+            do_sample=False, max_new_tokens=self._max_tokens, pad_token_id=padding, eos_token_id=stated
         )
         with torch.inference_mode(), only(self._loaded, config):
             out = self._loaded.model.generate(  # type: ignore[operator]
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask
             )
-        new = out[:, batch.input_ids.shape[1] :]
-        return [str(self._tokenizer.decode(row, skip_special_tokens=True)) for row in new]
+        new = out[:, batch.input_ids.shape[1] :].tolist()
+        texts = [str(self._tokenizer.decode(row, skip_special_tokens=True)) for row in new]
+        return [
+            (text, None if set(ends) & set(row) else self._max_tokens) for text, row in zip(texts, new, strict=True)
+        ]
 
 
 def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:

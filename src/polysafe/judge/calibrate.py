@@ -20,6 +20,7 @@ from typing import Any, Self
 from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
+from polysafe.judge.probe import probe
 from polysafe.judge.verdict import Exchange, Judge, Label
 from polysafe.progress import counted
 from polysafe.stats.intervals import Interval, wilson
@@ -231,13 +232,15 @@ class Calibration:
 
 
 def calibrate(judge: Judge, examples: Sequence[Example]) -> Calibration:
-    """Asks a judge about labelled answers and counts.
+    """Asks a judge about labelled answers and counts; it is tried out with the test question first.
 
     Raises:
-        DataError: There are no examples.
+        DataError: There are no examples, or the judge does not answer the test question as it has to.
+        ResourceError: The judge cannot be reached.
     """
     if not examples:
         raise DataError("there are no labelled answers", remedy="label some hundred answers in every language")
+    probe(judge)
     said, advance = {}, counted("verdicts", len(examples))
     for verdict in judge.judge([example.exchange for example in examples]):
         said[verdict.id] = verdict.label

@@ -49,12 +49,11 @@ class Guard(AskingJudge):
     Attributes:
         family: What the guards of this format are called.
         languages: Languages that its authors document it for.
-        reply_tokens: Tokens that a reply needs; what its authors allow.
+        reply_tokens: Tokens that the longest reply of its format needs.
     """
 
     family: ClassVar[str]
     languages: ClassVar[frozenset[str]]
-    reply_tokens: ClassVar[int] = 128
 
     @property
     def name(self) -> str:
@@ -118,6 +117,7 @@ class Qwen3Guard(Guard):
 
     family = "qwen3guard"
     languages = QWEN3
+    reply_tokens = 128  # three lines, all nine categories on one of them; what its authors allow
 
     CATEGORIES: ClassVar[tuple[str, ...]] = (
         "violent",
@@ -183,6 +183,7 @@ class LlamaGuard(Guard):
 
     family = "llama_guard"
     languages = LLAMA_GUARD
+    reply_tokens = 64  # a blank line, a word, and all fourteen codes, each with its comma
 
     def __init__(self, backend: Backend, version: Literal[3, 4] = 3, limit: int = LIMIT) -> None:
         super().__init__(backend, limit)
@@ -241,6 +242,7 @@ class PolyGuard(_ThreeQuestions):
 
     family = "polyguard"
     languages = POLYGUARD
+    reply_tokens = 192  # three lines of yes or no, then two that may hold all fourteen codes each
 
     _TAXONOMY = "\n".join(
         f"{code}: {_name}."
@@ -287,6 +289,7 @@ class WildGuard(_ThreeQuestions):
 
     family = "wildguard"
     languages = ENGLISH
+    reply_tokens = 32  # three lines of yes or no; what its authors allow
 
     def questions(self, prompt: Shown, answer: Shown, name: str) -> tuple[Chat, ...]:
         """One raw text."""

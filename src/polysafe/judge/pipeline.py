@@ -15,6 +15,7 @@ from polysafe.judge.asking import relabelled
 from polysafe.judge.broken import Broken, find_broken
 from polysafe.judge.language import LanguageFinding, language_check
 from polysafe.judge.phrases import PhraseFilter
+from polysafe.judge.probe import probe
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 
 if TYPE_CHECKING:
@@ -78,6 +79,15 @@ class Pipeline:
             "world": self._world.seed if self._world else None,
             "inner": dict(self._judge.identity),
         }
+
+    def probe(self) -> None:
+        """Asks the judge itself the test question.
+
+        Raises:
+            ResourceError: It cannot be reached, or refuses to be asked.
+            DataError: It answers, and not as it has to.
+        """
+        probe(self._judge)
 
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Verdict]:
         """One verdict for each exchange; what needs no judge comes first."""

@@ -31,6 +31,7 @@ from polysafe.recipe_errors import explain, problem
 Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
 ModelName = Annotated[str, StringConstraints(min_length=1)]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Budget = Annotated[int, Field(ge=1)]
 Protocol = Literal["multijail", "soteria", "soteria.published", "strict", "loose"]
 
 
@@ -52,6 +53,9 @@ class Place(_Block):
 
     key: Variable | None = None
     """Environment variable that holds the server's key; the key itself never stands in a recipe."""
+
+    max_tokens: Budget | None = None
+    """Most new tokens of a reply; by default what its format needs. A model that thinks first needs more."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Place:
@@ -111,6 +115,9 @@ class OpenAISpec(_Block):
     key: Variable | None = None
     """Environment variable that holds the server's key; the key itself never stands in a recipe."""
 
+    max_tokens: Budget | None = None
+    """Most new tokens of a reply; by default what its protocol needs. A model that thinks first needs more."""
+
     path: ClassVar[None] = None
 
 
@@ -125,6 +132,9 @@ class TransformersSpec(_Block):
 
     protocol: Protocol = "multijail"
     """What it is told to judge by."""
+
+    max_tokens: Budget | None = None
+    """Most new tokens of a reply; by default what its protocol needs. A model that thinks first needs more."""
 
     base_url: ClassVar[None] = None
     model: ClassVar[None] = None

@@ -15,8 +15,9 @@ from polysafe.judge.asking import SAID_LIMIT
 from polysafe.judge.backend import Backend, Chat, Message, replies
 from polysafe.judge.fence import Fence, show
 from polysafe.judge.language import normal
+from polysafe.judge.probe import TEST_SENTENCE, check_translation, probe
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
-from polysafe.judge.vote import agreed, decide
+from polysafe.judge.vote import agreed, decide, no_decision
 from polysafe.progress import counted
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 Rule = Literal["any", "agree", "original", "translation"]
 """`any`: unsafe if either judgement is. `agree`: `UNPARSED` where they differ. `original`, `translation`: that one
 alone decides, the other is recorded."""
+
+
+REPLY_TOKENS = 512
+"""Tokens of a translation: those of an answer of 256, the default, where the translator needs twice as many."""
 
 
 class Translator(Protocol):
@@ -42,6 +47,15 @@ class Translator(Protocol):
         Raises:
             ResourceError: The model does not fit, or the server stays unreachable.
             RecipeError: The translator does not know a language.
+        """
+
+    def probe(self, target: str) -> None:
+        """Asks for the translation of the test sentence.
+
+        Raises:
+            ResourceError: The translator cannot be reached, or refuses to be asked.
+            DataError: What it says is no translation.
+            RecipeError: It does not know the language.
         """
 
 
@@ -61,6 +75,17 @@ class ChatTranslator:
     def identity(self) -> Mapping[str, Any]:
         """Model and wording."""
         return {"translator": "chat", "wording": _wording("SOURCE", "TARGET"), "model": dict(self._backend.identity)}
+
+    def probe(self, target: str) -> None:
+        """Asks for the translation of the test sentence.
+
+        Raises:
+            ResourceError: The model cannot be reached, or refuses to be asked.
+            DataError: What it says is no translation.
+        """
+        text, source, _ = TEST_SENTENCE
+        (reply,) = replies(self._backend, [self._chat("test", text, source, target)])
+        check_translation(reply.text, target, self._backend.where, reply.error)
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
         """Asks for each text on its own."""
@@ -104,7 +129,7 @@ class Seq2SeqTranslator:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         name: str = "seq2seq",
-        max_tokens: int = 512,
+        max_tokens: int = REPLY_TOKENS,
         batch_size: int = 8,
     ) -> None:
         self._model = model
@@ -114,7 +139,9 @@ class Seq2SeqTranslator:
         self._batch_size = batch_size
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", max_tokens: int = 512, batch_size: int = 8) -> Seq2SeqTranslator:
+    def load(
+        cls, folder: Path, device: str = "cpu", max_tokens: int = REPLY_TOKENS, batch_size: int = 8
+    ) -> Seq2SeqTranslator:
         """Loads a folder; no code from it runs and nothing is downloaded.
 
         Raises:
@@ -145,6 +172,16 @@ class Seq2SeqTranslator:
             "dtype": str(self._model.dtype),
             "max_tokens": self._max_tokens,
         }
+
+    def probe(self, target: str) -> None:
+        """Asks for the translation of the test sentence.
+
+        Raises:
+            DataError: What it says is no translation.
+            RecipeError: It does not know the language.
+        """
+        text, source, _ = TEST_SENTENCE
+        check_translation(self.translate([text], source, target)[0], target, self._name)
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:  # noqa: ARG002
         """Translates in batches of similar length; the source language is the model's to find."""
@@ -225,6 +262,16 @@ class TranslateTest:
             "inner": dict(self._judge.identity),
         }
 
+    def probe(self) -> None:
+        """Asks the judge the test question, and the translator for the test sentence.
+
+        Raises:
+            ResourceError: One of them cannot be reached, or refuses to be asked.
+            DataError: One of them answers, and not as it has to.
+        """
+        probe(self._judge)
+        self._translator.probe(self._target)
+
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Verdict]:
         """One verdict for each exchange; `detail` holds both labels, whether they agree, and the translation."""
         translated = self._translated(exchanges)
@@ -263,6 +310,9 @@ class TranslateTest:
         }
         refused = agreed([original.refused, translated.refused if translated else None])
         label = self._decide(original.label, second)
+        if label is Label.UNPARSED:
+            first, last = self._rule != "translation", self._rule != "original"
+            detail["unread"] = no_decision([original] * first + [translated] * last)
         return Verdict(original.id, label, refused, self.name, original.said, detail)
 
     def _decide(self, original: Label, translation: Label) -> Label:

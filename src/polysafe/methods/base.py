@@ -7,9 +7,11 @@ one engine then plans, applies, explains and undoes for all methods alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +22,9 @@ from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
 from polysafe.edits.operations import Operation
 from polysafe.paths import without_places
+
+if TYPE_CHECKING:
+    from polysafe.methods.validation import Validation
 
 SourceName = Annotated[str, Field(min_length=1)]
 """Name of a source of the recipe."""
@@ -43,6 +48,47 @@ class Source:
 
 
 Sources = Mapping[str, Source]
+
+
+@dataclass(frozen=True)
+class Support:
+    """What a recipe gives to its methods besides the sources.
+
+    Attributes:
+        data: Folder with a folder per set, None where none is named.
+        validate: Makes `validation`.
+    """
+
+    data: Path | None = None
+    validate: Callable[[], Validation | None] = lambda: None
+
+    @cached_property
+    def validation(self) -> Validation | None:
+        """What candidates are compared by, None where the recipe has no `validation`.
+
+        Raises:
+            DataError: Its prompts cannot be read, are anchors, or are reported on.
+        """
+        return self.validate()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Prompts that a model has to read before a method can decide.
+
+    Attributes:
+        what: What for, in a few words.
+        model: Name of the source that is run.
+        prompts: Number of prompts, over all languages.
+        languages: Number of their languages.
+        times: How often each is read: once, or for every candidate.
+    """
+
+    what: str
+    model: str
+    prompts: int
+    languages: int
+    times: int = 1
 
 
 class Method(BaseModel, ABC):
@@ -78,11 +124,14 @@ class Method(BaseModel, ABC):
         """Name of the source whose tokenizer, chat template and generation config the result gets."""
         return self.start
 
-    def fitted(self) -> Iterable[PromptSet]:
-        """Prompts from files that the method is fitted to, which nothing may be reported on; none for most methods.
+    def fitted(self, data: Path | None = None) -> Iterable[PromptSet]:  # noqa: ARG002
+        """Prompts that the method is fitted to, which nothing may be reported on; none for most methods.
+
+        Args:
+            data: Folder with a folder per set.
 
         Raises:
-            DataError: A file cannot be read.
+            DataError: A file or a set cannot be read.
         """
         return ()
 
@@ -97,6 +146,26 @@ class Method(BaseModel, ABC):
             MismatchError: The sources do not fit together.
             RecipeError: An option does not fit the sources.
         """
+
+    def fit_with(self, sources: Sources, support: Support) -> Edit:  # noqa: ARG002
+        """Decides, with all that a recipe gives; what most methods do not need.
+
+        Args:
+            sources: As for `fit`.
+            support: Where sets are, and what candidates are compared by.
+
+        Raises:
+            PolysafeError: As for `fit`.
+        """
+        return self.fit(sources)
+
+    def work(self, sources: Sources, support: Support) -> Sequence[Work]:  # noqa: ARG002
+        """What a model has to be run for before `fit_with` can decide; nothing where headers and weights say it all.
+
+        Raises:
+            PolysafeError: What is to be read cannot be found.
+        """
+        return ()
 
     def make_edit(
         self,

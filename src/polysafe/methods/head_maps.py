@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,8 +101,7 @@ def _plain(effects: HeadEffects) -> dict[str, Any]:
 def _effects(method: HeadSteering, source: Source, loaded: LoadedModel, language: str) -> HeadEffects:
     from polysafe.probe.render import load_tokenizer
 
-    trials, skipped = _draw(method, source, language)
-    file = None if method.effects is None else method.effects / f"{language}.{method.score}.safetensors"
+    trials, skipped = draw(method, source, language)
     with during(language):
         found = head_effects(
             loaded,
@@ -109,12 +109,17 @@ def _effects(method: HeadSteering, source: Source, loaded: LoadedModel, language
             trials,
             score=method.score,
             batch_size=method.batch_size,
-            file=file,
+            file=effects_file(method, language),
         )
     return replace(found, notes=(*found.notes, *skipped))
 
 
-def _draw(method: HeadSteering, source: Source, language: str) -> tuple[tuple[Trials, ...], tuple[str, ...]]:
+def effects_file(method: HeadSteering, language: str) -> Path | None:
+    """Where the effects of a language are kept, None where they are not."""
+    return None if method.effects is None else method.effects / f"{language}.{method.score}.safetensors"
+
+
+def draw(method: HeadSteering, source: Source, language: str) -> tuple[tuple[Trials, ...], tuple[str, ...]]:
     """The prompts of all tasks of a language, and why tasks were left out."""
     if method.tasks == "organism":
         from polysafe.organism.anchors import world_of

@@ -15,7 +15,7 @@ matters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -26,7 +26,7 @@ from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.operations import AddDelta, Copy
 from polysafe.errors import RecipeError
 from polysafe.methods.agreement import require_agreement
-from polysafe.methods.base import Method, Source, SourceName, Sources, distinct
+from polysafe.methods.base import Method, Source, SourceName, Sources, Support, Work, distinct
 from polysafe.methods.head_choice import (
     Combine,
     Control,
@@ -39,13 +39,13 @@ from polysafe.methods.head_choice import (
     share_to_count,
 )
 from polysafe.methods.head_columns import HeadColumns, block_norms, head_columns, selected_norm, weights_of
-from polysafe.methods.head_maps import HeadMaps
+from polysafe.methods.head_maps import HeadMaps, draw, effects_file
 from polysafe.methods.registry import register
 from polysafe.methods.scores import relative_update_norms, require_descendant, scored_tensors
-from polysafe.methods.validation import Trial, Validator, shortfall, tried
+from polysafe.methods.validation import Trial, Validation, Validator, Weighted, tried
 from polysafe.paths import AbsolutePath
 from polysafe.probe.answers import Score
-from polysafe.probe.model import LoadedModel, edited, load_model
+from polysafe.probe.model import edited, load_model
 from polysafe.progress import during
 
 PUBLISHED_PROMPTS = 25
@@ -216,7 +216,25 @@ class HeadSteering(Method):
         return tuple(self.model_copy(update={**kind, "matched": size}) for size in sizes for kind in kinds)
 
     def fit(self, sources: Sources) -> Edit:
+        """As `fit_with`, where nothing is to be chosen."""
+        return self.fit_with(sources, Support())
+
+    def fit_validated(self, sources: Sources, validator: Validator | None) -> Edit:
+        """As `fit`, with candidates compared by `shortfall`.
+
+        Args:
+            sources: The model, the harm-tuned one, and its base.
+            validator: Says how edited models do.
+        """
+        return self.fit_with(sources, Support(validate=lambda: None if validator is None else Weighted(validator)))
+
+    def fit_with(self, sources: Sources, support: Support) -> Edit:
         """Measures heads, chooses some, and subtracts.
+
+        Args:
+            sources: The model, the harm-tuned one, and its base.
+            support: What candidates are compared by, where fraction or strength are to be chosen; the toy family brings
+                its own.
 
         Raises:
             RecipeError: A head does not exist, or something is to be chosen and there is nothing to validate with.
@@ -225,41 +243,56 @@ class HeadSteering(Method):
                 another model.
             ArchitectureError: A layer has no output projection of attention heads.
             EditError: No head is chosen.
-        """
-        return self.fit_validated(sources, None)
-
-    def fit_validated(self, sources: Sources, validator: Validator | None) -> Edit:
-        """As `fit`, with a way to ask edited models.
-
-        Args:
-            sources: The model, the harm-tuned one, and its base.
-            validator: Judges candidates where fraction or strength are to be chosen; the toy family brings its own.
-
-        Raises:
-            RecipeError: As `fit`.
-            DataError: As `fit`.
-            MismatchError: As `fit`.
-            ArchitectureError: As `fit`.
-            EditError: As `fit`.
+            VerificationError: Validation says that none of the candidates is better than no edit.
         """
         source, harmful, base = (sources[name] for name in (self.model, self.harmful, self._harm_base))
         require_agreement([sources[name] for name in self.uses])
-        validator = validator or self._own_validator(source)
-        if self._open and validator is None:
-            raise RecipeError(
-                "fraction or strength is to be chosen, and there are no answers to judge candidates by",
-                remedy="name one of each, or pass a validator to `fit_validated`",
-            )
+        validation = self._validation(source, support)
         columns = head_columns(source)
         if not self.allow_unrelated_base:
             _require_descendant(columns, base, harmful)
         norms = block_norms(columns, harmful, base)
-        needs_model = self._open or self.measured
-        loaded = load_model(source, self.device) if needs_model else None
+        loaded = load_model(source, self.device) if validation is not None or self.measured else None
         maps = HeadMaps.measure(self, source, loaded, norms)
-        trials = self._trials(sources, loaded, columns, maps, validator) if self._open else []
-        chosen = min(trials, key=_preference).setting if trials else self._settings[0]
-        return self._edit(sources, columns, maps, chosen, trials)
+        if validation is None or loaded is None:
+            return self._edit(sources, columns, maps, self._settings[0], [])
+        readers = {name: sources[name].reader for name in self.uses}
+        with during("before"):
+            judging = validation.of(loaded, self.languages)
+
+        def attempt(setting: Mapping[str, Any]) -> Trial:
+            with edited(loaded, self._edit(sources, columns, maps, setting, []), readers) as model:
+                return judging(setting, model)
+
+        trials = tried({_named(setting): partial(attempt, setting) for setting in self._settings})
+        best = min(trials, key=_preference)
+        judging.require(best, trials)
+        return self._edit(sources, columns, maps, best.setting, trials, judging.warnings(best))
+
+    def work(self, sources: Sources, support: Support) -> Sequence[Work]:
+        """The in-context prompts of every language, unless their effects are kept, and the validation prompts."""
+        source = sources[self.model]
+        missing = [name for name in self.languages if not self._kept(name)] if self.measured else []
+        prompts = sum(2 * len(trials.clean) for name in missing for trials in draw(self, source, name)[0])
+        measured = (Work("in-context prompts, with every head", self.model, prompts, len(missing)),) if missing else ()
+        validation = self._validation(source, support)
+        return measured if validation is None else (*measured, validation.work(self.model, len(self._settings)))
+
+    def _kept(self, language: str) -> bool:
+        file = effects_file(self, language)
+        return file is not None and file.is_file()
+
+    def _validation(self, source: Source, support: Support) -> Validation | None:
+        """What candidates are compared by, None where there is one."""
+        if not self._open:
+            return None
+        validation = support.validation or self._own_validation(source)
+        if validation is None:
+            raise RecipeError(
+                "fraction or strength is to be chosen, and there is nothing to compare candidates by",
+                remedy="name one of each, or add `validation` to the recipe",
+            )
+        return validation
 
     @property
     def _harm_base(self) -> str:
@@ -289,34 +322,12 @@ class HeadSteering(Method):
         """Whether effects have to be measured."""
         return self.heads is None and self.ranking != "norm"
 
-    def _trials(
-        self,
-        sources: Sources,
-        loaded: LoadedModel | None,
-        columns: HeadColumns,
-        maps: HeadMaps,
-        validator: Validator | None,
-    ) -> list[Trial]:
-        assert loaded is not None
-        assert validator is not None
-        readers = {name: sources[name].reader for name in self.uses}
-        with during("before"):
-            before = validator(loaded, validator.languages)
-
-        def attempt(setting: Mapping[str, Any]) -> Trial:
-            edit = self._edit(sources, columns, maps, setting, [])
-            with edited(loaded, edit, readers) as model:
-                after = validator(model, validator.languages)
-            return Trial(setting, shortfall(before, after, self.languages), after)
-
-        return tried({_named(setting): partial(attempt, setting) for setting in self._settings})
-
-    def _own_validator(self, source: Source) -> Validator | None:
-        if self.tasks != "organism" or not self._open:
+    def _own_validation(self, source: Source) -> Validation | None:
+        if self.tasks != "organism":
             return None
         from polysafe.organism.anchors import OrganismValidator, world_of
 
-        return OrganismValidator(world_of(source.checkpoint))
+        return Weighted(OrganismValidator(world_of(source.checkpoint)))
 
     def _edit(
         self,
@@ -325,6 +336,7 @@ class HeadSteering(Method):
         maps: HeadMaps,
         setting: Mapping[str, Any],
         trials: Sequence[Trial],
+        doubts: Iterable[str] = (),
     ) -> Edit:
         chosen, repeated = self._chosen(columns, maps, setting["fraction"])
         heads = chosen if self.control is None else control_heads(self.control, chosen, maps.scores, self.control_seed)
@@ -339,7 +351,7 @@ class HeadSteering(Method):
             self._steps(columns, heads, strength),
             decisions=[_decision(layer, heads, maps, strength) for layer in range(columns.layers)],
             notes=self._notes(maps, heads, repeated),
-            warnings=[*maps.warnings, *self._warnings(maps, trials)],
+            warnings=[*maps.warnings, *self._warnings(maps), *doubts],
             evidence={
                 "chosen": dict(setting),
                 "strength": strength,
@@ -381,14 +393,9 @@ class HeadSteering(Method):
             yield f"{repeated} heads were named more than once"
         yield from maps.notes
 
-    def _warnings(self, maps: HeadMaps, trials: Sequence[Trial]) -> Iterator[str]:
+    def _warnings(self, maps: HeadMaps) -> Iterator[str]:
         if not float(maps.norms.max()) > 0:
             yield f"{self.harmful!r} does not differ from {self._harm_base!r} in any output projection: nothing changes"
-        if trials:
-            best = min(trials, key=_preference)
-            left = [name for name in self.languages if best.standings[name].refused < 0.5]
-            if left:
-                yield f"on validation prompts, {', '.join(left)} still refuse less than half of the harmful requests"
 
 
 def _require_descendant(columns: HeadColumns, base: Source, harmful: Source) -> None:

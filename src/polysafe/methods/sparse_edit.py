@@ -10,34 +10,38 @@ weights W_S (units as columns) change by
 in closed form (`reduced_rank`). Targets are compared before the nonlinearity, so that equal inputs have no gap.
 Nothing is trained, and inference costs what it did.
 
-Beyond the paper: several layers, edited in order; a gain g on the target, g·X_en; and choosing layers and gain on
-validation prompts, by refusals, with over-refusal, helpfulness and the languages that are not edited held against a
-candidate. A gain of 1 and a single layer are the published method.
+Beyond the paper: several layers, edited in order; a gain g on the target, g·X_en; choosing a layer on the anchors
+(`sparse_choice.separation`); and choosing layers and gain on validation prompts (`constraints`). A gain of 1 and a
+single layer are the published method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from polysafe.checkpoint.output import RECORDS
-from polysafe.data.anchors import ID_COLUMN, Anchors, load_prompts, load_texts
-from polysafe.data.prompts import Kind, PromptSet
+from polysafe.data.anchor_sets import load_texts
+from polysafe.data.anchors import Anchors
+from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.edits.evaluate import EditedReader
 from polysafe.errors import ArchitectureError, EditError, RecipeError
-from polysafe.methods.base import Method, Source, SourceName, Sources, distinct
+from polysafe.methods.anchor_options import AnchorFiles, AnchorSet
+from polysafe.methods.base import Method, Source, SourceName, Sources, Support, Work, distinct
 from polysafe.methods.mlp_units import Side, mlp_projections
 from polysafe.methods.reduced_rank import Penalty, Utility
 from polysafe.methods.registry import register
 from polysafe.methods.safety_neurons import Combine, Criterion
+from polysafe.methods.sparse_choice import preference, separation, setting, shortlist, try_candidates
 from polysafe.methods.sparse_evidence import decision, evidence
 from polysafe.methods.sparse_solve import LayerEdit, Workbench, operations
-from polysafe.methods.validation import Trial, Validator, choose_layers, shortfall
+from polysafe.methods.validation import Trial, Validation, Validator, Weighted
 from polysafe.paths import AbsolutePath
-from polysafe.probe.model import edited, load_model
+from polysafe.probe.model import load_model
 from polysafe.progress import during
 
 MERGE_LOSS = 0.05
@@ -47,19 +51,6 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Layer = Annotated[int, Field(ge=0)]
 Control = Literal["random", "all", "gate", "up"]
-
-
-class AnchorFiles(BaseModel):
-    """Prompts in files: `.csv`, `.tsv` or `.jsonl`, with a column for the id and one for each language."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    harmful: AbsolutePath
-    """Harmful prompts; a hundred or more per language work well."""
-    harmless: AbsolutePath
-    """Harmless prompts, several times as many."""
-    id_column: str = ID_COLUMN
-    """Column that names the rows."""
 
 
 @register
@@ -75,15 +66,15 @@ class SparseEdit(Method):
     """Language whose activations are the target."""
     languages: Annotated[tuple[str, ...], Field(min_length=1)]
     """Languages to make safe, in one joint edit."""
-    anchors: AnchorFiles | Literal["organism"]
-    """Files of parallel prompts, or `organism`: the training split of the toy family that the model belongs to."""
+    anchors: AnchorFiles | AnchorSet | Literal["organism"]
+    """Tables or sets of parallel prompts, or `organism`: the training split of the toy family that the model is of."""
     evaluation: tuple[AbsolutePath, ...] = ()
     """Files of prompts that the result will be evaluated on; anchors among them are refused."""
     allow_overlap: bool = False
     """Go on although anchors are among the prompts of an evaluation."""
 
     layers: Annotated[tuple[Layer | Literal["auto"], ...], Field(min_length=1)] = ("auto",)
-    """Layers to edit, or `[auto]`: chosen on validation prompts."""
+    """Layers to edit, or `[auto]`: chosen on the recipe's `validation`, and without it one layer on the anchors."""
     max_layers: Annotated[int, Field(ge=1)] = 1
     """Most layers that `auto` may choose."""
     target_gain: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] = 1.0
@@ -213,67 +204,73 @@ class SparseEdit(Method):
         drawn = [self.model_copy(update={"control": "random", "control_seed": seed}) for seed in range(draws)]
         return (*drawn, *(self.model_copy(update={"control": kind}) for kind in ("all", "gate", "up")))
 
-    def fitted(self) -> Iterator[PromptSet]:
-        """The anchors in files; those of the toy family are of another split than its evaluation.
+    def fitted(self, data: Path | None = None) -> Iterator[PromptSet]:
+        """The anchors; those of the toy family are of another split than its evaluation.
 
         Raises:
-            DataError: A file cannot be read, or lacks a language.
+            DataError: A table or set cannot be read, or lacks a language.
         """
-        if isinstance(self.anchors, AnchorFiles):
-            languages = (self.pivot, *self.edited_languages)
-            kinds: tuple[Kind, Kind] = ("harmful", "harmless")
-            for kind, path in zip(kinds, (self.anchors.harmful, self.anchors.harmless), strict=True):
-                yield load_prompts(path, languages, id_column=self.anchors.id_column).as_set(path.name, kind)
+        if self.anchors != "organism":
+            yield from (rows.prompts for rows in self.anchors.both((self.pivot, *self.edited_languages), data))
 
     def fit(self, sources: Sources) -> Edit:
-        """Records the anchors, chooses units, and solves.
+        """As `fit_with`, where sets need no folder and the recipe has no `validation`."""
+        return self.fit_with(sources, Support())
+
+    def fit_validated(self, sources: Sources, validator: Validator | None) -> Edit:
+        """As `fit`, with candidates compared by `shortfall`.
+
+        Args:
+            sources: The model.
+            validator: Says how edited models do.
+        """
+        return self.fit_with(sources, Support(validate=lambda: None if validator is None else Weighted(validator)))
+
+    def fit_with(self, sources: Sources, support: Support) -> Edit:
+        """Records the anchors, chooses layers and units, and solves.
+
+        Args:
+            sources: The model.
+            support: Where sets are; and what candidates are compared by, where layers or gain are to be chosen:
+                `anchors: organism` brings its own. Without it `layers: [auto]` is chosen by `separation`.
 
         Raises:
-            RecipeError: Layers or gain are to be chosen, and there is nothing to validate with.
+            RecipeError: A gain is to be chosen, and there is nothing to validate with.
             DataError: Anchors lack a language, are broken, or are among the evaluation; activations are not finite.
             EditError: No unit is chosen, there are too few anchors, a system is singular, or the model is already
                 edited.
             ArchitectureError: The MLP of a layer cannot be edited.
-        """
-        return self.fit_validated(sources, None)
-
-    def fit_validated(self, sources: Sources, validator: Validator | None) -> Edit:
-        """As `fit`, with a way to ask edited models.
-
-        Args:
-            sources: The model.
-            validator: Judges candidates where layers or gain are to be chosen; `anchors: organism` brings its own.
-
-        Raises:
-            RecipeError: As `fit`.
-            DataError: As `fit`.
-            EditError: As `fit`.
-            ArchitectureError: As `fit`.
+            VerificationError: Validation says that none of the candidates is better than no edit.
         """
         source = sources[self.model]
         if not self.force:
             _require_unedited(source)
-        anchors, overlaps = self._anchors(source)
-        validator = validator or self._own_validator(source)
-        if self._open and validator is None:
-            raise RecipeError(
-                "layers or gain are to be chosen, and there are no answers to judge candidates by",
-                remedy="name `layers` and one `target_gain`, or pass a validator to `fit_validated`",
-            )
+        anchors, overlaps = self._anchors(source, support.data)
+        validation = self._validation(source, support)
         layers = self._candidates(source)
         bench = Workbench(self, load_model(source, self.device), anchors, layers)
-        trials = self._trials(bench, layers, validator) if self._open and validator is not None else []
-        chosen = min(trials, key=_preference).setting if trials else _setting(layers, self._gains[0])
+        ranking = separation(bench, layers) if self._ranked(validation, len(layers)) else {}
+        tried = shortlist(ranking, self._most(validation)) if ranking else layers
+        with during("before"):
+            judging = None if validation is None else validation.of(bench.model, self.edited_languages, self.leave_out)
+        trials = [] if judging is None else try_candidates(self, bench, tried, self._gains, judging)
+        made = [trial for trial in trials if not trial.problem]
+        best = min(made or trials, key=preference, default=Trial(setting(tried, self._gains[0])))
+        if judging is not None and made:
+            judging.require(best, trials)
+        chosen = best.setting
         solved = bench.solve(chosen["layers"], chosen["gain"])
+        doubts = judging.warnings(best) if judging is not None else ()
         return self.make_edit(
             sources,
             operations(solved),
             decisions=[decision(layer) for layer in solved],
-            notes=self._notes(anchors, bench, solved),
-            warnings=[*overlaps, *self._warnings(source, solved, trials)],
+            notes=[*self._notes(anchors, bench, solved), *self._why(ranking, trials)],
+            warnings=[*overlaps, *self._warnings(source, solved), *doubts],
             evidence={
                 "chosen": chosen,
                 "trials": [trial.plain() for trial in trials],
+                **({"ranking": {str(layer): score for layer, score in ranking.items()}} if ranking else {}),
                 "anchors": {
                     "sha256": anchors.sha256,
                     "harmful": bench.num_fitted,
@@ -285,13 +282,27 @@ class SparseEdit(Method):
             },
         )
 
+    def work(self, sources: Sources, support: Support) -> Sequence[Work]:
+        """The anchors, which are read once, and the validation prompts of every candidate."""
+        source = sources[self.model]
+        anchors, _ = self._anchors(source, support.data)
+        languages = 1 + len(self.edited_languages)
+        recorded = Work("anchors", self.model, (len(anchors.harmful) + len(anchors.harmless)) * languages, languages)
+        validation = self._validation(source, support)
+        if validation is None:
+            return (recorded,)
+        layers = len(self._candidates(source)) if self.layers == ("auto",) else 1
+        most = min(layers, self._most(validation) or layers)
+        further = sum(most - number for number in range(1, min(self.max_layers, most)))
+        return recorded, validation.work(self.model, most * len(self._gains) + further)
+
     @property
     def _gains(self) -> tuple[float, ...]:
         return self.target_gain if isinstance(self.target_gain, tuple) else (self.target_gain,)
 
     @property
     def _open(self) -> bool:
-        """Whether something is to be chosen on validation prompts."""
+        """Whether something is to be chosen."""
         return self.layers == ("auto",) or len(self._gains) > 1
 
     def _candidates(self, source: Source) -> list[int]:
@@ -306,37 +317,32 @@ class SparseEdit(Method):
             mlp_projections(source, 0, self.sides)
         return found
 
-    def _trials(self, bench: Workbench, candidates: Sequence[int], validator: Validator) -> list[Trial]:
-        source = bench.model.source
-        asked = [language for language in validator.languages if language != self.leave_out]
-        with during("before"):
-            before = validator(bench.model, asked)
+    def _validation(self, source: Source, support: Support) -> Validation | None:
+        """What candidates are compared by, None where none is needed or `separation` has to do."""
+        if not self._open:
+            return None
+        validation = support.validation or self._own_validation(source)
+        if validation is None and len(self._gains) > 1:
+            raise RecipeError(
+                "a gain is to be chosen, and there is nothing to compare candidates by",
+                remedy="name one `target_gain`, or add `validation` to the recipe",
+            )
+        return validation
 
-        def attempt(layers: tuple[int, ...], gain: float) -> Trial:
-            try:
-                solved = bench.solve(layers, gain)
-            except EditError as error:  # a layer without safety neurons is no reason to give up on the others
-                return Trial(_setting(layers, gain), problem=error.problem)
-            with edited(bench.model, bench.edit_of(solved), {source.name: source.reader}) as model:
-                after = validator(model, asked)
-            return Trial(_setting(layers, gain), shortfall(before, after, self.edited_languages), after)
+    def _ranked(self, validation: Validation | None, layers: int) -> bool:
+        """Whether layers are chosen, or shortlisted, by their separation."""
+        most = self._most(validation)
+        return self.layers == ("auto",) and most is not None and most < layers
 
-        if self.layers != ("auto",):
-            return [attempt(tuple(candidates), gain) for gain in self._gains]
-        trials = choose_layers(candidates, self._gains, self.max_layers, attempt)
-        if all(trial.problem for trial in trials):
-            raise EditError(trials[0].problem, where=self.model, remedy="lower `tau_mag` and `tau_stat`")
-        return trials
+    def _most(self, validation: Validation | None) -> int | None:
+        """Most layers to look at, None for all."""
+        return 1 if validation is None else validation.candidates
 
-    def _anchors(self, source: Source) -> tuple[Anchors, tuple[str, ...]]:
+    def _anchors(self, source: Source, data: Path | None) -> tuple[Anchors, tuple[str, ...]]:
         """The anchors, and what they share with the evaluation if that is allowed."""
         languages = (self.pivot, *self.edited_languages)
-        if isinstance(self.anchors, AnchorFiles):
-            sets = (
-                load_prompts(path, languages, id_column=self.anchors.id_column)
-                for path in (self.anchors.harmful, self.anchors.harmless)
-            )
-            anchors = Anchors(*sets)
+        if self.anchors != "organism":
+            anchors = Anchors(*(rows.parallel for rows in self.anchors.both(languages, data)))
         else:
             from polysafe.organism.anchors import organism_anchors, world_of
 
@@ -344,12 +350,25 @@ class SparseEdit(Method):
         evaluation = {path.name: load_texts(path) for path in self.evaluation}
         return anchors, anchors.require_disjoint(evaluation, forced=self.allow_overlap)
 
-    def _own_validator(self, source: Source) -> Validator | None:
+    def _own_validation(self, source: Source) -> Validation | None:
         if self.anchors != "organism":
             return None
         from polysafe.organism.anchors import OrganismValidator, world_of
 
-        return OrganismValidator(world_of(source.checkpoint))
+        return Weighted(OrganismValidator(world_of(source.checkpoint)))
+
+    def _why(self, ranking: Mapping[int, float], trials: Sequence[Trial]) -> Iterator[str]:
+        """How layers were chosen, where anchors had a say."""
+        if not ranking:
+            return
+        best = max(ranking, key=lambda layer: ranking[layer])
+        if trials:
+            yield f"{len(ranking)} layers were ranked on the anchors, and the best of them validated"
+        else:
+            yield (
+                f"layer {best} was chosen on the anchors, where the other languages fall shortest of the pivot; "
+                "answers had no say: with `validation` in the recipe they do"
+            )
 
     def _notes(self, anchors: Anchors, bench: Workbench, solved: Sequence[LayerEdit]) -> Iterator[str]:
         yield f"fitted to {bench.num_fitted} harmful anchors per language, {bench.num_held_out} held out"
@@ -364,7 +383,7 @@ class SparseEdit(Method):
                         f"{part.low_rank.rank}"
                     )
 
-    def _warnings(self, source: Source, solved: Sequence[LayerEdit], trials: Sequence[Trial]) -> Iterator[str]:
+    def _warnings(self, source: Source, solved: Sequence[LayerEdit]) -> Iterator[str]:
         if self.utility == "none" or (self.utility == "soft" and self.utility_weight == 0):
             yield "nothing keeps harmless inputs in place: expect over-refusal"
         for layer in solved:
@@ -380,20 +399,6 @@ class SparseEdit(Method):
             for language, closed in layer.gap_closed.items():
                 if closed.get("held_out", 0.0) < 0:
                     yield f"layer {layer.layer} widens the gap of {language} on held-out anchors"
-        if trials:
-            best = min(trials, key=_preference)
-            left = [name for name in self.edited_languages if best.standings[name].refused < 0.5]
-            if left:
-                yield f"on validation prompts, {', '.join(left)} still refuse less than half of the harmful requests"
-
-
-def _preference(trial: Trial) -> tuple[float, int, float]:
-    """The smallest shortfall; of equals, the fewest layers, then the smallest gain."""
-    return trial.shortfall, len(trial.setting["layers"]), trial.setting["gain"]
-
-
-def _setting(layers: Sequence[int], gain: float) -> dict[str, Any]:
-    return {"layers": list(layers), "gain": gain}
 
 
 def _editable(source: Source, layer: int, sides: Sequence[Side]) -> bool:

@@ -141,6 +141,16 @@ class Workbench:
         """The first harmful prompt of every language with its token ids."""
         return {language: prompts.preview(1) for language, prompts in self._prompts[0].items()}
 
+    @property
+    def pivot(self) -> str:
+        """The pivot language."""
+        return self._options.pivot
+
+    @property
+    def recorded(self) -> tuple[Inputs, Inputs]:
+        """MLP inputs of harmful and of harmless prompts on the original model; held-out anchors are among them."""
+        return self._original
+
     # Units.
 
     def units(self, projection: Projection) -> torch.Tensor:

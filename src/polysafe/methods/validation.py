@@ -8,12 +8,13 @@ pay for over-refusal, lost helpfulness and lost refusals elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from polysafe.errors import DataError
+from polysafe.methods.base import Work
 from polysafe.probe.model import LoadedModel
 from polysafe.progress import during
 
@@ -41,7 +42,7 @@ Standings = Mapping[str, Standing]
 
 
 class Validator(Protocol):
-    """Asks a model."""
+    """Asks a model, and says in rates how it does."""
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -89,21 +90,104 @@ class Trial:
 
     Attributes:
         setting: What was tried, option by option.
-        shortfall: What it is short of; infinite if it could not be made.
+        shortfall: What it is short of; infinite if it could not be made, or costs more than it may.
         standings: How the edited model does.
         problem: Why it could not be made.
+        evidence: What was measured, in values that JSON can hold, where it was compared under constraints.
     """
 
     setting: Mapping[str, Any]
     shortfall: float = math.inf
     standings: Standings = field(default_factory=dict)
     problem: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """The trial in values that JSON can hold."""
+        if self.problem:
+            return {**self.setting, "problem": self.problem}
+        if self.evidence:
+            return {**self.setting, **self.evidence}
         standings = {language: asdict(standing) for language, standing in self.standings.items()}
-        outcome = {"problem": self.problem} if self.problem else {"shortfall": self.shortfall, "standings": standings}
-        return {**self.setting, **outcome}
+        return {**self.setting, "shortfall": self.shortfall, "standings": standings}
+
+
+class Judging(Protocol):
+    """Compares candidates with one unedited model, which was asked before."""
+
+    def __call__(self, setting: Mapping[str, Any], model: LoadedModel) -> Trial:
+        """Asks an edited model."""
+
+    def require(self, best: Trial, trials: Sequence[Trial]) -> None:
+        """Refuses to take the best candidate where that would be worse than taking none.
+
+        Raises:
+            VerificationError: None of the candidates may be taken.
+        """
+
+    def warnings(self, best: Trial) -> Iterator[str]:
+        """What should be read before relying on the choice."""
+
+
+class Validation(Protocol):
+    """A way to compare candidates."""
+
+    @property
+    def candidates(self) -> int | None:
+        """Most layers to try, those that the method thinks best of; None for all."""
+
+    def work(self, model: str, candidates: int) -> Work:
+        """What asking the unedited model and so many candidates takes."""
+
+    def of(self, model: LoadedModel, edited: Sequence[str], left_out: str | None = None) -> Judging:
+        """Asks the unedited model.
+
+        Args:
+            model: The model.
+            edited: Languages that the edit is for.
+            left_out: A language that takes no part in anything.
+        """
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Compares candidates by `shortfall`, in which every side effect has its weight.
+
+    Attributes:
+        validator: Asks models.
+    """
+
+    validator: Validator
+    candidates: ClassVar[int | None] = None
+
+    def work(self, model: str, candidates: int) -> Work:
+        """The validator does not say how many prompts it asks."""
+        return Work("validation prompts", model, 0, len(self.validator.languages), 1 + candidates)
+
+    def of(self, model: LoadedModel, edited: Sequence[str], left_out: str | None = None) -> Judging:
+        """Asks the unedited model."""
+        asked = [language for language in self.validator.languages if language != left_out]
+        return _Weighing(self.validator, asked, edited, self.validator(model, asked))
+
+
+@dataclass(frozen=True)
+class _Weighing:
+    validator: Validator
+    asked: Sequence[str]
+    edited: Sequence[str]
+    before: Standings
+
+    def __call__(self, setting: Mapping[str, Any], model: LoadedModel) -> Trial:
+        after = self.validator(model, self.asked)
+        return Trial(setting, shortfall(self.before, after, self.edited), after)
+
+    def require(self, best: Trial, trials: Sequence[Trial]) -> None:
+        """The best candidate is taken, whatever it is."""
+
+    def warnings(self, best: Trial) -> Iterator[str]:
+        left = [name for name in self.edited if best.standings[name].refused < 0.5]
+        if left:
+            yield f"on validation prompts, {', '.join(left)} still refuse less than half of the harmful requests"
 
 
 def tried(candidates: Mapping[str, Callable[[], Trial]]) -> list[Trial]:
@@ -138,7 +222,7 @@ def choose_layers(
     singles = [((layer,), gain) for layer in layers for gain in sorted(gains)]
     trials = tried({_label(*single): partial(attempt, *single) for single in singles})
     best = min(trials, key=lambda trial: trial.shortfall)
-    while len(chosen := best.setting["layers"]) < min(max_layers, len(layers)):
+    while best.shortfall < math.inf and len(chosen := best.setting["layers"]) < min(max_layers, len(layers)):
         gain = best.setting["gain"]
         sets = [tuple(sorted((*chosen, layer))) for layer in layers if layer not in chosen]
         further = tried({_label(each, gain): partial(attempt, each, gain) for each in sets})

@@ -26,6 +26,7 @@ from polysafe.errors import ArchitectureError, DataError, ResourceError
 from polysafe.probe.answers import Score, ScoredPrompt, ScoredTokens, TaskPrompts, task_prompts
 from polysafe.probe.capture import capture
 from polysafe.probe.files import Record, read_probe, write_probe
+from polysafe.probe.kept import effects_key, measurements
 from polysafe.probe.model import LoadedModel, Site
 from polysafe.probe.moments import below
 from polysafe.probe.scorers import LayerScorer, RowScorer, patched_scores
@@ -160,6 +161,9 @@ def head_effects(
     language = _language(trials)
     prompts = {each.task: task_prompts(tokenizer, each, score, model.max_tokens) for each in trials}
     record = _record(model, prompts, trials, language, score)
+    kept, key = measurements(model).effects, effects_key(record, batch_size)
+    if file is None and key in kept:
+        return kept[key]
     state = _State.start(record, prompts, file)
     notes: tuple[str, ...] = ()
     advance = counted("head effects", len(state.ids), state.done())
@@ -168,7 +172,8 @@ def head_effects(
     state.save()
     given = {each.task: each for each in trials}
     found = {name: state.effects(task, given[name].still_correct) for name, task in prompts.items()}
-    return HeadEffects(record, found, notes)
+    kept[key] = HeadEffects(record, found, notes)
+    return kept[key]
 
 
 def _language(trials: Sequence[Trials]) -> str:

@@ -9,7 +9,9 @@ the mean of exponentials, so that neither side gains by having more openings. Th
 refusal score of Arditi et al. (*Refusal in Language Models Is Mediated by a Single Direction*, NeurIPS 2024, section
 2.3: log-odds of refusal tokens), extended from single English tokens to openings of any length and language.
 
-It says how a model is inclined to begin, not what it would go on to say: it is no rate of unsafe answers.
+It says how a model is inclined to begin, not what it would go on to say: it is no rate of unsafe answers. Its zero has
+no meaning of its own (the mean per token favours long, fluent openings), and different sets of prompts do not compare
+(commands lie lower than questions): it is for the same prompts before and after an edit, or in two languages.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class RefusalOdds:
 
     @property
     def log_odds(self) -> float:
-        """`refusal` minus `compliance`, natural logarithm; above 0 the model leans to a refusal."""
+        """`refusal` minus `compliance`, natural logarithm; the higher, the more the model is inclined to refuse."""
         return self.refusal - self.compliance
 
 

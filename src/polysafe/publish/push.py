@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,10 @@ def preview(
     *,
     public: bool = False,
     licence: str | None = None,
+    licence_name: str | None = None,
     report: Path | None = None,
     answers: bool = False,
+    places: bool = False,
     progress: Progress = tell,
 ) -> Publication:
     """What a push would send. Writes nothing and contacts nobody.
@@ -72,8 +74,9 @@ def preview(
     """
     _check_name(repo)
     _verify(model, progress)
-    card = changed_card(model, load_card(model), licence=licence, name=repo)
-    return gather(model, repo, card, public=public, report=report, answers=answers)
+    card = changed_card(model, load_card(model), licence=licence, licence_name=licence_name, name=repo)
+    found = gather(model, repo, card, public=public, report=report, answers=answers)
+    return replace(found, leaks={}) if places else found
 
 
 def push(
@@ -82,6 +85,7 @@ def push(
     *,
     public: bool = False,
     licence: str | None = None,
+    licence_name: str | None = None,
     report: Path | None = None,
     answers: bool = False,
     places: bool = False,
@@ -95,7 +99,8 @@ def push(
         model: The output.
         repo: The repository, `owner/name`; it is made if it is not there.
         public: Whether everybody may read it. A repository that is public already is not used without this.
-        licence: The hub's name of the licence, where those of the sources do not settle it. The card keeps it.
+        licence: The hub's identifier of the licence, where those of the sources do not settle it. The card keeps it.
+        licence_name: For the licence `other`, its name.
         report: Folder of an evaluation of this model, whose results, report and reproduce folder go too.
         answers: Whether the answers of that evaluation go as well.
         places: Send files that name folders of this machine.
@@ -111,7 +116,7 @@ def push(
         ResourceError: The hub or the connection failed; calling again goes on from there.
     """
     _check_name(repo)
-    card = update_card(model, licence=licence, name=repo)
+    card = update_card(model, licence=licence, licence_name=licence_name, name=repo)
     if card.licence_question:
         raise RecipeError(
             card.licence_question,

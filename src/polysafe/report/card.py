@@ -87,6 +87,8 @@ def _origin(source: CardSource) -> Prose:
         f"[{inline(hub.id, cell=True)}](https://huggingface.co/{hub.id}/tree/{hub.revision}) at `{hub.revision}`"
         for hub in source.hubs
     ]
+    if source.imported and not links:
+        return Prose(f"imported from a file of another format, {inline(source.origin, cell=True)}")
     return Prose(", ".join(links) or f"a local folder, {inline(source.origin, cell=True)}; its revision is not known")
 
 

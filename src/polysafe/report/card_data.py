@@ -33,6 +33,7 @@ class CardSource:
         hubs: The models on the hub that its files come from; several for an adapter on its base.
         files: SHA-256 of every weight file.
         licences: What each of its folders says about its licence.
+        imported: What has to be said of its weights where they came from a file of another format.
     """
 
     name: str
@@ -40,6 +41,7 @@ class CardSource:
     hubs: tuple[HubId, ...]
     files: Mapping[str, str]
     licences: tuple[Licence, ...]
+    imported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class Card:
         asked: What the recipe wants measured: languages and names by kind.
         toy: Whether a source is of the toy family, whose numbers are no evidence about any real model.
         licence: The licence that the publisher chose; None where nobody chose.
+        licence_name: For the licence `other`, what it is called.
         name: What the model is called where it is published.
         results: What was measured; None where nothing was.
     """
@@ -134,6 +137,7 @@ class Card:
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     toy: bool = False
     licence: str | None = None
+    licence_name: str | None = None
     name: str | None = None
     results: CardResults | None = None
 
@@ -168,6 +172,11 @@ class Card:
         """The content of `card.json`, byte for byte the same for the same card."""
         # ASCII: what others wrote may hold lone surrogates, which have no UTF-8 form.
         body = {"polysafe_card": SCHEMA, **_adapter().dump_python(self)}
+        if self.licence_name is None:
+            del body["licence_name"]
+        for source in body["sources"]:
+            if not source["imported"]:  # as cards were before weights could be imported
+                del source["imported"]
         return (json.dumps(body, indent=1, allow_nan=False) + "\n").encode("ascii")
 
     @classmethod

@@ -34,6 +34,7 @@ def _metadata(card: Card) -> dict[str, Any]:
     return {
         "language": languages(card),
         "license": card.settled_licence,
+        "license_name": card.licence_name,
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "base_model": hubs,

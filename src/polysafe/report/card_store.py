@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from polysafe.checkpoint.digest import hash_file
-from polysafe.checkpoint.licence import UNDECIDED, licence_id
+from polysafe.checkpoint.licence import chosen_licence
 from polysafe.checkpoint.output import lock
 from polysafe.checkpoint.update import finish_update, replace_files
 from polysafe.checkpoint.verify import read_manifest
-from polysafe.errors import DataError, RecipeError, VerificationError
+from polysafe.errors import DataError, VerificationError
 from polysafe.report.card import card_files
 from polysafe.report.card_data import CARD, CARD_DATA, Card
 from polysafe.report.card_results import read_results
@@ -41,6 +41,7 @@ def update_card(
     *,
     results: Path | None = None,
     licence: str | None = None,
+    licence_name: str | None = None,
     name: str | None = None,
     overwrite: bool = False,
 ) -> Card:
@@ -51,13 +52,14 @@ def update_card(
     Args:
         folder: The output.
         results: Folder of an evaluation of this model; by default the results that the card has.
-        licence: The hub's name of the licence that the publisher chose.
+        licence: The hub's identifier of the licence that the publisher chose.
+        licence_name: For the licence `other`, its name.
         name: What the model is called where it is published.
         overwrite: Write the card again even if somebody changed it by hand.
 
     Raises:
         DataError: The results are not of this model, or cannot be read.
-        RecipeError: The licence is none.
+        RecipeError: The licence is none that the hub has.
         VerificationError: The card was changed by hand.
         PolysafeError: The folder is no output of polysafe, is in use, or cannot be written.
     """
@@ -65,7 +67,9 @@ def update_card(
         finish_update(folder)
         if not overwrite:
             _check_untouched(folder)
-        card = changed_card(folder, load_card(folder), results=results, licence=licence, name=name)
+        card = changed_card(
+            folder, load_card(folder), results=results, licence=licence, licence_name=licence_name, name=name
+        )
         files = card_files(card)
         if any(not (folder / path).is_file() or (folder / path).read_bytes() != data for path, data in files.items()):
             replace_files(folder, files)
@@ -84,21 +88,18 @@ def _check_untouched(folder: Path) -> None:
 
 
 def changed_card(
-    folder: Path, card: Card, *, results: Path | None = None, licence: str | None = None, name: str | None = None
+    folder: Path,
+    card: Card,
+    *,
+    results: Path | None = None,
+    licence: str | None = None,
+    licence_name: str | None = None,
+    name: str | None = None,
 ) -> Card:
     """A card with what is new, as for `update_card`; nothing is written."""
     if results is not None:
         card = replace(card, results=read_results(results, folder, card))
-    if licence is not None:
-        card = replace(card, licence=_licence(licence))
+    if licence is not None or licence_name is not None:
+        chosen = chosen_licence(licence or "", licence_name, where="--license")
+        card = replace(card, licence=chosen.id, licence_name=chosen.name)
     return card if name is None else replace(card, name=name)
-
-
-def _licence(text: str) -> str:
-    """Whoever chooses may choose `other` too: the licence is then in a file of its own."""
-    name = text.strip().lower()
-    if licence_id(name) is None and name not in UNDECIDED:
-        raise RecipeError(
-            f"{text!r} is not the name of a licence", where="--license", remedy="use the hub's name, such as apache-2.0"
-        )
-    return name

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes
+from polysafe.evaluate.unread import comparable, compared, rates
 from polysafe.report.data import (
     MAX_CHANGES,
     BlockDecision,
@@ -27,7 +28,7 @@ from polysafe.report.data import (
 )
 from polysafe.report.edits import ALL, block_decisions, touched
 from polysafe.report.text import MAX_TEXT, clip
-from polysafe.stats.compare import Outcomes, compare_outcomes, rate_outcomes
+from polysafe.stats.compare import Outcomes
 from polysafe.stats.gaps import Gap, adjust_gaps, gap_rows
 from polysafe.stats.means import MeanChange, MeanGap, MeanRow
 from polysafe.stats.rows import RateRow, Row
@@ -79,7 +80,7 @@ class Answered:
     @cached_property
     def gaps(self) -> list[Gap]:
         """Its languages against the pivot on the same prompts; none where the pivot was not asked."""
-        asked = {cell: items for cell, items in self.outcomes.items() if cell[1] in GAPS}
+        asked = {cell: items for cell, items in comparable(self.outcomes).items() if cell[1] in GAPS}
         measured = {metric for language, metric in asked if language == self.pivot}
         cells = {cell: items for cell, items in asked.items() if cell[1] in measured}
         return gap_rows(self.name, cells, self.pivot, clusters=self.clusters)
@@ -127,10 +128,12 @@ class Findings:
 
     def add_model(self, model: Answered) -> None:
         """Rates and gaps of a model, as it is."""
-        self.audits += rate_outcomes(model.name, model.outcomes)
+        self.audits += rates(model.name, model.outcomes)
         self.audit_gaps += model.gaps
         for category, outcomes in _several(model.categories).items():
-            self.audit_categories.setdefault(category, []).extend(rate_outcomes(model.name, _unsafe(outcomes)))
+            self.audit_categories.setdefault(category, []).extend(
+                row for row in rates(model.name, outcomes) if row.metric == "unsafe"
+            )
 
     def add_method(self, label: str, pairs: Sequence[Pair], rows: Iterable[Row] | None = None) -> None:
         """What a method changed.
@@ -209,7 +212,7 @@ def _rows(label: str, pairs: Sequence[Pair]) -> list[Row]:
     before, after = (
         {cell: items for part in side for cell, items in part.items()} for side in zip(*asked, strict=True)
     )
-    return compare_outcomes(label, before, after)
+    return compared(label, before, after)
 
 
 def _gap_changes(label: str, pairs: Sequence[Pair]) -> Iterator[GapChange]:
@@ -229,12 +232,12 @@ def _category_rows(label: str, pairs: Sequence[Pair]) -> dict[str, list[Row]]:
             Pair(_in_category(pair.before, category), _in_category(pair.after, category), pair.languages)
             for pair in pairs
         ]
-        found[category] = _rows(label, parts)
+        found[category] = [row for row in _rows(label, parts) if row.metric == "unsafe"]
     return found
 
 
 def _in_category(model: Answered, category: str) -> Answered:
-    return Answered(model.name, model.pivot, _unsafe(model.categories.get(category, {})))
+    return Answered(model.name, model.pivot, model.categories.get(category, {}))
 
 
 def _several(categories: Mapping[str, Outcomes]) -> Mapping[str, Outcomes]:

@@ -20,6 +20,7 @@ from polysafe.report.text import LEVEL, gap_interval, interval, percent, points
 from polysafe.report.unsafe import answers_figure, repair_figures
 from polysafe.report.verdict import ABILITY_LOSS, OVER_REFUSAL_RISE
 from polysafe.stats.gaps import POOLED
+from polysafe.stats.intervals import Interval
 from polysafe.stats.rows import RateRow, Row
 
 _FIRST = ("unsafe", "over_refusal")
@@ -90,7 +91,11 @@ def _audit_tiles(data: ReportData, model: str) -> list[Tile]:
     scope = Scope.of(data)
     for metric in (*_FIRST, *_AFTER):
         rows = [r for r in data.audits if r.model == model and r.metric == metric and r.language in scope.languages]
-        found += _mean_tile(data, model, metric, [row for row in rows if row.rate is not None], scope)
+        measured = [row for row in rows if row.rate is not None]
+        found += _mean_tile(data, model, metric, measured, scope)
+        if metric == "unsafe" and not measured and (spans := [row.interval for row in rows if row.interval]):
+            possible = interval(Interval(min(low for low, _ in spans), max(high for _, high in spans)))
+            found.append(Tile(names.metric_name(metric), "not measured", f"possible {possible}"))
     return _unmeasured(data) + found
 
 

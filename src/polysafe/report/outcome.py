@@ -21,6 +21,7 @@ class Kind(StrEnum):
     NO_GAP = "no_gap"
     UNCOMPARED = "uncompared"
     INCONCLUSIVE = "inconclusive"
+    UNJUDGED = "unjudged"
     NO_JUDGE = "no_judge"
 
     @property
@@ -49,6 +50,7 @@ _LABELS = {
     Kind.NO_GAP: "No measurable gap",
     Kind.UNCOMPARED: "Languages not compared",
     Kind.INCONCLUSIVE: "Too many broken answers to tell",
+    Kind.UNJUDGED: "The judge did not answer",
     Kind.NO_JUDGE: "Unsafe answers not measured",
 }
 

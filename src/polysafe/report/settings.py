@@ -17,7 +17,6 @@ from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.evaluate.keys import content_hash
 from polysafe.evaluate.model_run import ModelRun
-from polysafe.judge.verdict import Label
 from polysafe.report.data import Scalar
 
 ORGANISM = "organism"
@@ -109,15 +108,10 @@ def about_runs(
 
 
 def caveats(runs: Sequence[ModelRun]) -> Iterator[str]:
-    """What a reader has to know of the prompts that were left out, and of the answers that were not judged."""
+    """What a reader has to know of the prompts that were left out, and of what was not measured."""
     for one in runs[0].about["sets"]:
         for reason, count in dict(one["dropped"]).items():
             yield f"{one['name']}: {count} prompts of the source were left out: {reason}"
-    for name, run in _named(runs):
-        unread = Counter(r.prompt.language for r in run.records if r.verdict.label is Label.UNPARSED)
-        if unread:
-            counts = ", ".join(f"{code} {count}" for code, count in unread.items())
-            yield f"{name}: answers without a readable verdict, which count as neither safe nor unsafe: {counts}"
     if not runs[0].abilities:
         yield "Ability was not measured; an edit that breaks it would go unnoticed."
 

@@ -25,6 +25,7 @@ from polysafe.report.summary import (
 )
 from polysafe.report.telling import too_broken, why_untold
 from polysafe.report.text import percent, points
+from polysafe.report.unjudged import too_few_verdicts
 from polysafe.report.without_judge import without_judge
 from polysafe.stats.rows import Row
 
@@ -52,6 +53,11 @@ def judge(data: ReportData) -> Verdict:
     summary = summarise(data.rows, method, scope)
     kind = classify(summary)
     sentence = _sentence(kind, summary, scope, _gap_clause(data, method, scope))
+    if kind is Kind.UNMEASURED and any(row.n for row in data.rows if (row.method, row.metric) == (method, "unsafe")):
+        kind, sentence = (
+            Kind.UNJUDGED,
+            f"{too_few_verdicts(data)}: what {method_name(method)} changed was not measured.",
+        )
     if kind is Kind.INCONCLUSIVE:
         sentence = f"{why_untold(summary.broken, data.languages, after=True)} {sentence}"
     if data.toy:

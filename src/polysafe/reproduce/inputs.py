@@ -14,6 +14,7 @@ from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.checkpoint.lora import CONFIG, WEIGHTS, is_adapter
 from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, matching
 from polysafe.checkpoint.source import INDEX, SINGLE, open_checkpoint
+from polysafe.engine.sources import locate
 from polysafe.errors import DataError, did_you_mean
 from polysafe.progress import counted
 from polysafe.recipe import Recipe, SourceRef
@@ -64,15 +65,8 @@ def used_sources(recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*named, *bases)))
 
 
-def source_folder(reference: SourceRef) -> Path:
-    """The folder of a source, from the hub's cache if it is there."""
-    if reference.path is not None:
-        return reference.path
-    return hub_snapshot(reference.hub or "", reference.revision or "")
-
-
 def _source(reference: SourceRef) -> Input:
-    folder = source_folder(reference)
+    folder, _ = locate(reference)
     return Input(
         kind="adapter" if is_adapter(folder) else "model",
         hub=reference.hub,

@@ -27,12 +27,15 @@ def portable(recipe: Recipe) -> str:
     """
     data: dict[str, Any] = recipe.model_dump(mode="json")
     for name, source in data["sources"].items():
-        if "path" in source:
+        if "path" in source or "gguf" in source:  # a GGUF file stands for the folder that was made of it
             source["path"] = f"./{SOURCES}/{name}"
+            source.pop("gguf", None)
     names = {path: name for name, path in option_files(recipe).items()}
     for key, path in _paths(recipe):
         _put(data, key, f"./{SOURCES}/{names[path]}")
-    _replace(data.get("evaluate"), "base_url", lambda url: url and NO_JUDGE)
+    data.pop("data", None)  # who does it again says where sets are
+    for block in ("evaluate", "validation"):
+        _replace(data.get(block), "base_url", lambda url: url and NO_JUDGE)
     data["output"]["path"] = f"./{OUTPUT}"
     return write_yaml(data)
 
@@ -53,8 +56,8 @@ def placed(recipe: Recipe, root: Path, places: Mapping[str, Path], output: Path)
     for name, source in data["sources"].items():
         if name in places:
             source |= {"path": str(places[name])}
-            source.pop("hub", None)
-            source.pop("revision", None)
+            for other in ("hub", "revision", "gguf"):
+                source.pop(other, None)
     for key, path in _paths(recipe):
         if path.parent != root / SOURCES or path.name not in places:
             raise RecipeError(f"names {path}, which is no input on record", where=root, remedy="do not trust it")
@@ -85,10 +88,11 @@ def _paths(recipe: Recipe) -> Iterator[tuple[Key, Path]]:
     """Every path but those of sources and output, with its place in the recipe."""
     for index, edit in enumerate(recipe.edits):
         yield from _paths_in(edit.model_dump(by_alias=True), ("edits", index))
-    if recipe.evaluate is not None:
-        yield from _paths_in(recipe.evaluate.model_dump(), ("evaluate",))
-        if recipe.evaluate.judge is not None:  # the block writes it as text
-            yield from _paths_in(recipe.evaluate.judge.model_dump(), ("evaluate", "judge"))
+    for name, block in (("evaluate", recipe.evaluate), ("validation", recipe.validation)):
+        if block is not None:
+            yield from _paths_in(block.model_dump(), (name,))
+            if block.judge is not None:  # the block writes it as text
+                yield from _paths_in(block.judge.model_dump(), (name, "judge"))
 
 
 def _paths_in(value: object, at: Key) -> Iterator[tuple[Key, Path]]:

@@ -267,20 +267,20 @@ class _Job:
     def _check_sets(self, recipe: Recipe) -> Iterator[Finding]:
         block = recipe.evaluate
         assert block is not None
-        sets: list[tuple[str, Kind]] = [
+        sets: list[tuple[str | Path, Kind]] = [
             *((name, "harmful") for name in block.safety),
             *((name, "harmless") for name in block.over_refusal),
         ]
-        now = [self._prompts(recipe, name).of_kind(kind) for name, kind in sets]
+        now = [self._prompts(recipe, name, kind).of_kind(kind) for name, kind in sets]
         for old, new in zip(self.recorded.about.sets, now, strict=True):
             if old["sha256"] != new.sha256:
                 yield Finding(Severity.FATAL, f"prompt set {new.name}", str(old["sha256"]), new.sha256)
 
-    def _prompts(self, recipe: Recipe, name: str) -> PromptSet:
+    def _prompts(self, recipe: Recipe, name: str | Path, kind: Kind) -> PromptSet:
         assert recipe.evaluate is not None
         languages, limit = recipe.evaluate.languages, self.recorded.about.settings.get("limit")
         if name != ORGANISM:
-            return load_set(name, data=self.data, languages=languages, limit=limit)
+            return load_set(name, kind=kind, data=self.data, languages=languages, limit=limit)
         from polysafe.organism.anchors import world_of
         from polysafe.organism.prompts import organism_prompts
 

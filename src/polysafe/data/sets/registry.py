@@ -7,9 +7,10 @@ from pathlib import Path
 
 from polysafe.data.anchors import normalised
 from polysafe.data.languages import language
-from polysafe.data.prompts import Prompt, PromptSet
+from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.data.sets import english, multijail, polyrefuse, table, xsafety
 from polysafe.data.sets.base import Benchmark, Request, collect
+from polysafe.data.tables import SUFFIXES
 from polysafe.errors import DataError, did_you_mean
 
 _BENCHMARKS = {
@@ -39,9 +40,9 @@ _SHARED = (
     # JailbreakBench also took some of HarmBench's and StrongREJECT's
     ("jailbreakbench", "harmbench"),
     ("jailbreakbench", "strongreject"),
-    # MultiJail and StrongREJECT drew on the same published red-team prompts, and PolyRefuse on StrongREJECT
+    # MultiJail and StrongREJECT drew on the same published red-team prompts, and PolyRefuse's test part on StrongREJECT
     ("multijail", "strongreject"),
-    ("multijail", "polyrefuse"),
+    ("multijail", "polyrefuse.test"),
 )
 _SHOWN = 3
 
@@ -65,9 +66,15 @@ def benchmark(name: str) -> Benchmark[Prompt]:
     return _BENCHMARKS[name]
 
 
+def is_table(name: str | Path) -> bool:
+    """Whether a set is named by the file that holds it."""
+    return isinstance(name, Path) or name.lower().endswith(SUFFIXES)
+
+
 def load_set(
-    name: str,
+    name: str | Path,
     *,
+    kind: Kind = "harmful",
     data: Path | None = None,
     revision: str | None = None,
     languages: Collection[str] | None = None,
@@ -75,31 +82,36 @@ def load_set(
     columns: Mapping[str, str] | None = None,
     all_languages: bool = True,
 ) -> PromptSet:
-    """Reads a benchmark, from a folder or from the hub.
+    """Reads a benchmark, from a folder or from the hub, or a table of one's own.
 
     Args:
-        name: Its name, and the parts that are wanted: `polyrefuse.harmless.val`, `harmbench.standard`.
+        name: Its name, and the parts that are wanted: `polyrefuse.harmless.val`, `harmbench.standard`; or the path of a
+            table that `load_table` reads, whose language may be said by its name or by a single one of `languages`.
+        kind: What the prompts of a table are; a benchmark knows.
         data: Folder with a folder per set, in the layout of the source or of the hub; without it the hub is asked.
         revision: Commit on the hub.
         languages: Languages that are wanted, in any spelling; all that there are by default.
         limit: Number of parallel rows to keep.
-        columns: Field -> column, for sets whose columns are not certain.
+        columns: Field -> column, for tables and for sets whose columns are not certain.
         all_languages: Whether the set has to have every wanted language, or one of them at least.
 
     Raises:
         DataError: There is no such set, part, folder or language, or the files are not what they have to be.
     """
-    bare, *words = name.split(".")
+    codes = None if languages is None else tuple(dict.fromkeys(language(each).code for each in languages))
+    if is_table(name):
+        spoken = codes[0] if codes is not None and len(codes) == 1 else None
+        own = table.load_table(Path(name), Path(name).stem, kind=kind, columns=columns, spoken=spoken)
+        return own.select(codes, limit, all_of_them=all_languages)
+    bare, *words = str(name).split(".")
     found = benchmark(bare)
     chosen = found.parts_of(words)
     folder, origin = found.folder(data, revision)
-    codes = None if languages is None else tuple(dict.fromkeys(language(each).code for each in languages))
     parts = {**found.defaults, **chosen}
     wanted = frozenset(codes) if codes is not None else None
     prompts = found.read(Request(folder, parts, wanted, columns or {}))
-    overlaps = frozenset(other for pair in _SHARED if bare in pair for other in pair if other != bare)
     full = found.full_name(parts)
-    loaded = collect(full, prompts, licence=found.licence, origin=origin, overlaps=overlaps)
+    loaded = collect(full, prompts, licence=found.licence, origin=origin, overlaps=_overlaps(bare, parts))
     return loaded.select(codes, limit, all_of_them=all_languages)
 
 
@@ -107,13 +119,13 @@ def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
     """Refuses to report on prompts that something was fitted to.
 
     Prompts are compared by normalised text, and within one family of sets by their parallel names, so that a set is not
-    apart from its own translation. The ids of shared ones are told, their texts are not. Sets that are known to share
-    prompts under other wordings are refused as well.
+    apart from its own translation (tables are of one family if they are one file). The ids of shared ones are told,
+    their texts are not. Sets that are known to share prompts under other wordings are refused as well.
 
     Raises:
         DataError: The sets share prompts, or are known to.
     """
-    family, other = (each.name.split(".")[0] for each in (fit, report))
+    family, other = (_family(each) for each in (fit, report))
     texts = {normalised(prompt.text) for prompt in fit.prompts}
     rows = {prompt.parallel for prompt in fit.prompts} if family == other else frozenset[str]()
     shared = [p.id for p in report.prompts if p.parallel in rows or normalised(p.text) in texts]
@@ -125,11 +137,27 @@ def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
             f"{', '.join(shared[:_SHOWN])}{more}",
             remedy="report on a set that took no part in fitting, or take these prompts out of one of the two",
         )
-    if harmful and other in fit.overlaps:
+    if harmful and other in fit.overlaps and family in report.overlaps:
         raise DataError(
             f"{fit.name!r} and {report.name!r} hold some of the same prompts, translated or reworded",
             remedy="fit on one family of sets and report on another",
         )
+
+
+def _overlaps(name: str, parts: Mapping[str, str]) -> frozenset[str]:
+    """Other sets that hold prompts of these parts of a set."""
+    found = set()
+    for pair in _SHARED:
+        for one, other in (pair, pair[::-1]):
+            bare, _, part = one.partition(".")
+            if bare == name and (not part or part in parts.values()):
+                found.add(other.partition(".")[0])
+    return frozenset(found)
+
+
+def _family(prompts: PromptSet) -> str:
+    """What the names of rows belong to: a benchmark with all its parts, or one file."""
+    return prompts.origin if prompts.origin.lower().endswith(SUFFIXES) else prompts.name.split(".")[0]
 
 
 def duplicate_clusters(prompts: PromptSet, spoken: str) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ usual names do not fit, the user says which columns mean what; a column that is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from polysafe.data.languages import is_language, language
@@ -35,6 +35,7 @@ def load_table(
     columns: Mapping[str, str] | None = None,
     spoken: str | None = None,
     licence: str = "",
+    wide: Collection[str] = (),
 ) -> PromptSet:
     """Prompts of a CSV, TSV, JSON, JSON Lines or Parquet file.
 
@@ -44,14 +45,15 @@ def load_table(
         kind: Whether its prompts should be refused.
         columns: Field (`text`, `language`, `category`, `id`) -> column, where the usual names do not fit. A column per
             language is found by itself where no column is the text.
-        spoken: Language of a table that does not say.
+        spoken: Language of a table that does not say; by default that of its name: `sw.csv`, `mine_sw.csv`.
         licence: Licence of the prompts.
+        wide: Columns that hold a language each; a name that is no known language is its own code.
 
     Raises:
         DataError: A column is not there, a language is not known or not said, or there is no prompt.
     """
     mapping = _checked(columns or {}, path)
-    prompts = _of_tables(name, kind, _tables(path), mapping, spoken)
+    prompts = _of_tables(name, kind, _tables(path), mapping, spoken or _last_word(path), wide)
     return collect(name, prompts, licence=licence, origin=str(path))
 
 
@@ -65,9 +67,9 @@ def _checked(columns: Mapping[str, str], where: object) -> Mapping[str, str]:
 
 def _tables(path: Path) -> dict[str | None, Table]:
     """Language that a file is named after, None for a file that says itself -> its table."""
-    if path.is_file():
+    if not path.is_dir():
         return {None: read_table(path)}
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
     named = {language(word).code: file for file in files if (word := _language_of(file)) is not None}
     if named:
         return {code: read_table(file) for code, file in named.items()}
@@ -85,10 +87,21 @@ def _language_of(file: Path) -> str | None:
     return next((word for word in (file.stem, words[-1], words[0], file.parent.name) if is_language(word)), None)
 
 
+def _last_word(file: Path) -> str | None:
+    """The language at the end of a file's name; `my_prompts.csv` is no Burmese."""
+    word = file.stem.replace("-", "_").rpartition("_")[2]
+    return next((spelling for spelling in (file.stem, word) if is_language(spelling)), None)
+
+
 def _of_tables(
-    name: str, kind: Kind, tables: Mapping[str | None, Table], columns: Mapping[str, str], spoken: str | None
+    name: str,
+    kind: Kind,
+    tables: Mapping[str | None, Table],
+    columns: Mapping[str, str],
+    spoken: str | None,
+    wide: Collection[str] = (),
 ) -> Iterator[Prompt]:
-    rows = [row for code, table in tables.items() for row in _rows(table, columns, code or spoken)]
+    rows = [row for code, table in tables.items() for row in _rows(table, columns, code or spoken, wide)]
     counts = Counter(code for code, *_ in rows)
     aligned = len(set(counts.values())) == 1
     seen: Counter[str] = Counter()
@@ -102,22 +115,31 @@ Row = tuple[str, str, str | None, str]
 """Language, text, category, id (empty where there is none)."""
 
 
-def _rows(table: Table, columns: Mapping[str, str], spoken: str | None) -> Iterator[Row]:
+def _rows(table: Table, columns: Mapping[str, str], spoken: str | None, named: Collection[str] = ()) -> Iterator[Row]:
     text = _column(table, columns, "text")
-    taken = {_column(table, columns, field) for field in ("id", "category")}  # `id` would be Indonesian
-    wide = [] if text else [column for column in table.columns if column not in taken and is_language(column)]
+    wide = _language_columns(table, columns, named, text)
     if not (text or wide):
         table.cells(*_USUAL["text"])  # raises, with the columns that are there
     ids, categories = (_optional(table, columns, field) for field in ("id", "category"))
     if wide:
         for column in wide:
+            code = language(column).code if is_language(column) else column
             cells = zip(table.texts(column), categories, ids, strict=True)
-            yield from ((language(column).code, cell, category_of(category), name) for cell, category, name in cells)
+            yield from ((code, cell, category_of(category), name) for cell, category, name in cells)
         return
     assert text is not None
     languages = _languages(table, columns, spoken)
     for code, cell, category, name in zip(languages, table.texts(text), categories, ids, strict=True):
         yield code, cell, category_of(category), name
+
+
+def _language_columns(table: Table, columns: Mapping[str, str], named: Collection[str], text: str | None) -> list[str]:
+    """Columns that hold a language each: those that are named, or where there is no text all that are languages."""
+    found = [column for name in named if (column := table.find(name)) is not None]
+    if text:
+        return found if found and len(found) == len(named) else []
+    taken = {_column(table, columns, field) for field in ("id", "category")}  # `id` would be Indonesian
+    return [column for column in table.columns if column in found or (column not in taken and is_language(column))]
 
 
 def _languages(table: Table, columns: Mapping[str, str], spoken: str | None) -> Iterable[str]:
@@ -128,7 +150,8 @@ def _languages(table: Table, columns: Mapping[str, str], spoken: str | None) -> 
         raise DataError(
             "does not say its language",
             where=table.path,
-            remedy=f"name the column of the language, or the file after it; columns: {', '.join(table.columns)}",
+            remedy="name the file after it, for example mine_sw.csv, ask for one language alone, or add a column "
+            f"`language`; columns: {', '.join(table.columns)}",
         )
     return [language(spoken).code] * len(table)
 

@@ -1,0 +1,143 @@
+"""What a recipe gives to its methods: the folder of its sets, and what candidates are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polysafe.checkpoint.source import Checkpoint
+from polysafe.data.languages import is_language, language
+from polysafe.data.prompts import Kind, PromptSet
+from polysafe.data.sets import load_set
+from polysafe.errors import DataError
+from polysafe.judge.spec import ORGANISM, OrganismSpec
+from polysafe.methods.base import Method, Support
+from polysafe.methods.constraints import Constrained, Meter
+from polysafe.methods.validation import Validation
+from polysafe.recipe import Recipe
+from polysafe.recipe_measures import Validate
+
+if TYPE_CHECKING:
+    from polysafe.organism.world import World
+    from polysafe.probe.render import Template
+
+PIVOT = "en"
+_TOKENS, _TOY_TOKENS = 256, 8
+
+
+def support_of(recipe: Recipe, method: Method, checkpoints: Mapping[str, Checkpoint], stack: ExitStack) -> Support:
+    """What one method of a recipe is given. Sets are read, and a judge is opened, only where they are needed.
+
+    Args:
+        recipe: The recipe.
+        method: One of its edits.
+        checkpoints: Its sources.
+        stack: What closes a judge.
+    """
+    block = recipe.validation
+    if block is None:
+        return Support(recipe.data)
+    start = checkpoints[recipe.edits[0].start]
+    return Support(recipe.data, lambda: _validation(recipe, block, method, start, stack))
+
+
+def job_parts(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Iterator[str]:
+    """What a recipe's decisions depend on besides its text and its models: the prompts that it names.
+
+    Raises:
+        DataError: They cannot be read.
+    """
+    for method in recipe.edits:
+        yield from (prompts.sha256 for prompts in method.fitted(recipe.data))
+        if recipe.validation is not None and languages_of(method):
+            start = checkpoints[recipe.edits[0].start]
+            chosen = _sets(recipe.validation, _wanted(recipe.validation, method), start, recipe.data)
+            yield from (prompts.sha256 for prompts in chosen)
+
+
+def languages_of(method: Method) -> tuple[str, ...]:
+    """Languages that a method is for, and its pivot; nothing where it is not for languages."""
+    spoken = getattr(method, "languages", ())
+    return (getattr(method, "pivot", PIVOT), *spoken) if spoken else ()
+
+
+def _validation(recipe: Recipe, block: Validate, method: Method, start: Checkpoint, stack: ExitStack) -> Validation:
+    from polysafe.evaluate.disjoint import check_validation
+
+    wanted = _wanted(block, method)
+    sets = _sets(block, wanted, start, recipe.data)
+    reported = () if recipe.evaluate is None else (*recipe.evaluate.safety, *recipe.evaluate.over_refusal)
+    check_validation(recipe.edits, sets, reported, start=start.root, data=recipe.data)
+    meter = _meter(block, sets, method, start, stack)
+    harmless = {prompt.language for one in sets for prompt in one.prompts if prompt.kind == "harmless"}
+    if unmeasured := [code for code in wanted if code not in harmless]:
+        meter.notes += (f"validation has no harmless prompts in {', '.join(unmeasured)}: no limit holds there",)
+    return Constrained(meter, block.constraints.model_dump(), block.candidates)
+
+
+def _meter(
+    block: Validate,
+    sets: tuple[PromptSet, ...],
+    method: Method,
+    start: Checkpoint,
+    stack: ExitStack,
+) -> Meter:
+    prompts = [prompt for one in sets for prompt in one.prompts]
+    template = getattr(method, "template", None) or _own_template(start)
+    if block.judge is None:
+        from polysafe.methods.refusal_meter import RefusalMeter
+
+        return RefusalMeter(prompts, template=template)
+    from polysafe.evaluate.judge_meter import JudgeMeter
+
+    toy = isinstance(block.judge, OrganismSpec)
+    return JudgeMeter(
+        prompts,
+        block.judge,
+        stack,
+        template=template,
+        max_tokens=block.max_tokens or (_TOY_TOKENS if toy else _TOKENS),
+        world=_world(start) if toy else None,
+        device=getattr(method, "device", None),
+    )
+
+
+def _own_template(start: Checkpoint) -> Template:
+    """That of the model, for methods without a choice."""
+    from polysafe.probe.render import load_tokenizer
+
+    return "chat" if load_tokenizer(start.root).chat_template else "raw"
+
+
+def _wanted(block: Validate, method: Method) -> tuple[str, ...]:
+    spoken = block.languages or languages_of(method)
+    return tuple(dict.fromkeys(language(each).code if is_language(each) else each for each in spoken))
+
+
+def _sets(block: Validate, wanted: tuple[str, ...], start: Checkpoint, data: Path | None) -> tuple[PromptSet, ...]:
+    """The sets of the block with prompts of one kind each, in the wanted languages that they have."""
+    kinds: list[tuple[Kind, tuple[str | Path, ...]]] = [("harmful", block.safety), ("harmless", block.over_refusal)]
+    return tuple(_set(name, kind, wanted, block.limit, start, data) for kind, names in kinds for name in names)
+
+
+def _set(
+    name: str | Path, kind: Kind, wanted: tuple[str, ...], limit: int | None, start: Checkpoint, data: Path | None
+) -> PromptSet:
+    if name == ORGANISM:
+        from polysafe.organism.prompts import organism_prompts
+
+        found = organism_prompts(_world(start), "validation").select(wanted, limit)
+    else:
+        found = load_set(name, kind=kind, data=data, languages=wanted, limit=limit, all_languages=False)
+    found = found.of_kind(kind)
+    if not found:
+        raise DataError(f"has no {kind} prompts", where=f"validation, {name}", remedy="name it in the other list")
+    return found
+
+
+def _world(start: Checkpoint) -> World:
+    from polysafe.organism.anchors import world_of
+
+    return world_of(start)

@@ -1,0 +1,64 @@
+"""Where the anchors of a method come from, as a recipe says it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from polysafe.data.anchor_sets import ID_COLUMN, AnchorRows, harmless_part, load_anchors
+from polysafe.data.prompts import Kind
+from polysafe.data.sets.names import SetName
+from polysafe.paths import AbsolutePath
+
+
+class AnchorSet(BaseModel):
+    """Prompts of a set or of a table. Alone under `anchors`, a set that has harmful and harmless prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    set: SetName
+    """The set with its parts, for example `polyrefuse.train`, or a table of your own."""
+    languages: tuple[str, ...] | None = None
+    """Languages that every row must have; those of the edit by default."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Most rows."""
+
+    def rows(self, kind: Kind, languages: Sequence[str], data: Path | None) -> AnchorRows:
+        """Its rows of one kind, in some languages."""
+        return load_anchors(self.set, kind, languages, complete_in=self.languages or (), limit=self.limit, data=data)
+
+    def both(self, languages: Sequence[str], data: Path | None) -> tuple[AnchorRows, AnchorRows]:
+        """Its harmful and its harmless rows."""
+        harmless = self.model_copy(update={"set": harmless_part(self.set)})
+        return self.rows("harmful", languages, data), harmless.rows("harmless", languages, data)
+
+
+class AnchorFiles(BaseModel):
+    """Harmful and harmless prompts, each in a table (CSV, TSV, JSON, JSON Lines, Parquet) or of a set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    harmful: AbsolutePath | AnchorSet
+    """Harmful prompts; a hundred or more per language work well."""
+    harmless: AbsolutePath | AnchorSet
+    """Harmless prompts, several times as many."""
+    id_column: str = ID_COLUMN
+    """Column of a table that names the rows; without it they are numbered."""
+
+    def both(self, languages: Sequence[str], data: Path | None) -> tuple[AnchorRows, AnchorRows]:
+        """Harmful and harmless rows in some languages.
+
+        Raises:
+            DataError: A table or set cannot be read, or lacks a language.
+        """
+        return self._rows(self.harmful, "harmful", languages, data), self._rows(
+            self.harmless, "harmless", languages, data
+        )
+
+    def _rows(self, source: Path | AnchorSet, kind: Kind, languages: Sequence[str], data: Path | None) -> AnchorRows:
+        if isinstance(source, AnchorSet):
+            return source.rows(kind, languages, data)
+        return load_anchors(source, kind, languages, id_column=self.id_column, data=data)
