@@ -52,6 +52,14 @@ def test_help_imports_nothing_heavy(command: Command, arguments: list[str]) -> N
     assert out.endswith("heavy: []\n")
 
 
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_editing_imports_no_model_class_and_no_statistics(command: Command, recipe: Path, verb: str) -> None:
+    out, _ = command(verb, recipe, program=IMPORTS).communicate()
+    heavy = out.splitlines()[-1]
+    assert "torch" in heavy
+    assert not any(f"'{name}'" in heavy for name in ("transformers", "scipy", "matplotlib", "inspect_ai"))
+
+
 def test_importing_the_package_imports_nothing_heavy(command: Command) -> None:
     program = f"import sys, polysafe; print([name for name in {HEAVY!r} if name in sys.modules])"
     out, err = command(program=program).communicate()

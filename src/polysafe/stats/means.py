@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from scipy.stats import t as student
 
 from polysafe.stats.intervals import Interval
 from polysafe.stats.multiplicity import Adjustment, adjust_p
@@ -120,6 +119,8 @@ def student_interval(
     Returns:
         The interval and the p-value; None for both with fewer than two clusters.
     """
+    from scipy.stats import t as student
+
     numbers = np.asarray(values, dtype=np.float64)
     codes = np.unique(clusters, return_inverse=True)[1] if clusters is not None else np.arange(numbers.size)
     groups = int(codes.max()) + 1 if numbers.size else 0
