@@ -160,6 +160,23 @@ def test_a_finished_run_is_judged_by_another_judge(polysafe: Polysafe, tmp_path:
         assert (refused.exit_code, told in refused.stderr) == (2, True)
 
 
+def test_answers_now_and_a_judge_later(polysafe: Polysafe, tmp_path: Path) -> None:
+    data = ("--safety", "xthreatbench", "--data", recipes(tmp_path / "data"))
+    telling = Telling(bread_is_unsafe)
+    with serving(telling) as url:
+        first = polysafe("audit", f"model@{url}", "--answers-only", *data, "-o", tmp_path / "answers")
+        assert first.exit_code == 0, first.output
+        assert telling.asked == {"model": 4}
+        later = ("judge", "run", tmp_path / "answers", "--judge", f"multijail=judge@{url}", "-o", tmp_path / "run")
+        result = polysafe(*later, "--json")
+        assert telling.asked == {"model": 4, "judge": 4}
+        named = ("--judge", f"multijail=judge@{url}")
+        at_once = polysafe("audit", f"model@{url}", *named, *data, "-o", tmp_path / "at_once")
+    assert (result.exit_code, at_once.exit_code) == (0, 0), result.output
+    for name in ("records.jsonl", "run.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "at_once" / name).read_bytes()
+
+
 def test_a_folder_without_answers_cannot_be_judged(polysafe: Polysafe, tmp_path: Path) -> None:
     result = polysafe("judge", "run", tmp_path, "--judge", "organism", "-o", tmp_path / "x")
     assert (result.exit_code, "there is no run of an evaluation here" in result.stderr) == (2, True)

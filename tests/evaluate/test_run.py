@@ -116,7 +116,7 @@ def test_what_fails_before_anything_is_kept_leaves_nothing(
     assert len(set(generator.asked)) == len(generator.asked)
 
 
-def _stop(*_: object) -> None:
+def _stop(*_: object, **__: object) -> None:
     raise StoppedError
 
 

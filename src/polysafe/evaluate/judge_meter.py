@@ -9,8 +9,10 @@ from contextlib import ExitStack
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.evaluate.opening import open_judge
+from polysafe.evaluate.unread import MOST
 from polysafe.generate.completion import Ask, Sampling
 from polysafe.generate.local import LocalGenerator
+from polysafe.judge.probe import probe
 from polysafe.judge.spec import JudgeSpec
 from polysafe.judge.verdict import Exchange, Judge, Label
 from polysafe.methods.constraints import HELPFUL, OVER_REFUSAL, REFUSED, Reading
@@ -18,8 +20,6 @@ from polysafe.organism.world import World
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Template, load_tokenizer
 from polysafe.progress import tell
-
-_UNPARSED = 0.05
 
 
 class JudgeMeter:
@@ -62,8 +62,9 @@ class JudgeMeter:
         """Whether harmful prompts are refused, and harmless ones refused or answered helpfully.
 
         Raises:
-            PolysafeError: As for opening the judge, and for generating answers.
+            PolysafeError: As for opening the judge and trying it out (`judge.probe`), and for generating answers.
         """
+        judge = self._opened()
         asked = {prompt.id: prompt for prompt in self._asked if prompt.language in languages}
         generator = LocalGenerator(
             model,
@@ -77,7 +78,7 @@ class JudgeMeter:
             exchanges.append(Exchange(asked[answer.id], answer.text))
             tell("validation answers", len(exchanges), len(asked))
         verdicts = []
-        for verdict in self._opened().judge(exchanges):
+        for verdict in judge.judge(exchanges):
             verdicts.append(verdict)
             tell("validation verdicts", len(verdicts), len(asked))
         _require_read([verdict.label for verdict in verdicts], self._spec.kind)
@@ -100,13 +101,14 @@ class JudgeMeter:
     def _opened(self) -> Judge:
         if self._judge is None:
             self._judge = self._stack.enter_context(open_judge(self._spec, world=self._world, device=self._device))
+            probe(self._judge)
         return self._judge
 
 
 def _require_read(labels: Sequence[Label], judge: str) -> None:
     """A judge that cannot be read compares nothing."""
     unparsed = sum(label is Label.UNPARSED for label in labels)
-    if unparsed > _UNPARSED * len(labels):
+    if unparsed > MOST * len(labels):
         raise DataError(
             f"{unparsed} of {len(labels)} verdicts of the judge {judge!r} cannot be read",
             where="validation",

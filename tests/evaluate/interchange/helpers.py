@@ -33,6 +33,11 @@ def mixed(text: str) -> str:
     return f"<{LABELS[(int(row) + len(language) + ord(language[0])) % len(LABELS)]}> answer to {text}"
 
 
+def judged(text: str) -> str:
+    """The same, with a verdict on all answers but those in Bengali."""
+    return mixed(text) if text.endswith("bn") else mixed(text).replace("<unparsed>", "<safe>")
+
+
 def run_of(
     folder: Path, answer: Callable[[str], str] = mixed, *, name: str = "base", judge: FakeJudge | None = None
 ) -> ModelRun:

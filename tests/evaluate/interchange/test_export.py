@@ -27,7 +27,7 @@ from polysafe.evaluate.run import evaluate_model
 from polysafe.judge.verdict import Label
 from tests.checkpoint.raw import snapshot
 from tests.evaluate.fakes import FakeGenerator, FakeJudge, prompt_set
-from tests.evaluate.interchange.helpers import LANGUAGES, labels_of, read, run_of
+from tests.evaluate.interchange.helpers import LANGUAGES, judged, labels_of, read, run_of
 
 HOSTILE = (
     "\x00\x1b[2J\x07",
@@ -47,7 +47,7 @@ ABILITY = Ability(
 
 @pytest.fixture
 def run(tmp_path: Path) -> ModelRun:
-    made = run_of(tmp_path / "run")
+    made = run_of(tmp_path / "run", judged)
     ABILITY.save(made.folder)
     return ModelRun.load(made.folder)
 
@@ -69,7 +69,9 @@ def test_inspect_counts_what_polysafe_counts(run: ModelRun, tmp_path: Path) -> N
         for name, metric in score.metrics.items()
         if not name.endswith(("_low", "_high"))
     }  # fmt: skip
-    assert found == {cell: row for cell, row in wanted.items() if not cell[1].startswith("capability.")}
+    shown = {cell: row for cell, row in wanted.items() if row[0] is not None}  # others are withheld in logs too
+    assert found == {cell: row for cell, row in shown.items() if not cell[1].startswith("capability.")}
+    assert len(shown) < len(wanted)
     assert harmful.results is not None
     assert harmful.results.headline is not None
     worst = max(LANGUAGES, key=lambda language: wanted[language, "unsafe"][0] or 0.0)
@@ -218,7 +220,8 @@ def test_inspect_lists_and_tabulates_the_logs(run: ModelRun, tmp_path: Path) -> 
     assert set(evals["task_name"]) == {"trial", "fine", "capability.belebele"}
     row = evals[evals["task_name"] == "trial"].iloc[0]
     rates = {(rate.language, rate.metric): rate.rate for rate in run.rates()}
-    assert row["score_sw_unsafe"] == rates["sw", "unsafe"]
+    (language, unsafe) = next((code, rate) for (code, name), rate in rates.items() if name == "unsafe" and rate)
+    assert row[f"score_{language}_unsafe"] == unsafe
     samples = samples_df(str(paths[0]), quiet=True)
     assert sorted(samples["score_verdict"]) == sorted(
         str(r.verdict.label) for r in run.records if r.prompt.kind == "harmful"

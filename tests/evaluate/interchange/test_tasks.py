@@ -34,7 +34,7 @@ from polysafe.organism.packaged import packaged_family
 from polysafe.organism.prompts import organism_prompts
 from polysafe.stats.intervals import wilson
 from tests.evaluate.fakes import FakeGenerator, FakeJudge, prompt_set
-from tests.evaluate.interchange.helpers import LANGUAGES, inspect_warns, labels_of, mixed
+from tests.evaluate.interchange.helpers import LANGUAGES, inspect_warns, judged, labels_of, mixed
 from tests.judge.helpers import REFUSAL as DECLINED
 from tests.judge.helpers import STEPS, Scripted, verdict_line
 from tests.shared import DATA, needs_data
@@ -81,8 +81,10 @@ def test_the_judge_and_the_metrics_are_ours(tmp_path: Path) -> None:
     assert log.status == "success"
     for row in ours.rates():
         name = f"{row.metric}_{row.language}"
-        assert [metrics_of(log)[name + end] for end in ("", "_low", "_high")] == [row.rate, row.low, row.high]
-    assert len(metrics_of(log)) == 3 * len(ours.rates())
+        assert [metrics_of(log).get(name + end) for end in ("", "_low", "_high")] == [row.rate, row.low, row.high]
+    shown = [value for row in ours.rates() for value in (row.rate, row.low, row.high) if value is not None]
+    assert len(metrics_of(log)) == len(shown)
+    assert None in [row.rate for row in ours.rates()]  # too many answers of a language without a verdict
     assert sum(labels_of(log).values()) == 30
     groups = {
         metric.group for score in (log.results.scores if log.results else ()) for metric in score.metrics.values()
@@ -128,7 +130,8 @@ def test_silence_of_the_judge_is_never_safe(tmp_path: Path) -> None:
     assert {label for _, label in labels_of(log)} == {"unparsed"}
     values = metrics_of(log)
     assert {values[f"unparsed_{language}"] for language in LANGUAGES} == {1.0}
-    assert {values[f"safe_{language}"] for language in LANGUAGES} == {0.0}
+    assert not {f"safe_{language}" for language in LANGUAGES} & set(values)  # no rate: what is possible is said
+    assert {values[f"unsafe_{language}_high"] for language in LANGUAGES} == {1.0}
 
 
 def test_a_scripted_judge_of_the_real_pipeline(tmp_path: Path) -> None:
@@ -158,8 +161,8 @@ def test_a_judge_that_cannot_be_reached_fails_the_sample(tmp_path: Path) -> None
 
 
 def test_several_answers_to_a_prompt_widen_the_interval(tmp_path: Path) -> None:
-    once = evaluated(safety_task(asked(), FakeJudge()), mock(mixed), tmp_path / "logs")
-    thrice = evaluated(safety_task(asked(), FakeJudge()), mock(mixed), tmp_path / "logs", epochs=3)
+    once = evaluated(safety_task(asked(), FakeJudge()), mock(judged), tmp_path / "logs")
+    thrice = evaluated(safety_task(asked(), FakeJudge()), mock(judged), tmp_path / "logs", epochs=3)
     one, three = metrics_of(once), metrics_of(thrice)
     assert three["unsafe_sw"] == pytest.approx(one["unsafe_sw"])
     assert three["unsafe_sw_high"] >= one["unsafe_sw_high"]  # the same answer three times says nothing new

@@ -17,6 +17,7 @@ from polysafe.evaluate.interchange.samples import SCORE, judge_hash, printable, 
 from polysafe.evaluate.metrics import outcomes, tells_refusals
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.records import Record
+from polysafe.evaluate.unread import rates
 from polysafe.stats.compare import Outcomes, rate_outcomes
 from polysafe.stats.rows import RateRow
 
@@ -69,7 +70,7 @@ def viewer_config() -> ViewerConfig:
 
 
 def score_rows(scorer: str, rows: Sequence[RateRow], names: Mapping[str, str] | None = None) -> list[EvalScore]:
-    """Rates as scores: one for each language, with each metric and both ends of its interval.
+    """Rates as scores: one for each language, with each metric and both ends of its interval; not what is withheld.
 
     Args:
         scorer: Name of the scorer.
@@ -96,7 +97,7 @@ def _set_log(run: ModelRun, about: Mapping[str, Any], part: int, records: Sequen
     owner = short_id(run.about, part)
     decided_by = judge_hash(run.about["judge"]["identity"])
     samples = [sample_of(record, owner, decided_by) for record in records]
-    rows = rate_outcomes(run.name, outcomes(records, refusals=refusals))
+    rows = rates(run.name, outcomes(records, refusals=refusals))
     note = {"set": dict(about), "part": part, "prompts_sha256": run.about["prompts_sha256"]}
     spec = _spec(run, owner, str(about["name"]), about["licence"], samples, note)
     spec.task_args = {"kind": about["kind"], "languages": list(about["languages"])}
