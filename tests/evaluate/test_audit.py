@@ -107,7 +107,7 @@ def test_a_guard_model_that_says_nothing_is_refused_before_the_model_is_asked(tm
             max_tokens=8,
             progress=lambda what, *_: steps.append(what),
         )
-    assert steps == []
+    assert not any("answers" in step for step in steps)  # models are loaded, and nothing is asked
     assert not list(tmp_path.glob(".*polysafe"))  # nothing is left of what was not begun
 
 
