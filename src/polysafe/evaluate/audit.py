@@ -189,11 +189,9 @@ def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
     with_pivot = {metric for language, metric in asked if language == pivot}
     cells = {cell: items for cell, items in asked.items() if cell[1] in with_pivot}
     gaps = (
-        gap_rows(run.name, cells, pivot, clusters=_clusters(run))
-        if len({language for language, _ in cells}) > 1
-        else []
+        gap_rows(run.name, cells, pivot, clusters=run.repeated) if len({language for language, _ in cells}) > 1 else []
     )
-    odds, clusters = run.odds, _clusters(run)
+    odds, clusters = run.odds, run.repeated
     return Audit(
         run,
         tuple(run.rates()),
@@ -239,11 +237,6 @@ def _unread(run: ModelRun) -> Iterator[str]:
     count = sum(record.completion.tokens == 0 and record.truncated for record in run.records)
     if count:
         yield f"{count} prompts do not fit the model's positions; they have no answer and count as invalid"
-
-
-def _clusters(run: ModelRun) -> Mapping[str, str]:
-    """Prompt -> its cluster, where any language has two prompts of one text."""
-    return {item: first for (_, item), first in run.clusters.items() if item != first}
 
 
 def _prompts(

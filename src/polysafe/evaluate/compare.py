@@ -117,8 +117,7 @@ def _odds(method: str, before: ModelRun, after: ModelRun) -> tuple[MeanChange, .
     """What changed in the refusal log-odds, where both runs have them, measured alike."""
     if before.odds is None or after.odds is None or differing(before.odds.protocol, after.odds.protocol):
         return ()
-    clusters = {item: first for (_, item), first in before.clusters.items() if item != first}
-    return tuple(mean_changes(method, before.odds.values, after.odds.values, clusters))
+    return tuple(mean_changes(method, before.odds.values, after.odds.values, before.repeated))
 
 
 def _corrected(before: ModelRun, after: ModelRun) -> tuple[CorrectedPair, ...]:

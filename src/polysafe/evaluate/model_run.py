@@ -113,6 +113,11 @@ class ModelRun:
         return metrics.clusters(self.records)
 
     @property
+    def repeated(self) -> dict[str, str]:
+        """Item -> the first item with the same text in some language, for items that are not the first themselves."""
+        return {item: first for (_, item), first in self.clusters.items() if item != first}
+
+    @property
     def corrected(self) -> dict[str, Corrected]:
         """Language -> its unsafe rate, corrected for the judge's error; empty without a calibration."""
         return corrected_rates(self.records, self.calibration)[0]

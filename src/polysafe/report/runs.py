@@ -102,7 +102,7 @@ def answered(run: ModelRun, pivot: str, *, refusals: bool) -> Answered:
         outcomes=run.outcomes_where(refusals=refusals),
         answers=partial(_answers, run),
         categories=metrics.unsafe_by_category(run.records),
-        clusters={item: first for (_, item), first in run.clusters.items() if item != first},
+        clusters=run.repeated,
     )
 
 

@@ -144,10 +144,8 @@ def mean_rows(model: str, values: Values, clusters: Mapping[str, str] | None = N
     """
     rows = []
     for (language, metric), items in values.items():
-        span, _ = student_interval(list(items.values()), _clusters(items, clusters))
-        mean = sum(items.values()) / len(items) if items else None
-        low, high = (span.low, span.high) if span else (None, None)
-        rows.append(MeanRow(model, language, metric, mean, len(items), low, high))
+        low, high, _ = _tested(items, clusters)
+        rows.append(MeanRow(model, language, metric, _mean(items), len(items), low, high))
     return rows
 
 
@@ -200,10 +198,8 @@ def mean_changes(
     for (language, metric), items in before.items():
         new = after.get((language, metric), {})
         moved = {item: new[item] - value for item, value in items.items() if item in new}
-        old, now = (sum(cell[item] for item in moved) / len(moved) if moved else None for cell in (items, new))
-        span, p = student_interval(list(moved.values()), _clusters(moved, clusters))
-        low, high = (span.low, span.high) if span else (None, None)
-        by_metric[metric].append(MeanChange(method, language, metric, old, now, len(moved), low, high, p))
+        old, now = (_mean({item: cell[item] for item in moved}) for cell in (items, new))
+        by_metric[metric].append(MeanChange(method, language, metric, old, now, len(moved), *_tested(moved, clusters)))
     return [change for changes in by_metric.values() for change in _adjusted(changes, adjustment)]
 
 
@@ -226,12 +222,17 @@ def _gap(
     clusters: Mapping[str, str] | None,
 ) -> MeanGap:
     pairs = {item: items[item] - base[item] for item in items if item in base}
-    if not pairs:
-        return MeanGap(model, language, pivot, metric, None, 0, None, None, None)
-    span, p = student_interval(list(pairs.values()), _clusters(pairs, clusters))
-    low, high = (span.low, span.high) if span else (None, None)
-    return MeanGap(model, language, pivot, metric, sum(pairs.values()) / len(pairs), len(pairs), low, high, p)
+    return MeanGap(model, language, pivot, metric, _mean(pairs), len(pairs), *_tested(pairs, clusters))
 
 
-def _clusters(items: Mapping[str, float], clusters: Mapping[str, str] | None) -> list[str] | None:
-    return None if not clusters else [clusters.get(item, item) for item in items]
+def _mean(items: Mapping[str, float]) -> float | None:
+    return sum(items.values()) / len(items) if items else None
+
+
+def _tested(
+    items: Mapping[str, float], clusters: Mapping[str, str] | None
+) -> tuple[float | None, float | None, float | None]:
+    """Both ends of the interval of the mean, and the p-value; None for all where there is none."""
+    names = [clusters.get(item, item) for item in items] if clusters else None
+    span, p = student_interval(list(items.values()), names)
+    return (None, None, p) if span is None else (span.low, span.high, p)
