@@ -53,6 +53,7 @@ def evaluate_recipe(
     pivot: str = "en",
     max_tokens: int | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     cache: Path | None = None,
     progress: Progress = tell,
 ) -> Evaluation:
@@ -71,6 +72,7 @@ def evaluate_recipe(
         pivot: Language that the others are compared with.
         max_tokens: As for `audit`.
         device: Where models run.
+        dtype: As for `audit`.
         cache: As for `audit`.
         progress: Called as `progress(what, done, total)`.
 
@@ -112,6 +114,7 @@ def evaluate_recipe(
             max_tokens=max_tokens,
             family=start if isinstance(who, OrganismSpec) else None,
             device=device,
+            dtype=dtype,
             cache=cache,
         )
 
@@ -124,7 +127,7 @@ def evaluate_recipe(
     results = comparison.save(output)
     saved = save_evaluation(output, recipe, comparison, made=made, start=start, pivot=pivot)
     update_card(made, results=output)
-    settings = {"limit": limit, "pivot": pivot, "max_tokens": max_tokens, "device": device}
+    settings = {"limit": limit, "pivot": pivot, "max_tokens": max_tokens, "device": device, "dtype": dtype}
     carried_out = block.model_copy(update={"judge": who, "calibration": error})
     record_evaluation(recipe.model_copy(update={"evaluate": carried_out}), comparison, settings, output)
     return Evaluation(before, after, comparison, results, saved)

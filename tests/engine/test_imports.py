@@ -92,7 +92,7 @@ def test_an_output_that_exists_is_refused(file: Path, tmp_path: Path) -> None:
 
 
 def test_a_type_that_is_none(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no output type 'INT8'"):
+    with pytest.raises(RecipeError, match="no type 'INT8'"):
         import_gguf(file, tmp_path / "out", dtype="INT8")
 
 

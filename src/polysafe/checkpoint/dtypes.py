@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from polysafe.errors import RecipeError, did_you_mean
+
 if TYPE_CHECKING:
     import torch
 
@@ -35,6 +37,9 @@ BITS: dict[str, int] = {
 
 EDITABLE = frozenset({"BF16", "F16", "F32", "F64"})
 """Types that arithmetic is defined on. Everything else can only be copied."""
+
+FLOATS = ("BF16", "F16", "F32")
+"""Types that a model is computed in, or imported in."""
 
 QUANTISED = frozenset(code for code in BITS if code[:2] in {"F4", "F6", "F8"}) | {"I8", "U8"}
 """Types in which a weight matrix is a code for numbers that live elsewhere (scales, lookup tables)."""
@@ -68,3 +73,18 @@ def torch_dtype(code: str) -> torch.dtype:
 
     dtype: torch.dtype = getattr(torch, _TORCH_NAMES.get(code, "uint8"))
     return dtype
+
+
+def float_dtype(code: str) -> torch.dtype:
+    """The torch type of a type that the user named for a model, in small letters or capitals.
+
+    Raises:
+        RecipeError: It is none of `FLOATS`.
+    """
+    if code.upper() not in FLOATS:
+        raise RecipeError(
+            f"there is no type {code!r} for the numbers of a model",
+            where="--dtype",
+            remedy=did_you_mean(code.upper(), FLOATS) or f"types: {', '.join(FLOATS)}",
+        )
+    return torch_dtype(code.upper())

@@ -17,6 +17,7 @@ from polysafe.cli.groups import GROUPS
 from polysafe.cli.options import (
     Calibration,
     Data,
+    Dtype,
     Grouping,
     InspectLog,
     Json,
@@ -192,6 +193,7 @@ def audit(
     translate: Translate = None,
     calibration: Calibration = None,
     device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
+    dtype: Dtype = None,
     family: Annotated[
         Path | None,
         typer.Option(help="For an edited toy model: the member that it was made from.", show_default=False),
@@ -226,6 +228,7 @@ def audit(
         translate=translate,
         calibration=calibration,
         device=device,
+        dtype=dtype,
         family=family,
         key=key,
         judge_key=judge_key,
@@ -253,6 +256,7 @@ def evaluate(
         int | None, typer.Option(help="Most new tokens of an answer; 256 by default.", min=1, show_default=False)
     ] = None,
     device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
+    dtype: Dtype = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
     _quiet: Quiet = False,
@@ -270,6 +274,7 @@ def evaluate(
         pivot=pivot,
         max_tokens=max_tokens,
         device=device,
+        dtype=dtype,
         inspect_log=inspect_log,
         as_json=as_json,
     )

@@ -38,6 +38,7 @@ def audit(
     translate: str | None,
     calibration: Path | None,
     device: str | None,
+    dtype: str | None,
     family: Path | None,
     key: str | None,
     judge_key: str | None,
@@ -64,6 +65,7 @@ def audit(
             translate=translate,
             calibration=calibration,
             device=device,
+            dtype=dtype,
             family=family,
             key=key,
             judge_key=judge_key,
@@ -211,6 +213,7 @@ def evaluate(
     pivot: str,
     max_tokens: int | None,
     device: str | None,
+    dtype: str | None,
     inspect_log: Path | None,
     as_json: bool,
 ) -> None:
@@ -231,6 +234,7 @@ def evaluate(
             pivot=pivot,
             max_tokens=max_tokens,
             device=device,
+            dtype=dtype,
         )
     write_logs({"before": found.before.run, "after": found.after.run}, inspect_log)
     shown = evaluation_report(found.saved)

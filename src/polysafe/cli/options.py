@@ -36,6 +36,13 @@ Grouping = Annotated[
         show_default=False,
     ),
 ]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Type that the asked model is computed in: F32, BF16 or F16; on processors F32 by default.",
+        show_default=False,
+    ),
+]
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of a model that polysafe wrote.", show_default=False)
 ]

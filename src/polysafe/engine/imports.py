@@ -13,6 +13,7 @@ import psutil
 from polysafe import __version__
 from polysafe.checkpoint.atomic import json_bytes, write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.digest import cache_directory
+from polysafe.checkpoint.dtypes import float_dtype
 from polysafe.checkpoint.gguf.extra import gguf_package, transformers_package, versions
 from polysafe.checkpoint.gguf.find import GgufFile, find_gguf
 from polysafe.checkpoint.gguf.header import GgufHeader, read_gguf_header
@@ -28,16 +29,13 @@ from polysafe.errors import (
     ArchitectureError,
     CheckpointError,
     OutputError,
-    RecipeError,
     ResourceError,
-    did_you_mean,
 )
 from polysafe.progress import Meter, Progress, tell
 
 if TYPE_CHECKING:
     from polysafe.checkpoint.gguf.convert import Conversion
 
-DTYPES = ("BF16", "F16", "F32")
 SHARD_SIZE = 5_000_000_000
 
 _NO_EDIT = ""
@@ -88,7 +86,7 @@ def import_gguf(
         OutputError: The output exists or cannot be written.
         ResourceError: A library is missing, or the disk is too small.
     """
-    _check_dtype(dtype)
+    float_dtype(dtype)
     gguf_package()
     transformers_package()
     file = find_gguf(source)
@@ -118,15 +116,6 @@ def imported_folder(source: str | Path, *, dtype: str = "BF16", progress: Progre
             "is a damaged copy of an imported model", where=folder, remedy="remove that folder; it is made again"
         )
     return folder
-
-
-def _check_dtype(dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise RecipeError(
-            f"there is no output type {dtype!r}",
-            where="--dtype",
-            remedy=did_you_mean(dtype.upper(), DTYPES) or f"types: {', '.join(DTYPES)}",
-        )
 
 
 class _Import:

@@ -93,6 +93,7 @@ def audit(
     translate: str | None = None,
     calibration: Path | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     family: Path | None = None,
     key: str | None = None,
     judge_key: str | None = None,
@@ -125,6 +126,7 @@ def audit(
         translate: `FOLDER` or `NAME@URL` of a translator: answers are judged as they are and in English.
         calibration: File of the judge's measured error, by which unsafe rates are corrected; kept with the run.
         device: Where models run; the processor by default.
+        dtype: Type that a model in a folder is computed in: `F32` (on a processor the default), `BF16` or `F16`.
         family: For an edited model of the toy family, the member that it was made from; its world is meant.
         key: Environment variable with the key of the model's server.
         judge_key: The same for the servers of judge and translator, where they are no recipe's.
@@ -143,7 +145,7 @@ def audit(
     sampling = Sampling(max_tokens=budget)
     with (
         reporting(progress),
-        open_model(model, sampling, template=template, device=device, key=key) as opened,
+        open_model(model, sampling, template=template, device=device, dtype=dtype, key=key) as opened,
         Cache(cache) as store,
     ):
         examinations = prepare(capability, opened, data=data, languages=languages, limit=limit)

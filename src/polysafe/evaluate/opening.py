@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from polysafe.checkpoint.dtypes import float_dtype
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
@@ -86,6 +87,7 @@ def open_model(
     *,
     template: Template = "chat",
     device: str | None = None,
+    dtype: str | None = None,
     key: str | None = None,
 ) -> Iterator[OpenedModel]:
     """A model to be asked.
@@ -95,6 +97,7 @@ def open_model(
         sampling: How answers are drawn.
         template: Whether a model in a folder is asked in its chat template, or goes on from the prompt as it stands.
         device: Where a model in a folder runs; the processor by default.
+        dtype: Type that it is computed in, by the name that files use (`BF16`); as for `load_model` by default.
         key: Environment variable with the key of the server.
 
     Raises:
@@ -114,7 +117,7 @@ def open_model(
             yield OpenedModel(served[0], ServerGenerator(client, sampling))
         return
     folder = Path(spec)
-    with _loaded(folder, device) as model:
+    with _loaded(folder, device, dtype) as model:
         tokenizer = load_tokenizer(folder)
         yield OpenedModel(
             folder.name or str(folder),
@@ -210,7 +213,9 @@ def _backend(
 
 
 @contextmanager
-def _loaded(folder: Path, device: str | None) -> Iterator[LoadedModel]:
+def _loaded(folder: Path, device: str | None, dtype: str | None = None) -> Iterator[LoadedModel]:
+    computed = None if dtype is None else float_dtype(dtype)
     checkpoint = open_checkpoint(folder)
     with CheckpointReader(checkpoint) as reader:
-        yield load_model(Source(folder.name or str(folder), checkpoint, classify(checkpoint), reader), device)
+        source = Source(folder.name or str(folder), checkpoint, classify(checkpoint), reader)
+        yield load_model(source, device, dtype=computed)

@@ -244,6 +244,7 @@ class _Job:
             pivot=settings.get("pivot", "en"),
             max_tokens=settings.get("max_tokens"),
             device=self.device or settings.get("device"),
+            dtype=settings.get("dtype"),
             cache=results.parent / "cache.sqlite",
         )
 
