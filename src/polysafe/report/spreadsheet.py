@@ -27,6 +27,7 @@ from polysafe.report.data import (
 from polysafe.report.text import clip, visible
 from polysafe.stats.gaps import Gap
 from polysafe.stats.rows import RateRow, Row
+from polysafe.stats.versus import Versus
 
 Record: TypeAlias = Mapping[str, Scalar]
 
@@ -109,6 +110,8 @@ def _tables() -> dict[str, tuple[Sequence[str], Callable[[ReportData], Iterable[
         "results.csv": (_names(Row), lambda data: map(asdict, data.rows)),
         "audit.csv": (_names(RateRow), lambda data: map(asdict, data.audits)),
         "gaps.csv": (("method", "stage", *_names(Gap), "difference"), _gaps),
+        "versus.csv": (("start", *_names(Versus), "difference"), _versus),
+        "seeds.csv": (("seed", "development", "method", "language", "before", "after", "n"), _seeds),
         "categories.csv": (("category", *_names(Row)), lambda data: _categories(data.categories)),
         "audit_categories.csv": (("category", *_names(RateRow)), lambda data: _categories(data.audit_categories)),
         "truncation.csv": (_names(RateRow), lambda data: map(asdict, data.truncation)),
@@ -135,6 +138,19 @@ def _gaps(data: ReportData) -> Iterator[Record]:
               for stage, gap in (("before", change.before), ("after", change.after))]  # fmt: skip
     for method, stage, gap in (*stages, *((None, "unedited", gap) for gap in data.audit_gaps)):
         yield {"method": method, "stage": stage, **asdict(gap), "difference": gap.difference}
+
+
+def _versus(data: ReportData) -> Iterator[Record]:
+    for contest in data.contests:
+        for pair in contest.pairs:
+            yield {"start": contest.start, **asdict(pair), "difference": pair.difference}
+
+
+def _seeds(data: ReportData) -> Iterator[Record]:
+    for row in data.seeds:
+        of: Record = {"seed": row.seed, "development": row.development, "method": row.method, "n": row.n}
+        for language, after in row.after.items():
+            yield {**of, "language": language, "before": row.before.get(language), "after": after}
 
 
 def _categories(categories: Mapping[str, Sequence[Row]] | Mapping[str, Sequence[RateRow]]) -> Iterator[Record]:
