@@ -14,6 +14,7 @@ from polysafe.judge.nobody import NOBODY
 from polysafe.report.contests import Contest
 from polysafe.stats.gaps import Gap
 from polysafe.stats.means import MeanChange, MeanGap, MeanRow
+from polysafe.stats.overlap import ChanceOverlap
 from polysafe.stats.rows import RateRow, Row
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class Touched:
         layers: The choice in every layer; empty where `decisions` tell it (swaps).
         overlap: Language -> other language -> Jaccard index of what would be chosen for either alone; empty where
             unknown.
+        chance: The same for as many units drawn at random; empty where the sizes of the choices are unknown.
     """
 
     method: str
@@ -190,6 +192,7 @@ class Touched:
     unit: str = "blocks"
     layers: tuple[LayerUnits, ...] = ()
     overlap: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    chance: Mapping[str, Mapping[str, ChanceOverlap]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _tables() -> dict[str, tuple[Sequence[str], Callable[[ReportData], Iterable[
     """Every file that a report may have, with its columns and its lines."""
     edits = ("method", "target", *_names(Touched)[2:9])
     units = ("method", "target", "unit", "layer", "module", "index", "chosen", "score")
-    overlaps = ("method", "target", "unit", "language", "other", "jaccard")
+    overlaps = ("method", "target", "unit", "language", "other", "jaccard", "chance", "chance_low", "chance_high")
     decisions = ("method", "language", *(name for name in _names(BlockDecision) if name != "detail"))
     return {
         "results.csv": (_names(Row), lambda data: map(asdict, data.rows)),
@@ -176,7 +176,13 @@ def _overlaps(data: ReportData) -> Iterator[Record]:
         of = {"method": touched.method, "target": touched.target, "unit": touched.unit}
         for language, others in touched.overlap.items():
             for other, jaccard in others.items():
-                yield {**of, "language": language, "other": other, "jaccard": jaccard}
+                chance = touched.chance.get(language, {}).get(other)
+                ends = (
+                    {}
+                    if chance is None
+                    else {"chance": chance.expected, "chance_low": chance.low, "chance_high": chance.high}
+                )
+                yield {**of, "language": language, "other": other, "jaccard": jaccard, **ends}
 
 
 def _decisions(data: ReportData) -> Iterator[Record]:
