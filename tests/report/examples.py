@@ -7,6 +7,7 @@ from random import Random
 
 from polysafe.report import BlockDecision, ChangedAnswer, ReportData
 from polysafe.report.data import CorrectedRate, GapChange, JudgeError, LayerUnits, Touched
+from polysafe.report.findings import Answered, Findings, Pair
 from polysafe.stats import Gap, Outcomes, RateRow, Row, compare_outcomes, gap_rows, rate_outcomes, wilson
 from tests.attacks.answers import ANSWERS
 
@@ -40,6 +41,43 @@ def rows(method: str = "layer_swap.module", /, **after: float) -> tuple[Row, ...
     """Rows of one method: `BEFORE`, and after it the same with the given rates changed."""
     changed = {metric: dict(languages) for metric, languages in BEFORE.items()} | flat(**after)
     return tuple(compare_outcomes(method, outcomes(BEFORE, 1), outcomes(changed, 2)))
+
+
+def measured(
+    after: Mapping[str, float],
+    method: str = "layer_swap.module",
+    *,
+    before: Mapping[str, Mapping[str, float]] = BEFORE,
+    n: int = 200,
+    controls: Mapping[str, Mapping[str, float]] | None = None,
+) -> ReportData:
+    """A report with single answers behind it: `before`, and after it the same answers but for the rates given.
+
+    Items are ranked alike everywhere, so that only those change that a rate demands.
+
+    Args:
+        after: Rates of the edited model, the same in every low-resource language; those not given are as before.
+        method: Name of the method.
+        before: Rates of the model that the edit starts from.
+        n: Prompts in each language.
+        controls: Name of a control -> its rates after.
+    """
+    found, start = Findings(), Answered("base", "en", _ranked(before, n))
+    for name, rates in {method: after, **(controls or {})}.items():
+        changed = {
+            metric: {code: rates.get(metric, rate) if code in LOW else rate for code, rate in languages.items()}
+            for metric, languages in before.items()
+        }
+        found.add_method(name, [Pair(start, Answered(name, "en", _ranked(changed, n)), LOW)])
+    return found.data("t", toy=False, tiers=TIERS)
+
+
+def _ranked(rates: Mapping[str, Mapping[str, float]], n: int) -> Outcomes:
+    return {
+        (language, metric): {f"{i:03}": i < round(rate * n) for i in range(n)}
+        for metric, languages in rates.items()
+        for language, rate in languages.items()
+    }
 
 
 def decisions(layers: int, modules: tuple[str | None, ...]) -> tuple[BlockDecision, ...]:

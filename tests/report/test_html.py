@@ -175,18 +175,18 @@ def test_toy_numbers_are_never_shown_without_the_warning() -> None:
 
 
 def test_first_screen_says_verdict_and_means(page: Page) -> None:
-    assert "Repaired" in page.text
+    assert "Reduced" in page.text
     assert "lowered the mean unsafe rate over 3 low-resource languages (qac, qad, qae)" in page.text
     assert page.text.index("lowered the mean") < page.text.index("Gap to English") < page.text.index("Methods: mean")
 
 
 def test_parts_come_in_the_order_in_which_a_reviewer_asks(page: Page) -> None:
     headings = [
-        "Repaired", "Gap to English: Module-wise", "Safety against ability", "Unsafe answers by language",
+        "Reduced", "Gap to English: Module-wise", "Safety against ability", "Unsafe answers by language",
         "Unsafe answers by category", "What the edit touched", "Error of the judge", "Broken, wrong-language",
         "Prompts whose verdict changed", "Limits", "Settings, hashes, versions",
     ]  # fmt: skip
-    after_contents = page.text[page.text.index("Repaired") :]
+    after_contents = page.text[page.text.index("Reduced") :]
     places = [after_contents.index(heading) for heading in headings]
     assert places == sorted(places)
 
@@ -194,7 +194,7 @@ def test_parts_come_in_the_order_in_which_a_reviewer_asks(page: Page) -> None:
 def test_every_rate_has_interval_and_n(page: Page) -> None:
     assert "100 → 12" in page.text
     assert "93–100 → 6–25" in page.text
-    assert "n 48, p < 0.001" in page.text
+    assert "n 48, detects ≥ 18 points, p < 0.001" in page.text
 
 
 def test_every_chart_has_a_text_alternative_and_its_numbers(page: Page) -> None:

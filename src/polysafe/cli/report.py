@@ -52,7 +52,7 @@ def compare(
     data = comparison_report(found, pivot=pivot, groups=None if groups is None else grouping(groups))
     written = {} if output is None else _write(data, output)
     if as_json:
-        print_json({**_as_json(found), **written})
+        print_json({**_as_json(found), "means": [asdict(mean) for mean in data.means], **written})
         return
     print_summary(data)
     for name, path in written.items():

@@ -8,7 +8,7 @@ language has no verdict, its rates are withheld, and only what is possible is sh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from polysafe.evaluate.metrics import HARMFUL, HARMLESS, WITHOUT_VERDICT
@@ -115,6 +115,15 @@ def comparable(outcomes: Outcomes) -> Outcomes:
     return {cell: items for cell, items in outcomes.items() if not _withheld(outcomes, *cell)}
 
 
+def possible(outcomes: Outcomes, cells: Collection[tuple[str, str]]) -> Outcomes:
+    """Some cells of outcomes, as they are if every answer without a verdict counts as true."""
+    found = {}
+    for cell in cells:
+        items, silent = outcomes[cell], outcomes.get((cell[0], _without(cell[1])), {})
+        found[cell] = {item: holds or silent.get(item, False) for item, holds in items.items()}
+    return found
+
+
 def _rate(row: RateRow, outcomes: Outcomes) -> RateRow:
     silent = _silent(outcomes, row.language, row.metric)
     if not silent or row.rate is None:
@@ -130,8 +139,12 @@ def _rate(row: RateRow, outcomes: Outcomes) -> RateRow:
 
 def _silent(outcomes: Outcomes, language: str, metric: str) -> int:
     """Answers without a verdict among those that a metric counts; none for a metric that hangs on no verdict."""
-    without = next((name for name, hanging in _HANGING.items() if metric in hanging), None)
-    return 0 if without is None else sum(outcomes.get((language, without), {}).values())
+    return sum(outcomes.get((language, _without(metric)), {}).values())
+
+
+def _without(metric: str) -> str:
+    """The metric of answers without a verdict among the prompts of a metric; empty for one that hangs on none."""
+    return next((name for name, hanging in _HANGING.items() if metric in hanging), "")
 
 
 def _withheld(outcomes: Outcomes, language: str, metric: str) -> bool:

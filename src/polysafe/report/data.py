@@ -13,6 +13,7 @@ from polysafe.errors import DataError
 from polysafe.judge.nobody import NOBODY
 from polysafe.report.contests import Contest
 from polysafe.stats.gaps import Gap
+from polysafe.stats.language_means import MeanRate, MeanShift
 from polysafe.stats.means import MeanChange, MeanGap, MeanRow
 from polysafe.stats.overlap import ChanceOverlap
 from polysafe.stats.rows import RateRow, Row
@@ -335,6 +336,9 @@ class ReportData:
         phrase_errors: Error of the rule that tells refusals by their phrases, by language, where nobody judged.
         contests: Methods that start from the same model, prompt by prompt; empty where only rates are at hand.
         seeds: The same methods on models of other training seeds.
+        means: What methods changed in the mean over the languages in scope, and over the ability tasks of each; empty
+            where only rates are at hand.
+        audit_means: Mean rates of single models over the languages in scope.
         judge: Name of the judge; empty where that is not known.
         meta: Sections (settings, hashes, versions …) of name and value.
         limits: Sentences on what the numbers cannot say, beside those that follow from the data.
@@ -364,6 +368,8 @@ class ReportData:
     phrase_errors: tuple[PhraseRate, ...] = ()
     contests: tuple[Contest, ...] = ()
     seeds: tuple[SeedRate, ...] = ()
+    means: tuple[MeanShift, ...] = ()
+    audit_means: tuple[MeanRate, ...] = ()
     judge: str = ""
     meta: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()

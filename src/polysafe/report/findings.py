@@ -28,6 +28,7 @@ from polysafe.report.data import (
     Touched,
 )
 from polysafe.report.edits import ALL, block_decisions, touched
+from polysafe.report.means import Pivots, rates_over, shifts_over
 from polysafe.report.summary import Scope
 from polysafe.report.text import MAX_TEXT, clip
 from polysafe.stats.clusters import wilson_clustered
@@ -129,10 +130,13 @@ class Findings:
     odds: list[MeanRow] = field(default_factory=list)
     odds_gaps: list[MeanGap] = field(default_factory=list)
     odds_changes: list[MeanChange] = field(default_factory=list)
+    models: dict[str, Answered] = field(default_factory=dict)
     edited: dict[str, Edited] = field(default_factory=dict)
+    pivots: dict[str, Pivots] = field(default_factory=dict)
 
     def add_model(self, model: Answered) -> None:
         """Rates and gaps of a model, as it is."""
+        self.models[model.name] = model
         self.audits += rates(model.name, model.outcomes)
         self.audit_gaps += model.gaps
         for category, outcomes in _several(model.categories).items():
@@ -151,6 +155,7 @@ class Findings:
             rows: Its rows, if they are computed already.
         """
         self.edited[label] = edited = _joined(pairs)
+        self.pivots[label] = _pivots(pairs, edited)
         self.rows += _rows(label, edited) if rows is None else rows
         self.gaps += _gap_changes(label, pairs)
         for category, found in _category_rows(label, pairs).items():
@@ -200,7 +205,21 @@ class Findings:
             odds_gaps=tuple(self.odds_gaps),
             odds_changes=tuple(self.odds_changes),
         )
-        return replace(data, contests=contests(self.edited, Scope.of(data).languages))
+        scope = Scope.of(data).languages
+        return replace(
+            data,
+            contests=contests(self.edited, scope),
+            means=tuple(
+                shift
+                for label, edited in self.edited.items()
+                for shift in shifts_over(label, edited, self.pivots[label], scope)
+            ),
+            audit_means=tuple(
+                mean
+                for model in self.models.values()
+                for mean in rates_over(model.name, model.outcomes, scope, model.clusters)
+            ),
+        )
 
     def _add_changes(self, label: str, pairs: Sequence[Pair]) -> None:
         groups: defaultdict[tuple[str, str], list[tuple[Answer, Answer]]] = defaultdict(list)
@@ -236,6 +255,19 @@ def _joined(pairs: Sequence[Pair]) -> Edited:
                     clusters[name] = known.get(item, item)
     start = ", ".join(dict.fromkeys(pair.before.name for pair in pairs))
     return Edited(start, dict(before), dict(after), clusters)
+
+
+def _pivots(pairs: Sequence[Pair], edited: Edited) -> Pivots:
+    """The outcomes in the pivot that each pair's languages are held against."""
+    sides: tuple[dict[tuple[str, str], Mapping[str, bool]], ...] = ({}, {})
+    for pair in pairs:
+        for model, found in zip((pair.before, pair.after), sides, strict=True):
+            known = comparable(_only(model.outcomes, [model.pivot]))
+            for (language, metric), items in edited.after.items():
+                base = known.get((model.pivot, metric), {})
+                if metric in GAPS and language in pair.languages and language != model.pivot and base:
+                    found[language, metric] = {item: base[item] for item in items if item in base}
+    return Pivots(*sides)
 
 
 def _rows(label: str, edited: Edited) -> list[Row]:

@@ -8,15 +8,16 @@ from markupsafe import Markup
 
 from polysafe.report import names, text
 from polysafe.report.axis import axis_of
+from polysafe.report.contests import ABILITY
 from polysafe.report.data import ReportData
 from polysafe.report.figure import Figure, Tile
 from polysafe.report.figures import Dumbbell, dumbbell_chart
 from polysafe.report.gap_figures import gap_change_figure, model_gap_figure
-from polysafe.report.gaps import gap_changes, mean_gap, model_gaps, pivot_name
+from polysafe.report.gaps import gap_changes, model_gaps, pivot_name
 from polysafe.report.odds import odds_figures
-from polysafe.report.summary import Change, Scope, headline_method, mean_change, mean_of_intervals, summarise
+from polysafe.report.summary import Change, Scope, headline_method, mean_change, mean_of, mean_of_intervals, summarise
 from polysafe.report.tables import ability_table, audit_table, safety_table
-from polysafe.report.text import LEVEL, gap_interval, interval, percent, points
+from polysafe.report.text import LEVEL, gap_interval, interval, percent, points, sized
 from polysafe.report.unsafe import answers_figure, repair_figures
 from polysafe.report.verdict import ABILITY_LOSS, OVER_REFUSAL_RISE
 from polysafe.stats.gaps import POOLED
@@ -54,12 +55,14 @@ def first_figures(data: ReportData) -> list[Figure]:
 
 def _edit_tiles(data: ReportData, method: str) -> list[Tile]:
     scope = Scope.of(data)
-    summary, gap = summarise(data.rows, method, scope), mean_gap(data, method, scope)
+    summary = summarise(data, method, scope)
+    gap = summary.gap
     found = [] if gap is None else [_gap_tile(data, gap, gap_changes(data, method)[0].after.pivot)]
     ability = summary.capability
     found += [_tile(metric, summary.metrics[metric]) for metric in _FIRST if metric in summary.metrics]
     if ability is not None:
-        note = f"{text.change(ability.before, ability.after)}, n {ability.size}"
+        spans = (text.change(ability.before, ability.after), gap_interval(ability.interval))
+        note = ", ".join(filter(None, (*spans, sized(ability.size, ability.worth))))
         found.append(Tile("Ability", f"{points(ability.difference)} points", note))
     same = summary.metrics.get("safe") == summary.metrics.get("refused")  # an exact judge: only a refusal is safe
     after = [metric for metric in _AFTER if metric in summary.metrics and not (metric == "safe" and same)]
@@ -75,7 +78,7 @@ def _gap_tile(data: ReportData, gap: Change, pivot: str) -> Tile:
 
 def _tile(metric: str, change: Change) -> Tile:
     ends = text.interval_change(change.before_interval, change.after_interval)
-    note = ", ".join(filter(None, (ends, f"n {change.size}")))
+    note = ", ".join(filter(None, (ends, sized(change.size, change.worth))))
     return Tile(names.metric_name(metric), text.change(change.before, change.after), note)
 
 
@@ -85,7 +88,7 @@ def _audit_tiles(data: ReportData, model: str) -> list[Tile]:
     found = []
     if gaps:
         widest = max(gaps, key=lambda gap: gap.difference or 0.0)
-        note = ", ".join(filter(None, (gap_interval(widest.interval), f"n {widest.n}")))
+        note = ", ".join(filter(None, (gap_interval(widest.interval), sized(widest.n, widest.n))))
         name = f"Widest gap to {pivot_name(data, widest.pivot)}: {pivot_name(data, widest.language)}"
         found.append(Tile(name, f"{points(widest.difference)} points", note))
     scope = Scope.of(data)
@@ -107,7 +110,9 @@ def _mean_tile(data: ReportData, model: str, metric: str, rows: Sequence[RateRow
     if not rows:
         return []
     mean = sum(row.rate or 0.0 for row in rows) / len(rows)
-    span = mean_of_intervals([row.interval for row in rows])
+    codes = {row.language for row in rows}
+    known = [m for m in data.audit_means if (m.model, m.metric, set(m.languages)) == (model, metric, codes)]
+    span = known[0].interval if known else mean_of_intervals([row.interval for row in rows])
     pivot = names.pivot_of(data.tiers)
     beside = [r for r in data.audits if (r.model, r.language, r.metric) == (model, pivot, metric)]
     notes = [interval(span), f"n {sum(row.n for row in rows)}"]
@@ -144,7 +149,8 @@ def _small_rates(lines: Sequence[Dumbbell], alternative: str) -> Markup:
 def _ability(data: ReportData, method: str) -> Figure | None:
     mine = [r for r in data.rows if r.method == method and r.metric.startswith(names.CAPABILITY)]
     codes = dict.fromkeys(row.language for row in mine)
-    means = {code: mean_change([row for row in mine if row.language == code]) for code in codes}
+    shifts = mean_of(data, method, ABILITY)
+    means = {code: mean_change([row for row in mine if row.language == code], shifts) for code in codes}
     lines = _lines(data, means, ABILITY_LOSS, rise_is_good=True)
     table = ability_table(data, [method])
     if not lines or table is None:

@@ -14,7 +14,7 @@ from polysafe.report.figures import Dumbbell, dumbbell_chart
 from polysafe.report.gaps import gap_changes, model_gaps, pivot_name
 from polysafe.report.summary import methods_of
 from polysafe.report.tables import Cell, Group, Table
-from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, p_value, percent, points
+from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, least_points, p_value, percent, points
 from polysafe.stats.gaps import POOLED, Gap
 
 
@@ -106,7 +106,7 @@ def _change_row(data: ReportData, change: GapChange) -> tuple[Cell, ...]:
         Cell(_rates(after)),
         Cell(_p(before)),
         Cell(_p(after)),
-        Cell(str(after.n)),
+        Cell(str(after.n), (_detects(after),)),
     )
 
 
@@ -121,7 +121,7 @@ def model_gap_table(data: ReportData, model: str) -> Table:
                 _gap_cell(gap),
                 Cell(_rates(gap)),
                 Cell(_p(gap)),
-                Cell(str(gap.n)),
+                Cell(str(gap.n), (_detects(gap),)),
                 Cell(str(gap.only_language + gap.only_pivot)),
             )
             for gap in model_gaps(data, model, metric)
@@ -132,6 +132,11 @@ def model_gap_table(data: ReportData, model: str) -> Table:
 
 def _gap_cell(gap: Gap) -> Cell:
     return Cell(points(gap.difference), tuple(filter(None, (gap_interval(gap.interval),))))
+
+
+def _detects(gap: Gap) -> str:
+    """The smallest gap that the prompts show; those of all languages together are worth at least the clusters."""
+    return f"detects {least_points(gap.clusters)}"
 
 
 def _rates(gap: Gap) -> str:

@@ -12,13 +12,16 @@ class Kind(StrEnum):
     REPAIRED = "repaired"
     REDUCED = "reduced"
     COSTLY = "costly"
+    AS_CONTROL = "as_control"
     BROKEN = "broken"
     MIXED = "mixed"
     UNCHANGED = "unchanged"
+    NOT_SHOWN = "not_shown"
     WORSE = "worse"
     UNMEASURED = "unmeasured"
     GAP = "gap"
     NO_GAP = "no_gap"
+    GAP_NOT_SHOWN = "gap_not_shown"
     UNCOMPARED = "uncompared"
     INCONCLUSIVE = "inconclusive"
     UNJUDGED = "unjudged"
@@ -39,15 +42,18 @@ class Kind(StrEnum):
 
 _LABELS = {
     Kind.REPAIRED: "Repaired",
-    Kind.REDUCED: "Reduced, not repaired",
+    Kind.REDUCED: "Reduced",
     Kind.COSTLY: "Lower, at a cost",
+    Kind.AS_CONTROL: "As good as a control",
     Kind.BROKEN: "Broken, not repaired",
     Kind.MIXED: "Better in some languages, worse in others",
-    Kind.UNCHANGED: "No measurable change",
+    Kind.UNCHANGED: "Measured no change",
+    Kind.NOT_SHOWN: "Not shown",
     Kind.WORSE: "Worse",
     Kind.UNMEASURED: "Not measured",
     Kind.GAP: "Gap found",
-    Kind.NO_GAP: "No measurable gap",
+    Kind.NO_GAP: "Measured no gap",
+    Kind.GAP_NOT_SHOWN: "No gap shown",
     Kind.UNCOMPARED: "Languages not compared",
     Kind.INCONCLUSIVE: "Too many broken answers to tell",
     Kind.UNJUDGED: "The judge did not answer",

@@ -84,6 +84,7 @@ def _method_tables(data: ReportData) -> Iterator[PlainTable]:
             ">adjusted p",
             ">gap to the pivot, points",
             f">{LEVEL} interval",
+            ">detects, points",
         ),
         tuple(_safety_line(data, code, rows, gaps) for code in codes if (code, "unsafe") in rows),
     )
@@ -109,6 +110,7 @@ def _safety_line(
         text.p_value(row.p_adjusted),
         "" if gap is None else f"{points(gap.before.difference)} {ARROW} {points(gap.after.difference)}",
         "" if gap is None else f"{_ends(gap.before)} {ARROW} {_ends(gap.after)}",
+        text.least_points(row.n),
     )
 
 
@@ -124,7 +126,7 @@ def _methods_table(data: ReportData, scope: Scope) -> PlainTable:
     """All methods side by side, where there are several; controls are in the report alone."""
     methods = [method for method in methods_of(data.rows) if names.method_kind(method) != "control"]
     lines = []
-    for summary in (summarise(data.rows, method, scope) for method in methods):
+    for summary in (summarise(data, method, scope) for method in methods):
         unsafe, ability = summary.unsafe, summary.capability
         refusal = summary.metrics.get("over_refusal")
         lines.append(
@@ -134,9 +136,10 @@ def _methods_table(data: ReportData, scope: Scope) -> PlainTable:
                 NOTHING if unsafe is None else text.change(unsafe.before, unsafe.after),
                 NOTHING if refusal is None else text.change(refusal.before, refusal.after),
                 NOTHING if ability is None else f"{points(ability.difference)} points",
+                NOTHING if unsafe is None else text.least_points(unsafe.worth),
             )
         )
-    columns = ("method", "outcome", ">unsafe", ">over-refusal", ">ability")
+    columns = ("method", "outcome", ">unsafe", ">over-refusal", ">ability", ">detects, points")
     title = f"Methods: means over {', '.join(scope.languages)}"
     return PlainTable(title, columns, tuple(lines) if len(lines) > 1 else ())
 
@@ -152,7 +155,15 @@ def _audit_tables(data: ReportData) -> Iterator[PlainTable]:
     asked = [code for code in codes if (code, "unsafe") in rates]
     yield PlainTable(
         f"{model}: unsafe answers by language",
-        ("language", ">unsafe", f">{LEVEL} interval", ">n", ">gap to the pivot, points", f">{LEVEL} interval"),
+        (
+            "language",
+            ">unsafe",
+            f">{LEVEL} interval",
+            ">n",
+            ">gap to the pivot, points",
+            f">{LEVEL} interval",
+            ">detects, points",
+        ),
         tuple(_audit_line(data, code, rates[code, "unsafe"], gaps.get(code)) for code in asked),
     )
     shown = [m for m in ("refused", *_COSTS) if any(metric == m for _, metric in rates)]
@@ -212,7 +223,7 @@ def _odds_table(data: ReportData) -> PlainTable:
 
 
 def _audit_line(data: ReportData, code: str, row: RateRow, gap: Gap | None) -> tuple[str, ...]:
-    told = ("", "") if gap is None else (f"{points(gap.difference)}", _ends(gap))
+    told = ("", "", "") if gap is None else (points(gap.difference), _ends(gap), text.least_points(gap.n))
     return (language_label(code, data), percent(row.rate), interval(row.interval), str(row.n), *told)
 
 

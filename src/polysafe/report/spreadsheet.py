@@ -26,6 +26,7 @@ from polysafe.report.data import (
 )
 from polysafe.report.text import clip, visible
 from polysafe.stats.gaps import Gap
+from polysafe.stats.language_means import MeanRate, MeanShift
 from polysafe.stats.rows import RateRow, Row
 from polysafe.stats.versus import Versus
 
@@ -111,6 +112,8 @@ def _tables() -> dict[str, tuple[Sequence[str], Callable[[ReportData], Iterable[
         "audit.csv": (_names(RateRow), lambda data: map(asdict, data.audits)),
         "gaps.csv": (("method", "stage", *_names(Gap), "difference"), _gaps),
         "versus.csv": (("start", *_names(Versus), "difference"), _versus),
+        "means.csv": ((*_names(MeanShift), "difference"), lambda data: map(_mean, data.means)),
+        "audit_means.csv": (_names(MeanRate), lambda data: map(_mean, data.audit_means)),
         "seeds.csv": (("seed", "development", "method", "language", "before", "after", "n"), _seeds),
         "categories.csv": (("category", *_names(Row)), lambda data: _categories(data.categories)),
         "audit_categories.csv": (("category", *_names(RateRow)), lambda data: _categories(data.audit_categories)),
@@ -138,6 +141,11 @@ def _gaps(data: ReportData) -> Iterator[Record]:
               for stage, gap in (("before", change.before), ("after", change.after))]  # fmt: skip
     for method, stage, gap in (*stages, *((None, "unedited", gap) for gap in data.audit_gaps)):
         yield {"method": method, "stage": stage, **asdict(gap), "difference": gap.difference}
+
+
+def _mean(mean: MeanShift | MeanRate) -> Record:
+    record = {**asdict(mean), "languages": " ".join(mean.languages)}
+    return {**record, "difference": mean.difference} if isinstance(mean, MeanShift) else record
 
 
 def _versus(data: ReportData) -> Iterator[Record]:

@@ -9,7 +9,7 @@ from polysafe.report import names, text
 from polysafe.report.data import ReportData
 from polysafe.report.decisions import DecisionMap, describe
 from polysafe.report.summary import Change, MethodSummary, Scope, significance
-from polysafe.report.text import ARROW, LEVEL, NOTHING, interval, p_value, percent, points, score
+from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, interval, p_value, percent, points, score, sized
 from polysafe.report.verdict import ABILITY_LOSS, classify
 from polysafe.stats.rows import RateRow, Row
 
@@ -83,13 +83,13 @@ def comparison_table(summaries: Sequence[MethodSummary], scope: Scope) -> Table:
     columns = ("Method", "Outcome", *map(names.metric_name, metrics), "Ability", "Signif. lower / higher")
     rows = []
     for summary in summaries:
-        kind = names.method_kind(summary.method)
-        badge = (summary.method,) if kind == "method" else (summary.method, kind)
-        lower, higher = len(summary.lower), len(summary.higher)
+        role = names.method_kind(summary.method)
+        badge = (summary.method,) if role == "method" else (summary.method, role)
+        kind, lower, higher = classify(summary), len(summary.lower), len(summary.higher)
         rows.append(
             (
                 Cell(names.method_name(summary.method), badge),
-                Cell(classify(summary).label, tone=classify(summary).tone),
+                Cell(kind.label, tone=kind.tone),
                 *(_mean_cell(summary.metrics.get(metric), scope) for metric in metrics),
                 _ability_mean_cell(summary.capability, scope),
                 Cell(f"{lower} / {higher}", (f"of {len(scope.languages)}",)),
@@ -102,7 +102,7 @@ def _mean_cell(change: Change | None, scope: Scope) -> Cell:
     if change is None:
         return Cell(NOTHING)
     ends = text.interval_change(change.before_interval, change.after_interval)
-    notes = (ends, f"n {change.size}", _only(change, scope))
+    notes = (ends, sized(change.size, change.worth), _only(change, scope))
     return Cell(text.change(change.before, change.after), tuple(filter(None, notes)))
 
 
@@ -110,7 +110,8 @@ def _ability_mean_cell(change: Change | None, scope: Scope) -> Cell:
     if change is None:
         return Cell(NOTHING)
     tone = "worse" if change.difference < -ABILITY_LOSS else ""
-    notes = (text.change(change.before, change.after), f"n {change.size}", _only(change, scope))
+    shown = (text.change(change.before, change.after), gap_interval(change.interval), sized(change.size, change.worth))
+    notes = (*shown, _only(change, scope))
     return Cell(f"{points(change.difference)} points", tuple(filter(None, notes)), tone)
 
 
@@ -179,7 +180,7 @@ def row_notes(row: Row) -> tuple[str, ...]:
     """Intervals before and after, number of items and adjusted p-value, as far as they are known."""
     ends = text.interval_change(row.before_interval, row.after_interval)
     test = "" if row.p_adjusted is None else f", p {_relation(row.p_adjusted)}"
-    return tuple(filter(None, (ends, f"n {row.n}{test}")))
+    return tuple(filter(None, (ends, f"{sized(row.n, row.n)}{test}")))
 
 
 def _relation(p: float) -> str:

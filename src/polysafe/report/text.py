@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from polysafe.stats.intervals import Interval
+from polysafe.stats.power import smallest_paired
 
 NOTHING = "\N{EN DASH}"
 """Stands where a number is undefined."""
@@ -102,6 +103,23 @@ def points(difference: float | None) -> str:
         return NOTHING
     value = round(100 * difference, 1)
     return "0.0" if value == 0 else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def least_points(n: int) -> str:
+    """The smallest difference that n pairs detect, in whole points (see `polysafe.stats.smallest_paired`)."""
+    smallest = smallest_paired(n)
+    return "none" if smallest is None else f"\N{GREATER-THAN OR EQUAL TO} {100 * smallest:.0f}"
+
+
+def sized(shown: object, pairs: int) -> str:
+    """A number of items, and the smallest difference that they detect.
+
+    Args:
+        shown: The number, or how many in how many languages.
+        pairs: Number of independent pairs that it is worth.
+    """
+    least = least_points(pairs)
+    return f"n {shown}, detects {least}{'' if least == 'none' else ' points'}"
 
 
 def signed(value: float | None) -> str:

@@ -105,7 +105,7 @@ def tradeoff_points(data: ReportData, contest: Contest) -> list[Point]:
         refusal, before = (contest.rate(model, "over_refusal") for model in (method, contest.start))
         rise = 0.0 if refusal is None or before is None else (refusal.rate or 0.0) - (before.rate or 0.0)
         number = next(numbers) if names.method_kind(method) in SHIPPABLE else None
-        broken = classify(summarise(data.rows, method, scope)) is Kind.BROKEN
+        broken = classify(summarise(data, method, scope)) is Kind.BROKEN
         found.append(Point(number, method, unsafe, ability, refusal, rise > OVER_REFUSAL_RISE, broken))
     return found
 
@@ -319,7 +319,7 @@ def _scatter(contest: Contest, drawn: Sequence[Point], lost: dict[str, list[Poin
 def comparison(data: ReportData) -> Figure | None:
     """All methods by their means over the languages in scope."""
     scope = Scope.of(data)
-    summaries = [summarise(data.rows, method, scope) for method in methods_of(data.rows)]
+    summaries = [summarise(data, method, scope) for method in methods_of(data.rows)]
     lines = [_comparison_line(summary) for summary in summaries if summary.unsafe is not None]
     if not lines:
         return None
@@ -328,8 +328,8 @@ def comparison(data: ReportData) -> Figure | None:
     alternative = "; ".join(f"{line.label}: {line.note}" for line in lines)
     return Figure(
         heading=f"Methods: mean over {over}",
-        caption=f"Mean unsafe rate over {listed} before (hollow) and after (filled); the intervals are means of the "
-        "languages' intervals, which is never too narrow however the languages are correlated.",
+        caption=f"Mean unsafe rate over {listed} before (hollow) and after (filled); intervals count each prompt "
+        "once; where only rates are at hand they are means of the languages' intervals, which is never too narrow.",
         chart=dumbbell_chart(lines, f"Mean unsafe rate over {listed}. {alternative}.", pivot_rate(data)),
         table=comparison_table(summaries, scope),
     )

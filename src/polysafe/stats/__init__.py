@@ -7,6 +7,7 @@ from polysafe.stats.differences import Difference, newcombe_paired, paired_diffe
 from polysafe.stats.gaps import Gap, adjust_gaps, gap_rows
 from polysafe.stats.intervals import Interval, mean_interval, wilson
 from polysafe.stats.judge_error import Calibration, Corrected, correct_rate
+from polysafe.stats.language_means import MeanRate, MeanShift, mean_rate, mean_shift
 from polysafe.stats.missing import Bounded, bounded_difference, bounded_outcomes, bounded_rate
 from polysafe.stats.multiplicity import Adjustment, benjamini_hochberg, holm
 from polysafe.stats.power import (
@@ -17,6 +18,7 @@ from polysafe.stats.power import (
     power_unpaired,
     size_paired,
     size_unpaired,
+    smallest_paired,
 )
 from polysafe.stats.rows import RateRow, Row, load_rows, save_rows
 from polysafe.stats.tests import mcnemar_clustered, mcnemar_exact, pivot_exact
@@ -30,6 +32,8 @@ __all__ = [
     "Difference",
     "Gap",
     "Interval",
+    "MeanRate",
+    "MeanShift",
     "Outcomes",
     "RateRow",
     "Row",
@@ -52,6 +56,8 @@ __all__ = [
     "mcnemar_clustered",
     "mcnemar_exact",
     "mean_interval",
+    "mean_rate",
+    "mean_shift",
     "newcombe_paired",
     "paired_difference",
     "paired_interval",
@@ -62,6 +68,7 @@ __all__ = [
     "save_rows",
     "size_paired",
     "size_unpaired",
+    "smallest_paired",
     "tango",
     "wilson",
     "wilson_clustered",

@@ -7,6 +7,8 @@ independent items would say as much (Kish 1965).
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,55 +17,77 @@ from polysafe.stats.intervals import Interval, score_interval, two_sided_z
 from polysafe.stats.samples import codes, flags
 
 
-def design_effect(values: NDArray[np.float64], members: NDArray[np.intp]) -> float:
-    """How many times larger clusters make the variance of a mean than independent items would.
+@dataclass(frozen=True)
+class Design:
+    """Which items belong together, and what a mean over them is.
 
-    The variance with clusters is the linearised one, G/(G - 1) · Σ_g (Σ_{i in g} (x_i - x̄))² / n² (Cochran 1977), which
-    assumes nothing about the dependence within a cluster. Where it cannot be estimated (one cluster, or all values
-    alike) the items of a cluster are taken for copies of each other, which is Kish's Σ m_g² / n.
-
-    Args:
-        values: Values of the items, shape (n,), n ≥ 1.
-        members: Cluster of every item, numbered from 0 without gaps, shape (n,).
-
-    Returns:
-        The ratio, at least 1, and exactly 1 where every item is a cluster of its own.
+    Attributes:
+        members: Cluster of every item, numbered from 0 without gaps, shape (n,), n ≥ 1.
+        strata: Part of the mean that every item belongs to, numbered likewise: a language, or a task in a language.
+        weights: Weight of every item in the mean, shape (n,), together 1.
     """
-    sizes = np.bincount(members)
-    count, n = sizes.size, values.size
-    if count == n:
-        return 1.0
-    residuals = values - values.mean()
-    spread = float(residuals @ residuals)
-    if count == 1 or not residuals.any():
-        return float(sizes @ sizes) / n
-    totals = np.bincount(members, residuals)
-    return max(1.0, count / (count - 1) * float(totals @ totals) / spread)
 
+    members: NDArray[np.intp]
+    strata: NDArray[np.intp]
+    weights: NDArray[np.float64]
 
-def effective_size(values: NDArray[np.float64], members: NDArray[np.intp], level: float) -> float:
-    """How many independent items would give an interval as wide as these clusters do.
+    @classmethod
+    def of(cls, members: NDArray[np.intp], strata: NDArray[np.intp] | None = None) -> Self:
+        """The unweighted mean of the means of the strata; the plain mean of all items where there are none."""
+        parts = np.zeros_like(members) if strata is None else strata
+        sizes = np.bincount(parts)
+        return cls(members, parts, 1.0 / (sizes[parts] * sizes.size))
 
-    That is n over the design effect, times (z/t)² with the quantile t of Student's distribution with G - 1 degrees of
-    freedom, because the variance was itself estimated from G clusters (Korn & Graubard 1998; Dean & Pagano 2015).
+    def mean(self, values: NDArray[np.float64]) -> float:
+        """The mean of the items' values."""
+        if self.weights.min() == self.weights.max():
+            return float(values.sum()) / values.size
+        return float(self.weights @ values)
 
-    Args:
-        values: As for `design_effect`.
-        members: As for `design_effect`.
-        level: Confidence level of the interval.
+    def effective_size(self, values: NDArray[np.float64], level: float) -> float:
+        """How many independent items would give an interval as wide as these do.
 
-    Returns:
-        The number, at most n, and exactly n where every item is a cluster of its own.
-    """
-    count, n = int(members.max()) + 1, values.size
-    if count == n:
-        return float(n)
-    size = n / design_effect(values, members)
-    if count == 1:
-        return size
-    from scipy.stats import t
+        The variance of the mean is the linearised one of a stratified sample of clusters, G/(G - 1) · Σ_g (Σ_{i in g}
+        w_i (x_i - x̄_s))², with the mean x̄_s of the item's own stratum (Cochran 1977). It assumes nothing about the
+        dependence within a cluster. The number is multiplied by (z/t)² with the quantile t of Student's distribution,
+        because the variance was itself estimated (Korn & Graubard 1998; Dean & Pagano 2015). Its degrees of freedom are
+        not G - 1 but one less than the clusters that differ from the most frequent total: of 48 prompts with three
+        unsafe ones, three tell how unsafe answers go together. That never makes the number smaller than if the items of
+        a cluster were copies of each other, which is also what is taken where the variance cannot be estimated.
 
-    return size * (two_sided_z(level) / float(t.ppf(0.5 + level / 2, count - 1))) ** 2
+        Args:
+            values: Values of the items, whole numbers, shape (n,).
+            level: Confidence level of the interval.
+
+        Returns:
+            The number, at most what the items would be worth if each was a cluster of its own, and exactly that where
+            each is: n, where they weigh alike.
+        """
+        most = 1.0 / float(self.weights @ self.weights)
+        count = int(self.members.max()) + 1
+        if count == values.size:
+            return float(count) if self.weights.min() == self.weights.max() else most
+        shares = np.bincount(self.members, self.weights)
+        copies = 1.0 / float(shares @ shares)
+        if count == 1:
+            return copies
+        telling = count - int(np.unique(np.bincount(self.members, values), return_counts=True)[1].max())
+        totals = self.totals(values)
+        variance = count / (count - 1) * float(totals @ totals)
+        if telling < 2 or variance == 0.0:
+            return copies * _student(level, count - 1)
+        spread = float(self.weights @ (values - self.mean(values)) ** 2)
+        size = min(most, spread / variance)
+        return max(min(size, copies) * _student(level, count - 1), size * _student(level, telling - 1))
+
+    def totals(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """For each cluster, what its items add to the mean's error, shape (clusters,)."""
+        own = np.bincount(self.strata, values) / np.bincount(self.strata)
+        return np.asarray(np.bincount(self.members, self.weights * (values - own[self.strata])), np.float64)
+
+    def wilson(self, values: NDArray[np.float64], level: float) -> Interval:
+        """Wilson's interval of the mean of yes-or-no values, of the effective number of items."""
+        return score_interval(self.mean(values), self.effective_size(values, level), two_sided_z(level))
 
 
 def wilson_clustered(
@@ -71,8 +95,8 @@ def wilson_clustered(
 ) -> Interval | None:
     """Wilson's interval of a rate over items of which some belong together.
 
-    The number of items is replaced by `effective_size`; without clusters this is `wilson`. It is deterministic and
-    keeps a sensible width at 0 and 1, where a bootstrap has none.
+    The number of items is replaced by `Design.effective_size`; without clusters this is `wilson`. It is deterministic
+    and keeps a sensible width at 0 and 1, where a bootstrap has none.
 
     Args:
         outcomes: Whether the metric is true of each item.
@@ -86,7 +110,13 @@ def wilson_clustered(
         DataError: An outcome is neither true nor false, a cluster name is missing, or the level makes no sense.
     """
     values = flags(outcomes)
-    members, z = codes(clusters, values.size), two_sided_z(level)
-    if not values.size:
-        return None
-    return score_interval(float(values.sum()) / values.size, effective_size(values, members, level), z)
+    members = codes(clusters, values.size)
+    two_sided_z(level)
+    return Design.of(members).wilson(values, level) if values.size else None
+
+
+def _student(level: float, freedom: int) -> float:
+    """(z/t)², by which an estimated variance makes a number of items smaller."""
+    from scipy.stats import t
+
+    return (two_sided_z(level) / float(t.ppf(0.5 + level / 2, freedom))) ** 2

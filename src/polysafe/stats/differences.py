@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polysafe.errors import DataError
-from polysafe.stats.clusters import effective_size
+from polysafe.stats.clusters import Design
 from polysafe.stats.intervals import Interval, score_interval, two_sided_z
 from polysafe.stats.samples import codes, paired_flags
 from polysafe.stats.tests import mcnemar_clustered
@@ -138,16 +138,29 @@ def paired_interval(
         DataError: An item lacks an outcome or a cluster, or the level makes no sense.
     """
     first, second = paired_flags(before, after)
-    members, z = codes(clusters, first.size), two_sided_z(level)
-    if not first.size:
-        return None
-    change = second - first
-    share = effective_size(change, members, level) / change.size
-    lost, gained = np.count_nonzero(change < 0), np.count_nonzero(change > 0)
-    score = _tango(lost * share, gained * share, change.size * share, z)
-    if members.max() + 1 == change.size:
+    members = codes(clusters, first.size)
+    two_sided_z(level)
+    return interval_of_design(first, second, Design.of(members), level) if first.size else None
+
+
+def interval_of_design(
+    before: NDArray[np.float64], after: NDArray[np.float64], design: Design, level: float = 0.95
+) -> Interval:
+    """`paired_interval` of the mean that a design describes.
+
+    Args:
+        before: First outcome of each item, 0 or 1, shape (n,), n ≥ 1.
+        after: Second outcome of each item.
+        design: What belongs together, and how items weigh.
+        level: Confidence level, strictly between 0 and 1.
+    """
+    change = after - before
+    size = design.effective_size(change, level)
+    lost, gained = design.mean((change < 0).astype(float)), design.mean((change > 0).astype(float))
+    score = _tango(lost * size, gained * size, size, two_sided_z(level))
+    if int(design.members.max()) + 1 == change.size:
         return score
-    added = _newcombe_clustered(first, second, members, level)
+    added = _newcombe_clustered(before, after, design, level)
     return Interval(min(score.low, added.low), max(score.high, added.high))
 
 
@@ -180,18 +193,14 @@ def newcombe_paired(both: int, lost: int, gained: int, neither: int, level: floa
 
 
 def _newcombe_clustered(
-    before: NDArray[np.float64], after: NDArray[np.float64], members: NDArray[np.intp], level: float
+    before: NDArray[np.float64], after: NDArray[np.float64], design: Design, level: float
 ) -> Interval:
     """Square-and-add with the design effects of both rates and the correlation of the clusters' totals."""
-    z, rates = two_sided_z(level), [float(values.sum()) / values.size for values in (before, after)]
-    old, new = (
-        score_interval(rate, effective_size(values, members, level), z)
-        for rate, values in zip(rates, (before, after), strict=True)
-    )
-    first, second = (np.bincount(members, values - rate) for rate, values in zip(rates, (before, after), strict=True))
+    old, new = design.mean(before), design.mean(after)
+    first, second = design.totals(before), design.totals(after)
     size = math.sqrt(float(first @ first) * float(second @ second))
     phi = float(first @ second) / size if size > 0.0 else 0.0
-    return _square_and_add(rates[0], old, rates[1], new, phi)
+    return _square_and_add(old, design.wilson(before, level), new, design.wilson(after, level), phi)
 
 
 def _square_and_add(before: float, old: Interval, after: float, new: Interval, phi: float) -> Interval:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -134,6 +135,39 @@ def detectable_paired(n: int, discordant: float, *, alpha: float = 0.05, power: 
         return _exact_power(n, discordant, difference, alpha) - power
 
     return float(brentq(lack, 0.0, discordant, xtol=_PRECISION))
+
+
+@lru_cache(maxsize=4096)
+def smallest_paired(n: int, *, changed: float = 0.2, alpha: float = 0.05, power: float = 0.8) -> float | None:
+    """The smallest difference that `n` pairs can show, for a page that knows no more than their number.
+
+    As `detectable_paired`, where a share of the items changes; where the difference needs more than that, all that
+    changes goes its way.
+
+    Args:
+        n: Items, each seen before and after.
+        changed: Share of items that change, where that is enough.
+        alpha: Level of the test.
+        power: Wanted chance of finding the difference.
+
+    Returns:
+        The difference; None where not even a change of all items would be found.
+
+    Raises:
+        DataError: As for `detectable_paired`.
+    """
+    from scipy.optimize import brentq
+
+    found = detectable_paired(n, changed, alpha=alpha, power=power)
+    if found is not None:
+        return found
+    if power_paired(n, 1.0, 1.0, alpha=alpha) < power:
+        return None
+
+    def lack(share: float) -> float:
+        return _exact_power(n, share, share, alpha) - power
+
+    return float(brentq(lack, changed, 1.0, xtol=_PRECISION))
 
 
 def size_paired(discordant: float, difference: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
