@@ -181,8 +181,8 @@ def _standing(contest: Contest, drawn: Sequence[Point], lost: dict[str, list[Poi
         )
     listed = ", ".join(f"{p.label} (by {_numbers(lost[p.method])})" for p in drawn if p.method in lost and p.number)
     if not listed:
-        return "No method is shown to beat another: those with bold numbers, all, are not told apart in both."
-    return f"Beaten, as paired differences show: {listed}. Those with bold numbers are not told apart in both."
+        return "No method is shown to beat another: paired differences do not tell them apart in both."
+    return f"Beaten, as paired differences show: {listed}. None is shown to beat those with bold numbers."
 
 
 def _table(contest: Contest, drawn: Sequence[Point], lost: dict[str, list[Point]]) -> Table:
