@@ -302,5 +302,5 @@ def _in_words(trial: Trial) -> str:
 
 
 def _line(change: Mapping[str, Any]) -> str:
-    interval = "" if change["low"] is None else f" ({change['low']:+.2f} … {change['high']:+.2f})"
+    interval = "" if change["low"] is None else f" ({change['low']:+.3f} … {change['high']:+.3f})"
     return f"{change['metric']} in {change['language']} {change['difference']:+.3f}{interval}"
