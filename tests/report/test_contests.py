@@ -84,8 +84,8 @@ def swapped(rate: float) -> Findings:
     for number, language in enumerate(LOW):
         low = {"unsafe": {"en": 0.0, language: 1.0}}
         after = {"unsafe": {"en": 0.0 if number else rate, language: 0.0}}
-        sides = [Answered(name, "en", outcomes(rates, number + 7)) for name, rates in ((language, low), ("m", after))]
-        pairs.append(Pair(*sides, ("en", language)))
+        before = Answered(language, "en", outcomes(low, number + 7))
+        pairs.append(Pair(before, Answered("m", "en", outcomes(after, number + 8)), ("en", language)))
     made.add_method("m", pairs)
     return made
 

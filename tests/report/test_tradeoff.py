@@ -21,8 +21,8 @@ ABLER = (0.2, 0.1, 0.3, 0.001)
 
 
 def point(method: str, *, broken: bool = False) -> Point:
-    rates = [RateRow(method, "all", metric, 0.5, 48, 0.4, 0.6) for metric in ("unsafe", ABILITY)]
-    return Point(1, method, *rates, broken=broken)
+    unsafe, ability = (RateRow(method, "all", metric, 0.5, 48, 0.4, 0.6) for metric in ("unsafe", ABILITY))
+    return Point(1, method, unsafe, ability, broken=broken)
 
 
 def contest(unsafe: tuple[float, ...], ability: tuple[float, ...], method: str = "a", other: str = "b") -> Contest:

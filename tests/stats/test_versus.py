@@ -40,7 +40,8 @@ def test_prompts_are_the_clusters_of_a_mean_over_languages() -> None:
     before = {(code, "x"): {f"{i}": True for i in range(6)} for code in "abc"}
     after = {(code, "x"): {f"{i}": False for i in range(6)} for code in "abc"}
     found = mean_difference(before, after)
-    assert (found.n, found.clusters, found.p_value) == (18, 6, pytest.approx(2 / 2**6))
+    assert (found.n, found.clusters) == (18, 6)
+    assert found.p_value == pytest.approx(2 / 2**6)
     assert mean_difference(before, after, {f"{i}": "one text" for i in range(6)}).p_value == 1.0
 
 
@@ -97,7 +98,7 @@ def test_rates_of_a_mean_have_an_interval_that_holds_them() -> None:
     assert (row.model, row.language, row.metric, row.n) == ("m", "all", "capability.all", 60)
     assert row.low is not None
     assert row.high is not None
-    assert row.low < row.rate < row.high <= 1.0
+    assert row.low < (row.rate or 0.0) < row.high <= 1.0
     assert mean_rate("m", "unsafe", {}).rate is None
 
 

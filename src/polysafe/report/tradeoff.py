@@ -98,7 +98,7 @@ def beaten(contest: Contest, drawn: Sequence[Point]) -> dict[str, list[Point]]:
 def tradeoff_points(data: ReportData, contest: Contest) -> list[Point]:
     """The methods of a contest whose safety and ability were measured."""
     numbers, scope, found = count(1), Scope.of(data), []
-    for method in sorted(contest.methods, key=methods_of(data.rows).index):
+    for method in (name for name in methods_of(data.rows) if name in contest.methods):
         unsafe, ability = contest.rate(method, "unsafe"), contest.rate(method, ABILITY)
         if unsafe is None or ability is None or unsafe.rate is None or ability.rate is None:
             continue
