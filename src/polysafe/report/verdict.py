@@ -155,11 +155,9 @@ def _withheld(kind: Kind, summary: MethodSummary, pivot: str) -> list[str]:
     if kind is Kind.COSTLY:
         return [f"at a cost: {', '.join(costs(summary))}"]
     if kind is Kind.AS_CONTROL:
-        best = max(equals(summary), key=lambda pair: pair.difference or 0.0)
-        span = gap_interval(best.interval)
-        told = f"{method_name(best.other)} did as well ({points(best.difference)} points against it, {span})"
-        return [told if len(summary.against) == 1 else f"{len(equals(summary))} of {len(summary.against)} controls, "
-                f"among them {told}"]  # fmt: skip
+        same, best = equals(summary), max(summary.against, key=lambda pair: pair.difference or 0.0)
+        told = f"{points(best.difference)} points against {method_name(best.other)}, {gap_interval(best.interval)}"
+        return [f"not shown to be better than {len(same)} of {len(summary.against)} controls ({told})"]
     if kind is Kind.REDUCED:
         return [f"not called repaired: {'; '.join([*not_safe(summary, pivot), *open_costs(summary)])}"]
     return []
