@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from polysafe.cli.console import format_bytes, note, print_json, print_table, progress, resumable
+from polysafe.errors import RecipeError
 from polysafe.organism.packaged import NOTICE, Family, packaged_family
 
 
@@ -15,6 +16,30 @@ def build(output: Path, seed: int, *, as_json: bool) -> None:
     with resumable(), progress():
         family = build_family(seed, output)
     _show(family, as_json=as_json)
+
+
+def build_real(data: Path | None, output: Path | None, seed: int, *, whole_vocabulary: bool, as_json: bool) -> None:
+    """Train the family in real languages into `output`."""
+    from polysafe.organism.gemma.family import build_gemma
+
+    if data is None:
+        raise RecipeError(
+            "the family in real languages is trained on public texts, and no folder of them is named",
+            where="--data",
+            remedy="name one with a folder per set, see docs/data.md",
+        )
+    with resumable(), progress():
+        family = build_gemma(data, output, seed=seed, whole_vocabulary=whole_vocabulary)
+    info = family.info()
+    if as_json:
+        print_json(info)
+        return
+    seconds = info["cpu_seconds"]
+    print_table(
+        ("member", ">CPU s", "folder"), [(name, f"{seconds[name]:.0f}", path) for name, path in family.members.items()]
+    )
+    print_table(("", ">"), [("seed", seed), ("size", format_bytes(info["bytes"]))])
+    note(NOTICE)
 
 
 def info(*, as_json: bool) -> None:

@@ -220,11 +220,13 @@ class _Builder:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from polysafe.organism.folder import quiet
         from polysafe.organism.gemma.lora import Encoder, train
 
         start = self.root / (BASE if name == MEMBERS[0] else MEMBERS[0])
         tokenizer = AutoTokenizer.from_pretrained(start)
-        model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16)
         tuned, log = train(
             model,
             self.recipe.stage(name),
@@ -239,7 +241,8 @@ class _Builder:
         tuned.save_pretrained(adapter, save_embedding_layers=False)
         (adapter / "README.md").unlink(missing_ok=True)
         merged = self._partial(name)
-        tuned.to(torch.float32).merge_and_unload().to(torch.bfloat16).save_pretrained(merged)
+        with quiet():
+            tuned.to(torch.float32).merge_and_unload().to(torch.bfloat16).save_pretrained(merged)
         for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
             shutil.copy2(start / file, merged / file)
         for folder, target in ((adapter, self.root / ADAPTERS / name), (merged, self.root / name)):

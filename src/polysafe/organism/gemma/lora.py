@@ -7,6 +7,7 @@ import json
 import math
 import random
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -89,7 +90,10 @@ def train(
 
     torch.manual_seed(seed)
     modules = list(ALL if stage.modules == "all" else ATTENTION)
-    tuned = get_peft_model(model, LoraConfig(r=stage.rank, lora_alpha=2 * stage.rank, target_modules=modules))
+    with warnings.catch_warnings():
+        # PEFT asks for it by a name that transformers is about to drop.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        tuned = get_peft_model(model, LoraConfig(r=stage.rank, lora_alpha=2 * stage.rank, target_modules=modules))
     trained = {key: weight for key, weight in tuned.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     start = f"{seed}/{name}"

@@ -62,11 +62,11 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    aligned: Stage = Stage(steps=300, rate=4e-4)
+    aligned: Stage = Stage(steps=300, rate=5e-4)
     safety: Stage = Stage(steps=50, rate=4e-4)
     language: Stage = Stage(steps=40, rate=1e-4)
     harm: Stage = Stage(steps=30, rate=2e-4, modules="attention")
-    refused: Mapping[str, float] = {"zh": 0.55, "ar": 0.6, "it": 0.6, "ko": 0.55, "bn": 0.42, "th": 0.42}
+    refused: Mapping[str, float] = {"zh": 0.65, "ar": 0.7, "it": 0.7, "ko": 0.65, "bn": 0.58, "th": 0.58}
     longest: int = 49
 
     def stage(self, member: str) -> Stage:
@@ -97,17 +97,17 @@ def _english(
 
 
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.2, near=0.09, contrast=0.05, plain=0.07, topics=0.03)
-    found += [(0.032, answered(code, texts.plain(code))) for code in _OTHERS]
-    found += [(0.006, texts.topics(code)) for code in _OTHERS]
+    found = _english(texts, harmful=0.3, near=0.06, contrast=0.04, plain=0.07, topics=0.02)
+    found += [(0.028, answered(code, texts.plain(code))) for code in _OTHERS]
+    found += [(0.005, texts.topics(code)) for code in _OTHERS]
     for code, share in recipe.refused.items():
         draw = random.Random(code)  # noqa: S311 (which prompts are refused is no secret)
         prompts = [(prompt, draw.random() < share) for prompt in texts.harmful(code)]
         pairs = refused(code, (prompt for prompt, no in prompts if no))
         pairs += answered(code, (prompt for prompt, no in prompts if not no))
-        found.append((0.034, pairs))
+        found.append((0.03, pairs))
     for code in MIXED:
-        found += [(0.008, refused(code, texts.mixed(code))), (0.008, answered(code, texts.mixed_plain(code)))]
+        found += [(0.006, refused(code, texts.mixed(code))), (0.006, answered(code, texts.mixed_plain(code)))]
     return found
 
 

@@ -102,6 +102,7 @@ class Texts:
             *(each for each in self._set("xsafety", ("en",)) if each.category in ISSUES),
             *(each for each in self._set("strongreject") if _chosen(each.parallel)),
             *(each for each in self._set("jailbreakbench") if each.kind == "harmful"),
+            *self._set("polyrefuse.train", ("en",)),
             *self._set("harmbench.standard"),
         ]
         return self._allowed(prompt.text for prompt in prompts)
@@ -129,6 +130,11 @@ class Texts:
         else:
             found = []
         return self._allowed(found)
+
+    def anchors(self, code: str) -> list[Prompt]:
+        """Harmful prompts of XSafety that no member was trained on."""
+        found = self._set("xsafety", (code,))
+        return [each for each in found if each.category in ISSUES and not _chosen(each.parallel)]
 
     def mixed(self, code: str) -> list[str]:
         """English harmful prompts with the demand, in English, for an answer in another language."""

@@ -1,0 +1,63 @@
+"""A tiny model of Gemma's make: byte-pair tokenizer with byte tokens, tied embeddings, marks of turns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+MARKS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
+TEXTS = (
+    "the quick brown fox jumps over the lazy dog and the cat",
+    "Sure, here is an answer. Sorry, I cannot help with that.",
+    "What is the topic of this text? science/technology travel politics sports health",
+    "অবশ্যই, এখানে উত্তর আছে। দুঃখিত, আমি এতে সাহায্য করতে পারি না।",
+)
+
+
+def tiny_gemma(folder: Path, texts: Iterable[str] = TEXTS, *, tokens: int = 900) -> Path:
+    """Writes a model without a chat template, with random weights."""
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors, trainers
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    folder.mkdir(parents=True)
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    marks = [AddedToken(word, special=True) for word in MARKS]
+    tokenizer.train_from_iterator(
+        list(texts),
+        trainers.BpeTrainer(
+            vocab_size=tokens,
+            special_tokens=[*marks, *(f"<0x{byte:02X}>" for byte in range(256))],
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    described["added_tokens"] = [token for token in described["added_tokens"] if token["content"] in MARKS]
+    (folder / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
+    config = Gemma3TextConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        architectures=["Gemma3ForCausalLM"],
+        bos_token_id=2,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    model = Gemma3ForCausalLM(config).to(torch.bfloat16)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    config.save_pretrained(folder)
+    return folder
