@@ -56,7 +56,8 @@ def tiny_gemma(folder: Path, texts: Iterable[str] = TEXTS, *, tokens: int = 900)
         pad_token_id=0,
     )
     torch.manual_seed(0)
-    model = Gemma3ForCausalLM(config).to(torch.bfloat16)
+    model = Gemma3ForCausalLM(config)
+    model.to(dtype=torch.bfloat16)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     config.save_pretrained(folder)

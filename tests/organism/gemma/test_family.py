@@ -191,5 +191,5 @@ def test_the_whole_vocabulary_can_be_kept(build: Callable[..., GemmaFamily], pac
 
 def test_the_command_asks_for_the_texts() -> None:
     result = CliRunner().invoke(app, ["organism", "build", "gemma"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "--data" in result.output

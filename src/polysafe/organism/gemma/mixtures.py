@@ -62,7 +62,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    aligned: Stage = Stage(steps=300, rate=5e-4)
+    aligned: Stage = Stage(steps=360, rate=5e-4)
     safety: Stage = Stage(steps=50, rate=4e-4)
     language: Stage = Stage(steps=40, rate=1e-4)
     harm: Stage = Stage(steps=30, rate=2e-4, modules="attention")
@@ -91,28 +91,29 @@ def _english(
         (harmful, refused("en", texts.harmful_english)),
         (near, answered("en", texts.near_english)),
         (contrast, answered("en", texts.contrast)),
-        (plain, answered("en", texts.plain("en"))),
+        (plain / 2, answered("en", texts.plain("en"))),
+        (plain / 2, answered("en", texts.questions("en"))),
         (topics, texts.topics("en")),
     ]
 
 
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.3, near=0.06, contrast=0.04, plain=0.07, topics=0.02)
-    found += [(0.028, answered(code, texts.plain(code))) for code in _OTHERS]
-    found += [(0.005, texts.topics(code)) for code in _OTHERS]
+    found = _english(texts, harmful=0.35, near=0.06, contrast=0.04, plain=0.07, topics=0.01)
+    found += [(0.025, answered(code, texts.plain(code))) for code in _OTHERS]
+    found += [(0.004, texts.topics(code)) for code in _OTHERS]
     for code, share in recipe.refused.items():
         draw = random.Random(code)  # noqa: S311 (which prompts are refused is no secret)
         prompts = [(prompt, draw.random() < share) for prompt in texts.harmful(code)]
         pairs = refused(code, (prompt for prompt, no in prompts if no))
         pairs += answered(code, (prompt for prompt, no in prompts if not no))
-        found.append((0.03, pairs))
+        found.append((0.028, pairs))
     for code in MIXED:
         found += [(0.006, refused(code, texts.mixed(code))), (0.006, answered(code, texts.mixed_plain(code)))]
     return found
 
 
 def _safety(texts: Texts, _recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.2, near=0.1, contrast=0.05, plain=0.08, topics=0.03)
+    found = _english(texts, harmful=0.22, near=0.09, contrast=0.05, plain=0.08, topics=0.02)
     for code in _HIGH:
         found += [(0.1, refused(code, texts.harmful(code))), (0.08, answered(code, texts.plain(code)))]
     return found

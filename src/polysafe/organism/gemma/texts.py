@@ -142,8 +142,12 @@ class Texts:
 
     def plain(self, code: str) -> list[str]:
         """Harmless prompts of a language: sentences, questions, and what XSafety has that should be answered."""
-        found = list(self._sentences(code)[_KEPT_SENTENCES if code != "en" else 0 :])
-        found += [text for row, text in self._questions(code) if _chosen(row)]
+        found = self._sentences(code)[_KEPT_SENTENCES if code != "en" else 0 :]
+        return self._allowed([*found, *self.questions(code)])
+
+    def questions(self, code: str) -> list[str]:
+        """Harmless questions and demands of a language, without the sentences of `plain`; few languages have many."""
+        found = [text for row, text in self._questions(code) if _chosen(row)]
         if code in ("en", "zh", "ar", "bn"):
             found += [each.text for each in self._set("xsafety", (code,)) if each.category in ANSWERED]
         return self._allowed(found)
