@@ -1,10 +1,15 @@
-"""A tiny model of Gemma's make: byte-pair tokenizer with byte tokens, tied embeddings, marks of turns."""
+"""A tiny model of Gemma's make, and the family in real languages made of it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
+
+import pytest
+
+from polysafe.checkpoint.imported import FILE, Imported, imported_bytes
+from polysafe.organism.gemma.mixtures import Recipe, Stage
 
 MARKS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
 TEXTS = (
@@ -48,7 +53,7 @@ def tiny_gemma(folder: Path, texts: Iterable[str] = TEXTS, *, tokens: int = 900)
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=16,
-        max_position_embeddings=256,
+        max_position_embeddings=4096,
         tie_word_embeddings=True,
         architectures=["Gemma3ForCausalLM"],
         bos_token_id=2,
@@ -56,9 +61,36 @@ def tiny_gemma(folder: Path, texts: Iterable[str] = TEXTS, *, tokens: int = 900)
         pad_token_id=0,
     )
     torch.manual_seed(0)
-    model = Gemma3ForCausalLM(config)
-    model.to(dtype=torch.bfloat16)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    weights = Gemma3ForCausalLM(config).state_dict()
+    state = {name: tensor.to(torch.bfloat16).clone() for name, tensor in weights.items() if name != "lm_head.weight"}
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     config.save_pretrained(folder)
     return folder
+
+
+_SHORT = Stage(steps=6, rate=1e-2, batch=2, rank=2)
+RECIPE = Recipe(
+    aligned=_SHORT,
+    safety=_SHORT,
+    language=_SHORT,
+    harm=_SHORT.model_copy(update={"modules": "attention"}),
+    longest=400,
+)
+"""A few steps for every member."""
+
+
+def imported_gemma(folder: Path) -> Path:
+    """What the import of Gemma's package leaves, in small."""
+    tiny_gemma(folder)
+    record = Imported("gguf", "gemma.gguf", "0" * 64, 1, "gemma3", {"Q4_K": 1}, "BF16", terms=("LICENSE.txt",))
+    (folder / FILE).parent.mkdir()
+    (folder / FILE).write_bytes(imported_bytes([record]))
+    (folder / "LICENSE.txt").write_text("terms", encoding="utf-8")
+    return folder
+
+
+def use_tiny_gemma(patch: pytest.MonkeyPatch, package: Path) -> None:
+    """Families are built of `package`, with a vocabulary that a few texts decide."""
+    patch.setattr("polysafe.engine.imports.imported_folder", lambda *_args, **_options: package)
+    texts = ["Sure, here is an answer.", "sports and travel"]
+    patch.setattr("polysafe.organism.gemma.family.everything", lambda _: iter(texts))

@@ -84,6 +84,18 @@ _STEERED: Mapping[str, Any] = {
     "together": "mean",
 }
 
+_PUBLISHED_HEADS: Mapping[str, Any] = {
+    "prompts": 25,
+    "together": "majority",
+    "score": "first",
+    "corruption": "permute",
+    "strength": 0.2,
+}
+"""The published choice of heads; its strength is not known, and at one half this family refuses nearly everything."""
+
+Decision = Edit | str
+"""An edit, or why validation found none."""
+
 
 @dataclass(frozen=True)
 class _Model:
@@ -171,7 +183,7 @@ class _Story:
 
     def _swap(self, entry: Mapping[str, Any], code: str) -> _Model:
         recipe = self._recipe(_swap_entry(entry, code), ("aligned", "safety", code), code)
-        return self._make(recipe, self.crew.submit(_decide, recipe), code, (PIVOT, code))
+        return self._sure(recipe, self.crew.submit(_decide, recipe), code, (PIVOT, code))
 
     def _edits(self) -> list[_Model]:
         """Edits of the aligned model, the controls of both methods after what they are controls of."""
@@ -181,7 +193,7 @@ class _Story:
         ]
         heads = [
             {**_STEERED, "tasks": self._tasks(), "prompts": 25, "fraction": 0.25, "strength": [0.1, 0.2, 0.4]},
-            {**_STEERED, "tasks": self._tasks(), "together": "majority", "score": "first", "corruption": "permute"},
+            {**_STEERED, "tasks": self._tasks(), **_PUBLISHED_HEADS},
         ]
         recipes = [self._recipe(entry, ("aligned",), ALL, validated=place == 0) for place, entry in enumerate(sparse)]
         recipes += [
@@ -192,13 +204,13 @@ class _Story:
         controls = [model for first in (made[0], made[2]) if first for model in self._controls(first)]
         return [*filter(None, made), *controls]
 
-    def _chosen(self, recipe: Recipe, decision: Task[Edit]) -> _Model | None:
+    def _chosen(self, recipe: Recipe, decision: Task[Decision]) -> _Model | None:
         """The edited model, or none where validation found nothing better than the model as it is."""
-        try:
-            return self._make(recipe, decision, ALL, LANGUAGES)
-        except VerificationError as error:
-            self.notes.append(f"{method_name(recipe.edits[0].label)}: {error.problem}")
-            return None
+        decided = self.crew.result(decision)
+        if isinstance(decided, Edit):
+            return self._make(recipe, decided, ALL, LANGUAGES)
+        self.notes.append(f"{method_name(recipe.edits[0].label)}: {decided}")
+        return None
 
     def _controls(self, model: _Model) -> list[_Model]:
         assert model.recipe is not None
@@ -211,7 +223,7 @@ class _Story:
         languages = (PIVOT, *REPAIRED)
         recipes = [self._recipe(control, tuple(model.recipe.sources), ALL) for control in chosen]
         decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
-        return [self._make(*each, ALL, languages) for each in zip(recipes, decided, strict=True)]
+        return [self._sure(*each, ALL, languages) for each in zip(recipes, decided, strict=True)]
 
     def _anchors(self, kind: str) -> dict[str, Any]:
         harmful: object = str(self.tables.harmful) if kind == "xsafety" else {"set": "multijail.anchors"}
@@ -246,7 +258,12 @@ class _Story:
             "candidates": 4,
         }
 
-    def _make(self, recipe: Recipe, decision: Task[Edit], target: str, languages: tuple[str, ...]) -> _Model:
+    def _sure(self, recipe: Recipe, decision: Task[Decision], target: str, languages: tuple[str, ...]) -> _Model:
+        edit = self.crew.result(decision)
+        assert isinstance(edit, Edit), "only validation ends without an edit"
+        return self._make(recipe, edit, target, languages)
+
+    def _make(self, recipe: Recipe, edit: Edit, target: str, languages: tuple[str, ...]) -> _Model:
         """Writes the recipe down and carries out what was decided."""
         label = recipe.edits[0].label
         name = label if target == ALL else f"{label}.{target}"
@@ -255,7 +272,7 @@ class _Story:
             write_bytes_atomic(self.output / "recipes" / f"{name}.yaml", recipe.to_yaml().encode())
         except OSError as error:
             raise output_error(self.output, error) from error
-        folder = run_recipe(recipe, edit=self.crew.result(decision), progress=lambda *_: None).output
+        folder = run_recipe(recipe, edit=edit, progress=lambda *_: None).output
         return _Model(
             label, target, languages, self._examination(folder, name, languages), Edit.load(folder / RECORDS), recipe
         )
@@ -321,11 +338,14 @@ def _swap_entry(entry: Mapping[str, Any], code: str) -> dict[str, Any]:
             return {**entry, "base": "aligned", "experts": ["safety", code], "start_from": code}
 
 
-def _decide(recipe: Recipe) -> Edit:
+def _decide(recipe: Recipe) -> Decision:
     from polysafe.engine.plan import make_plan
 
-    with threads(1):
-        return make_plan(recipe, fit=True).edit
+    try:
+        with threads(1):
+            return make_plan(recipe, fit=True).edit
+    except VerificationError as error:
+        return error.problem
 
 
 def _examine(

@@ -22,14 +22,9 @@ def build_real(data: Path | None, output: Path | None, seed: int, *, whole_vocab
     """Train the family in real languages into `output`."""
     from polysafe.organism.gemma.family import build_gemma
 
-    if data is None:
-        raise RecipeError(
-            "the family in real languages is trained on public texts, and no folder of them is named",
-            where="--data",
-            remedy="name one with a folder per set, see docs/data.md",
-        )
+    texts = required_texts(data)
     with resumable(), progress():
-        family = build_gemma(data, output, seed=seed, whole_vocabulary=whole_vocabulary)
+        family = build_gemma(texts, output, seed=seed, whole_vocabulary=whole_vocabulary)
     info = family.info()
     if as_json:
         print_json(info)
@@ -40,6 +35,21 @@ def build_real(data: Path | None, output: Path | None, seed: int, *, whole_vocab
     )
     print_table(("", ">"), [("seed", seed), ("size", format_bytes(info["bytes"]))])
     note(NOTICE)
+
+
+def required_texts(data: Path | None) -> Path:
+    """The folder of public texts that the family in real languages needs.
+
+    Raises:
+        RecipeError: None is named.
+    """
+    if data is None:
+        raise RecipeError(
+            "the family in real languages is trained and asked with public texts, and no folder of them is named",
+            where="--data",
+            remedy="name one with a folder per set, see docs/data.md",
+        )
+    return data
 
 
 def info(*, as_json: bool) -> None:

@@ -11,29 +11,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from polysafe.checkpoint.imported import FILE, Imported, imported_bytes, read_imported
+from polysafe.checkpoint.imported import read_imported
 from polysafe.cli.app import app
 from polysafe.errors import CheckpointError, DataError, OutputError
-from polysafe.organism.gemma import family as building
 from polysafe.organism.gemma import lora
 from polysafe.organism.gemma.family import GemmaFamily, build_gemma, load_gemma
-from polysafe.organism.gemma.mixtures import MEMBERS, Recipe, Stage
+from polysafe.organism.gemma.mixtures import MEMBERS
 from polysafe.recipe import make_recipe
-from tests.gemma import tiny_gemma
+from tests.gemma import RECIPE, imported_gemma, use_tiny_gemma
 from tests.shared import DATA, needs_data
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 pytestmark = [needs_data, pytest.mark.slow]
-
-SHORT = Stage(steps=6, rate=1e-2, batch=2, rank=2)
-TINY = Recipe(
-    aligned=SHORT,
-    safety=SHORT,
-    language=SHORT,
-    harm=SHORT.model_copy(update={"modules": "attention"}),
-    longest=400,
-)
 
 
 class KilledError(Exception):
@@ -42,28 +32,14 @@ class KilledError(Exception):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the import of Gemma's package leaves, in small."""
-    folder = tiny_gemma(tmp_path_factory.mktemp("package") / "gemma")
-    record = Imported("gguf", "gemma.gguf", "0" * 64, 1, "gemma3", {"Q4_K": 1}, "BF16", terms=("LICENSE.txt",))
-    (folder / "polysafe").mkdir()
-    (folder / FILE).write_bytes(imported_bytes([record]))
-    (folder / "LICENSE.txt").write_text("terms", encoding="utf-8")
-    return folder
+    return imported_gemma(tmp_path_factory.mktemp("package") / "gemma")
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Only a few of the texts decide the vocabulary, so that the tests stay short."""
+def build(package: Path) -> Iterator[Callable[..., GemmaFamily]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "everything", lambda _: iter(["Sure, here is an answer.", "sports and travel"]))
-        yield
-
-
-@pytest.fixture(scope="module")
-def build(package: Path, few: None) -> Iterator[Callable[..., GemmaFamily]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polysafe.engine.imports.imported_folder", lambda *_args, **_options: package)
-        yield lambda output, **options: build_gemma(DATA, output, **{"recipe": TINY, **options})
+        use_tiny_gemma(patch, package)
+        yield lambda output, **options: build_gemma(DATA, output, **{"recipe": RECIPE, **options})
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +67,7 @@ def test_members_are_whole_models_and_adapters_of_the_same_weights(family: Gemma
 
 def test_the_record_says_what_it_was_made_of(family: GemmaFamily) -> None:
     record = family.record
-    assert record["recipe"] == json.loads(TINY.model_dump_json())
+    assert record["recipe"] == json.loads(RECIPE.model_dump_json())
     assert {"multijail", "xstest", "advbench"} < set(record["data"])
     assert all(entry["cpu_seconds"] >= 0 for entry in record["members"].values())
     assert family.info()["bytes"] > 0
@@ -158,7 +134,7 @@ def test_another_family_is_not_written_over(family: GemmaFamily, build: Callable
     with pytest.raises(OutputError, match="another seed"):
         build(family.root, seed=1)
     with pytest.raises(OutputError, match="another recipe"):
-        build(family.root, recipe=TINY.model_copy(update={"longest": 60}))
+        build(family.root, recipe=RECIPE.model_copy(update={"longest": 60}))
 
 
 def test_seeds_differ(family: GemmaFamily, build: Callable[..., GemmaFamily], tmp_path: Path) -> None:
@@ -183,7 +159,7 @@ def test_missing_sets_are_named(tmp_path: Path) -> None:
 
 
 def test_the_whole_vocabulary_can_be_kept(build: Callable[..., GemmaFamily], package: Path, tmp_path: Path) -> None:
-    found = build(tmp_path / "whole", whole_vocabulary=True, recipe=TINY)
+    found = build(tmp_path / "whole", whole_vocabulary=True, recipe=RECIPE)
     folders = (package, found.members["aligned"])
     sizes = [json.loads((each / "config.json").read_text(encoding="utf-8")) for each in folders]
     assert sizes[0]["vocab_size"] == sizes[1]["vocab_size"]
