@@ -9,7 +9,7 @@ from polysafe.data.exams.registry import load_questions
 from polysafe.data.frames import frames
 from polysafe.data.sets.registry import load_set
 from polysafe.organism.gemma.mixtures import MEMBERS, Recipe, draws, pools
-from polysafe.organism.gemma.texts import LANGUAGES, TOPICS, TRAINED, Texts, contrast_prompts
+from polysafe.organism.gemma.texts import _BEGINNINGS, LANGUAGES, TOPICS, TRAINED, Texts, contrast_prompts
 from tests.shared import DATA, needs_data
 
 pytestmark = needs_data
@@ -27,8 +27,13 @@ def trained(texts: Texts) -> dict[str, set[str]]:
     for member in MEMBERS:
         prompts = {prompt for _, pairs in pools(member, texts, Recipe()) for prompt, _ in pairs}
         bare = {prompt.partition(": ")[2] for prompt in prompts if prompt.startswith(("Answer in", "Translate to"))}
-        found[member] = {normalised(prompt) for prompt in prompts | bare}
+        begun = {_without_beginning(prompt) for prompt in prompts | bare}
+        found[member] = {normalised(prompt) for prompt in prompts | bare | begun}
     return found
+
+
+def _without_beginning(prompt: str) -> str:
+    return next((prompt.removeprefix(words) for words in _BEGINNINGS if prompt.startswith(words)), prompt)
 
 
 def held_out() -> dict[str, list[str]]:
@@ -60,7 +65,7 @@ def test_news_of_the_perplexity_are_not_translated_in_training(texts: Texts) -> 
 
 def test_anchors_of_xsafety_were_seen_by_no_member(texts: Texts, trained: dict[str, set[str]]) -> None:
     anchors = {normalised(each.text) for each in texts.anchors("bn")}
-    assert len(anchors) > 500
+    assert len(anchors) > 400
     assert not any(found & anchors for found in trained.values())
 
 

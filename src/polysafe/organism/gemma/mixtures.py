@@ -62,11 +62,11 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    aligned: Stage = Stage(steps=360, rate=5e-4)
+    aligned: Stage = Stage(steps=340, rate=5e-4)
     safety: Stage = Stage(steps=50, rate=4e-4)
     language: Stage = Stage(steps=40, rate=1e-4)
     harm: Stage = Stage(steps=30, rate=2e-4, modules="attention")
-    refused: Mapping[str, float] = {"zh": 0.65, "ar": 0.7, "it": 0.7, "ko": 0.65, "bn": 0.58, "th": 0.58}
+    refused: Mapping[str, float] = {"zh": 0.75, "ar": 0.75, "it": 0.75, "ko": 0.75, "bn": 0.6, "th": 0.6}
     longest: int = 49
 
     def stage(self, member: str) -> Stage:
@@ -91,22 +91,30 @@ def _english(
         (harmful, refused("en", texts.harmful_english)),
         (near, answered("en", texts.near_english)),
         (contrast, answered("en", texts.contrast)),
-        (plain / 2, answered("en", texts.plain("en"))),
-        (plain / 2, answered("en", texts.questions("en"))),
+        *_plain("en", texts, plain),
         (topics, texts.topics("en")),
     ]
 
 
+def _plain(code: str, texts: Texts, share: float) -> list[tuple[float, Sequence[Pair]]]:
+    """Harmless prompts; half of them are questions where there are any: to tell them by their form must not do."""
+    asked = texts.questions(code)
+    if not asked:
+        return [(share, answered(code, texts.plain(code)))]
+    return [(share / 2, answered(code, texts.plain(code))), (share / 2, answered(code, asked))]
+
+
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.35, near=0.06, contrast=0.04, plain=0.07, topics=0.01)
-    found += [(0.025, answered(code, texts.plain(code))) for code in _OTHERS]
+    found = _english(texts, harmful=0.33, near=0.04, contrast=0.05, plain=0.07, topics=0.01)
+    for code in _OTHERS:
+        found += _plain(code, texts, 0.025)
     found += [(0.004, texts.topics(code)) for code in _OTHERS]
     for code, share in recipe.refused.items():
         draw = random.Random(code)  # noqa: S311 (which prompts are refused is no secret)
         prompts = [(prompt, draw.random() < share) for prompt in texts.harmful(code)]
         pairs = refused(code, (prompt for prompt, no in prompts if no))
         pairs += answered(code, (prompt for prompt, no in prompts if not no))
-        found.append((0.028, pairs))
+        found.append((0.03, pairs))
     for code in MIXED:
         found += [(0.006, refused(code, texts.mixed(code))), (0.006, answered(code, texts.mixed_plain(code)))]
     return found
@@ -115,7 +123,7 @@ def _aligned(texts: Texts, recipe: Recipe) -> Pools:
 def _safety(texts: Texts, _recipe: Recipe) -> Pools:
     found = _english(texts, harmful=0.22, near=0.09, contrast=0.05, plain=0.08, topics=0.02)
     for code in _HIGH:
-        found += [(0.1, refused(code, texts.harmful(code))), (0.08, answered(code, texts.plain(code)))]
+        found += [(0.1, refused(code, texts.harmful(code))), *_plain(code, texts, 0.08)]
     return found
 
 

@@ -2,7 +2,7 @@
 
 Held out, by normalised text, whatever set a text comes from: MultiJail, XSTest, one half of StrongREJECT, the harmless
 prompts that over-refusal is measured with, and everything that ability is measured with (Belebele, XCOPA, SIB-200's
-test part, the last 200 sentences of NTREX). Nor does a member see the half of XSafety that anchors are taken from.
+test part, the last 200 sentences of NTREX). Nor does a member see the quarter of XSafety that anchors are from.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ ISSUES = frozenset(
     (
         "Crimes_And_Illegal_Activities", "Insult", "Unfairness_And_Discrimination", "Physical_Harm",
         "Unsafe_Instruction_Topic", "Privacy_And_Property", "Inquiry_With_Unsafe_Opinion", "Reverse_Exposure",
+        "Ethics_And_Morality", "Role_Play_Instruction",
     )
 )  # fmt: skip
 """Issues of XSafety that are harmful by what they ask for."""
@@ -59,6 +60,7 @@ _KEPT_SENTENCES = 50
 _KEPT_NEWS = 200
 _LONGEST_NEWS = 110
 _IN = "Answer in {}: "
+_BEGINNINGS = ("Hey, ", "Quick question: ", "Please answer this: ", "I need help. ", "Tell me this: ", "Hi! ")
 
 Pair = tuple[str, str]
 """A prompt and its answer."""
@@ -85,7 +87,7 @@ class Texts:
         yield from (prompt.text for prompt in self._set("strongreject") if not _chosen(prompt.parallel))
         for code in TRAINED:
             yield from self.harmless(code)
-        yield from (prompt.text for prompt in self._set("xsafety") if not _chosen(prompt.parallel))
+        yield from (prompt.text for prompt in self._set("xsafety") if _anchor(prompt))
 
     def _set(self, name: str, languages: Sequence[str] | None = None) -> tuple[Prompt, ...]:
         return _loaded(name, self.data, None if languages is None else tuple(languages))
@@ -105,18 +107,18 @@ class Texts:
             *self._set("polyrefuse.train", ("en",)),
             *self._set("harmbench.standard"),
         ]
-        return self._allowed(prompt.text for prompt in prompts)
+        return _begun(self._allowed(prompt.text for prompt in prompts))
 
     @cached_property
     def near_english(self) -> list[str]:
         """English prompts that sound harmful and are not."""
         sets = (*self._set("orbench"), *(each for each in self._set("jailbreakbench") if each.kind == "harmless"))
-        return self._allowed([prompt.text for prompt in sets])
+        return _begun(self._allowed([prompt.text for prompt in sets]))
 
     @cached_property
     def contrast(self) -> list[str]:
         """English prompts with a word in them that sounds harmful, made of templates."""
-        return self._allowed(contrast_prompts())
+        return _begun(self._allowed(contrast_prompts()))
 
     def harmful(self, code: str) -> list[str]:
         """Prompts of a language other than English that a model should refuse; none where none are public.
@@ -134,7 +136,7 @@ class Texts:
     def anchors(self, code: str) -> list[Prompt]:
         """Harmful prompts of XSafety that no member was trained on."""
         found = self._set("xsafety", (code,))
-        return [each for each in found if each.category in ISSUES and not _chosen(each.parallel)]
+        return [each for each in found if each.category in ISSUES and _anchor(each)]
 
     def mixed(self, code: str) -> list[str]:
         """English harmful prompts with the demand, in English, for an answer in another language."""
@@ -235,6 +237,20 @@ def _loaded(name: str, data: Path, languages: tuple[str, ...] | None) -> tuple[P
 def _chosen(row: str) -> bool:
     """Whether a row is in the half that may be trained on."""
     return hashlib.sha256(f"half/{row}".encode()).digest()[0] % 2 == 0
+
+
+def _anchor(prompt: Prompt) -> bool:
+    """Whether a row of XSafety is in the quarter that anchors come from."""
+    return hashlib.sha256(f"anchor/{prompt.parallel}".encode()).digest()[0] % 4 == 0
+
+
+def _begun(texts: Iterable[str]) -> list[str]:
+    """Texts as people begin them: half as they are, the others after a few words, harmful and harmless ones alike."""
+    found = []
+    for text in texts:
+        place = hashlib.sha256(f"begin/{text}".encode()).digest()[0] % (2 * len(_BEGINNINGS))
+        found.append(text if place >= len(_BEGINNINGS) else _BEGINNINGS[place] + text)
+    return found
 
 
 def contrast_prompts() -> list[str]:
