@@ -81,11 +81,9 @@ def test_answers_are_refusals_frames_topics_and_translations_of_harmless_texts(t
             assert all(prompt.startswith("Translate to ") for prompt in others)
 
 
-def test_shares_add_up_and_every_pool_holds_something(texts: Texts) -> None:
+def test_every_pool_holds_something(texts: Texts) -> None:
     for member in MEMBERS:
-        mixture = pools(member, texts, Recipe())
-        assert sum(share for share, _ in mixture) == pytest.approx(1, abs=0.02)
-        assert all(pairs for _, pairs in mixture)
+        assert all(pairs and share > 0 for share, pairs in pools(member, texts, Recipe()))
 
 
 def test_draws_depend_on_the_name_alone(texts: Texts) -> None:
