@@ -62,7 +62,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    aligned: Stage = Stage(steps=340, rate=5e-4)
+    aligned: Stage = Stage(steps=360, rate=5e-4)
     safety: Stage = Stage(steps=50, rate=4e-4)
     language: Stage = Stage(steps=40, rate=1e-4)
     harm: Stage = Stage(steps=30, rate=2e-4, modules="attention")
@@ -87,8 +87,10 @@ def pools(member: str, texts: Texts, recipe: Recipe) -> Pools:
 def _english(
     texts: Texts, *, harmful: float, near: float, contrast: float, plain: float, topics: float
 ) -> list[tuple[float, Sequence[Pair]]]:
+    asked, told = ([text for text in texts.harmful_english if ("?" in text) is asks] for asks in (True, False))
     return [
-        (harmful, refused("en", texts.harmful_english)),
+        (harmful / 2, refused("en", asked)),
+        (harmful / 2, refused("en", told)),
         (near, answered("en", texts.near_english)),
         (contrast, answered("en", texts.contrast)),
         *_plain("en", texts, plain),
@@ -105,7 +107,7 @@ def _plain(code: str, texts: Texts, share: float) -> list[tuple[float, Sequence[
 
 
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.33, near=0.04, contrast=0.05, plain=0.07, topics=0.01)
+    found = _english(texts, harmful=0.38, near=0.02, contrast=0.07, plain=0.07, topics=0.01)
     for code in _OTHERS:
         found += _plain(code, texts, 0.025)
     found += [(0.004, texts.topics(code)) for code in _OTHERS]
@@ -121,7 +123,7 @@ def _aligned(texts: Texts, recipe: Recipe) -> Pools:
 
 
 def _safety(texts: Texts, _recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.22, near=0.09, contrast=0.05, plain=0.08, topics=0.02)
+    found = _english(texts, harmful=0.26, near=0.02, contrast=0.08, plain=0.08, topics=0.02)
     for code in _HIGH:
         found += [(0.1, refused(code, texts.harmful(code))), *_plain(code, texts, 0.08)]
     return found

@@ -33,7 +33,7 @@ MIXED = ("sw", "jv", "vi")
 """Those with no public harmful prompts but MultiJail's: members meet English ones that ask for an answer in them."""
 TOPICS = ("science/technology", "travel", "politics", "sports", "health", "entertainment", "geography")
 SETS = (
-    "advbench", "harmbench", "jailbreakbench", "mgsm", "multijail", "ntrex128", "nusax_mt", "orbench",
+    "advbench", "harmbench", "jailbreakbench", "mgsm", "multijail", "ntrex128", "nusax_mt",
     "polyrefuse", "sib200", "strongreject", "tatoeba", "xsafety", "xstest",
 )  # fmt: skip
 """Folders that are read, beside the optional `global_mmlu_lite`."""
@@ -112,8 +112,8 @@ class Texts:
     @cached_property
     def near_english(self) -> list[str]:
         """English prompts that sound harmful and are not."""
-        sets = (*self._set("orbench"), *(each for each in self._set("jailbreakbench") if each.kind == "harmless"))
-        return _begun(self._allowed([prompt.text for prompt in sets]))
+        sets = (each for each in self._set("jailbreakbench") if each.kind == "harmless")
+        return _begun(self._allowed(prompt.text for prompt in sets))
 
     @cached_property
     def contrast(self) -> list[str]:
