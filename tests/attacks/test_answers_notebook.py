@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from polysafe.cli.report import print_summary
-from polysafe.report.notebook import Run
+from polysafe.report.notebook import ResultTable, Run
 from tests.attacks.answers import ANSWERS
 from tests.report.examples import hostile
 
+_ACTS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-PLAIN = Run(Path("run"), hostile("plain words"))
+
+
+def run_of(text: str) -> Run:
+    return Run(Path("run"), replace(hostile(text), headline=text))
+
+
+PLAIN = run_of("plain words")
 TABLE, PLOT = PLAIN.table(), PLAIN.plot_gap()
 
 # What a notebook takes for mathematics is typeset, with links, unless an element says otherwise.
@@ -63,7 +72,8 @@ def test_is_text_in_a_notebook_and_forges_no_line_of_a_summary(
     plain: tuple[list[tuple[str, object]], list[tuple[str, tuple[str, ...]]]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = Run(Path("run"), hostile(ANSWERS[name].text))
+    text = ANSWERS[name].text
+    run = run_of(text)
     table, plot = run.table(), run.plot_gap()
     html, svg = table._repr_html_(), plot._repr_svg_()
     assert (Shape(html).tags, drawn(svg)) == plain
@@ -72,6 +82,12 @@ def test_is_text_in_a_notebook_and_forges_no_line_of_a_summary(
     assert_inert(repr(plot), lines=1)
     assert_inert(str(table), lines=len(str(TABLE).splitlines()))
     assert_inert(run.summary(), lines=len(PLAIN.summary().splitlines()))
+    assert not _ACTS.search(run.summary())
+    assert len(run.summary()) < 100_000
+    named = ResultTable(({"method": text, text: 1.0},))
+    assert {tag for tag, _ in Shape(named._repr_html_()).tags} == {"table", "thead", "tbody", "tr", "th", "td"}
+    assert len(named._repr_html_()) < 2000
+    assert_inert(str(named), lines=3)
     print_summary(PLAIN.data)
     lines = len(capsys.readouterr().out.splitlines())
     print_summary(run.data)

@@ -29,6 +29,8 @@ from tests.generate.test_server import serving
 from tests.processes import started
 from tests.shared import DATA, needs_data
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = packaged_family().members
 LANGUAGES = ("en", "qac")
 
@@ -154,7 +156,8 @@ def test_what_cannot_be_audited(tmp_path: Path) -> None:
 
 
 def arguments(folder: Path) -> list[str]:
-    return ["audit", str(MEMBERS["base"]), *("--judge organism --safety organism --json --output").split(), str(folder)]
+    options = ["--judge", "organism", "--safety", "organism", "--json"]
+    return ["audit", str(MEMBERS["base"]), *options, "--output", str(folder)]
 
 
 def run_to_the_end(folder: Path, cache: Path) -> None:
