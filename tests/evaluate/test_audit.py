@@ -15,6 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from polysafe.cli.app import app
+from polysafe.engine.imports import import_gguf
+from polysafe.engine.run import run_recipe
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.audit import Audit, audit, read_audit
 from polysafe.evaluate.compare import compare_runs
@@ -22,10 +24,14 @@ from polysafe.evaluate.model_run import ModelRun
 from polysafe.judge.verdict import Label
 from polysafe.organism.exam import examine
 from polysafe.organism.packaged import packaged_family
+from polysafe.recipe import make_recipe
+from polysafe.report.runs import audit_report
+from polysafe.report.screen import first_screen
 from tests import exams
 from tests.byte_level import save_byte_model
 from tests.evaluate.served import Telling, bread_is_unsafe
 from tests.generate.test_server import serving
+from tests.gguf_files import needs_gguf, write_gguf
 from tests.processes import started
 from tests.shared import DATA, needs_data
 
@@ -142,6 +148,33 @@ def test_ability_beside_safety(tmp_path: Path) -> None:
     changed = {(row.language, row.metric): row for row in compare_runs(runs[0].run, runs[1].run).rows}
     assert changed["th", "capability.belebele"].n == 6
     assert changed["th", "capability.belebele"].p_value is not None
+
+
+@needs_gguf()
+def test_what_is_made_of_a_quantised_file_says_so_in_its_runs(tmp_path: Path) -> None:
+    """An imported folder, and a folder that was edited from it."""
+    file = write_gguf(tmp_path / "tiny.gguf", type="Q4_1")
+    imported = import_gguf(file, tmp_path / "imported").output
+    sources = {"a": {"path": str(imported)}, "b": {"path": str(imported)}}
+    edit = {"method": "soup", "weights": {"a": 0.5, "b": 0.5}}
+    output = tmp_path / "edited"
+    content = {"polysafe": 1, "sources": sources, "edits": [edit], "output": {"path": str(output)}}
+    run_recipe(make_recipe(content))
+    (tmp_path / "asked.csv").write_text("en\nask this\nask that\n")
+    for folder in (imported, output):
+        found = audit(
+            folder,
+            safety=[tmp_path / "asked.csv"],
+            answers_only=True,
+            template="raw",
+            max_tokens=2,
+            output=tmp_path / f"run-{folder.name}",
+            cache=tmp_path / "cache.sqlite",
+        )
+        (record,) = found.run.imported
+        assert (record.file, record.quantised) == ("tiny.gguf", ("Q4_1",))
+        said = "the weights were quantised (Q4_1) before; dequantised from tiny.gguf"
+        assert said in " ".join(first_screen(audit_report(found)).notes)
 
 
 def test_what_cannot_be_audited(tmp_path: Path) -> None:
