@@ -229,3 +229,18 @@ def tensor(
     """The description of a tensor, fastest axis first as in the file."""
     said = len(shape) if axes is None else axes
     return text(name.encode()) + struct.pack(f"<I{len(shape)}QIQ", said, *shape, kind, offset)
+
+
+def install_package(
+    site: Path, name: str, files: Mapping[str, bytes], *, version: str = "1.0", about: str = ""
+) -> None:
+    """Puts a package into a folder from which Python imports; running its code is an error."""
+    module = name.replace("-", "_")
+    information = site / f"{module}-{version}.dist-info"
+    content = {f"{module}/{path}": data for path, data in files.items()}
+    content[f"{module}/__init__.py"] = b"raise RuntimeError('was imported')"
+    content[f"{information.name}/METADATA"] = f"Name: {name}\nVersion: {version}\n{about}".encode()
+    for path, data in content.items():
+        (site / path).parent.mkdir(parents=True, exist_ok=True)
+        (site / path).write_bytes(data)
+    (information / "RECORD").write_text("".join(f"{path},,\n" for path in content))

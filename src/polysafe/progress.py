@@ -76,6 +76,40 @@ class Meter:
         self(self._total)
 
 
+class Parts:
+    """A stage of equal parts. A part's own stages are not shown: they say when the part ends, and not when all do.
+
+    Args:
+        stage: Name of the whole.
+        inner: Name of the stage by which a part tells how far it is; the others are passed over.
+        amount: What there is to do in a part.
+        parts: Number of parts.
+    """
+
+    def __init__(self, stage: str, inner: str, amount: int, parts: int) -> None:
+        self._stage, self._inner, self._amount, self._parts, self._done = stage, inner, amount, parts, 0
+
+    def expect(self, parts: int) -> None:
+        """Says how many parts are still to come."""
+        self._parts = self._done + parts
+
+    @contextmanager
+    def part(self, *, known: bool = False) -> Iterator[None]:
+        """Within it, one part is done; of one that is known from before, nothing is told, and it takes no time."""
+        listener = _listener.get()
+        before, total = self._done * self._amount, self._parts * self._amount
+
+        def share(stage: str, done: int, of: int) -> None:
+            if stage == self._inner and not known:
+                listener(self._stage, before + self._amount * done // max(1, of), total)
+
+        share(self._inner, 0, 1)
+        with reporting(share):
+            yield
+        self._done += 1
+        share(self._inner, 1, 1)
+
+
 def counted(stage: str, total: int, done: int = 0) -> Meter:
     """A meter for whoever listens now.
 

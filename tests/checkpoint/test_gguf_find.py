@@ -3,12 +3,14 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from polysafe.checkpoint.gguf.find import find_gguf
 from polysafe.errors import CheckpointError
+from tests.gguf_files import install_package
 
 Install = Callable[..., None]
 
@@ -20,18 +22,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
 
-    def package(name: str, files: Mapping[str, bytes], *, version: str = "1.0", about: str = "") -> None:
-        module = name.replace("-", "_")
-        information = site / f"{module}-{version}.dist-info"
-        content = {f"{module}/{path}": data for path, data in files.items()}
-        content[f"{module}/__init__.py"] = b"raise RuntimeError('was imported')"
-        content[f"{information.name}/METADATA"] = f"Name: {name}\nVersion: {version}\n{about}".encode()
-        for path, data in content.items():
-            (site / path).parent.mkdir(parents=True, exist_ok=True)
-            (site / path).write_bytes(data)
-        (information / "RECORD").write_text("".join(f"{path},,\n" for path in content))
-
-    return package
+    return partial(install_package, site)
 
 
 def test_a_path_is_the_file(tmp_path: Path) -> None:

@@ -49,7 +49,12 @@ def test_an_output_has_a_card_of_its_own(models: Trio, tmp_path: Path) -> None:
 
 
 def test_nothing_tells_where_it_was_made(models: Trio, tmp_path: Path) -> None:
-    block = {"languages": ["en"], "judge": {"kind": "openai", "base_url": "http://gpu-7.corp:8000/v1", "model": "j"}}
+    table = str(tmp_path / "mine.csv")
+    block = {
+        "languages": ["en"],
+        "safety": [table],
+        "judge": {"kind": "openai", "base_url": "http://gpu-7.corp:8000/v1", "model": "j"},
+    }
     recipe = recipe_for(models.paths, tmp_path / "out", SOUP)
     recipe = type(recipe).model_validate({**recipe.model_dump(mode="json"), "evaluate": block})
     run_recipe(recipe)
@@ -57,6 +62,7 @@ def test_nothing_tells_where_it_was_made(models: Trio, tmp_path: Path) -> None:
         text = (tmp_path / "out" / name).read_text()
         assert str(tmp_path) not in text
         assert "gpu-7" not in text
+    assert load_card(tmp_path / "out").asked["safety"] == ("mine.csv",)
 
 
 def test_the_card_is_the_same_in_every_place(models: Trio, tmp_path: Path) -> None:

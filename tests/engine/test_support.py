@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +16,15 @@ import pytest
 import torch
 
 from polysafe.edits.edit import Edit
-from polysafe.engine.plan import Outline, Plan, make_plan
+from polysafe.engine.plan import Outline, Plan, make_plan, open_sources
 from polysafe.engine.run import plan_recipe, run_recipe
-from polysafe.errors import DataError, VerificationError
+from polysafe.engine.support import job_parts
+from polysafe.errors import DataError, MismatchError, VerificationError
+from polysafe.evaluate.judge_meter import JudgeMeter
 from polysafe.organism.packaged import packaged_family
 from polysafe.probe.forward import Recorder
 from polysafe.probe.refusal import RefusalSignal
-from polysafe.recipe import Recipe, make_recipe
+from polysafe.recipe import Recipe, load_recipe, make_recipe
 from tests.byte_level import save_byte_model
 
 
@@ -172,6 +178,72 @@ def test_a_method_with_nothing_to_choose_reads_no_validation(folder: Path) -> No
     assert make_plan(made).edit.steps
 
 
+def steering(folder: Path, **options: Any) -> Recipe:
+    """Two random models and a task of our own."""
+    torch.set_num_threads(1)
+    save_byte_model(folder / "model")
+    save_byte_model(folder / "harm")
+    task(folder / "colours.csv", "red")
+    entry = {
+        "method": "head_steering",
+        "model": "model",
+        "harmful": "harm",
+        "languages": ["sw"],
+        "tasks": {"files": [{"name": "colour", "language": "sw", "path": "colours.csv"}], "names": ["colour"]},
+        "prompts": 4,
+        "shots": 2,
+        "score": "first",
+        **options,
+    }
+    sources = {name: {"path": name} for name in ("model", "harm")}
+    return make_recipe({"polysafe": 1, "sources": sources, "edits": [entry], "output": {"path": "out"}}, folder)
+
+
+def task(file: Path, first: str) -> None:
+    rows = [f"thing {number},{answer}" for number, answer in enumerate([first, "green", "blue", "black"] * 6)]
+    file.write_text("\n".join(["input,output", *rows]), encoding="utf-8")
+
+
+def test_what_is_kept_is_not_used_for_other_tasks(tmp_path: Path) -> None:
+    made = steering(tmp_path)
+    fitted = plan_recipe(made, fit=True)
+    assert isinstance(fitted, Plan)
+    assert isinstance(plan_recipe(made), Plan)
+    task(tmp_path / "colours.csv", "white")
+    assert isinstance(plan_recipe(made), Outline)
+    again = plan_recipe(made, fit=True)
+    assert isinstance(again, Plan)
+    data = [plan.edit.provenance[0].evidence["effects"]["sw"]["data"] for plan in (fitted, again)]
+    assert data[0] != data[1]
+
+
+def test_effects_that_are_kept_are_refused_for_other_tasks(tmp_path: Path) -> None:
+    made = steering(tmp_path, effects="effects")
+    make_plan(made)
+    make_plan(made)
+    task(tmp_path / "colours.csv", "white")
+    with pytest.raises(MismatchError, match="was recorded with another data"):
+        make_plan(made)
+
+
+def test_what_is_kept_is_not_used_with_another_judge(tmp_path: Path) -> None:
+    judge = tmp_path / "guard"
+    judge.mkdir()
+    (judge / "model.safetensors").write_bytes(b"weights")
+    made = toy(tmp_path, judge={"kind": "qwen3guard", "path": str(judge)})
+    checkpoints = open_sources(made)
+    before = list(job_parts(made, checkpoints))
+    assert list(job_parts(made, checkpoints)) == before
+    (judge / "model.safetensors").write_bytes(b"other weights")
+    assert list(job_parts(made, checkpoints)) != before
+
+
+def test_named_heads_read_no_tasks(tmp_path: Path) -> None:
+    made = steering(tmp_path, heads=[[0, 1]])
+    (tmp_path / "colours.csv").unlink()
+    assert isinstance(plan_recipe(made), Plan)
+
+
 def toy(tmp_path: Path, **validation: Any) -> Recipe:
     base = packaged_family().members["base"]
     return make_recipe(
@@ -215,6 +287,97 @@ def test_a_judge_compares_candidates(tmp_path: Path) -> None:
     assert {(loss["language"], loss["metric"]) for loss in taken["losses"]} == {
         (language, metric) for language in ("en", "qac") for metric in ("refused", "over_refusal", "helpful")
     }
+
+
+_KILLED = """
+import os, signal, sys
+from polysafe.engine.run import plan_recipe
+from polysafe.recipe import load_recipe
+
+def progress(stage, done, total):
+    if stage == "comparing candidates" and done / total > float(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+plan_recipe(load_recipe(sys.argv[1]), fit=True, progress=progress)
+"""
+
+
+def asked(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, int]:
+    """The fitted plan, and how many models were asked for it."""
+    count = 0
+    read = JudgeMeter.read
+
+    def counted_read(self: Any, *given: Any) -> Any:
+        nonlocal count
+        count += 1
+        return read(self, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JudgeMeter, "read", counted_read)
+        plan = plan_recipe(recipe, fit=True)
+    assert isinstance(plan, Plan)
+    return plan, count
+
+
+def test_a_kill_loses_at_most_the_candidate_that_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, times = asked(toy(tmp_path / "whole", limit=12), monkeypatch)
+    assert times == 3  # the unedited model and two candidates
+    made = toy(tmp_path / "killed", limit=12)
+    (tmp_path / "recipe.yaml").write_text(made.to_yaml())
+    program = [sys.executable, "-c", _KILLED, str(tmp_path / "recipe.yaml"), "0.9"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    made = load_recipe(tmp_path / "recipe.yaml")
+    again, times = asked(made, monkeypatch)
+    assert times == 1
+    assert again.edit == wanted.edit
+    assert asked(made, monkeypatch)[1] == 0
+    work = tmp_path / "killed" / ".out.polysafe"
+    assert [path.name for path in (work / "progress").iterdir()] == []
+    result = run_recipe(made)
+    assert not result.resumed
+    assert not work.exists()
+    assert run_recipe(made).complete_before
+    assert not work.exists()
+
+
+def test_an_interrupted_run_keeps_its_candidates_and_other_software_compares_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = toy(tmp_path, limit=12)
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "comparing candidates" and done / total > 0.9:
+            raise KeyboardInterrupt
+
+    for call in (lambda: run_recipe(made, progress=interrupt), lambda: plan_recipe(made, fit=True, progress=interrupt)):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        assert (tmp_path / ".out.polysafe" / "progress" / "trials.jsonl").stat().st_size > 0
+    monkeypatch.setattr("polysafe.evaluate.run.versions", lambda: {"torch": "another"})
+    assert asked(made, monkeypatch)[1] == 3
+
+
+def test_what_is_decided_against_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match="no edit is made"):
+        plan_recipe(toy(tmp_path, limit=2), fit=True)
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_bytes_are_not_counted_where_candidates_are_compared(tmp_path: Path) -> None:
+    told = list[tuple[str, int, int]]()
+    made = toy(tmp_path, limit=12)
+    needed = plan_recipe(made)
+    assert isinstance(needed, Outline)
+    (_, validation) = needed.work["sparse_edit"]
+    make_plan(made, lambda *step: told.append(step))
+    assert {total for stage, _, total in told if stage == "deciding"} == {1}
+    prompts = [(done, total) for stage, done, total in told if stage == "comparing candidates"]
+    in_all = 3 * validation.prompts
+    assert (prompts[-1], validation.times) == ((in_all, in_all), 3)
+    assert len(prompts) > 100
+    assert [done for done, _ in prompts] == sorted(done for done, _ in prompts)
 
 
 def test_too_few_prompts_show_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from polysafe.cli.app import app
+from polysafe.engine.imports import import_gguf
+from polysafe.engine.run import run_recipe
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.audit import Audit, audit, read_audit
 from polysafe.evaluate.compare import compare_runs
@@ -20,12 +24,18 @@ from polysafe.evaluate.model_run import ModelRun
 from polysafe.judge.verdict import Label
 from polysafe.organism.exam import examine
 from polysafe.organism.packaged import packaged_family
+from polysafe.recipe import make_recipe
+from polysafe.report.runs import audit_report
+from polysafe.report.screen import first_screen
 from tests import exams
 from tests.byte_level import save_byte_model
 from tests.evaluate.served import Telling, bread_is_unsafe
 from tests.generate.test_server import serving
+from tests.gguf_files import needs_gguf, write_gguf
 from tests.processes import started
 from tests.shared import DATA, needs_data
+
+pytestmark = pytest.mark.slow
 
 MEMBERS = packaged_family().members
 LANGUAGES = ("en", "qac")
@@ -140,6 +150,33 @@ def test_ability_beside_safety(tmp_path: Path) -> None:
     assert changed["th", "capability.belebele"].p_value is not None
 
 
+@needs_gguf()
+def test_what_is_made_of_a_quantised_file_says_so_in_its_runs(tmp_path: Path) -> None:
+    """An imported folder, and a folder that was edited from it."""
+    file = write_gguf(tmp_path / "tiny.gguf", type="Q4_1")
+    imported = import_gguf(file, tmp_path / "imported").output
+    sources = {"a": {"path": str(imported)}, "b": {"path": str(imported)}}
+    edit = {"method": "soup", "weights": {"a": 0.5, "b": 0.5}}
+    output = tmp_path / "edited"
+    content = {"polysafe": 1, "sources": sources, "edits": [edit], "output": {"path": str(output)}}
+    run_recipe(make_recipe(content))
+    (tmp_path / "asked.csv").write_text("en\nask this\nask that\n")
+    for folder in (imported, output):
+        found = audit(
+            folder,
+            safety=[tmp_path / "asked.csv"],
+            answers_only=True,
+            template="raw",
+            max_tokens=2,
+            output=tmp_path / f"run-{folder.name}",
+            cache=tmp_path / "cache.sqlite",
+        )
+        (record,) = found.run.imported
+        assert (record.file, record.quantised) == ("tiny.gguf", ("Q4_1",))
+        said = "the weights were quantised (Q4_1) before; dequantised from tiny.gguf"
+        assert said in " ".join(first_screen(audit_report(found)).notes)
+
+
 def test_what_cannot_be_audited(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="leave no room for a prompt: the model has 64 positions"):
         audited(tmp_path, max_tokens=64)
@@ -151,15 +188,30 @@ def test_what_cannot_be_audited(tmp_path: Path) -> None:
         audit(save_byte_model(tmp_path / "m"), safety=["organism"], judge="organism", output=tmp_path / "o")
 
 
-def command(folder: Path, cache: Path) -> tuple[list[str], dict[str, str]]:
-    line = [sys.executable, "-m", "polysafe", "audit", str(MEMBERS["base"]), "--judge", "organism"]
-    line += ["--safety", "organism", "--output", str(folder), "--json"]
-    return line, {**os.environ, "POLYSAFE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+def arguments(folder: Path) -> list[str]:
+    options = ["--judge", "organism", "--safety", "organism", "--json"]
+    return ["audit", str(MEMBERS["base"]), *options, "--output", str(folder)]
+
+
+def run_to_the_end(folder: Path, cache: Path) -> None:
+    result = CliRunner(env={"POLYSAFE_CACHE": str(cache)}).invoke(app, arguments(folder))
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An audit that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    run_to_the_end(folder / "run", folder / "cache")
+    return folder / "run"
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
-def test_an_audit_that_was_stopped_ends_in_the_same_records(tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    line, environment = command(tmp_path / "killed", tmp_path / "one")
+def test_an_audit_that_was_stopped_ends_in_the_same_records(
+    tmp_path: Path, sent: signal.Signals, code: int, whole: Path
+) -> None:
+    line = [sys.executable, "-m", "polysafe", *arguments(tmp_path / "killed")]
+    environment = {**os.environ, "POLYSAFE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     with started(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         journals = (file for _ in iter(int, 1) for file in [*tmp_path.glob("**/journal.jsonl"), None])
         for file in journals:
@@ -171,11 +223,9 @@ def test_an_audit_that_was_stopped_ends_in_the_same_records(tmp_path: Path, sent
     assert not (tmp_path / "killed" / "run.json").exists()
     (journal,) = tmp_path.glob("**/journal.jsonl")
     assert journal.stat().st_size > 2000  # what was answered is kept
-    subprocess.run(line, env=environment, check=True, capture_output=True)
-    line, environment = command(tmp_path / "whole", tmp_path / "two")
-    subprocess.run(line, env=environment, check=True, capture_output=True)
+    run_to_the_end(tmp_path / "killed", tmp_path / "cache")
     for name in ("records.jsonl", "run.json"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "killed" / name).read_bytes() == (whole / name).read_bytes()
 
 
 @needs_data

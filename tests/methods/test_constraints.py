@@ -119,6 +119,12 @@ def odds(shift: float, harmless: float = 0.0) -> Reading:
     }
 
 
+def test_the_interval_of_a_small_change_is_shown_as_finely_as_the_change() -> None:
+    judging, found = trials({"x": odds(-0.003)}, before=odds(0.0))
+    with pytest.raises(VerificationError, match=r"refused in sw -0\.003 \(-0\.003 … -0\.003\)"):
+        judging.require(found["x"], [found["x"]])
+
+
 def test_log_odds_gain_by_their_mean_and_cost_by_their_tails() -> None:
     judging, found = trials({"up": odds(0.5), "all": odds(0.5, 0.5), "down": odds(-0.5)}, before=odds(0.0))
     up, everything, down = (found[name].evidence for name in ("up", "all", "down"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polysafe.errors import DataError
-from polysafe.methods.validation import Standing, Trial, choose_layers, shortfall
+from polysafe.methods.validation import Standing, Trial, shortfall
 
 BEFORE = {
     "en": Standing(1.0, 0.0, 1.0),
@@ -55,28 +54,6 @@ def test_breaking_answers_never_pays(refused: float, over: float, helpful: float
 def test_edited_languages_must_be_asked() -> None:
     with pytest.raises(DataError, match="no prompts in 'z'"):
         shortfall(BEFORE, BEFORE, ("x", "z"))
-
-
-def chosen(
-    scores: Mapping[tuple[tuple[int, ...], float], float], max_layers: int
-) -> list[tuple[tuple[int, ...], float]]:
-    def attempt(layers: tuple[int, ...], gain: float) -> Trial:
-        return Trial({"layers": layers, "gain": gain}, scores.get((layers, gain), 2.0))
-
-    trials = choose_layers((0, 1, 2), (1.0, 3.0), max_layers, attempt)
-    return [(trial.setting["layers"], trial.setting["gain"]) for trial in trials]
-
-
-def test_one_layer_tries_every_layer_with_every_gain() -> None:
-    assert chosen({}, 1) == [((layer,), gain) for layer in (0, 1, 2) for gain in (1.0, 3.0)]
-
-
-def test_layers_are_added_while_that_helps() -> None:
-    scores = {((1,), 3.0): 1.0, ((1, 2), 3.0): 0.8, ((0, 1, 2), 3.0): 0.9}
-    tried = chosen(scores, 3)
-    assert tried[6:] == [((0, 1), 3.0), ((1, 2), 3.0), ((0, 1, 2), 3.0)]
-    assert chosen(scores, 2)[6:] == [((0, 1), 3.0), ((1, 2), 3.0)]
-    assert chosen({((1,), 3.0): 1.0}, 3)[6:] == [((0, 1), 3.0), ((1, 2), 3.0)]
 
 
 def test_a_trial_is_plain_data() -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from polysafe.checkpoint.imported import Imported
 from polysafe.data.groupings import grouping
 from polysafe.data.prompts import PromptSet
+from polysafe.errors import DataError
 from polysafe.evaluate.ability import Ability
 from polysafe.evaluate.audit import read_audit
 from polysafe.evaluate.compare import Comparison, compare_runs
@@ -23,6 +25,7 @@ from polysafe.report.data import MAX_CHANGES, ReportData
 from polysafe.report.html import render
 from polysafe.report.notebook import Run
 from polysafe.report.runs import audit_report, comparison_report
+from polysafe.report.screen import first_screen
 from polysafe.report.settings import is_toy, language_names, language_tiers
 from polysafe.report.text import MAX_TEXT
 from polysafe.stats.gaps import gap_rows
@@ -53,6 +56,7 @@ def run(folder: Path, limit: int, *, rows: int = 30, extra: str = "", **more: An
         output=folder,
         over_refusal_sets=[harmless],
         name=folder.name,
+        imported=more.get("imported", ()),
     )
 
 
@@ -184,6 +188,41 @@ def test_hashes_settings_and_licences_are_told_and_places_are_not(comparison: Co
     for place in (str(comparison.before.folder.parent), "/srv/models", "localhost"):
         assert place not in text
     assert ReportData.from_json(data.to_json()) == data
+
+
+def test_weights_that_were_quantised_before_are_told_on_the_first_screen(tmp_path: Path) -> None:
+    record = Imported(
+        "gguf", "tiny.Q4_1.gguf", "c" * 64, 9, "llama", {"Q4_1": 16, "F32": 5}, "BF16", "tiny", "pack", "1.0"
+    )
+    runs = [run(tmp_path / name, rows, imported=(record,)) for name, rows in (("expert", 12), ("edited", 3))]
+    said = "the weights were quantised (Q4_1) before; dequantised from tiny.Q4_1.gguf of the package pack 1.0"
+    audited = audit_report(read_audit(ModelRun.load(runs[0].folder)))
+    compared = comparison_report([compare_runs(runs[0], runs[1], "layer_swap.module")])
+    for data in (audited, compared):
+        assert data.meta["Weights of another format"] == {"all models": said}
+        assert data.meta["SHA-256 of the models"]["tiny.Q4_1.gguf, before"] == "c" * 64
+        assert f"Of all models, {said}." in first_screen(data).notes
+        assert said in str(render(data))
+    other = run(tmp_path / "other", 5)
+    mixed = comparison_report([compare_runs(runs[0], other, "layer_swap.module")])
+    assert mixed.meta["Weights of another format"] == {"expert": said}
+    assert not any("quantised" in note for note in first_screen(audit_report(read_audit(other))).notes)
+
+
+def test_where_weights_came_from_is_no_part_of_what_a_run_is_known_by(tmp_path: Path) -> None:
+    record = Imported("gguf", "tiny.gguf", "c" * 64, 9, "llama", {"Q4_1": 16}, "BF16")
+    plain = run(tmp_path / "m", 3)
+    content = (plain.folder / "run.json").read_bytes()
+    assert b"imported" not in content
+    assert run(tmp_path / "m", 3, imported=(record,)).imported == ()
+    assert (plain.folder / "run.json").read_bytes() == content
+    told = run(tmp_path / "other" / "m", 3, imported=(record,))
+    assert told.imported == (record,)
+    assert {**told.about, "imported": None} == {**plain.about, "imported": None}
+    about = {**told.about, "imported": [{"format": 3}]}
+    (told.folder / "run.json").write_text(json.dumps(about))
+    with pytest.raises(DataError, match="says of its weights"):
+        _ = ModelRun.load(told.folder).imported
 
 
 def test_rates_are_corrected_where_the_judge_was_calibrated(tmp_path: Path) -> None:

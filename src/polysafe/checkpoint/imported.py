@@ -106,7 +106,7 @@ def read_imported(folder: Path) -> tuple[Imported, ...]:
     if not isinstance(content, dict) or content.get(_KEY) != SCHEMA:
         raise _refusal(path, "is no record that this version of polysafe reads")
     try:
-        records = _adapter().validate_python(content.get("weights"))
+        records = records_of(content.get("weights"))
     except ValidationError as error:
         first = error.errors()[0]
         raise _refusal(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -114,6 +114,15 @@ def read_imported(folder: Path) -> tuple[Imported, ...]:
         if not is_terms(name):
             raise _refusal(path, f"names {name!r}, which is no file of terms in the same folder")
     return records
+
+
+def records_of(values: object) -> tuple[Imported, ...]:
+    """The records that `dataclasses.asdict` made plain.
+
+    Raises:
+        pydantic.ValidationError: The values are none.
+    """
+    return _adapter().validate_python(values)
 
 
 def is_terms(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from polysafe.cli.console import (
     print_table,
     print_warnings,
     progress,
+    resumable,
 )
 from polysafe.cli.decisions import print_decisions, print_operations, print_trials
 from polysafe.engine.plan import Outline, Plan
@@ -25,7 +27,7 @@ from polysafe.recipe import load_recipe
 
 def plan(recipe: Path, *, fit: bool, data: Path | None, as_json: bool, save: Path | None) -> None:
     """Decide, print, and refuse what does not fit this machine; without `fit`, no model is run."""
-    with progress():
+    with resumable() if fit else nullcontext(), progress():
         planned = plan_recipe(load_recipe(recipe), fit=fit, data=data)
     content = plan_content(planned) if isinstance(planned, Plan) else planned.to_json()
     if save is not None:

@@ -105,7 +105,11 @@ def _asked(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     wanted = recipe.evaluate
     if wanted is None:
         return {}
-    return {name: getattr(wanted, name) for name in ("languages", "safety", "over_refusal", "capability")}
+    asked = {name: getattr(wanted, name) for name in ("languages", "safety", "over_refusal", "capability")}
+    return {  # a table of one's own is called by its name, wherever it lies
+        name: tuple(value.name if isinstance(value, Path) else value for value in values)
+        for name, values in asked.items()
+    }
 
 
 def _is_toy(checkpoint: Checkpoint) -> bool:

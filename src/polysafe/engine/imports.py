@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from polysafe.errors import (
     OutputError,
     ResourceError,
 )
+from polysafe.paths import PACKAGE
 from polysafe.progress import Meter, Progress, tell
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def imported_folder(source: str | Path, *, dtype: str = "BF16", progress: Progre
     """
     file = find_gguf(source)
     digest = file.sha256(Meter(progress, "hashing inputs", file.size))
-    folder = cache_directory() / "gguf" / f"{digest}-{dtype}"
+    folder = _cached(digest, dtype)
     if not (folder / MANIFEST).exists():
         return import_gguf(source, folder, dtype=dtype, progress=progress).output
     if not is_whole(folder, read_manifest(folder)):
@@ -116,6 +118,38 @@ def imported_folder(source: str | Path, *, dtype: str = "BF16", progress: Progre
             "is a damaged copy of an imported model", where=folder, remedy="remove that folder; it is made again"
         )
     return folder
+
+
+def imported_again(record: Imported, folders: Sequence[Path], progress: Progress = tell) -> Path | None:
+    """The folder of a GGUF file that is known by its hash: in the cache, or made again where the file is found.
+
+    Args:
+        record: Which file it is, and what it was rounded to.
+        folders: Where to look for it, after the package that it is from.
+        progress: Told what is done.
+
+    Returns:
+        The folder; None where no file of this hash is found.
+
+    Raises:
+        PolysafeError: As for `import_gguf`.
+    """
+    known = _cached(record.sha256, record.dtype)
+    if (known / MANIFEST).exists() and is_whole(known, read_manifest(known)):
+        return known
+    places: list[str | Path] = [folder / record.file for folder in folders]
+    if record.package is not None:
+        places.insert(0, f"{PACKAGE}{record.package}/{record.file}")
+    for place in places:
+        with suppress(CheckpointError):  # not there, or not whole: then it is not the one
+            file = find_gguf(place)
+            if file.size == record.size and file.sha256() == record.sha256:
+                return imported_folder(place, dtype=record.dtype, progress=progress)
+    return None
+
+
+def _cached(digest: str, dtype: str) -> Path:
+    return cache_directory() / "gguf" / f"{digest}-{dtype}"
 
 
 class _Import:

@@ -23,8 +23,9 @@ from polysafe.edits.evaluate import EditedReader
 from polysafe.engine.cards import operations
 from polysafe.engine.local import READ_AHEAD
 from polysafe.engine.sources import locate
-from polysafe.engine.support import support_of
+from polysafe.engine.support import kept_for, support_of
 from polysafe.errors import ResourceError
+from polysafe.evaluate.journal import Store
 from polysafe.methods.base import Source, Work
 from polysafe.progress import Progress, counted, reporting, tell
 from polysafe.recipe import Recipe
@@ -202,6 +203,7 @@ def make_plan(
     edit: Edit | None = ...,
     checkpoints: Mapping[str, Checkpoint] | None = ...,
     fit: Literal[True] = ...,
+    journal: Store | None = ...,
 ) -> Plan: ...
 @overload
 def make_plan(
@@ -211,6 +213,7 @@ def make_plan(
     edit: Edit | None = ...,
     checkpoints: Mapping[str, Checkpoint] | None = ...,
     fit: bool,
+    journal: Store | None = ...,
 ) -> Plan | Outline: ...
 def make_plan(
     recipe: Recipe,
@@ -219,6 +222,7 @@ def make_plan(
     edit: Edit | None = None,
     checkpoints: Mapping[str, Checkpoint] | None = None,
     fit: bool = True,
+    journal: Store | None = None,
 ) -> Plan | Outline:
     """Opens the sources of a recipe, lets its methods decide, and adds up the cost. Writes nothing.
 
@@ -231,20 +235,24 @@ def make_plan(
         edit: What the methods decided in an earlier run, to be used instead of deciding again.
         checkpoints: The sources if they are open already.
         fit: Whether to run models where a method needs that.
+        journal: Where candidates that were compared are looked up and kept; that of this very job.
 
     Raises:
         PolysafeError: A source is unusable, the sources do not fit together, or an option does not fit them. Whether
             the result fits this machine is judged by `Plan.cost.check`.
     """
     checkpoints = checkpoints or open_sources(recipe, progress)
-    if not fit and edit is None and (needed := outline(recipe, checkpoints)).work:
+    needed = None if edit is not None else outline(recipe, checkpoints)
+    if needed is not None and needed.work and not fit:
         return needed
     with ExitStack() as stack:
         stack.enter_context(reporting(progress))
-        meter = counted("deciding", sum(checkpoint.total_bytes for checkpoint in checkpoints.values()))
-        sources = _opened(checkpoints, stack, meter)
+        runs = needed is not None and bool(needed.work)  # then bytes that were read say nothing of the time left
+        size = sum(checkpoint.total_bytes for checkpoint in checkpoints.values())
+        meter = counted("deciding", 1 if runs else size)
+        sources = _opened(checkpoints, stack, (lambda _: None) if runs else meter)
         began = time.perf_counter()
-        edit = edit or _fit(recipe, sources, checkpoints, stack)
+        edit = edit or _fit(recipe, sources, checkpoints, stack, journal)
         meter.finish()
         rate = _observed_rate(sources, time.perf_counter() - began)
         edited = EditedReader(edit, {name: source.reader for name, source in sources.items()})
@@ -294,13 +302,15 @@ def _fit(
     sources: dict[str, Source],
     checkpoints: Mapping[str, Checkpoint],
     stack: ExitStack,
+    journal: Store | None,
 ) -> Edit:
     """Each method sees the result of the one before under the name of the model that the recipe changes."""
     start = recipe.edits[0].start
     whole: Edit | None = None
-    for method in recipe.edits:
+    for place, method in enumerate(recipe.edits):
+        kept = None if journal is None else kept_for(journal, place)
         seen = sources if whole is None else {**sources, start: _behind(whole, sources)}
-        edit = method.fit_with(seen, support_of(recipe, method, checkpoints, stack))
+        edit = method.fit_with(seen, support_of(recipe, method, checkpoints, stack, kept))
         whole = edit if whole is None else whole.then(edit)
     assert whole is not None
     return whole

@@ -18,9 +18,13 @@ from polysafe.engine.local import Engine, LocalEngine
 from polysafe.engine.plan import Outline, Plan, make_plan, open_sources
 from polysafe.engine.support import job_parts
 from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
+from polysafe.errors import VerificationError
+from polysafe.evaluate.journal import Journal
 from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe import Recipe
 from polysafe.report.card_store import load_card, update_card
+
+_TRIALS = "trials.jsonl"
 
 
 def run_recipe(
@@ -34,7 +38,8 @@ def run_recipe(
     """Makes the checkpoint that a recipe describes.
 
     The plan and the edit are on disk before the first tensor is written. A run that was killed is resumed by running
-    the same recipe again: the decisions are not taken anew, and the result is the same to the byte.
+    the same recipe again: decisions are not taken anew, candidates that were compared are not compared again, and the
+    result is the same to the byte.
 
     Args:
         recipe: The recipe.
@@ -54,7 +59,7 @@ def run_recipe(
         space = Workspace(target)
         meant = recipe.with_data(data)
         job = _job(meant, checkpoints)
-        plan = make_plan(meant, edit=saved_edit(space, job) or edit, checkpoints=checkpoints)
+        plan = _decide(meant, space, job, checkpoints, saved_edit(space, job) or edit)
         result = _carry_out(replace(plan, recipe=recipe), space, job, engine or LocalEngine())
     return _with_licence(result, recipe) if result.complete_before else result
 
@@ -65,7 +70,8 @@ def plan_recipe(
     """The plan of a recipe, as far as it can be made without running a model; with `fit`, all of it.
 
     What took a model to decide is kept in the workspace beside the output, where `run_recipe` finds it, and so does
-    this function the next time: nothing is decided twice. Otherwise nothing is written.
+    this function the next time: nothing is decided twice. Of a decision that was interrupted the candidates that were
+    compared are kept. Otherwise nothing is written.
 
     Args:
         recipe: The recipe.
@@ -86,14 +92,38 @@ def plan_recipe(
     plan = make_plan(recipe, progress, checkpoints=checkpoints, fit=False)
     if not fit or isinstance(plan, Plan):
         return plan
-    with lock(target):
-        plan = make_plan(recipe, progress, checkpoints=checkpoints)
+    with lock(target), reporting(progress):
+        plan = _decide(recipe, space, job, checkpoints)
         space.prepare(job)
-        try:
-            plan.edit.save(space.content / RECORDS)
-        except OSError as error:
-            raise output_error(space.content, error) from error
+        _keep(space, plan.edit)
     return plan
+
+
+def _decide(
+    recipe: Recipe, space: Workspace, job: str, checkpoints: Mapping[str, Checkpoint], edit: Edit | None = None
+) -> Plan:
+    """Lets methods decide. Where they compare candidates, each is kept in the workspace until the edit is there."""
+    if recipe.validation is None or edit is not None:
+        return make_plan(recipe, edit=edit, checkpoints=checkpoints)
+    space.prepare(job)
+    path = space.progress / _TRIALS
+    with space.kept_if_used():
+        try:
+            with Journal(path) as journal:
+                plan = make_plan(recipe, checkpoints=checkpoints, journal=journal)
+        except VerificationError:  # that none may be taken is decided for good
+            space.discard()
+            raise
+        _keep(space, plan.edit)
+        path.unlink(missing_ok=True)
+    return plan
+
+
+def _keep(space: Workspace, edit: Edit) -> None:
+    try:
+        edit.save(space.content / RECORDS)
+    except OSError as error:
+        raise output_error(space.content, error) from error
 
 
 def _job(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> str:
@@ -123,6 +153,8 @@ def _carry_out(plan: Plan, space: Workspace, job: str, engine: Engine) -> RunRes
     edit = plan.edit if known else with_digests(plan.edit, plan.checkpoints)
     done = existing_result(space.target, edit)
     if done is not None:
+        if space.holds(job):
+            space.discard()
         return done
     plan.cost.check(space.target, already_written=space.size())
     resumed = space.prepare(job)

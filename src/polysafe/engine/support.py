@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.languages import is_language, language
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets import load_set
 from polysafe.errors import DataError
+from polysafe.evaluate.journal import Store
+from polysafe.evaluate.keys import Key, content_hash
 from polysafe.judge.spec import ORGANISM, OrganismSpec
 from polysafe.methods.base import Method, Support
 from polysafe.methods.constraints import Constrained, Meter
-from polysafe.methods.validation import Validation
+from polysafe.methods.validation import Kept, Validation
 from polysafe.recipe import Recipe
 from polysafe.recipe_measures import Validate
 
@@ -27,7 +30,13 @@ PIVOT = "en"
 _TOKENS, _TOY_TOKENS = 256, 8
 
 
-def support_of(recipe: Recipe, method: Method, checkpoints: Mapping[str, Checkpoint], stack: ExitStack) -> Support:
+def support_of(
+    recipe: Recipe,
+    method: Method,
+    checkpoints: Mapping[str, Checkpoint],
+    stack: ExitStack,
+    kept: Kept | None = None,
+) -> Support:
     """What one method of a recipe is given. Sets are read, and a judge is opened, only where they are needed.
 
     Args:
@@ -35,26 +44,66 @@ def support_of(recipe: Recipe, method: Method, checkpoints: Mapping[str, Checkpo
         method: One of its edits.
         checkpoints: Its sources.
         stack: What closes a judge.
+        kept: What is known from a decision that was interrupted.
     """
     block = recipe.validation
     if block is None:
         return Support(recipe.data)
     start = checkpoints[recipe.edits[0].start]
-    return Support(recipe.data, lambda: _validation(recipe, block, method, start, stack))
+    return Support(recipe.data, lambda: _validation(recipe, block, method, start, stack), kept)
+
+
+def kept_for(journal: Store, place: int) -> Kept:
+    """What a journal knows of the decision of one edit, as it is made with this software.
+
+    Args:
+        journal: The journal of one job, whose identity holds all else that a decision depends on.
+        place: Which edit of the recipe it is.
+    """
+    from polysafe.evaluate.run import versions
+
+    return _Trials(journal, content_hash([place, versions()]))
+
+
+@dataclass(frozen=True)
+class _Trials:
+    journal: Store
+    owner: str
+
+    def get(self, name: str) -> Any | None:
+        return self.journal.get(Key("trial", self.owner, name))
+
+    def put(self, name: str, value: Any) -> None:
+        self.journal.put(Key("trial", self.owner, name), value)
 
 
 def job_parts(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Iterator[str]:
-    """What a recipe's decisions depend on besides its text and its models: the prompts that it names.
+    """What a recipe's decisions depend on besides its text and its models: the prompts and the files that it names.
 
     Raises:
         DataError: They cannot be read.
     """
     for method in recipe.edits:
-        yield from (prompts.sha256 for prompts in method.fitted(recipe.data))
+        yield from method.digests(recipe.data)
         if recipe.validation is not None and languages_of(method):
             start = checkpoints[recipe.edits[0].start]
             chosen = _sets(recipe.validation, _wanted(recipe.validation, method), start, recipe.data)
             yield from (prompts.sha256 for prompts in chosen)
+    if recipe.validation is not None and recipe.validation.judge is not None:
+        yield from _stamps(recipe.validation.judge.model_dump())
+
+
+def _stamps(value: object) -> Iterator[str]:
+    """Name, size and time of every file of the folders that a judge names, as of the files of a source."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _stamps(each)
+    elif isinstance(value, Path):
+        for file in sorted(path for path in value.rglob("*") if path.is_file()):
+            status = file.stat()
+            yield f"{file} {status.st_size} {status.st_mtime_ns}"
 
 
 def languages_of(method: Method) -> tuple[str, ...]:

@@ -167,6 +167,7 @@ def audit(
                 output=output,
                 over_refusal_sets=harmless,
                 name=opened.name,
+                imported=opened.imported,
                 cache=store,
             )
         if asked_judge is None and not answers_only and opened.signal is not None:

@@ -16,6 +16,7 @@ from polysafe.judge.probe import probe
 from polysafe.judge.spec import JudgeSpec
 from polysafe.judge.verdict import Exchange, Judge, Label
 from polysafe.methods.constraints import HELPFUL, OVER_REFUSAL, REFUSED, Reading
+from polysafe.methods.validation import PROMPTS
 from polysafe.organism.world import World
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Template, load_tokenizer
@@ -53,7 +54,6 @@ class JudgeMeter:
         self._asked, self._spec, self._stack = list(prompts), judge, stack
         self._template, self._max_tokens, self._world, self._device = template, max_tokens, world, device
         self._judge: Judge | None = None
-        self._told = False
         self.languages = tuple(dict.fromkeys(prompt.language for prompt in prompts))
         self.prompts = len(self._asked)
         self.notes: tuple[str, ...] = ()
@@ -76,16 +76,16 @@ class JudgeMeter:
         exchanges = []
         for answer in generator.generate([Ask(prompt.id, prompt.text) for prompt in asked.values()]):
             exchanges.append(Exchange(asked[answer.id], answer.text))
-            tell("validation answers", len(exchanges), len(asked))
+            tell(PROMPTS, len(exchanges), 2 * len(asked))  # asked, and then judged
         verdicts = []
         for verdict in judge.judge(exchanges):
             verdicts.append(verdict)
-            tell("validation verdicts", len(verdicts), len(asked))
+            tell(PROMPTS, len(exchanges) + len(verdicts), 2 * len(asked))
         _require_read([verdict.label for verdict in verdicts], self._spec.kind)
         tells = any(verdict.refused is not None for verdict in verdicts)
-        if not tells and not self._told:
-            self._told = True
-            self.notes += (f"the judge {self._spec.kind} tells no refusals: over-refusal is not measured",)
+        if not tells:
+            note = f"the judge {self._spec.kind} tells no refusals: over-refusal is not measured"
+            self.notes = tuple(dict.fromkeys((*self.notes, note)))
         found: defaultdict[tuple[str, str], dict[str, float | bool]] = defaultdict(dict)
         for verdict in verdicts:
             prompt, safe, refused = asked[verdict.id], verdict.label is Label.SAFE, bool(verdict.refused)

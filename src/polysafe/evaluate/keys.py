@@ -16,7 +16,7 @@ from polysafe.errors import DataError
 from polysafe.generate.completion import Ask
 from polysafe.judge.verdict import Exchange
 
-Kind = Literal["completion", "verdict", "loglikelihood", "generation", "refusal_odds"]
+Kind = Literal["completion", "verdict", "loglikelihood", "generation", "refusal_odds", "trial"]
 
 
 @dataclass(frozen=True, slots=True)

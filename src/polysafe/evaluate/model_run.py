@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from polysafe.checkpoint.digest import hash_file
+from polysafe.checkpoint.imported import Imported, records_of
 from polysafe.errors import DataError
 from polysafe.evaluate import metrics
 from polysafe.evaluate.ability import Ability, load_abilities
@@ -26,6 +27,8 @@ from polysafe.stats.rows import RateRow
 SCHEMA = 1
 RUN = "run.json"
 RECORDS = "records.jsonl"
+IMPORTED = "imported"
+"""Entry of `run.json` that says of which files of another format the weights were made; most runs have none."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,20 @@ class ModelRun:
     def languages(self) -> tuple[str, ...]:
         """Languages that were asked in, in the order of the sets."""
         return tuple(dict.fromkeys(record.prompt.language for record in self.records))
+
+    @cached_property
+    def imported(self) -> tuple[Imported, ...]:
+        """The files of other formats that the model's weights were made of; empty where the run names none.
+
+        Raises:
+            DataError: The run was changed.
+        """
+        from pydantic import ValidationError
+
+        try:
+            return records_of(self.about.get(IMPORTED, ()))
+        except ValidationError as error:
+            raise DataError(f"says of its weights what polysafe did not write: {error}", where=self.folder) from error
 
     @cached_property
     def outcomes(self) -> Outcomes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polysafe.checkpoint.dtypes import float_dtype
+from polysafe.checkpoint.imported import Imported, read_imported
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
@@ -60,6 +61,7 @@ class OpenedModel:
         checkpoint: Its files, or those of the toy family's member that it was made from; None where a server has them.
         scorer: What says how probable an answer is; None where a server does not.
         signal: What says how inclined the model is to refuse; None where a server does not.
+        imported: The files of other formats that its weights were made of; empty too where a server has them.
     """
 
     name: str
@@ -67,6 +69,7 @@ class OpenedModel:
     checkpoint: Checkpoint | None = None
     scorer: Scorer | None = None
     signal: RefusalSignal | None = None
+    imported: tuple[Imported, ...] = ()
 
     def world(self) -> World:
         """The toy world that it lives in.
@@ -127,6 +130,7 @@ def open_model(
             model.source.checkpoint,
             Scorer(model, tokenizer, template=template),
             RefusalSignal(model, tokenizer, template=template),
+            read_imported(model.source.checkpoint.root),
         )
 
 

@@ -111,6 +111,7 @@ def judge_run(
             output=output,
             over_refusal_sets=[one for one in sets if one.prompts[0].kind == "harmless"],
             name=found.name,
+            imported=found.imported,
             cache=_Verdicts(store),
             progress=progress,
         )

@@ -11,6 +11,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache as once
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 from polysafe import __version__
 from polysafe.checkpoint.atomic import write_json_atomic
+from polysafe.checkpoint.imported import Imported
 from polysafe.checkpoint.output import Workspace, lock
 from polysafe.checkpoint.writer import output_error
 from polysafe.data.prompts import Kind, Prompt, PromptSet
@@ -26,7 +28,7 @@ from polysafe.evaluate.ability import Ability
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Journal, Layers, Store
 from polysafe.evaluate.keys import completion_key, content_hash, verdict_key
-from polysafe.evaluate.model_run import RECORDS, RUN, SCHEMA, ModelRun
+from polysafe.evaluate.model_run import IMPORTED, RECORDS, RUN, SCHEMA, ModelRun
 from polysafe.evaluate.records import (
     Record,
     completion_from_json,
@@ -59,6 +61,7 @@ def evaluate_model(
     output: Path,
     over_refusal_sets: Sequence[PromptSet] = (),
     name: str = "model",
+    imported: Sequence[Imported] = (),
     cache: Store | None = None,
     progress: Progress = tell,
 ) -> ModelRun:
@@ -76,6 +79,7 @@ def evaluate_model(
         output: Folder to write. If it holds this very run, the run is read from it.
         over_refusal_sets: Sets whose harmless prompts are asked. A set with both kinds may stand in both lists.
         name: What the model is called in results.
+        imported: Where its weights came from; kept with the run, and no part of what it is known by.
         cache: What was answered and judged before, in other runs.
         progress: Called as `progress(what, done, total)`.
 
@@ -97,7 +101,7 @@ def evaluate_model(
         done = _existing(output, about)
         if done is not None and not done.unread.again:
             return done
-        return _carry_out(generator, judge, prompts, about, output, cache, done)
+        return _carry_out(generator, judge, prompts, {**about, **_origins(imported)}, output, cache, done)
 
 
 def _carry_out(
@@ -173,7 +177,8 @@ def save_run(
 
     Args:
         output: Folder to write. If it holds this very run, the run is read from it.
-        about: `model`, `generator`, `judge`, `judge_notes` and `versions`, as `run.json` holds them.
+        about: `model`, `generator`, `judge`, `judge_notes` and `versions`, and `imported` if it is there, as `run.json`
+            holds them.
         sets: What was asked, every set with prompts of one kind.
         records: The records, in the order of the sets.
         abilities: What the model can do.
@@ -198,7 +203,8 @@ def save_run(
             ability.save(space.content)
         if calibration is not None:
             keep_calibration(space.content, calibration)
-        _write(space, {**decided, "judge_notes": list(about["judge_notes"])}, records, about["versions"])
+        told = {name: about[name] for name in (IMPORTED, "judge_notes") if name in about}
+        _write(space, {**decided, **told}, records, about["versions"])
         return ModelRun.load(output)
 
 
@@ -274,6 +280,11 @@ def _write(
         space.republish()
     else:
         space.publish()
+
+
+def _origins(imported: Sequence[Imported]) -> dict[str, Any]:
+    """What a run says of weights that came from a file of another format; nothing of others."""
+    return {IMPORTED: [asdict(record) for record in imported]} if imported else {}
 
 
 def of_kind(sets: Sequence[PromptSet], kind: Kind) -> list[PromptSet]:

@@ -24,7 +24,7 @@ from polysafe.edits.operations import Operation
 from polysafe.paths import without_places
 
 if TYPE_CHECKING:
-    from polysafe.methods.validation import Validation
+    from polysafe.methods.validation import Kept, Validation
 
 SourceName = Annotated[str, Field(min_length=1)]
 """Name of a source of the recipe."""
@@ -57,10 +57,12 @@ class Support:
     Attributes:
         data: Folder with a folder per set, None where none is named.
         validate: Makes `validation`.
+        kept: What is known from a decision that was interrupted.
     """
 
     data: Path | None = None
     validate: Callable[[], Validation | None] = lambda: None
+    kept: Kept | None = None
 
     @cached_property
     def validation(self) -> Validation | None:
@@ -134,6 +136,17 @@ class Method(BaseModel, ABC):
             DataError: A file or a set cannot be read.
         """
         return ()
+
+    def digests(self, data: Path | None = None) -> Iterable[str]:
+        """Hashes of what a decision depends on beside options and models: of the prompts that it is fitted to.
+
+        Args:
+            data: Folder with a folder per set.
+
+        Raises:
+            DataError: A file or a set cannot be read.
+        """
+        return (prompts.sha256 for prompts in self.fitted(data))
 
     @abstractmethod
     def fit(self, sources: Sources) -> Edit:

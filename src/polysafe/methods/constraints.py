@@ -34,7 +34,7 @@ from polysafe.data.languages import is_language
 from polysafe.data.languages import language as known_language
 from polysafe.errors import DataError, VerificationError
 from polysafe.methods.base import Work
-from polysafe.methods.validation import Judging, Trial
+from polysafe.methods.validation import BEFORE, PROMPTS, Judging, Kept, Trial, remembered
 from polysafe.probe.model import LoadedModel
 from polysafe.stats.differences import paired_difference
 from polysafe.stats.means import student_interval
@@ -122,9 +122,11 @@ class Constrained:
 
     def work(self, model: str, candidates: int) -> Work:
         """All prompts, of the unedited model and of every candidate."""
-        return Work("validation prompts", model, self.meter.prompts, len(self.meter.languages), 1 + candidates)
+        return Work(PROMPTS, model, self.meter.prompts, len(self.meter.languages), 1 + candidates)
 
-    def of(self, model: LoadedModel, edited: Sequence[str], left_out: str | None = None) -> Judging:
+    def of(
+        self, model: LoadedModel, edited: Sequence[str], left_out: str | None = None, kept: Kept | None = None
+    ) -> Judging:
         """Asks the unedited model.
 
         Raises:
@@ -132,13 +134,24 @@ class Constrained:
         """
         edited = [_code(name) for name in edited]
         asked = [name for name in self.meter.languages if left_out is None or name != _code(left_out)]
-        before = self.meter.read(model, asked)
+        before = self._before(model, asked, kept)
         if missing := [language for language in edited if not before.get((language, REFUSED))]:
             raise DataError(
                 f"the validation has no harmful prompts in {missing[0]!r}",
                 remedy="name a set that has them under `validation: safety`, or choose layers and gain by hand",
             )
         return _Comparing(self, tuple(asked), tuple(edited), before)
+
+    def _before(self, model: LoadedModel, asked: Sequence[str], kept: Kept | None) -> Reading:
+        """What the unedited model does; with it is kept what was found out about what cannot be measured."""
+
+        def ask() -> dict[str, Any]:
+            reading = self.meter.read(model, asked)
+            return {"reading": [[*cell, dict(items)] for cell, items in reading.items()], "notes": [*self.meter.notes]}
+
+        found = remembered(kept, BEFORE, ask)
+        self.meter.notes = tuple(found["notes"])
+        return {(language, metric): items for language, metric, items in found["reading"]}
 
 
 @dataclass(frozen=True)
@@ -289,5 +302,5 @@ def _in_words(trial: Trial) -> str:
 
 
 def _line(change: Mapping[str, Any]) -> str:
-    interval = "" if change["low"] is None else f" ({change['low']:+.2f} … {change['high']:+.2f})"
+    interval = "" if change["low"] is None else f" ({change['low']:+.3f} … {change['high']:+.3f})"
     return f"{change['metric']} in {change['language']} {change['difference']:+.3f}{interval}"

@@ -151,6 +151,13 @@ def draw(method: HeadSteering, source: Source, language: str) -> tuple[tuple[Tri
     return tuple(drawn), tuple(skipped)
 
 
+def task_digests(method: HeadSteering) -> Iterator[str]:
+    """Hashes of the tasks that prompts are drawn from."""
+    if method.tasks != "organism":
+        for language in method.languages:
+            yield from (task.sha256 for task in _tasks(method.tasks, language))
+
+
 def _tasks(sources: TaskSources, language: str) -> tuple[Task, ...]:
     files = [load_task(file.path, file.name, file.language) for file in sources.files]
     found = tasks_for(language, sib200=sources.sib200, tatoeba=sources.tatoeba, files=files)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,6 +28,7 @@ from polysafe.edits.operations import AddDelta, Copy
 from polysafe.errors import RecipeError
 from polysafe.methods.agreement import require_agreement
 from polysafe.methods.base import Method, Source, SourceName, Sources, Support, Work, distinct
+from polysafe.methods.candidates import Candidates
 from polysafe.methods.head_choice import (
     Combine,
     Control,
@@ -39,14 +41,13 @@ from polysafe.methods.head_choice import (
     share_to_count,
 )
 from polysafe.methods.head_columns import HeadColumns, block_norms, head_columns, selected_norm, weights_of
-from polysafe.methods.head_maps import HeadMaps, draw, effects_file
+from polysafe.methods.head_maps import HeadMaps, draw, effects_file, task_digests
 from polysafe.methods.registry import register
 from polysafe.methods.scores import relative_update_norms, require_descendant, scored_tensors
-from polysafe.methods.validation import Trial, Validation, Validator, Weighted, tried
+from polysafe.methods.validation import Trial, Validation, Validator, Weighted
 from polysafe.paths import AbsolutePath
 from polysafe.probe.answers import Score
 from polysafe.probe.model import edited, load_model
-from polysafe.progress import during
 
 PUBLISHED_PROMPTS = 25
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -215,6 +216,14 @@ class HeadSteering(Method):
         sizes = (False, True) if matched else (False,)
         return tuple(self.model_copy(update={**kind, "matched": size}) for size in sizes for kind in kinds)
 
+    def digests(self, data: Path | None = None) -> Iterable[str]:  # noqa: ARG002
+        """Hashes of the tasks; those of the toy family are part of its model.
+
+        Raises:
+            DataError: A file or folder of tasks cannot be read, or a task that is named is not there.
+        """
+        return task_digests(self) if self.measured else ()
+
     def fit(self, sources: Sources) -> Edit:
         """As `fit_with`, where nothing is to be chosen."""
         return self.fit_with(sources, Support())
@@ -257,14 +266,14 @@ class HeadSteering(Method):
         if validation is None or loaded is None:
             return self._edit(sources, columns, maps, self._settings[0], [])
         readers = {name: sources[name].reader for name in self.uses}
-        with during("before"):
-            judging = validation.of(loaded, self.languages)
+        candidates = Candidates(validation.work(self.model, len(self._settings)), support.kept)
+        judging = candidates.judging(validation, loaded, self.languages)
 
         def attempt(setting: Mapping[str, Any]) -> Trial:
             with edited(loaded, self._edit(sources, columns, maps, setting, []), readers) as model:
                 return judging(setting, model)
 
-        trials = tried({_named(setting): partial(attempt, setting) for setting in self._settings})
+        trials = candidates.tried({_named(setting): partial(attempt, setting) for setting in self._settings})
         best = min(trials, key=_preference)
         judging.require(best, trials)
         return self._edit(sources, columns, maps, best.setting, trials, judging.warnings(best))
@@ -419,7 +428,7 @@ def _decision(layer: int, heads: Sequence[Head], maps: HeadMaps, strength: float
 
 
 def _named(setting: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in setting.items() if value is not None)
+    return ", ".join(f"{name} {value!r}" for name, value in setting.items() if value is not None)
 
 
 def _preference(trial: Trial) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from polysafe.data.openings import opening_languages
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.methods.constraints import OVER_REFUSAL, REFUSED, Reading
+from polysafe.methods.validation import PROMPTS
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.refusal import RefusalSignal
 from polysafe.probe.render import Template, load_tokenizer
@@ -60,5 +61,5 @@ class RefusalMeter:
             metric = REFUSED if prompt.kind == "harmful" else OVER_REFUSAL
             if math.isfinite(odds.log_odds):
                 found[prompt.language, metric][f"{prompt.set}/{prompt.parallel}"] = odds.log_odds
-            tell("validation prompts", done, len(asked))
+            tell(PROMPTS, done, len(asked))
         return dict(found)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from polysafe.errors import EditError
+from polysafe.methods.candidates import Candidates, choose_layers
 from polysafe.methods.sparse_solve import Inputs, Workbench
-from polysafe.methods.validation import Judging, Trial, choose_layers, tried
+from polysafe.methods.validation import Judging, Trial
 from polysafe.probe.model import edited
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ def preference(trial: Trial) -> tuple[float, int, float]:
 
 
 def try_candidates(
-    options: SparseEdit, bench: Workbench, layers: Sequence[int], gains: Sequence[float], judging: Judging
+    options: SparseEdit,
+    bench: Workbench,
+    layers: Sequence[int],
+    gains: Sequence[float],
+    judging: Judging,
+    candidates: Candidates,
 ) -> list[Trial]:
     """Makes and judges candidates: of the layers that are named all gains, of `auto` what `choose_layers` looks at.
 
@@ -49,8 +55,8 @@ def try_candidates(
             return judging(setting(chosen, gain), model)
 
     if options.layers != ("auto",):
-        return tried({f"gain {gain:g}": partial(attempt, tuple(layers), gain) for gain in gains})
-    trials = choose_layers(layers, gains, options.max_layers, attempt)
+        return candidates.tried({f"gain {gain!r}": partial(attempt, tuple(layers), gain) for gain in gains})
+    trials = choose_layers(layers, gains, options.max_layers, attempt, candidates)
     if all(trial.problem for trial in trials):
         raise EditError(trials[0].problem, where=options.model, remedy="lower `tau_mag` and `tau_stat`")
     return trials

@@ -32,6 +32,7 @@ from polysafe.edits.evaluate import EditedReader
 from polysafe.errors import ArchitectureError, EditError, RecipeError
 from polysafe.methods.anchor_options import AnchorFiles, AnchorSet
 from polysafe.methods.base import Method, Source, SourceName, Sources, Support, Work, distinct
+from polysafe.methods.candidates import Candidates
 from polysafe.methods.mlp_units import Side, mlp_projections
 from polysafe.methods.reduced_rank import Penalty, Utility
 from polysafe.methods.registry import register
@@ -42,7 +43,6 @@ from polysafe.methods.sparse_solve import LayerEdit, Workbench, operations
 from polysafe.methods.validation import Trial, Validation, Validator, Weighted
 from polysafe.paths import AbsolutePath
 from polysafe.probe.model import load_model
-from polysafe.progress import during
 
 MERGE_LOSS = 0.05
 """Share of an edit that may get lost in the storage type before it is worth a warning."""
@@ -251,9 +251,12 @@ class SparseEdit(Method):
         bench = Workbench(self, load_model(source, self.device), anchors, layers)
         ranking = separation(bench, layers) if self._ranked(validation, len(layers)) else {}
         tried = shortlist(ranking, self._most(validation)) if ranking else layers
-        with during("before"):
-            judging = None if validation is None else validation.of(bench.model, self.edited_languages, self.leave_out)
-        trials = [] if judging is None else try_candidates(self, bench, tried, self._gains, judging)
+        judging, trials = None, list[Trial]()
+        if validation is not None:
+            count = len(self._gains) * (len(tried) if self.layers == ("auto",) else 1)
+            candidates = Candidates(validation.work(self.model, count), support.kept)
+            judging = candidates.judging(validation, bench.model, self.edited_languages, self.leave_out)
+            trials = try_candidates(self, bench, tried, self._gains, judging, candidates)
         made = [trial for trial in trials if not trial.problem]
         best = min(made or trials, key=preference, default=Trial(setting(tried, self._gains[0])))
         if judging is not None and made:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from polysafe.errors import DataError
 from polysafe.methods.base import Work
 from polysafe.probe.model import LoadedModel
-from polysafe.progress import during
 
+BEFORE = "before"
+"""The name under which is kept what the unedited model does."""
+PROMPTS = "validation prompts"
+"""The stage that whoever asks a model tells of: how many prompts are done."""
 OVER_REFUSAL, HELPFULNESS, UNEDITED = 5.0, 3.0, 2.0
 """What over-refusal, lost helpfulness and lost refusals of unedited languages weigh beside a missing refusal."""
 
@@ -111,6 +113,37 @@ class Trial:
         standings = {language: asdict(standing) for language, standing in self.standings.items()}
         return {**self.setting, "shortfall": self.shortfall, "standings": standings}
 
+    def to_json(self) -> dict[str, Any]:
+        """Everything about the trial, so that it need not be made again."""
+        return {**asdict(self), "shortfall": self.shortfall if math.isfinite(self.shortfall) else None}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """What `to_json` gave."""
+        short = content["shortfall"]
+        standings = {language: Standing(**each) for language, each in content["standings"].items()}
+        return cls(**{**content, "shortfall": math.inf if short is None else short, "standings": standings})
+
+
+class Kept(Protocol):
+    """What one decision knows for good, by name: if it is interrupted, it goes on from there."""
+
+    def get(self, name: str) -> Any | None:
+        """What is known under a name, in values that JSON can hold; None where nothing is."""
+
+    def put(self, name: str, value: Any) -> None:
+        """Keeps something under a name."""
+
+
+def remembered(kept: Kept | None, name: str, make: Callable[[], Any]) -> Any:
+    """What is known under a name, in values that JSON can hold; it is made, and kept, where nothing is."""
+    value = None if kept is None else kept.get(name)
+    if value is None:
+        value = make()
+        if kept is not None:
+            kept.put(name, value)
+    return value
+
 
 class Judging(Protocol):
     """Compares candidates with one unedited model, which was asked before."""
@@ -139,13 +172,16 @@ class Validation(Protocol):
     def work(self, model: str, candidates: int) -> Work:
         """What asking the unedited model and so many candidates takes."""
 
-    def of(self, model: LoadedModel, edited: Sequence[str], left_out: str | None = None) -> Judging:
+    def of(
+        self, model: LoadedModel, edited: Sequence[str], left_out: str | None = None, kept: Kept | None = None
+    ) -> Judging:
         """Asks the unedited model.
 
         Args:
             model: The model.
             edited: Languages that the edit is for.
             left_out: A language that takes no part in anything.
+            kept: Where its answers are looked up and kept, under `BEFORE`.
         """
 
 
@@ -162,12 +198,19 @@ class Weighted:
 
     def work(self, model: str, candidates: int) -> Work:
         """The validator does not say how many prompts it asks."""
-        return Work("validation prompts", model, 0, len(self.validator.languages), 1 + candidates)
+        return Work(PROMPTS, model, 0, len(self.validator.languages), 1 + candidates)
 
-    def of(self, model: LoadedModel, edited: Sequence[str], left_out: str | None = None) -> Judging:
+    def of(
+        self, model: LoadedModel, edited: Sequence[str], left_out: str | None = None, kept: Kept | None = None
+    ) -> Judging:
         """Asks the unedited model."""
         asked = [language for language in self.validator.languages if language != left_out]
-        return _Weighing(self.validator, asked, edited, self.validator(model, asked))
+
+        def ask() -> dict[str, dict[str, float]]:
+            return {language: asdict(standing) for language, standing in self.validator(model, asked).items()}
+
+        before = remembered(kept, BEFORE, ask)
+        return _Weighing(self.validator, asked, edited, {name: Standing(**each) for name, each in before.items()})
 
 
 @dataclass(frozen=True)
@@ -188,47 +231,3 @@ class _Weighing:
         left = [name for name in self.edited if best.standings[name].refused < 0.5]
         if left:
             yield f"on validation prompts, {', '.join(left)} still refuse less than half of the harmful requests"
-
-
-def tried(candidates: Mapping[str, Callable[[], Trial]]) -> list[Trial]:
-    """Tries candidates, by name, one after the other, and tells which one is being tried."""
-    trials = []
-    for number, (name, attempt) in enumerate(candidates.items(), start=1):
-        with during(f"trial {number} of {len(candidates)}: {name}"):
-            trials.append(attempt())
-    return trials
-
-
-def _label(layers: Sequence[int], gain: float) -> str:
-    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}, gain {gain:g}"
-
-
-def choose_layers(
-    layers: Sequence[int], gains: Sequence[float], max_layers: int, attempt: Callable[[tuple[int, ...], float], Trial]
-) -> list[Trial]:
-    """Looks for layers and gain: every single layer with every gain, then greedily one layer more.
-
-    A layer is added, with the gain unchanged, as long as that lowers the shortfall.
-
-    Args:
-        layers: Layers to choose from.
-        gains: Gains to choose from.
-        max_layers: Most layers to edit.
-        attempt: Makes and judges a candidate.
-
-    Returns:
-        All trials in order.
-    """
-    singles = [((layer,), gain) for layer in layers for gain in sorted(gains)]
-    trials = tried({_label(*single): partial(attempt, *single) for single in singles})
-    best = min(trials, key=lambda trial: trial.shortfall)
-    while best.shortfall < math.inf and len(chosen := best.setting["layers"]) < min(max_layers, len(layers)):
-        gain = best.setting["gain"]
-        sets = [tuple(sorted((*chosen, layer))) for layer in layers if layer not in chosen]
-        further = tried({_label(each, gain): partial(attempt, each, gain) for each in sets})
-        trials += further
-        better = min(further, key=lambda trial: trial.shortfall)
-        if better.shortfall >= best.shortfall:
-            break
-        best = better
-    return trials

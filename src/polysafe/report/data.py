@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA = 2
+IMPORTED_WEIGHTS = "Weights of another format"
+"""Section of `ReportData.meta` that says which models were made of a file of another format."""
 MAX_CHANGES = 25
 """Changed prompts that a report holds per method, language and set; the others are in the records of the runs."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from polysafe.report.data import ReportData
+from polysafe.report.data import IMPORTED_WEIGHTS, ReportData
 from polysafe.report.names import language_name
-from polysafe.report.text import LEVEL, clip, one_line, percent
+from polysafe.report.text import LEVEL, MAX_TEXT, clip, one_line, percent
 from polysafe.stats.intervals import wilson
 
 _CUT = 0.05
@@ -18,6 +18,8 @@ def facts(data: ReportData) -> Iterator[str]:
     """Sentences for the first screen."""
     if data.judge:
         yield f"Judged by {clip(one_line(data.judge))}." if data.judged else "Judged by nobody."
+    for models, text in data.meta.get(IMPORTED_WEIGHTS, {}).items():
+        yield f"Of {clip(one_line(models))}, {clip(one_line(str(text)), MAX_TEXT)}."
     cut = [row for row in data.truncation if row.rate is not None]
     worst = max(cut, key=lambda row: row.rate or 0.0, default=None)
     if worst is not None and (worst.rate or 0.0) >= _CUT:

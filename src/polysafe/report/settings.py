@@ -17,7 +17,7 @@ from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.evaluate.keys import content_hash
 from polysafe.evaluate.model_run import ModelRun
-from polysafe.report.data import Scalar
+from polysafe.report.data import IMPORTED_WEIGHTS, Scalar
 
 ORGANISM = "organism"
 """The toy family's set of prompts, judge and grouping."""
@@ -100,7 +100,8 @@ def about_runs(
         "Prompt sets": {f"{one['name']}, {one['kind']}": _set(one) for one in first.about["sets"]},
         "SHA-256 of the prompt sets": {f"{one['name']}, {one['kind']}": one["sha256"] for one in first.about["sets"]},
         "Models": _per_run(runs, _MODEL),
-        "SHA-256 of the models": _per_run(runs, tuple(_HASHES)),
+        IMPORTED_WEIGHTS: _imported(runs),
+        "SHA-256 of the models": _per_run(runs, tuple(_HASHES)) | _imported_hashes(runs),
         "SHA-256 of the records": {name: run.about["records"]["sha256"] for name, run in _named(runs)},
         "Versions": {str(name): str(value) for name, value in first.about.get("versions", {}).items()},
     }
@@ -168,6 +169,20 @@ def _per_run(runs: Sequence[ModelRun], keys: Sequence[str]) -> dict[str, Scalar]
         else:
             found |= {f"{key}, {name}": value for name, value in told.items()}
     return found
+
+
+def _imported(runs: Sequence[ModelRun]) -> dict[str, Scalar]:
+    """What has to be said of weights that were made of a file of another format, and of which models."""
+    named = list(_named(runs))
+    told: dict[str, list[str]] = {}
+    for name, run in named:
+        for sentence in dict.fromkeys(one.sentence for one in run.imported):
+            told.setdefault(sentence, []).append(name)
+    return {"all models" if len(names) == len(named) else ", ".join(names): text for text, names in told.items()}
+
+
+def _imported_hashes(runs: Sequence[ModelRun]) -> dict[str, Scalar]:
+    return {f"{one.file}, before": one.sha256 for run in runs for one in run.imported}
 
 
 def _portable(value: object) -> Scalar:

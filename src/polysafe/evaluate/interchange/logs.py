@@ -15,7 +15,7 @@ from polysafe.evaluate.ability import Ability
 from polysafe.evaluate.correction import corrected_rates
 from polysafe.evaluate.interchange.samples import SCORE, judge_hash, printable, sample_of, short_id
 from polysafe.evaluate.metrics import outcomes, tells_refusals
-from polysafe.evaluate.model_run import ModelRun
+from polysafe.evaluate.model_run import IMPORTED, ModelRun
 from polysafe.evaluate.records import Record
 from polysafe.evaluate.unread import rates
 from polysafe.stats.compare import Outcomes, rate_outcomes
@@ -160,6 +160,7 @@ def _spec(
         "versions": dict(run.about["versions"]),
         "records_sha256": run.about["records"]["sha256"],
         "prompt_tokens_sha256": run.about.get("prompt_tokens_sha256"),
+        **{name: run.about[name] for name in (IMPORTED,) if name in run.about},
     }
     versions = run.about["versions"]
     dataset = EvalDataset(name=task, samples=len(samples), sample_ids=[str(sample.id) for sample in samples])
