@@ -377,5 +377,5 @@ def _examine(
             source = Source(folder.name, checkpoint, classify(checkpoint), reader)
             asked = Continuations(load_model(source, dtype=torch.bfloat16), load_tokenizer(folder))
             measured = [code for code in languages if code in TOPICS]
-            measure_topics(asked, Texts(data), measured, run)
+            measure_topics(asked, Texts(data), measured, run, limit=limit)
     return run

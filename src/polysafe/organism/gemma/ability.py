@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 TASK = "topics"
 
 
-def measure_topics(asked: Continuations, texts: Texts, languages: Sequence[str], run: Path) -> Ability:
+def measure_topics(
+    asked: Continuations, texts: Texts, languages: Sequence[str], run: Path, *, limit: int | None = None
+) -> Ability:
     """Asks for topics and writes the answers into the folder of a run; what is there already is not asked again.
 
     The right answer is right where it is the most probable of the seven topics by the mean log-probability of a token.
@@ -26,12 +28,13 @@ def measure_topics(asked: Continuations, texts: Texts, languages: Sequence[str],
         texts: Where the sentences come from.
         languages: Languages of the run.
         run: Folder of the run.
+        limit: Most sentences of a language.
 
     Raises:
         DataError: A file of sentences is missing.
         OutputError: The ability cannot be written.
     """
-    pairs = {code: texts.exam_topics(code) for code in languages}
+    pairs = {code: texts.exam_topics(code)[:limit] for code in languages}
     protocol = {
         "questions_sha256": content_hash([[code, *pair] for code, each in pairs.items() for pair in each]),
         "choices": list(TOPICS),
