@@ -23,6 +23,7 @@ from polysafe.quickstart import HEAD_EDITS, METHODS, SPARSE_EDITS, Quickstart, r
 from polysafe.recipe import Recipe, load_recipe
 from polysafe.report import ReportData
 from polysafe.stats.rows import Row, load_rows
+from polysafe.stats.versus import of_methods
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +52,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
 
 
 def values(rows: tuple[Row, ...], method: str, metric: str) -> tuple[list[float], list[float]]:
-    chosen = [row for row in rows if (row.method, row.metric) == (method, metric)]
+    chosen = [row for row in rows if (row.method, row.metric) == (method, metric) and row.language != "en"]
     assert sorted(row.language for row in chosen) == sorted(LOW)
     return [row.before or 0.0 for row in chosen], [row.after or 0.0 for row in chosen]
 
@@ -71,13 +72,15 @@ def decided(edit: Edit) -> str:
 
 def test_results_are_flat_rows_with_the_documented_keys(done: Quickstart) -> None:
     content = json.loads(done.results.read_text())
-    assert load_rows(done.results) == list(done.rows)
+    assert load_rows(done.results) == [*done.rows, *done.comparisons]
+    assert of_methods(load_rows(done.results)) == list(done.rows)
     assert all(list(row) == [field.name for field in fields(Row)] for row in content)
+    content = content[: len(done.rows)]
     tasks = {"instructions", "knowledge", "arithmetic", "reading"}
     safety = {"unsafe", "safe", "refused", "invalid", "wrong_language", "over_refusal"}
     assert {row["metric"] for row in content} == safety | {f"capability.{task}" for task in tasks}
     assert {row["method"] for row in content} == {*SWAPS, *SPARSE, *HEADS}
-    assert {row["language"] for row in content if row["method"] in SWAPS} == set(LOW)
+    assert {row["language"] for row in content if row["method"] in SWAPS} == {"en", *LOW}
     assert {row["language"] for row in content if row["method"] == "sparse_edit"} == {"en", "qaa", "qab", *LOW}
     assert {row["language"] for row in content if row["method"] == SPARSE[1]} == {"qad"}
 
@@ -89,6 +92,40 @@ def test_head_steering_stands_beside_its_controls(done: Quickstart) -> None:
     for method in HEADS:
         before, after = values(tuple(row for row in done.rows if row.language in LOW), method, "unsafe")
         assert sum(after) <= 0.5 * sum(before)
+
+
+def test_methods_of_one_start_are_held_against_each_other_and_their_controls(done: Quickstart) -> None:
+    experts, base = done.data.contests
+    assert experts.methods == list(SWAPS)
+    assert set(base.methods) == {SPARSE[0], SPARSE[2], *HEADS}
+    assert experts.tasks == base.tasks == ("instructions", "knowledge", "arithmetic", "reading")
+    pairs = {(pair.method, pair.other) for contest in done.data.contests for pair in contest.pairs}
+    expected = {SWAPS, (SPARSE[0], HEADS[0]), (SPARSE[0], SPARSE[2]), *((HEADS[0], control) for control in HEADS[1:])}
+    assert pairs == expected
+    unsafe = next(p for p in base.pairs if (p.other, p.metric) == (SPARSE[2], "unsafe"))
+    _, after = values(tuple(row for row in done.rows if row.language in LOW), SPARSE[0], "unsafe")
+    assert unsafe.after == pytest.approx(mean(after))
+    assert (unsafe.n, unsafe.clusters) == (3 * 48, 48)
+
+
+def test_swapped_models_are_examined_in_english_too(done: Quickstart) -> None:
+    for method in SWAPS:
+        rows = {row.metric: row for row in done.rows if (row.method, row.language) == (method, "en")}
+        assert rows["unsafe"].n == 3 * 48
+        made = [row for row in done.audits if row.model.startswith(f"{method} into ") and row.metric == "unsafe"]
+        assert rows["unsafe"].after == pytest.approx(mean(row.rate or 0.0 for row in made))
+
+
+def test_the_development_seed_of_the_table_is_this_one(done: Quickstart) -> None:
+    shown = [row for row in done.data.seeds if row.development and row.method in (*SWAPS, SPARSE[0])]
+    assert len(shown) == 3
+    for seed in shown:
+        rows = {row.language: row for row in done.rows if (row.method, row.metric) == (seed.method, "unsafe")}
+        for language in LOW:
+            assert rows[language].before == pytest.approx(seed.before[language], abs=1e-3)
+            assert rows[language].after == pytest.approx(seed.after[language], abs=1e-3)
+    told = done.report.read_text().replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert "where 5 % stay unsafe; on 3 fresh training seeds it is 40 %, 2 % and 37 %." in told
 
 
 @pytest.mark.parametrize("method", SWAPS)

@@ -29,6 +29,7 @@ from polysafe.processes import Task, Workers
 from polysafe.progress import Progress, tell
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.report import ReportData, build_report
+from polysafe.report.contests import contest_rows
 from polysafe.report.edits import ALL
 from polysafe.report.findings import Answer, Answered, Findings, Pair
 from polysafe.report.settings import about_groups, language_names
@@ -83,7 +84,8 @@ HEAD_EDITS: tuple[Mapping[str, Any], ...] = (
 HEADLINE = "layer_swap.module"
 LIMITS = (
     "Swapped models are examined in the language they were made for and in the pivot; other languages are not shown.",
-    "One training seed and one set of 48 harmful prompts per language; three other seeds are in the documentation.",
+    "One training seed, that on which the methods were developed, and one set of 48 harmful prompts per language.",
+    "In the pivot a swap has one row for its three models together; intervals and tests count each prompt once.",
 )
 
 
@@ -103,8 +105,13 @@ class Quickstart:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Rows of all methods."""
+        """Rows of all methods, each against the model that it starts from."""
         return self.data.rows
+
+    @property
+    def comparisons(self) -> list[Row]:
+        """Rows of method against method and against its controls; they follow the others in the results file."""
+        return contest_rows(self.data.contests)
 
     @property
     def audits(self) -> tuple[RateRow, ...]:
@@ -144,6 +151,7 @@ def run_quickstart(output: Path, progress: Progress = tell, *, workers: int = 1)
     _require_models_extra()
     from polysafe.organism.lexicon import LANGUAGES, LOW, PIVOT, TIERS
     from polysafe.organism.packaged import packaged_family
+    from polysafe.organism.seeds import measured_seeds
 
     output = output.absolute()
     family = packaged_family()
@@ -172,14 +180,16 @@ def run_quickstart(output: Path, progress: Progress = tell, *, workers: int = 1)
         languages=language_names(LANGUAGES, toy=True),
         meta=_meta(family, found),
         limits=LIMITS,
+        seeds=measured_seeds(),
     )
+    rows = [*found.rows, *contest_rows(data.contests)]
     results = output / "results.json"
     try:
-        save_rows(results, found.rows)
+        save_rows(results, rows)
         write_json_atomic(output / "audit.json", [asdict(row) for row in found.audits])
     except OSError as error:
         raise output_error(output, error) from error
-    record_quickstart(family, found.recipes, models.exams, found.rows, output)
+    record_quickstart(family, found.recipes, models.exams, rows, output)
     return Quickstart(build_report(data, output), results, data)
 
 
@@ -285,10 +295,7 @@ def _swaps(settings: Mapping[str, Any], family: Family, models: _Models, output:
 
     recipes = {language: swap_recipe(settings, family, language, output) for language in LOW}
     decided = {language: models.decide(recipe) for language, recipe in recipes.items()}
-    return [
-        models.make(recipe, decided[language], language, (PIVOT, language), compared=(language,))
-        for language, recipe in recipes.items()
-    ]
+    return [models.make(recipe, decided[language], language, (PIVOT, language)) for language, recipe in recipes.items()]
 
 
 def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterator[_Model]:
@@ -298,7 +305,7 @@ def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterato
     """
     from polysafe.methods.head_steering import HeadSteering
     from polysafe.methods.sparse_edit import SparseEdit
-    from polysafe.organism.exam import REQUESTS, SETS
+    from polysafe.organism.exam import CONTROL_SETS, SETS
     from polysafe.organism.lexicon import LANGUAGES, LOW
 
     def recipe_of(method: SparseEdit | HeadSteering) -> Recipe:
@@ -317,7 +324,7 @@ def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterato
             sparse += method.settled(model.edit).controls(RANDOM_DRAWS)[:RANDOM_DRAWS]
             decided += [models.decide(recipe_of(control)) for control in sparse[len(decided) :]]
     for number, steering in enumerate(heads):
-        languages, sets = (LANGUAGES, SETS) if steering.control is None else (LOW, REQUESTS[:2])
+        languages, sets = (LANGUAGES, SETS) if steering.control is None else (LOW, CONTROL_SETS)
         model = models.make(recipe_of(steering), first[number], ALL, languages, sets)
         yield model
         if number == 0 and model.edit is not None:

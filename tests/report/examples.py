@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 
 from polysafe.report import BlockDecision, ChangedAnswer, ReportData
-from polysafe.report.data import CorrectedRate, GapChange, JudgeError, LayerUnits, Touched
+from polysafe.report.contests import Contest, Edited, contests
+from polysafe.report.data import CorrectedRate, GapChange, JudgeError, LayerUnits, SeedRate, Touched
 from polysafe.stats import Gap, Outcomes, RateRow, Row, compare_outcomes, gap_rows, rate_outcomes, wilson
+from polysafe.stats.overlap import ChanceOverlap
+from polysafe.stats.versus import Versus
 from tests.attacks.answers import ANSWERS
 
 TIERS = {"en": "pivot", "qaa": "mid", "qac": "low", "qad": "low", "qae": "low"}
@@ -40,6 +44,19 @@ def rows(method: str = "layer_swap.module", /, **after: float) -> tuple[Row, ...
     """Rows of one method: `BEFORE`, and after it the same with the given rates changed."""
     changed = {metric: dict(languages) for metric, languages in BEFORE.items()} | flat(**after)
     return tuple(compare_outcomes(method, outcomes(BEFORE, 1), outcomes(changed, 2)))
+
+
+def edited(**after: float) -> Edited:
+    """What `rows` compares, prompt by prompt."""
+    changed = {metric: dict(languages) for metric, languages in BEFORE.items()} | flat(**after)
+    return Edited("base", outcomes(BEFORE, 1), outcomes(changed, 2))
+
+
+def seeds(method: str = "layer_swap.module") -> tuple[SeedRate, ...]:
+    """One method on the seed that it was developed on and on two others."""
+    before = dict.fromkeys(LOW, 0.9)
+    after = {0: 0.125, 3: 0.5, 4: 0.0}
+    return tuple(SeedRate(s, s == 0, method, before, dict.fromkeys(LOW, rate), 48, -0.01) for s, rate in after.items())
 
 
 def decisions(layers: int, modules: tuple[str | None, ...]) -> tuple[BlockDecision, ...]:
@@ -88,10 +105,13 @@ def touched() -> tuple[Touched, ...]:
         LayerUnits(layer, "attention", (layer, 5), 8, tuple((head - layer) / 10 for head in range(8)))
         for layer in range(4)
     )
+    chance = {"qac": {"qad": ChanceOverlap(0.2, 0.125, 0.3)}}
     shared = {"qac": {"qad": 0.25, "qae": 0.5}, "qad": {"qae": 0.0}}
     return (
         Touched("layer_swap.module", "qac", "ab" * 32, 12_345, 30, 60, 4_000_000, 8_000_000),
-        Touched("sparse_edit", "all", "cd" * 32, 2_345_678, 3, 60, 60_000, 8_000_000, "neurons", neurons, shared),
+        Touched(
+            "sparse_edit", "all", "cd" * 32, 2_345_678, 3, 60, 60_000, 8_000_000, "neurons", neurons, shared, chance
+        ),
         Touched("head_steering", "qad", "ef" * 32, 999, 4, 60, 900, 8_000_000, "heads", heads),
     )
 
@@ -115,14 +135,17 @@ def example(*, toy: bool = True) -> ReportData:
     """A whole report: methods, a baseline, a control, and everything else that a page can show."""
     audited = outcomes(flat(tuple(TIERS), unsafe=0.25, refused=0.7), 3)
     good = {"unsafe": 0.125, "refused": 0.875}
+    after = {
+        "layer_swap.layer": {**good, "capability__knowledge": 0.85, "over_refusal": 0.1},
+        "layer_swap.module": good,
+        "task_arithmetic": {"unsafe": 0.1, "refused": 0.2, "invalid": 0.7, "capability__knowledge": 0.95},
+        "control.random_blocks": {"unsafe": 0.95, "refused": 0.05},
+    }
     return ReportData(
         title="Toy family, seed 3",
-        rows=(
-            *rows("layer_swap.layer", **good, capability__knowledge=0.85, over_refusal=0.1),
-            *rows("layer_swap.module", **good),
-            *rows("task_arithmetic", unsafe=0.1, refused=0.2, invalid=0.7, capability__knowledge=0.95),
-            *rows("control.random_blocks", unsafe=0.95, refused=0.05),
-        ),
+        rows=tuple(row for method, rates in after.items() for row in rows(method, **rates)),
+        contests=contests({method: edited(**rates) for method, rates in after.items()}, LOW),
+        seeds=seeds(),
         toy=toy,
         tiers=TIERS,
         headline="layer_swap.module",
@@ -183,9 +206,14 @@ def hostile(text: str) -> ReportData:
     gaps = [Gap(text, code, "en", "unsafe", 0.9, 0.1, 40, 40, 0.6, 0.9, 0.01, 0.01, 1, 2) for code in (text, "qac")]
     units = (LayerUnits(0, text, (1,), 4, (0.1, 0.9, 0.2, 0.0)), LayerUnits(1, None, (0, 2), 4))
     overlap = {text: {"qac": 0.5}, "qac": {text: 0.5}}
+    metrics = ("unsafe", "over_refusal", "capability.all")
+    against = tuple(Versus(text, "soup", metric, 0.5, 0.25, 8, 8, -0.5, 0.1, 0.2, 0.2) for metric in metrics)
+    shown = tuple(
+        RateRow(model, "all", metric, 0.5, 8, 0.1, 0.9) for model in (f"{text}!", text, "soup") for metric in metrics
+    )
     return ReportData(
         title=text,
-        rows=tuple(attack),
+        rows=(*attack, *(replace(row, method="soup") for row in attack)),
         toy=False,
         tiers={text: text, "qac": "low"},
         audits=rates,
@@ -204,4 +232,9 @@ def hostile(text: str) -> ReportData:
         corrected=(CorrectedRate(text, text, 0.5, 0.4, 0.3, 0.6, 4),),
         meta={text: {text: text}},
         limits=(text,),
+        contests=(Contest(f"{text}!", (text,), (text,), shown, against),),
+        seeds=(
+            SeedRate(0, True, text, {text: 1.0}, {text: 0.5}, 8, 0.0),
+            SeedRate(1, False, text, {text: 1.0}, {text: 0.5}, 8, 0.0),
+        ),
     )

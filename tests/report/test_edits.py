@@ -9,6 +9,7 @@ from polysafe.edits.operations import AddDelta, AddLowRank, Copy
 from polysafe.edits.size import StartShapes
 from polysafe.report.data import LayerUnits
 from polysafe.report.edits import ALL, block_decisions, target_of, touched
+from polysafe.stats.overlap import chance_overlap
 
 SOURCES = {name: SourceRecord(origin=name) for name in ("start", "other")}
 START = StartShapes(tensors=12, weights=2000, shapes={"up": (16, 8), "gate": (16, 8), "o": (8, 8)})
@@ -45,6 +46,14 @@ def test_neurons_of_a_sparse_edit() -> None:
     assert (found.tensors, found.tensors_total) == (2, 12)
     assert (found.weights, found.weights_total) == (3 * 8 + 8 * 4, 2000)
     assert (found.edit_sha256, found.edit_bytes) == (made.sha256, made.nbytes)
+    assert found.chance == {}
+
+
+def test_chance_level_of_an_edit_that_says_how_many_units_each_language_has() -> None:
+    counts = {"en": {"2.gate": 2, "2.up": 2}, "sw": {"2.gate": 4, "2.up": 1}}
+    (found,) = touched("sparse_edit", "sw", edit(part(evidence={**NEURONS, "safety_neurons": counts})), START)
+    assert found.chance["en"]["sw"] == chance_overlap([(16, 2, 4), (16, 2, 1)])
+    assert set(found.chance) == {"en", "sw"}
 
 
 def test_heads_with_their_scores() -> None:

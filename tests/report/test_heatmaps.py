@@ -115,6 +115,14 @@ def test_overlap_is_symmetric_with_ones_where_a_language_meets_itself() -> None:
     assert sparse.overlap is not None
     cells = [[cell.text if cell else None for cell in cells] for _, cells in sparse.overlap.rows]
     assert cells == [["1.00", "0.25", "0.50"], ["0.25", "1.00", "0.00"], ["0.50", "0.00", "1.00"]]
+    notes = [[cell.note if cell else None for cell in cells] for _, cells in sparse.overlap.rows]
+    chance = "chance 0.20 (0.12\N{EN DASH}0.30)"
+    assert notes == [["", chance, ""], [chance, "", ""], ["", "", ""]]
+    assert "hypergeometric" in sparse.overlap.caption
+    bare = replace(example(), touched=tuple(replace(each, chance={}) for each in example().touched))
+    overlap = touched_groups(bare)[0].overlap
+    assert overlap is not None
+    assert "What chance would give is not known" in overlap.caption
 
 
 def test_heads_are_outlined_and_the_strongest_named() -> None:

@@ -72,8 +72,9 @@ def test_long_answers_are_cut_and_say_so() -> None:
 
 def test_every_kind_of_number_has_a_table() -> None:
     both = {*tables(example()), *tables(audit_example())}
-    expected = "results audit gaps categories audit_categories truncation judge_error corrected edits units overlap"
-    assert both == {f"{name}.csv" for name in [*expected.split(), "decisions", "changes", "change_counts"]}
+    expected = "results audit gaps versus seeds categories audit_categories truncation judge_error corrected edits"
+    more = "units overlap decisions changes change_counts"
+    assert both == {f"{name}.csv" for name in f"{expected} {more}".split()}
     assert tables(ReportData(title="t", rows=(), toy=False, tiers={})) == {}
 
 

@@ -13,6 +13,7 @@ from polysafe.data.groupings import grouping
 from polysafe.errors import RecipeError
 from polysafe.evaluate.compare import RESULTS, Comparison, compare_runs
 from polysafe.evaluate.model_run import ModelRun
+from polysafe.report.contests import contest_rows
 from polysafe.report.data import ReportData
 from polysafe.report.html import build_report
 from polysafe.report.notebook import Run
@@ -73,7 +74,7 @@ def _write(data: ReportData, output: Path) -> dict[str, str]:
     results = output / RESULTS
     try:
         output.mkdir(parents=True, exist_ok=True)
-        save_rows(results, data.rows)
+        save_rows(results, [*data.rows, *contest_rows(data.contests)])
     except OSError as error:
         raise output_error(results, error) from error
     return {"results": str(results), "report": str(build_report(data, output))}

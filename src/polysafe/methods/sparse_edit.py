@@ -282,6 +282,7 @@ class SparseEdit(Method):
                     "first": bench.previews,
                 },
                 **evidence(source, solved, bench.overlap(chosen["layers"])),
+                "safety_neurons": bench.counts(chosen["layers"]),
             },
         )
 

@@ -174,6 +174,15 @@ class Workbench:
         projections = [part for layer in layers for part in mlp_projections(source, layer, sides)]
         return overlap({name: [self.safety_neurons(part, name) for part in projections] for name in self._original[0]})
 
+    def counts(self, layers: Sequence[int]) -> dict[str, dict[str, int]]:
+        """Language -> projection (as `4.gate`) -> number of its safety neurons, which chance depends on."""
+        source, sides = self.model.source, self._options.sides
+        projections = [part for layer in layers for part in mlp_projections(source, layer, sides)]
+        return {
+            name: {f"{part.layer}.{part.name}": len(self.safety_neurons(part, name)) for part in projections}
+            for name in self._original[0]
+        }
+
     def _outputs(self, projection: Projection, language: str) -> tuple[torch.Tensor, torch.Tensor]:
         """What units are chosen by, on harmful and harmless prompts: [prompts, units] each."""
         recorded = self._gated if self._options.selector == "gated_product" else self._original

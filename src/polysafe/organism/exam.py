@@ -36,6 +36,8 @@ from polysafe.threads import threads
 Set = Literal["harmful", "contrast", "harmless", "knowledge", "arithmetic", "reading"]
 SETS: tuple[Set, ...] = ("harmful", "contrast", "harmless", "knowledge", "arithmetic", "reading")
 REQUESTS = SETS[:3]
+CONTROL_SETS: tuple[Set, ...] = tuple(set_ for set_ in SETS if set_ != "harmless")
+"""What controls are asked: every ability, and of the harmless requests those near the boundary."""
 
 READING_QUESTIONS = 72
 ANSWER_TOKENS = 8

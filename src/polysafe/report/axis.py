@@ -51,16 +51,19 @@ SHARES = Axis((0.0, 0.25, 0.5, 0.75, 1.0))
 """All rates, from 0 to 100 %."""
 
 
-def axis_of(values: Iterable[float], *, points: bool = False, plain: bool = False, most: int = 5) -> Axis:
-    """The shortest axis of round ticks that holds zero and all values.
+def axis_of(
+    values: Iterable[float], *, points: bool = False, plain: bool = False, zero: bool = True, most: int = 5
+) -> Axis:
+    """The shortest axis of round ticks that holds all values.
 
     Args:
         values: Rates in 0 … 1, differences of rates in -1 … 1, or other numbers.
         points: Whether they are differences of rates.
         plain: Whether they are other numbers.
+        zero: Whether the axis holds zero as well.
         most: Steps between the ends, at most; at least 4.
     """
-    known = [0.0, *values]
+    known = [0.0, *values] if zero else list(values)
     low, high = min(known), max(known)
     for step in _STEPS:
         first, last = math.floor(low / step + _SLACK), math.ceil(high / step - _SLACK)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.errors import DataError
 from polysafe.judge.nobody import NOBODY
+from polysafe.report.contests import Contest
 from polysafe.stats.gaps import Gap
 from polysafe.stats.means import MeanChange, MeanGap, MeanRow
+from polysafe.stats.overlap import ChanceOverlap
 from polysafe.stats.rows import RateRow, Row
 
 if TYPE_CHECKING:
@@ -178,6 +180,7 @@ class Touched:
         layers: The choice in every layer; empty where `decisions` tell it (swaps).
         overlap: Language -> other language -> Jaccard index of what would be chosen for either alone; empty where
             unknown.
+        chance: The same for as many units drawn at random; empty where the sizes of the choices are unknown.
     """
 
     method: str
@@ -191,6 +194,7 @@ class Touched:
     unit: str = "blocks"
     layers: tuple[LayerUnits, ...] = ()
     overlap: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    chance: Mapping[str, Mapping[str, ChanceOverlap]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -280,6 +284,29 @@ class GapChange:
 
 
 @dataclass(frozen=True)
+class SeedRate:
+    """What a method did to models of one training seed.
+
+    Attributes:
+        seed: The training seed.
+        development: Whether the method was developed on this seed.
+        method: Name of the method in results.
+        before: Unsafe rate of the models that the edits start from in each language, 0 … 1.
+        after: Unsafe rate of the edited models in each language.
+        n: Number of harmful requests in each language.
+        ability: Mean change of ability, -1 … 1.
+    """
+
+    seed: int
+    development: bool
+    method: str
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    n: int
+    ability: float
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything that a report shows.
 
@@ -308,6 +335,8 @@ class ReportData:
         odds_gaps: Gaps to the pivot in them.
         odds_changes: What edits changed in them, on the same prompts.
         phrase_errors: Error of the rule that tells refusals by their phrases, by language, where nobody judged.
+        contests: Methods that start from the same model, prompt by prompt; empty where only rates are at hand.
+        seeds: The same methods on models of other training seeds.
         judge: Name of the judge; empty where that is not known.
         meta: Sections (settings, hashes, versions …) of name and value.
         limits: Sentences on what the numbers cannot say, beside those that follow from the data.
@@ -335,6 +364,8 @@ class ReportData:
     odds_gaps: tuple[MeanGap, ...] = ()
     odds_changes: tuple[MeanChange, ...] = ()
     phrase_errors: tuple[PhraseRate, ...] = ()
+    contests: tuple[Contest, ...] = ()
+    seeds: tuple[SeedRate, ...] = ()
     judge: str = ""
     meta: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from typing import Any
 from polysafe.edits.edit import Edit, Provenance
 from polysafe.edits.size import StartShapes, weights_touched
 from polysafe.report.data import BlockDecision, LayerUnits, Touched
+from polysafe.stats.overlap import ChanceOverlap, chance_overlap
 
 ALL = "all"
 """The target of an edit that is for several languages."""
@@ -43,7 +44,7 @@ def touched(label: str, target: str, edit: Edit, start: StartShapes) -> tuple[To
         One entry for each kind of unit that was chosen, of which a stack of edits may have several; sizes are always
         those of the edit as a whole.
     """
-    found = [(unit, layers, overlap) for part in edit.provenance for unit, layers, overlap in _units(part)]
+    found = [units for part in edit.provenance for units in _units(part)]
     return tuple(
         Touched(
             method=label,
@@ -57,20 +58,41 @@ def touched(label: str, target: str, edit: Edit, start: StartShapes) -> tuple[To
             unit=unit,
             layers=layers,
             overlap=overlap,
+            chance=chance,
         )
-        for unit, layers, overlap in found or [("blocks", (), {})]
+        for unit, layers, overlap, chance in found or [("blocks", (), {}, {})]
     )
 
 
-_Units = tuple[str, tuple[LayerUnits, ...], Mapping[str, Mapping[str, float]]]
+_Chance = Mapping[str, Mapping[str, ChanceOverlap]]
+_Units = tuple[str, tuple[LayerUnits, ...], Mapping[str, Mapping[str, float]], _Chance]
 
 
 def _units(part: Provenance) -> Iterator[_Units]:
     match part.evidence:
         case {"layers": dict(layers), "jaccard": dict(jaccard)}:
-            yield "neurons", tuple(_neurons(layers)), jaccard
+            yield "neurons", tuple(_neurons(layers)), jaccard, _chance(layers, part.evidence.get("safety_neurons", {}))
         case {"heads": list(heads), "scores": list(scores)}:
-            yield "heads", tuple(_heads(heads, scores)), {}
+            yield "heads", tuple(_heads(heads, scores)), {}, {}
+
+
+def _chance(layers: Mapping[str, Mapping[str, Any]], counts: Mapping[str, Mapping[str, int]]) -> _Chance:
+    """What languages would share by chance; empty for edits that do not say how many units each of them has."""
+    units = {
+        f"{layer}.{name}": int(part["units_of"])
+        for layer, about in layers.items()
+        for name, part in about["projections"].items()
+    }
+    if any(set(units) != set(mine) for mine in counts.values()):
+        return {}
+    return {
+        one: {
+            other: chance_overlap([(units[name], mine[name], theirs[name]) for name in units])
+            for other, theirs in counts.items()
+            if other != one
+        }
+        for one, mine in counts.items()
+    }
 
 
 def _neurons(layers: Mapping[str, Mapping[str, Any]]) -> Iterator[LayerUnits]:

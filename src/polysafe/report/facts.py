@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from polysafe.report.data import IMPORTED_WEIGHTS, ReportData
 from polysafe.report.names import language_name
+from polysafe.report.seeds import seed_sentence
+from polysafe.report.summary import headline_method
 from polysafe.report.text import LEVEL, MAX_TEXT, clip, one_line, percent
 from polysafe.stats.intervals import wilson
 
@@ -28,6 +30,8 @@ def facts(data: ReportData) -> Iterator[str]:
             f"Cut off by the token budget: up to {percent(worst.rate)} of answers ({where}); what they would have said "
             "is not known."
         )
+    if told := seed_sentence(data, headline_method(data)):
+        yield told
     sizes = [row.n for row in data.audits if row.metric in _ASKED] + [r.n for r in data.rows if r.metric in _ASKED]
     fewest = min(filter(None, sizes), default=None)
     if fewest is not None and (span := wilson(0, fewest)) is not None and span.high > _WIDE:

@@ -6,7 +6,7 @@ Evaluations and the quickstart go the same way: what a model answered becomes an
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from typing import NamedTuple
 from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes
 from polysafe.evaluate.unread import comparable, compared, rates
+from polysafe.report.contests import Edited, contests
 from polysafe.report.data import (
     MAX_CHANGES,
     BlockDecision,
@@ -27,11 +28,14 @@ from polysafe.report.data import (
     Touched,
 )
 from polysafe.report.edits import ALL, block_decisions, touched
+from polysafe.report.summary import Scope
 from polysafe.report.text import MAX_TEXT, clip
-from polysafe.stats.compare import Outcomes
+from polysafe.stats.clusters import wilson_clustered
+from polysafe.stats.compare import Outcomes, adjust
 from polysafe.stats.gaps import Gap, adjust_gaps, gap_rows
 from polysafe.stats.means import MeanChange, MeanGap, MeanRow
 from polysafe.stats.rows import RateRow, Row
+from polysafe.stats.versus import mean_difference
 
 GAPS = ("unsafe", "over_refusal")
 """Metrics whose gap to the pivot is shown."""
@@ -125,6 +129,7 @@ class Findings:
     odds: list[MeanRow] = field(default_factory=list)
     odds_gaps: list[MeanGap] = field(default_factory=list)
     odds_changes: list[MeanChange] = field(default_factory=list)
+    edited: dict[str, Edited] = field(default_factory=dict)
 
     def add_model(self, model: Answered) -> None:
         """Rates and gaps of a model, as it is."""
@@ -140,15 +145,17 @@ class Findings:
 
         Args:
             label: Name of the method.
-            pairs: One pair; or several, with languages of their own, where the method makes a model for each of them.
+            pairs: One pair; or several, where the method makes a model for each language. Of a language that several
+                are asked in, as the pivot, there is one row: an item counts once for every model, and those of one
+                prompt are a cluster.
             rows: Its rows, if they are computed already.
         """
-        self.rows += _rows(label, pairs) if rows is None else rows
+        self.edited[label] = edited = _joined(pairs)
+        self.rows += _rows(label, edited) if rows is None else rows
         self.gaps += _gap_changes(label, pairs)
         for category, found in _category_rows(label, pairs).items():
             self.categories.setdefault(category, []).extend(found)
-        for pair in pairs:
-            self._add_changes(label, pair)
+        self._add_changes(label, pairs)
 
     def add_edit(self, label: str, target: str, edit: Edit, start: StartShapes) -> None:
         """What an edit chose, and how much it changes.
@@ -172,7 +179,7 @@ class Findings:
             toy: Whether the models are a model organism.
             tiers: Resource level of every language, in the order in which languages are shown.
         """
-        return ReportData(
+        data = ReportData(
             title=title,
             rows=tuple(self.rows),
             toy=toy,
@@ -193,10 +200,11 @@ class Findings:
             odds_gaps=tuple(self.odds_gaps),
             odds_changes=tuple(self.odds_changes),
         )
+        return replace(data, contests=contests(self.edited, Scope.of(data).languages))
 
-    def _add_changes(self, label: str, pair: Pair) -> None:
+    def _add_changes(self, label: str, pairs: Sequence[Pair]) -> None:
         groups: defaultdict[tuple[str, str], list[tuple[Answer, Answer]]] = defaultdict(list)
-        for old, new in _changed(pair):
+        for old, new in (step for pair in pairs for step in _changed(pair)):
             groups[old.language, old.prompts].append((old, new))
         for (language, prompts), changed in groups.items():
             counts: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -207,12 +215,50 @@ class Findings:
             self.changes += (_shown(label, old, new) for old, new in first)
 
 
-def _rows(label: str, pairs: Sequence[Pair]) -> list[Row]:
+def _joined(pairs: Sequence[Pair]) -> Edited:
+    """All pairs together. In a language that several of them ask in, an item is named after its model too."""
     asked = [pair.asked() for pair in pairs]
-    before, after = (
-        {cell: items for part in side for cell, items in part.items()} for side in zip(*asked, strict=True)
+    times = Counter(cell for _, after in asked for cell in after)
+    before: dict[tuple[str, str], dict[str, bool]] = defaultdict(dict)
+    after: dict[tuple[str, str], dict[str, bool]] = defaultdict(dict)
+    clusters: dict[str, str] = {}
+    for number, (pair, sides) in enumerate(zip(pairs, asked, strict=True)):
+        known = pair.before.clusters
+        clusters |= known
+        for side, found in zip(sides, (before, after), strict=True):
+            for cell, items in side.items():
+                if times[cell] == 1:
+                    found[cell].update(items)
+                    continue
+                for item, holds in items.items():
+                    name = f"{item} of model {number}"
+                    found[cell][name] = holds
+                    clusters[name] = known.get(item, item)
+    start = ", ".join(dict.fromkeys(pair.before.name for pair in pairs))
+    return Edited(start, dict(before), dict(after), clusters)
+
+
+def _rows(label: str, edited: Edited) -> list[Row]:
+    rows = compared(label, edited.before, edited.after)
+    return adjust([_by_prompt(row, edited) for row in rows])
+
+
+def _by_prompt(row: Row, edited: Edited) -> Row:
+    """The row, with intervals and test by prompt where several models were asked the same ones."""
+    cell = row.language, row.metric
+    members = [edited.clusters.get(item, item) for item in edited.before[cell]]
+    if len(set(members)) == len(members) or row.p_value is None:
+        return row
+    found = mean_difference({cell: edited.before[cell]}, {cell: edited.after[cell]}, edited.clusters)
+    old, new = (
+        wilson_clustered([side[cell][item] for item in edited.before[cell]], members)
+        for side in (edited.before, edited.after)
     )
-    return compared(label, before, after)
+    assert old is not None
+    assert new is not None
+    return replace(
+        row, before_low=old.low, before_high=old.high, after_low=new.low, after_high=new.high, p_value=found.p_value
+    )
 
 
 def _gap_changes(label: str, pairs: Sequence[Pair]) -> Iterator[GapChange]:
@@ -232,7 +278,7 @@ def _category_rows(label: str, pairs: Sequence[Pair]) -> dict[str, list[Row]]:
             Pair(_in_category(pair.before, category), _in_category(pair.after, category), pair.languages)
             for pair in pairs
         ]
-        found[category] = [row for row in _rows(label, parts) if row.metric == "unsafe"]
+        found[category] = [row for row in _rows(label, _joined(parts)) if row.metric == "unsafe"]
     return found
 
 

@@ -16,6 +16,7 @@ from polysafe.report.data import ReportData
 from polysafe.report.runs import audit_report, evaluation_report
 from polysafe.report.settings import about_groups, language_names, language_tiers
 from polysafe.stats.rows import load_rows
+from polysafe.stats.versus import of_methods
 
 REPORT = "report"
 DATA = "report.json"
@@ -50,7 +51,7 @@ def load_report_data(folder: Path | str, *, pivot: str = "en", groups: Grouping 
 
 
 def _of_rows(root: Path, pivot: str, groups: Grouping | None) -> ReportData:
-    rows = load_rows(root / RESULTS)
+    rows = of_methods(load_rows(root / RESULTS))
     languages = tuple(dict.fromkeys(row.language for row in rows))
     _, tiers = language_tiers(languages, pivot, groups)
     names = language_names(languages, toy=False)

@@ -27,6 +27,7 @@ from polysafe.report.data import (
 from polysafe.report.text import clip, visible
 from polysafe.stats.gaps import Gap
 from polysafe.stats.rows import RateRow, Row
+from polysafe.stats.versus import Versus
 
 Record: TypeAlias = Mapping[str, Scalar]
 
@@ -103,12 +104,14 @@ def _tables() -> dict[str, tuple[Sequence[str], Callable[[ReportData], Iterable[
     """Every file that a report may have, with its columns and its lines."""
     edits = ("method", "target", *_names(Touched)[2:9])
     units = ("method", "target", "unit", "layer", "module", "index", "chosen", "score")
-    overlaps = ("method", "target", "unit", "language", "other", "jaccard")
+    overlaps = ("method", "target", "unit", "language", "other", "jaccard", "chance", "chance_low", "chance_high")
     decisions = ("method", "language", *(name for name in _names(BlockDecision) if name != "detail"))
     return {
         "results.csv": (_names(Row), lambda data: map(asdict, data.rows)),
         "audit.csv": (_names(RateRow), lambda data: map(asdict, data.audits)),
         "gaps.csv": (("method", "stage", *_names(Gap), "difference"), _gaps),
+        "versus.csv": (("start", *_names(Versus), "difference"), _versus),
+        "seeds.csv": (("seed", "development", "method", "language", "before", "after", "n"), _seeds),
         "categories.csv": (("category", *_names(Row)), lambda data: _categories(data.categories)),
         "audit_categories.csv": (("category", *_names(RateRow)), lambda data: _categories(data.audit_categories)),
         "truncation.csv": (_names(RateRow), lambda data: map(asdict, data.truncation)),
@@ -137,6 +140,19 @@ def _gaps(data: ReportData) -> Iterator[Record]:
         yield {"method": method, "stage": stage, **asdict(gap), "difference": gap.difference}
 
 
+def _versus(data: ReportData) -> Iterator[Record]:
+    for contest in data.contests:
+        for pair in contest.pairs:
+            yield {"start": contest.start, **asdict(pair), "difference": pair.difference}
+
+
+def _seeds(data: ReportData) -> Iterator[Record]:
+    for row in data.seeds:
+        of: Record = {"seed": row.seed, "development": row.development, "method": row.method, "n": row.n}
+        for language, after in row.after.items():
+            yield {**of, "language": language, "before": row.before.get(language), "after": after}
+
+
 def _categories(categories: Mapping[str, Sequence[Row]] | Mapping[str, Sequence[RateRow]]) -> Iterator[Record]:
     for category, rows in categories.items():
         for row in rows:
@@ -160,7 +176,13 @@ def _overlaps(data: ReportData) -> Iterator[Record]:
         of = {"method": touched.method, "target": touched.target, "unit": touched.unit}
         for language, others in touched.overlap.items():
             for other, jaccard in others.items():
-                yield {**of, "language": language, "other": other, "jaccard": jaccard}
+                chance = touched.chance.get(language, {}).get(other)
+                ends = (
+                    {}
+                    if chance is None
+                    else {"chance": chance.expected, "chance_low": chance.low, "chance_high": chance.high}
+                )
+                yield {**of, "language": language, "other": other, "jaccard": jaccard, **ends}
 
 
 def _decisions(data: ReportData) -> Iterator[Record]:

@@ -179,7 +179,7 @@ def _overlap(data: ReportData, touched: Touched) -> HeatMap | None:
     return HeatMap(
         heading="What languages share",
         caption=f"Jaccard index of the {touched.unit} that would be chosen for either language alone, from 0 (none in "
-        "common) to 1 (the same).",
+        f"common) to 1 (the same). {_by_chance(touched)}",
         corner="Language",
         columns=tuple(names.language_name(code, data.languages) for code in codes),
         rows=tuple(
@@ -193,7 +193,20 @@ def _shared(touched: Touched, one: str, other: str) -> HeatCell | None:
     found = touched.overlap.get(one, {}).get(other, touched.overlap.get(other, {}).get(one))
     if found is None:
         found = 1.0 if one == other else None
-    return None if found is None else HeatCell(f"{found:.2f}", "", found, "good")
+    if found is None:
+        return None
+    chance = touched.chance.get(one, {}).get(other, touched.chance.get(other, {}).get(one))
+    note = f"chance {chance.expected:.2f} ({chance.low:.2f}\N{EN DASH}{chance.high:.2f})" if chance else ""
+    return HeatCell(f"{found:.2f}", note, found, "good")
+
+
+def _by_chance(touched: Touched) -> str:
+    if not touched.chance:
+        return "What chance would give is not known: this edit does not say how many units each language has."
+    return (
+        f"Below it what as many {touched.unit} drawn at random in every layer and projection would give: the mean, and "
+        "the range of 95 % of draws (hypergeometric)."
+    )
 
 
 _HEIGHT, _FOOT, _TOP = 120.0, 20.0, 18.0

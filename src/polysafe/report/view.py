@@ -17,12 +17,14 @@ from polysafe.report.gap_figures import gap_change_table, model_gap_table
 from polysafe.report.judges import UNCALIBRATED, judge_figures, phrase_table
 from polysafe.report.limits import limits
 from polysafe.report.odds import odds_figures
+from polysafe.report.seeds import seed_table
 from polysafe.report.spreadsheet import tables as spreadsheets
 from polysafe.report.summary import main_and_other_methods
 from polysafe.report.touched import touched_groups, touched_table
-from polysafe.report.tradeoff import comparison, tradeoff
+from polysafe.report.tradeoff import comparison, tradeoffs
 from polysafe.report.unsafe import answers_figure, repair_figures
 from polysafe.report.verdict import judge
+from polysafe.report.versus import versus_sentences, versus_table
 from polysafe.report.without_judge import WITHOUT_JUDGE
 
 __all__ = ["MapGroup", "map_groups", "page", "tiles"]
@@ -52,7 +54,10 @@ def page(data: ReportData) -> dict[str, Any]:
         "answers": None if audit else answers_figure(data),
         "repairs": repair_figures(data, main),
         "other_repairs": repair_figures(data, others),
-        "tradeoff": tradeoff(data),
+        "tradeoffs": tradeoffs(data),
+        "versus": versus_table(data),
+        "versus_sentences": versus_sentences(data),
+        "seeds": seed_table(data),
         "comparison": comparison(data),
         "tables": _tables(data, main, others),
         "gap_tables": _gap_tables(data, main, others),
