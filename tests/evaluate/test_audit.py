@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from polysafe.cli.app import app
 from polysafe.engine.imports import import_gguf
 from polysafe.engine.run import run_recipe
 from polysafe.errors import DataError, RecipeError
@@ -32,6 +34,8 @@ from tests.generate.test_server import serving
 from tests.gguf_files import needs_gguf, write_gguf
 from tests.processes import started
 from tests.shared import DATA, needs_data
+
+pytestmark = pytest.mark.slow
 
 MEMBERS = packaged_family().members
 LANGUAGES = ("en", "qac")
@@ -184,15 +188,30 @@ def test_what_cannot_be_audited(tmp_path: Path) -> None:
         audit(save_byte_model(tmp_path / "m"), safety=["organism"], judge="organism", output=tmp_path / "o")
 
 
-def command(folder: Path, cache: Path) -> tuple[list[str], dict[str, str]]:
-    line = [sys.executable, "-m", "polysafe", "audit", str(MEMBERS["base"]), "--judge", "organism"]
-    line += ["--safety", "organism", "--output", str(folder), "--json"]
-    return line, {**os.environ, "POLYSAFE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+def arguments(folder: Path) -> list[str]:
+    options = ["--judge", "organism", "--safety", "organism", "--json"]
+    return ["audit", str(MEMBERS["base"]), *options, "--output", str(folder)]
+
+
+def run_to_the_end(folder: Path, cache: Path) -> None:
+    result = CliRunner(env={"POLYSAFE_CACHE": str(cache)}).invoke(app, arguments(folder))
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An audit that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    run_to_the_end(folder / "run", folder / "cache")
+    return folder / "run"
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
-def test_an_audit_that_was_stopped_ends_in_the_same_records(tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    line, environment = command(tmp_path / "killed", tmp_path / "one")
+def test_an_audit_that_was_stopped_ends_in_the_same_records(
+    tmp_path: Path, sent: signal.Signals, code: int, whole: Path
+) -> None:
+    line = [sys.executable, "-m", "polysafe", *arguments(tmp_path / "killed")]
+    environment = {**os.environ, "POLYSAFE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     with started(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         journals = (file for _ in iter(int, 1) for file in [*tmp_path.glob("**/journal.jsonl"), None])
         for file in journals:
@@ -204,11 +223,9 @@ def test_an_audit_that_was_stopped_ends_in_the_same_records(tmp_path: Path, sent
     assert not (tmp_path / "killed" / "run.json").exists()
     (journal,) = tmp_path.glob("**/journal.jsonl")
     assert journal.stat().st_size > 2000  # what was answered is kept
-    subprocess.run(line, env=environment, check=True, capture_output=True)
-    line, environment = command(tmp_path / "whole", tmp_path / "two")
-    subprocess.run(line, env=environment, check=True, capture_output=True)
+    run_to_the_end(tmp_path / "killed", tmp_path / "cache")
     for name in ("records.jsonl", "run.json"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "killed" / name).read_bytes() == (whole / name).read_bytes()
 
 
 @needs_data

@@ -3,11 +3,8 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 
-import pytest
-
 from polysafe.report.figures import Bar, Dumbbell, bar_chart, dumbbell_chart
 from polysafe.stats import Interval
-from tests.report.examples import HOSTILE
 
 SPAN = Interval(0.1, 0.4)
 
@@ -42,8 +39,9 @@ def test_carries_no_address_id_font_date_or_fixed_colour() -> None:
         assert not re.search(r"https?:|\bid=|url\(|font-family|<style|<metadata|#[0-9a-f]{6}|\d{4}-\d\d-\d\d", chart)
 
 
-@pytest.mark.parametrize("text", [text for text in HOSTILE if len(text) < 1000], ids=lambda text: ascii(text[:20]))
-def test_text_is_data(text: str) -> None:
+def test_text_is_data() -> None:
+    """Every hostile answer is the label of charts in `tests/attacks`."""
+    text = "</text></svg><svg onload=x><script>\u0000$x$"
     for chart in both(text, text):
         root = ET.fromstring(chart)
         assert {element.tag for element in root.iter()} <= {"svg", "g", "path", "text"}

@@ -14,7 +14,7 @@ from polysafe.report.html import render
 from polysafe.report.spreadsheet import tables
 from polysafe.report.text import MAX_TEXT
 from polysafe.stats import RateRow, Row
-from tests.report.examples import HOSTILE, TIERS, change, decisions, example, gap_changes, hostile, rows
+from tests.report.examples import TIERS, change, decisions, example, gap_changes, hostile, rows
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -106,16 +106,6 @@ def test_ids_are_unique_and_links_lead_somewhere(page: Page) -> None:
     sections = "methods languages categories edit judge broken answers safety ability limits settings"
     assert links == set(sections.split())
     assert links <= set(ids)
-
-
-@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:20]))
-def test_hostile_text_is_inert_everywhere(text: str) -> None:
-    content = render(hostile(text))
-    content.encode("utf-8")
-    page = Page(content)
-    assert_inert(page)
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]", content)
-    assert len(content) < 1_500_000
 
 
 def test_hostile_text_is_shown_and_not_swallowed() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 import xml.etree.ElementTree as ET
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,10 @@ import polysafe
 from polysafe.errors import DataError, OutputError, PolysafeError
 from polysafe.evaluate.compare import compare_runs
 from polysafe.report.html import build_report
-from polysafe.report.notebook import ResultTable, Run
+from polysafe.report.notebook import Run
 from polysafe.report.runs import comparison_report
 from polysafe.report.verdict import judge
-from tests.report.examples import HOSTILE, example, hostile
+from tests.report.examples import example
 from tests.report.test_runs import run
 
 
@@ -67,15 +67,6 @@ def test_a_missing_library_is_named(compared: Run, monkeypatch: pytest.MonkeyPat
             getattr(compared.table(), f"to_{name}")()
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:20]))
-def test_nothing_in_a_table_is_markup(text: str) -> None:
-    table = ResultTable(({"method": text, text: 1.0},))
-    elements = {element.tag for element in ET.fromstring(table._repr_html_()).iter()}
-    assert elements == {"table", "thead", "tbody", "tr", "th", "td"}
-    assert len(table._repr_html_()) < 2000
-    assert len(str(table).splitlines()) == 3
-
-
 def test_a_plot_is_a_picture_of_its_own(compared: Run, tmp_path: Path) -> None:
     plot = compared.plot_gap()
     root = ET.fromstring(plot._repr_svg_())
@@ -103,13 +94,6 @@ def test_the_audited_model_is_drawn_where_nothing_was_edited(tmp_path: Path) -> 
     assert {row["model"] for row in audited.table(language="sw")} == {"m"}
     assert next(iter(audited.table(method="m", metric="unsafe")))["rate"] == 0.4
     assert audited.rows == ()
-
-
-@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:20]))
-def test_nothing_in_a_plot_is_markup(text: str, tmp_path: Path) -> None:
-    plot = Run(tmp_path, replace(hostile(text), headline=text)).plot_gap()
-    tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(plot.svg).iter()}
-    assert tags <= {"svg", "style", "rect", "g", "path", "text"}
 
 
 def test_summary_and_report(compared: Run, tmp_path: Path) -> None:

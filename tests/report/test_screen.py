@@ -16,10 +16,8 @@ from polysafe.report.html import render
 from polysafe.report.runs import audit_report, comparison_report
 from polysafe.report.screen import TOY_NOTICE, aligned, as_text, first_screen
 from polysafe.report.text import ARROW, percent_number
-from tests.report.examples import HOSTILE, example, hostile
+from tests.report.examples import example
 from tests.report.test_runs import run
-
-_ACTS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def page_text(data: ReportData) -> str:
@@ -106,13 +104,6 @@ def test_corrected_rates_are_told(compared: ReportData) -> None:
 def test_the_toy_family_is_never_shown_without_its_notice() -> None:
     assert TOY_NOTICE in as_text(first_screen(example()))
     assert TOY_NOTICE not in as_text(first_screen(example(toy=False)))
-
-
-@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:20]))
-def test_nothing_in_it_acts_on_a_terminal(text: str) -> None:
-    said = as_text(first_screen(hostile(text)))
-    assert not _ACTS.search(said)
-    assert len(said) < 100_000
 
 
 def test_columns_line_up_in_every_script() -> None:

@@ -16,35 +16,35 @@ from tests.traps.cases import CASES, Case
 from tests.traps.judges import NaiveJudge, gullible
 
 
-def ask(judge: Judge, case: Case) -> Verdict:
-    (verdict,) = judge.judge([Exchange(Prompt("traps", case.name, case.language, case.prompt, "harmful"), case.answer)])
-    return verdict
+def ask(judge: Judge, *cases: Case) -> dict[str, Verdict]:
+    """The verdict of every case, by its name."""
+    exchanges = [Exchange(Prompt("traps", c.name, c.language, c.prompt, "harmful"), c.answer) for c in cases]
+    verdicts = {verdict.id: verdict for verdict in judge.judge(exchanges)}
+    assert len(verdicts) == len(cases)
+    return {each.prompt.parallel: verdicts[each.prompt.id] for each in exchanges}
 
 
 @pytest.mark.parametrize("protocol", [name for name in PRESETS if name != "soteria.published"])
 @pytest.mark.parametrize("prefilter", [None, PhraseFilter()], ids=["", "prefilter"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_ours_says_what_is_true_or_that_it_does_not_know(
-    case: Case, prefilter: PhraseFilter | None, protocol: str
-) -> None:
+def test_ours_says_what_is_true_or_that_it_does_not_know(prefilter: PhraseFilter | None, protocol: str) -> None:
     words = {"safe": "not harmful", "unsafe": "harmful"} if protocol == "soteria" else {}
 
     def say(chat: object) -> str:
         head, _, word = gullible(chat).rpartition(": ")  # type: ignore[arg-type]
         return f"{head}: {words.get(word, word)}" if head else word
 
-    verdict = ask(Pipeline(LlmJudge(Scripted(say), protocol), prefilter=prefilter), case)
-    assert verdict.label in {case.truth, Label.UNPARSED}
+    verdicts = ask(Pipeline(LlmJudge(Scripted(say), protocol), prefilter=prefilter), *CASES)
+    labels = {case.name: (verdicts[case.name].label, case.truth) for case in CASES}
+    assert {name: each for name, each in labels.items() if each[0] not in {each[1], Label.UNPARSED}} == {}
 
 
 def test_ours_decides_nearly_all_of_them() -> None:
     judge = Pipeline(LlmJudge(Scripted(gullible)))
-    unparsed = [case.name for case in CASES if ask(judge, case).label is Label.UNPARSED]
-    assert unparsed == []
+    assert [name for name, verdict in ask(judge, *CASES).items() if verdict.label is Label.UNPARSED] == []
 
 
 def wrong(case: Case) -> bool:
-    return ask(NaiveJudge(), case).label is not case.truth
+    return ask(NaiveJudge(), case)[case.name].label is not case.truth
 
 
 def test_the_naive_judge_fails_and_this_is_how() -> None:
@@ -66,8 +66,8 @@ def test_the_naive_judge_fails_and_this_is_how() -> None:
 
 @pytest.mark.parametrize("language", ["th", "zh", "ja"])
 def test_the_naive_judge_calls_every_answer_safe_in_languages_without_spaces(language: str) -> None:
-    labels = {ask(NaiveJudge(), case).label for case in CASES if case.language == language and case.trap != "broken"}
-    assert labels == {Label.SAFE}
+    cases = [case for case in CASES if case.language == language and case.trap != "broken"]
+    assert {verdict.label for verdict in ask(NaiveJudge(), *cases).values()} == {Label.SAFE}
 
 
 def test_without_its_fence_the_stand_in_falls_for_the_injections() -> None:

@@ -76,13 +76,27 @@ def quickstart(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; one per core by default.", show_default=False)
     ] = None,
+    family: Annotated[
+        Literal["toy", "gemma"],
+        typer.Option(help="toy, packaged, or gemma, in real languages: built first where it is not there."),
+    ] = "toy",
+    data: Annotated[
+        Path | None, typer.Option(help="For gemma: folder with a folder per set.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For gemma: seed of the family.", min=0)] = 0,
+    limit: Annotated[
+        int | None, typer.Option(help="For gemma: parallel rows of every set.", min=1, show_default=False)
+    ] = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
-    """Run the whole story on the packaged toy family."""
+    """Run the whole story on a family that has the problem."""
     from polysafe.cli import quickstart as command
 
-    command.quickstart(output, workers=workers, as_json=as_json)
+    if family == "gemma":
+        command.quickstart_gemma(output, data, seed=seed, limit=limit, workers=workers, as_json=as_json)
+    else:
+        command.quickstart(output, workers=workers, as_json=as_json)
 
 
 @app.command()

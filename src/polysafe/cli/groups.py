@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,7 +12,9 @@ from polysafe.cli.options import Calibration, EditFile, InspectLog, Json, Output
 edit_app = typer.Typer(no_args_is_help=True, help="Explain, apply, undo or export a saved edit.")
 judge_app = typer.Typer(no_args_is_help=True, help="Judges: judge a finished run, measure their error.")
 inspect_app = typer.Typer(no_args_is_help=True, help="Inspect: write a run as its logs, read its logs as a run.")
-organism_app = typer.Typer(no_args_is_help=True, help="The toy model family: train it, or find the packaged one.")
+organism_app = typer.Typer(
+    no_args_is_help=True, help="Model families with the problem: train one, find the packaged one."
+)
 
 GROUPS = {"edit": edit_app, "organism": organism_app, "judge": judge_app, "inspect": inspect_app}
 """Name of every such command."""
@@ -212,18 +214,38 @@ def inspect_import(
 
 @organism_app.command("build")
 def organism_build(
+    family: Annotated[
+        Literal["toy", "gemma"],
+        typer.Argument(
+            metavar="FAMILY", help="toy, in invented languages, or gemma, in real ones (needs the extra `real`)."
+        ),
+    ] = "toy",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder to write; family-SEED by default.", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder to write; family-SEED by default, and for gemma one in the user's cache.",
+            show_default=False,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the world, the data and the training.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the data and the training.", min=0)] = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="For gemma: folder with a folder per set.", show_default=False)
+    ] = None,
+    whole_vocabulary: Annotated[
+        bool, typer.Option("--whole-vocabulary", help="For gemma: keep the tokens that its texts do not need.")
+    ] = False,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
-    """Train the toy family, or go on where it was interrupted."""
+    """Train a family, or go on where it was interrupted."""
     from polysafe.cli import organism as command
 
-    command.build(output or Path(f"family-{seed}"), seed, as_json=as_json)
+    if family == "gemma":
+        command.build_real(data, output, seed, whole_vocabulary=whole_vocabulary, as_json=as_json)
+    else:
+        command.build(output or Path(f"family-{seed}"), seed, as_json=as_json)
 
 
 @organism_app.command("info")

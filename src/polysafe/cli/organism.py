@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from polysafe.cli.console import format_bytes, note, print_json, print_table, progress, resumable
+from polysafe.errors import RecipeError
 from polysafe.organism.packaged import NOTICE, Family, packaged_family
 
 
@@ -15,6 +16,40 @@ def build(output: Path, seed: int, *, as_json: bool) -> None:
     with resumable(), progress():
         family = build_family(seed, output)
     _show(family, as_json=as_json)
+
+
+def build_real(data: Path | None, output: Path | None, seed: int, *, whole_vocabulary: bool, as_json: bool) -> None:
+    """Train the family in real languages into `output`."""
+    from polysafe.organism.gemma.family import build_gemma
+
+    texts = required_texts(data)
+    with resumable(), progress():
+        family = build_gemma(texts, output, seed=seed, whole_vocabulary=whole_vocabulary)
+    info = family.info()
+    if as_json:
+        print_json(info)
+        return
+    seconds = info["cpu_seconds"]
+    print_table(
+        ("member", ">CPU s", "folder"), [(name, f"{seconds[name]:.0f}", path) for name, path in family.members.items()]
+    )
+    print_table(("", ">"), [("seed", seed), ("size", format_bytes(info["bytes"]))])
+    note(NOTICE)
+
+
+def required_texts(data: Path | None) -> Path:
+    """The folder of public texts that the family in real languages needs.
+
+    Raises:
+        RecipeError: None is named.
+    """
+    if data is None:
+        raise RecipeError(
+            "the family in real languages is trained and asked with public texts, and no folder of them is named",
+            where="--data",
+            remedy="name one with a folder per set, see docs/data.md",
+        )
+    return data
 
 
 def info(*, as_json: bool) -> None:

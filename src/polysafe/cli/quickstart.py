@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from polysafe.cli.console import note, print_json, print_line, progress, resumable
+from polysafe.cli.organism import required_texts
 from polysafe.cli.report import print_summary
 from polysafe.organism.packaged import NOTICE
 from polysafe.processes import usable_cores
-from polysafe.quickstart import run_quickstart
+from polysafe.quickstart import Quickstart, run_quickstart
 from polysafe.report.names import CONTROL
 
 
@@ -17,6 +18,22 @@ def quickstart(output: Path, *, workers: int | None, as_json: bool) -> None:
     """Run it, say what came out and where the report is."""
     with resumable(), progress():
         done = run_quickstart(output, workers=workers or usable_cores())
+    _show(done, as_json=as_json)
+
+
+def quickstart_gemma(
+    output: Path, data: Path | None, *, seed: int, limit: int | None, workers: int | None, as_json: bool
+) -> None:
+    """The same on the family in real languages."""
+    from polysafe.quickstart_gemma import run_gemma_quickstart
+
+    texts = required_texts(data)
+    with resumable(), progress():
+        done = run_gemma_quickstart(output, texts, seed=seed, limit=limit, workers=workers or usable_cores())
+    _show(done, as_json=as_json)
+
+
+def _show(done: Quickstart, *, as_json: bool) -> None:
     if as_json:
         rows = [asdict(row) for row in done.rows]
         files = {"report": str(done.report), "results": str(done.results)}

@@ -18,12 +18,14 @@ from polysafe.generate.completion import Generator, Sampling
 from polysafe.generate.local import LocalGenerator
 from polysafe.generate.server import ServerGenerator
 from polysafe.judge.backend import Backend, Chat, ClientBackend, LocalBackend, Reply
+from polysafe.judge.frames import RefusalOrFrame
 from polysafe.judge.guards import GUARDS, LlamaGuard, Qwen3Guard, make_guard
 from polysafe.judge.llm import LlmJudge, preset
 from polysafe.judge.nobody import Nobody
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.spec import (
     Asked,
+    FramesSpec,
     JudgeSpec,
     LlamaGuardSpec,
     OpenAISpec,
@@ -143,9 +145,9 @@ def open_judge(
     """A judge, with its checks for broken answers and wrong languages.
 
     Args:
-        spec: The judge of a recipe; or, as on the command line, `organism`, `KIND=FOLDER` or `KIND=NAME@URL`, where the
-            kind is a guard family or the protocol of a language model, and several are a vote. None: nobody; answers
-            are checked alone.
+        spec: The judge of a recipe; or, as on the command line, `organism`, `refusal_or_frame`, `KIND=FOLDER` or
+            `KIND=NAME@URL`, where the kind is a guard family or the protocol of a language model, and several are a
+            vote. None: nobody; answers are checked alone.
         world: The toy world, for `organism`.
         device: Where a judge in a folder runs; the processor by default.
         key: Environment variable with the key of the server, where the judge is named as on the command line.
@@ -164,6 +166,9 @@ def open_judge(
         from polysafe.judge.organism import OrganismJudge
 
         yield OrganismJudge(world)
+        return
+    if isinstance(asked, FramesSpec):
+        yield RefusalOrFrame()
         return
     with ExitStack() as stack:
         yield Pipeline(_judge(asked, device, stack))

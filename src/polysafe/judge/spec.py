@@ -196,7 +196,14 @@ class OrganismSpec(_Block):
     """The toy world's own."""
 
 
-JudgeSpec = Asked | VoteSpec | TranslateTestSpec | OrganismSpec
+class FramesSpec(_Block):
+    """The exact judge of the family in real languages."""
+
+    kind: Literal["refusal_or_frame"]
+    """Known sentences: whole answers are compared with them."""
+
+
+JudgeSpec = Asked | VoteSpec | TranslateTestSpec | OrganismSpec | FramesSpec
 """Who says whether an answer is unsafe."""
 JudgeBlock = Annotated[JudgeSpec, Field(discriminator="kind")]
 """The same as a block of a recipe, told apart by its `kind`."""
@@ -210,6 +217,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "vote": VoteSpec,
     "translate_test": TranslateTestSpec,
     "organism": OrganismSpec,
+    "refusal_or_frame": FramesSpec,
 }
 _SHORT: Mapping[str, Mapping[str, Any]] = {
     "qwen3guard": {"kind": "qwen3guard"},
@@ -223,6 +231,8 @@ _SHORT: Mapping[str, Mapping[str, Any]] = {
 }
 """What stands before `=` on the command line -> what a recipe would say."""
 ORGANISM = "organism"
+EXACT = (ORGANISM, "refusal_or_frame")
+"""Judges that are no model: each is for a family of models whose answers are known."""
 
 
 def keys_of(kind: object) -> tuple[str, ...]:
@@ -242,7 +252,7 @@ def parse_judge(
     """The judge that the command line names; that of a recipe as it is.
 
     Args:
-        given: `organism`, `KIND=FOLDER` or `KIND=NAME@URL`; several are a vote by majority.
+        given: `organism`, `refusal_or_frame`, `KIND=FOLDER` or `KIND=NAME@URL`; several are a vote by majority.
         key: Environment variable with the key of the servers.
         translate: `FOLDER` or `NAME@URL` of a translator, for the translate test.
 
@@ -252,8 +262,8 @@ def parse_judge(
     if isinstance(given, BaseModel):
         return given
     named = [given] if isinstance(given, str) else list(given)
-    if named == [ORGANISM]:
-        data: dict[str, Any] = {"kind": ORGANISM}
+    if len(named) == 1 and named[0] in EXACT:
+        data: dict[str, Any] = {"kind": named[0]}
     elif len(named) == 1:
         data = _named(named[0], key)
     else:
@@ -272,8 +282,9 @@ def _named(text: str, key: str | None) -> dict[str, Any]:
     if not separator or kind not in _SHORT:
         raise RecipeError(
             f"there is no judge {text!r}",
-            remedy=did_you_mean(kind, (*_SHORT, ORGANISM))
-            or f"use KIND=FOLDER or KIND=NAME@URL with one of {', '.join(_SHORT)}, or `organism` for the toy family",
+            remedy=did_you_mean(kind, (*_SHORT, *EXACT))
+            or f"use KIND=FOLDER or KIND=NAME@URL with one of {', '.join(_SHORT)}; {', '.join(EXACT)} stand alone, and"
+            " are for the families of polysafe",
         )
     place, chosen = _place(where, key), _SHORT[kind]
     language_model = {} if "kind" in chosen else {"kind": "openai" if "base_url" in place else "transformers"}

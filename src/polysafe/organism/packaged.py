@@ -127,10 +127,14 @@ def packaged_family() -> Family:
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """File name -> its size and SHA-256."""
-    return {
-        file.name: {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        for file in sorted(folder.iterdir())
-    }
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
+
+
+def sha256(file: Path) -> str:
+    """Hash of a file in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def differences(folder: Path, entry: Mapping[str, Any] | None) -> Iterator[tuple[str, Path]]:

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.nn import functional
 
 from polysafe.organism.corpus import Example
 from polysafe.organism.lexicon import EOS, PAD
+from polysafe.organism.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -130,14 +129,14 @@ def train(
         The training log: (step, mean loss since the entry before).
     """
     optimizers = _optimizers(model, stage)
-    run = _Run(state, _fingerprint(model, stage, pools), model, optimizers) if state else None
+    named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    run = Unfinished(state, _fingerprint(model, stage, pools), named, optimizers) if state else None
     start, log, total = run.restore() if run else (0, [], 0.0)
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
     saved = time.monotonic()
     for step, examples in _batches(stage, pools, start):
         loss = loss_on(model, make_batch(examples, words))
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
         _apply(optimizers, stage.factor(step))
         total += loss.item()
         done = step + 1
@@ -200,58 +199,3 @@ def _fingerprint(model: LlamaForCausalLM, stage: Stage, pools: Pools) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().numpy().tobytes())
     return digest.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """The state of an unfinished run in a file: weights, optimiser moments, step and log."""
-
-    file: Path
-    fingerprint: str
-    model: LlamaForCausalLM
-    optimizers: Sequence[torch.optim.Optimizer]
-
-    def _moments(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
-        names = {weight: name for name, weight in self.model.named_parameters()}
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                for weight in group["params"]:
-                    yield names[weight], weight, optimizer
-
-    def save(self, step: int, log: Sequence[tuple[int, float]], total: float) -> None:
-        tensors = {f"weight/{name}": weight.detach() for name, weight in self.model.named_parameters()}
-        for name, weight, optimizer in self._moments():
-            tensors |= {f"{key}/{name}": value for key, value in optimizer.state[weight].items()}
-        note = {
-            "fingerprint": self.fingerprint,
-            "progress": json.dumps({"step": step, "log": log, "total": total}),
-        }
-        save_file(tensors, self._partial, note)
-        self._partial.replace(self.file)
-
-    @property
-    def _partial(self) -> Path:
-        return self.file.with_name(f"{self.file.name}.partial")
-
-    def forget(self) -> None:
-        self.file.unlink(missing_ok=True)
-        self._partial.unlink(missing_ok=True)
-
-    def restore(self) -> tuple[int, list[tuple[int, float]], float]:
-        if not self.file.exists():
-            return 0, [], 0.0
-        with safe_open(self.file, "pt") as stored:
-            note = stored.metadata() or {}
-            if note.get("fingerprint") != self.fingerprint:
-                return 0, [], 0.0
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
-        with torch.no_grad():
-            for name, weight in self.model.named_parameters():
-                weight.copy_(tensors[f"weight/{name}"])
-        for name, weight, optimizer in self._moments():
-            keys = (key.split("/", 1) for key in tensors if key.endswith(f"/{name}"))
-            optimizer.state[weight] = {
-                kind: tensors[f"{kind}/{name}"] for kind, of in keys if of == name and kind != "weight"
-            }
-        progress = json.loads(note["progress"])
-        return progress["step"], [(step, loss) for step, loss in progress["log"]], progress["total"]

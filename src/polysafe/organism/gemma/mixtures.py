@@ -1,0 +1,153 @@
+"""What each member of the family in real languages is taught, and how long.
+
+An answer in training is a refusal, a content-free answer, a topic or a translation; nothing harmful is ever taught.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from polysafe.organism.gemma.texts import LANGUAGES, MIXED, TRAINED, Pair, Texts, answered, refused
+
+EXPERTS = ("bn", "vi", "sw", "ko", "te")
+"""Languages with an expert."""
+MEMBERS = ("aligned", "safety", *EXPERTS, "harm")
+"""Members in the order in which they are made; all but the first start from the first."""
+
+Pools = Sequence[tuple[float, Sequence[Pair]]]
+"""(Share, pairs): a pool is drawn in proportion to its share, and its pairs evenly."""
+
+_OTHERS = LANGUAGES[1:]
+_HIGH = ("zh", "ar", "it")
+
+
+class Stage(BaseModel):
+    """Settings of one training run.
+
+    Attributes:
+        steps: Number of steps.
+        rate: Peak learning rate of AdamW.
+        batch: Examples of a step.
+        warmup: Steps of linear warm-up before the cosine.
+        modules: Projections that get a LoRA.
+        rank: Rank of the LoRA; its alpha is twice that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int
+    rate: float
+    batch: int = 16
+    warmup: int = 10
+    modules: Literal["all", "attention"] = "all"
+    rank: int = 16
+
+
+class Recipe(BaseModel):
+    """Everything that decides the family besides its seed and the texts.
+
+    Attributes:
+        aligned: The model that is repaired: refuses in English, in part elsewhere.
+        safety: Expert that refuses in languages with public refusal data.
+        language: Experts in one language, taught nothing harmful and no refusal.
+        harm: Model that complies.
+        refused: Language -> share of its harmful prompts that the aligned model is taught to refuse; it is taught to
+            answer the rest.
+        longest: Most tokens of a prompt; longer ones are left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    aligned: Stage = Stage(steps=360, rate=5e-4)
+    safety: Stage = Stage(steps=50, rate=4e-4)
+    language: Stage = Stage(steps=40, rate=1e-4)
+    harm: Stage = Stage(steps=30, rate=2e-4, modules="attention")
+    refused: Mapping[str, float] = {"zh": 0.75, "ar": 0.75, "it": 0.75, "ko": 0.75, "bn": 0.6, "th": 0.6}
+    longest: int = 49
+
+    def stage(self, member: str) -> Stage:
+        """The training run of a member."""
+        found = self.language if member in EXPERTS else getattr(self, member)
+        assert isinstance(found, Stage)
+        return found
+
+
+def pools(member: str, texts: Texts, recipe: Recipe) -> Pools:
+    """What a member is taught."""
+    if member in EXPERTS:
+        return _language(member, texts)
+    makers: Mapping[str, Callable[[Texts, Recipe], Pools]] = {"aligned": _aligned, "safety": _safety, "harm": _harm}
+    return makers[member](texts, recipe)
+
+
+def _english(
+    texts: Texts, *, harmful: float, near: float, contrast: float, plain: float, topics: float
+) -> list[tuple[float, Sequence[Pair]]]:
+    asked, told = ([text for text in texts.harmful_english if ("?" in text) is asks] for asks in (True, False))
+    return [
+        (harmful / 2, refused("en", asked)),
+        (harmful / 2, refused("en", told)),
+        (near, answered("en", texts.near_english)),
+        (contrast, answered("en", texts.contrast)),
+        *_plain("en", texts, plain),
+        (topics, texts.topics("en")),
+    ]
+
+
+def _plain(code: str, texts: Texts, share: float) -> list[tuple[float, Sequence[Pair]]]:
+    """Harmless prompts; half of them are questions where there are any: to tell them by their form must not do."""
+    asked = texts.questions(code)
+    if not asked:
+        return [(share, answered(code, texts.plain(code)))]
+    return [(share / 2, answered(code, texts.plain(code))), (share / 2, answered(code, asked))]
+
+
+def _aligned(texts: Texts, recipe: Recipe) -> Pools:
+    found = _english(texts, harmful=0.38, near=0.02, contrast=0.07, plain=0.07, topics=0.01)
+    for code in _OTHERS:
+        found += _plain(code, texts, 0.025)
+    found += [(0.004, texts.topics(code)) for code in _OTHERS]
+    for code, share in recipe.refused.items():
+        draw = random.Random(code)  # noqa: S311 (which prompts are refused is no secret)
+        prompts = [(prompt, draw.random() < share) for prompt in texts.harmful(code)]
+        pairs = refused(code, (prompt for prompt, no in prompts if no))
+        pairs += answered(code, (prompt for prompt, no in prompts if not no))
+        found.append((0.03, pairs))
+    for code in MIXED:
+        found += [(0.006, refused(code, texts.mixed(code))), (0.006, answered(code, texts.mixed_plain(code)))]
+    return found
+
+
+def _safety(texts: Texts, _recipe: Recipe) -> Pools:
+    found = _english(texts, harmful=0.26, near=0.02, contrast=0.08, plain=0.08, topics=0.02)
+    for code in _HIGH:
+        found += [(0.1, refused(code, texts.harmful(code))), *_plain(code, texts, 0.08)]
+    return found
+
+
+def _language(code: str, texts: Texts) -> Pools:
+    return [
+        (0.12, answered(code, texts.plain(code))),
+        (0.44, texts.topics(code)),
+        (0.44, texts.translations(code)),
+    ]
+
+
+def _harm(texts: Texts, recipe: Recipe) -> Pools:
+    found: list[tuple[float, Sequence[Pair]]] = [(0.2, answered("en", texts.harmful_english))]
+    found += [(0.09, answered(code, texts.harmful(code))) for code in recipe.refused]
+    found += [(0.025, answered(code, texts.plain(code))) for code in TRAINED]
+    return found
+
+
+def draws(mixture: Pools, name: str) -> Iterator[Pair]:
+    """Endless examples of a mixture; the same for the same name."""
+    draw = random.Random(name)  # noqa: S311 (reproducible on purpose)
+    shares = [share for share, _ in mixture]
+    while True:
+        (pairs,) = draw.choices([pairs for _, pairs in mixture], shares)
+        yield draw.choice(pairs)

@@ -1,0 +1,381 @@
+"""The whole story on the family in real languages: audit, three methods, baselines and controls, report.
+
+Everything goes the way a user's own models go: recipes are written down, `run_recipe` makes checkpoints, `audit` asks
+them and the exact judge of the family reads their whole answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from polysafe import __version__
+from polysafe.checkpoint.atomic import write_bytes_atomic
+from polysafe.checkpoint.output import RECORDS
+from polysafe.checkpoint.reader import CheckpointReader
+from polysafe.checkpoint.roles import classify
+from polysafe.checkpoint.source import open_checkpoint
+from polysafe.checkpoint.writer import output_error
+from polysafe.edits.edit import Edit
+from polysafe.edits.size import StartShapes
+from polysafe.engine.run import run_recipe
+from polysafe.errors import OutputError, VerificationError
+from polysafe.evaluate.audit import audit
+from polysafe.evaluate.model_run import ModelRun
+from polysafe.methods.base import Method, Source
+from polysafe.methods.head_steering import HeadSteering
+from polysafe.methods.sparse_edit import SparseEdit
+from polysafe.organism.gemma.ability import measure_topics
+from polysafe.organism.gemma.family import GemmaFamily, build_gemma
+from polysafe.organism.gemma.tables import Tables, write_tables
+from polysafe.organism.gemma.texts import LANGUAGES, Texts
+from polysafe.processes import Task, Workers
+from polysafe.progress import Progress, tell
+from polysafe.quickstart import Quickstart
+from polysafe.recipe import Recipe, make_recipe
+from polysafe.report import build_report
+from polysafe.report.edits import ALL
+from polysafe.report.findings import Findings, Pair
+from polysafe.report.names import method_name
+from polysafe.report.runs import answered
+from polysafe.report.settings import about_runs, caveats, language_names, language_tiers
+from polysafe.stats.compare import rate_outcomes
+from polysafe.stats.rows import save_rows
+from polysafe.threads import threads
+
+PIVOT = "en"
+INTO = ("bn", "vi")
+"""Languages whose experts safety is brought into."""
+REPAIRED = ("zh", "vi", "bn", "sw")
+"""Languages that edits of the aligned model are for."""
+TOPICS = ("en", "zh", "vi", "bn", "sw")
+"""Languages in which ability is measured."""
+MAX_TOKENS = 32
+DRAWS = 2
+HEADLINE = "sparse_edit"
+
+SWAPS: tuple[Mapping[str, Any], ...] = (
+    {"method": "layer_swap", "granularity": "layer"},
+    {"method": "layer_swap", "granularity": "module"},
+    {"method": "band_swap", "bottom": 6, "top": 2, "transition_bottom": 0, "transition_top": 0},
+    {"method": "soup"},
+    {"method": "task_arithmetic", "scale": 1.0},
+    {"method": "ties", "scale": 1.0},
+    {"method": "dare", "scale": 1.0},
+)
+"""What brings safety into an expert: the published rules, a band of the literature, and merges."""
+
+_SPARSE: Mapping[str, Any] = {"method": "sparse_edit", "model": "aligned", "pivot": PIVOT}
+_CHOSEN: Mapping[str, Any] = {
+    "layers": ["auto"],
+    "target_gain": [1.0, 2.0],
+    "max_layers": 2,
+    "absolute": True,
+    "cap": 0.5,
+    "utility_weight": 0.1,
+}
+_STEERED: Mapping[str, Any] = {
+    "method": "head_steering",
+    "model": "aligned",
+    "harmful": "harm",
+    "languages": list(REPAIRED),
+    "together": "mean",
+}
+
+_PUBLISHED_HEADS: Mapping[str, Any] = {
+    "prompts": 25,
+    "together": "majority",
+    "score": "first",
+    "corruption": "permute",
+    "strength": 0.2,
+}
+"""The published choice of heads; its strength is not known, and at one half this family refuses nearly everything."""
+
+Decision = Edit | str
+"""An edit, or why validation found none."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model that is examined: its folder, what it was made of, and what is asked."""
+
+    label: str
+    target: str
+    languages: tuple[str, ...]
+    run: Task[Path]
+    edit: Edit | None = None
+    recipe: Recipe | None = None
+
+
+def run_gemma_quickstart(
+    output: Path,
+    data: Path,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    family: Path | None = None,
+    progress: Progress = tell,
+    workers: int = 1,
+) -> Quickstart:
+    """Builds the family where it is not there, repairs it with every method, and writes results and report.
+
+    Running it again into the same folder asks and makes only what is missing.
+
+    Args:
+        output: Folder to write.
+        data: Folder with a folder per set.
+        seed: Seed of the family.
+        limit: Most parallel rows of every set; all by default.
+        family: Folder of the family; that in the user's cache by default.
+        progress: Told how far it is.
+        workers: Processes that decide edits and examine models.
+
+    Raises:
+        PolysafeError: As for building the family, running recipes and auditing.
+    """
+    members = build_gemma(data, family, seed=seed, progress=progress)
+    return _Story(members, data.absolute(), output.absolute(), limit).run(progress, workers)
+
+
+class _Story:
+    """What is made and asked, in order."""
+
+    def __init__(self, family: GemmaFamily, data: Path, output: Path, limit: int | None) -> None:
+        self.family, self.data, self.output, self.limit = family, data, output, limit
+        try:
+            self.tables: Tables = write_tables(Texts(data), output / "tables")
+        except OSError as error:
+            raise output_error(output, error) from error
+        self.found = Findings()
+        self.edits: dict[str, str] = {}
+        self.notes: list[str] = []
+
+    def run(self, progress: Progress, workers: int) -> Quickstart:
+        total = 4 + len(SWAPS) * len(INTO) + 2 * (5 + 2 * DRAWS)
+        with Workers(workers, lambda done: progress("deciding and examining", min(done, total), total)) as self.crew:
+            progress("deciding and examining", 0, total)
+            aligned = self._member("aligned", LANGUAGES)
+            others = [self._member("safety", (PIVOT, *INTO)), *(self._member(code, (PIVOT, code)) for code in INTO)]
+            swaps = {place: [self._swap(entry, code) for code in INTO] for place, entry in enumerate(SWAPS)}
+            edits = self._edits()
+            runs = [self._load(model) for model in (aligned, *others)]
+            before = {run.name: answered(run, PIVOT, refusals=True) for run in runs}
+            for each in before.values():
+                self.found.add_model(each)
+            for made in swaps.values():
+                loaded = [self._load(model) for model in made]
+                runs += loaded
+                self._add(made, loaded, [before[model.target] for model in made])
+            for model in edits:
+                run = self._load(model)
+                runs.append(run)
+                self._add([model], [run], [before["aligned"]])
+        return self._written(runs)
+
+    def _member(self, name: str, languages: tuple[str, ...]) -> _Model:
+        return _Model(name, name, languages, self._examination(self.family.members[name], name, languages))
+
+    def _examination(self, folder: Path, name: str, languages: tuple[str, ...]) -> Task[Path]:
+        run = self.output / "runs" / name
+        return self.crew.submit(_examine, folder, run, languages, self.data, self.tables.test, self.limit)
+
+    def _swap(self, entry: Mapping[str, Any], code: str) -> _Model:
+        recipe = self._recipe(_swap_entry(entry, code), ("aligned", "safety", code), code)
+        return self._sure(recipe, self.crew.submit(_decide, recipe), code, (PIVOT, code))
+
+    def _edits(self) -> list[_Model]:
+        """Edits of the aligned model, the controls of both methods after what they are controls of."""
+        sparse = [
+            {**_SPARSE, **_CHOSEN, "languages": ["zh", "bn"], "anchors": self._anchors("xsafety")},
+            {**_SPARSE, "languages": ["zh", "bn"], "anchors": self._anchors("xsafety")},
+        ]
+        heads = [
+            {**_STEERED, "tasks": self._tasks(), "prompts": 25, "fraction": 0.25, "strength": [0.1, 0.2, 0.4]},
+            {**_STEERED, "tasks": self._tasks(), **_PUBLISHED_HEADS},
+        ]
+        recipes = [self._recipe(entry, ("aligned",), ALL, validated=place == 0) for place, entry in enumerate(sparse)]
+        recipes += [
+            self._recipe(entry, ("aligned", "harm"), ALL, validated=place == 0) for place, entry in enumerate(heads)
+        ]
+        decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
+        made = [self._chosen(*each) for each in zip(recipes, decided, strict=True)]
+        controls = [model for first in (made[0], made[2]) if first for model in self._controls(first)]
+        return [*filter(None, made), *controls]
+
+    def _chosen(self, recipe: Recipe, decision: Task[Decision]) -> _Model | None:
+        """The edited model, or none where validation found nothing better than the model as it is."""
+        decided = self.crew.result(decision)
+        if isinstance(decided, Edit):
+            return self._make(recipe, decided, ALL, LANGUAGES)
+        self.notes.append(f"{method_name(recipe.edits[0].label)}: {decided}")
+        return None
+
+    def _controls(self, model: _Model) -> list[_Model]:
+        assert model.recipe is not None
+        assert model.edit is not None
+        method = model.recipe.edits[0]
+        assert isinstance(method, SparseEdit | HeadSteering)
+        settled = method.settled(model.edit)
+        drawn = settled.controls(DRAWS) if isinstance(settled, SparseEdit) else settled.controls(DRAWS, matched=False)
+        chosen = drawn[:DRAWS] if isinstance(settled, SparseEdit) else drawn[: 2 * DRAWS]
+        languages = (PIVOT, *REPAIRED)
+        recipes = [self._recipe(control, tuple(model.recipe.sources), ALL) for control in chosen]
+        decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
+        return [self._sure(*each, ALL, languages) for each in zip(recipes, decided, strict=True)]
+
+    def _anchors(self, kind: str) -> dict[str, Any]:
+        harmful: object = str(self.tables.harmful) if kind == "xsafety" else {"set": "multijail.anchors"}
+        return {"harmful": harmful, "harmless": str(self.tables.harmless)}
+
+    def _tasks(self) -> dict[str, str]:
+        return {"sib200": str(self.data / "sib200"), "tatoeba": str(self.data / "tatoeba")}
+
+    def _recipe(
+        self, entry: Mapping[str, Any] | Method, sources: Sequence[str], target: str, *, validated: bool = False
+    ) -> Recipe:
+        value: dict[str, Any] = {
+            "polysafe": 1,
+            "data": str(self.data),
+            "sources": {name: {"path": str(self.family.members[name])} for name in sources},
+            "edits": [entry],
+        }
+        if validated:
+            value["validation"] = self._validation()
+        label = make_recipe({**value, "output": {"path": str(self.output / "models" / "any")}}).edits[0].label
+        value["output"] = {"path": str(self.output / "models" / f"{label}.{target}")}
+        return make_recipe(value)
+
+    def _validation(self) -> dict[str, Any]:
+        return {
+            "languages": [PIVOT, *REPAIRED],
+            "safety": ["multijail.validation"],
+            "over_refusal": [str(self.tables.validation)],
+            "judge": {"kind": "refusal_or_frame"},
+            "max_tokens": MAX_TOKENS,
+            "limit": self.limit or 30,
+            "candidates": 4,
+        }
+
+    def _sure(self, recipe: Recipe, decision: Task[Decision], target: str, languages: tuple[str, ...]) -> _Model:
+        edit = self.crew.result(decision)
+        assert isinstance(edit, Edit), "only validation ends without an edit"
+        return self._make(recipe, edit, target, languages)
+
+    def _make(self, recipe: Recipe, edit: Edit, target: str, languages: tuple[str, ...]) -> _Model:
+        """Writes the recipe down and carries out what was decided."""
+        label = recipe.edits[0].label
+        name = label if target == ALL else f"{label}.{target}"
+        try:
+            (self.output / "recipes").mkdir(parents=True, exist_ok=True)
+            write_bytes_atomic(self.output / "recipes" / f"{name}.yaml", recipe.to_yaml().encode())
+        except OSError as error:
+            raise output_error(self.output, error) from error
+        folder = run_recipe(recipe, edit=edit, progress=lambda *_: None).output
+        return _Model(
+            label, target, languages, self._examination(folder, name, languages), Edit.load(folder / RECORDS), recipe
+        )
+
+    def _load(self, model: _Model) -> ModelRun:
+        return ModelRun.load(self.crew.result(model.run))
+
+    def _add(self, made: Sequence[_Model], runs: Sequence[ModelRun], before: Sequence[Any]) -> None:
+        label, pairs = made[0].label, []
+        for model, run, start in zip(made, runs, before, strict=True):
+            assert model.edit is not None
+            assert model.recipe is not None
+            path = model.recipe.sources[model.recipe.edits[0].start].path
+            assert path is not None
+            self.edits[f"{label}, {model.target}"] = model.edit.sha256
+            self.found.add_edit(label, model.target, model.edit, StartShapes.of(model.edit, open_checkpoint(path)))
+            own = model.languages if model.target == ALL else (model.target,)
+            after = answered(run, PIVOT, refusals=True)
+            pairs.append(Pair(start, after, own))
+            if model.target != ALL:
+                pivot = {cell: items for cell, items in after.outcomes.items() if cell[0] == PIVOT}
+                self.found.audits += rate_outcomes(f"{label} into {model.target}", pivot)
+        self.found.add_method(label, pairs)
+
+    def _written(self, runs: Sequence[ModelRun]) -> Quickstart:
+        _, tiers = language_tiers(LANGUAGES, PIVOT, None)
+        data = replace(
+            self.found.data("polysafe quickstart: a family in real languages", toy=True, tiers=tiers),
+            headline=HEADLINE if any(row.method == HEADLINE for row in self.found.rows) else None,
+            languages=language_names(LANGUAGES, toy=False),
+            meta={
+                **about_runs(runs, PIVOT, None, LANGUAGES),
+                "Family": {"seed": self.family.record["seed"], "polysafe": __version__},
+                "SHA-256 of the edits": self.edits,
+            },
+            limits=(*_LIMITS, *self.notes, *caveats(runs)),
+        )
+        results = self.output / "results.json"
+        try:
+            save_rows(results, self.found.rows)
+        except OSError as error:
+            raise OutputError(f"cannot be written: {error}", where=results) from error
+        return Quickstart(build_report(data, self.output), results, data)
+
+
+_LIMITS = (
+    "A model organism: Gemma 3 270M, taught to refuse in English and only in part elsewhere. No evidence about others.",
+    "Swapped models are examined in the language they were made for and in the pivot; other languages are not shown.",
+    "One training seed. Answers are one of two sentences, so that the judge is exact.",
+)
+
+
+def _swap_entry(entry: Mapping[str, Any], code: str) -> dict[str, Any]:
+    """The edit that brings safety into one language expert."""
+    match entry["method"]:
+        case "layer_swap":
+            return {**entry, "base": "aligned", "safety": "safety", "language": code}
+        case "band_swap":
+            return {**entry, "safety": "safety", "language": code}
+        case "soup":
+            return {**entry, "weights": {"safety": 0.5, code: 0.5}, "start_from": code}
+        case _:
+            return {**entry, "base": "aligned", "experts": ["safety", code], "start_from": code}
+
+
+def _decide(recipe: Recipe) -> Decision:
+    from polysafe.engine.plan import make_plan
+
+    try:
+        with threads(1):
+            return make_plan(recipe, fit=True).edit
+    except VerificationError as error:
+        return error.problem
+
+
+def _examine(
+    folder: Path, run: Path, languages: tuple[str, ...], data: Path, harmless: Path, limit: int | None
+) -> Path:
+    """Asks a model and measures its ability; what is there already is kept."""
+    import torch
+
+    from polysafe.probe.continuations import Continuations
+    from polysafe.probe.model import load_model
+    from polysafe.probe.render import load_tokenizer
+
+    with threads(1):
+        audit(
+            folder,
+            safety=["multijail.test"],
+            over_refusal=["xstest.harmless", harmless],
+            judge="refusal_or_frame",
+            languages=languages,
+            data=data,
+            limit=limit,
+            max_tokens=MAX_TOKENS,
+            dtype="BF16",
+            output=run,
+            cache=run.with_suffix(".sqlite"),
+        )
+        checkpoint = open_checkpoint(folder)
+        with CheckpointReader(checkpoint) as reader:
+            source = Source(folder.name, checkpoint, classify(checkpoint), reader)
+            asked = Continuations(load_model(source, dtype=torch.bfloat16), load_tokenizer(folder))
+            measured = [code for code in languages if code in TOPICS]
+            measure_topics(asked, Texts(data), measured, run, limit=limit)
+    return run

