@@ -10,7 +10,7 @@ from polysafe.report.contests import ABILITY, Contest
 from polysafe.report.data import ReportData
 from polysafe.report.summary import SIGNIFICANT, Scope, methods_of
 from polysafe.report.tables import Cell, Group, Table
-from polysafe.report.text import LEVEL, NOTHING, gap_interval, p_value, points
+from polysafe.report.text import LEVEL, NOTHING, gap_interval, p_value, points, sized
 from polysafe.stats.intervals import mean_interval
 from polysafe.stats.rows import RateRow, Row
 from polysafe.stats.versus import Versus
@@ -80,7 +80,7 @@ def _cell(pair: Versus | None) -> Cell:
     better = told_apart(pair) * (1 if pair.metric == ABILITY else -1)
     shown = NOTHING if pair.p_adjusted is None else p_value(pair.p_adjusted)
     p = f"p {shown}" if shown.startswith("<") else f"p = {shown}"
-    notes = tuple(filter(None, (gap_interval(pair.interval), f"n {pair.n}, {p}")))
+    notes = tuple(filter(None, (gap_interval(pair.interval), f"{sized(pair.n, pair.clusters)}, {p}")))
     return Cell(points(pair.difference), notes, {1: "better", -1: "worse", 0: ""}[better])
 
 
