@@ -5,6 +5,7 @@ import io
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,8 +60,9 @@ def test_any_text_stays_in_its_cell_and_is_no_formula(records: list[tuple[str, s
 
 
 @given(ANY_TEXT)
-def test_text_is_only_ever_prefixed(text: str) -> None:
-    assert inert(text) in (visible(text), "'" + visible(text))
+@hypothesis.example("\n=")
+def test_nothing_but_apostrophes_is_added(text: str) -> None:
+    assert inert(text).replace("'", "") == visible(text).replace("'", "")
 
 
 def test_long_answers_are_cut_and_say_so() -> None:
