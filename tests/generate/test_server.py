@@ -98,6 +98,7 @@ FAULTS: list[Fault] = [
 def serving(faulty: Faulty) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             faulty.handle(self)

@@ -101,6 +101,9 @@ class StandIn:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Headers and body in two small packets wait 40 ms for the client's acknowledgement, a thousand times over.
+    disable_nagle_algorithm = True
+    wbufsize = -1
     hub: StandIn
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
