@@ -364,8 +364,8 @@ def _add(model: _Model, found: _Found) -> str:
     return label
 
 
-def swap_recipe(settings: Mapping[str, Any], family: Family, language: str, output: Path) -> Recipe:
-    """The recipe that brings safety into one language expert of the family."""
+def swap_entry(settings: Mapping[str, Any], language: str) -> dict[str, Any]:
+    """The edit that brings safety into one language expert, a source that is called like its language."""
     entry = dict(settings)
     match entry["method"]:
         case "layer_swap" | "band_swap":
@@ -376,6 +376,12 @@ def swap_recipe(settings: Mapping[str, Any], family: Family, language: str, outp
         case _:
             entry["experts"] = ["safety", language]
             entry["start_from"] = language
+    return entry
+
+
+def swap_recipe(settings: Mapping[str, Any], family: Family, language: str, output: Path) -> Recipe:
+    """The recipe that brings safety into one language expert of the family."""
+    entry = swap_entry(settings, language)
     label = ".".join(str(entry[key]) for key in ("method", "granularity") if key in entry)
     sources = {name: family.members[name] for name in ("base", "safety", language)}
     return _recipe([entry], sources, output / "models" / label / language)

@@ -33,7 +33,7 @@ from polysafe.organism.gemma.tables import Tables, write_tables
 from polysafe.organism.gemma.texts import LANGUAGES, Texts
 from polysafe.processes import Task, Workers
 from polysafe.progress import Progress, tell
-from polysafe.quickstart import Quickstart
+from polysafe.quickstart import Quickstart, swap_entry
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.report import build_report
 from polysafe.report.edits import ALL
@@ -57,13 +57,13 @@ DRAWS = 2
 HEADLINE = "sparse_edit"
 
 SWAPS: tuple[Mapping[str, Any], ...] = (
-    {"method": "layer_swap", "granularity": "layer"},
-    {"method": "layer_swap", "granularity": "module"},
-    {"method": "band_swap", "bottom": 6, "top": 2, "transition_bottom": 0, "transition_top": 0},
+    {"method": "layer_swap", "granularity": "layer", "base": "aligned", "safety": "safety"},
+    {"method": "layer_swap", "granularity": "module", "base": "aligned", "safety": "safety"},
+    {"method": "band_swap", "safety": "safety", "bottom": 6, "top": 2, "transition_bottom": 0, "transition_top": 0},
     {"method": "soup"},
-    {"method": "task_arithmetic", "scale": 1.0},
-    {"method": "ties", "scale": 1.0},
-    {"method": "dare", "scale": 1.0},
+    {"method": "task_arithmetic", "base": "aligned", "scale": 1.0},
+    {"method": "ties", "base": "aligned", "scale": 1.0},
+    {"method": "dare", "base": "aligned", "scale": 1.0},
 )
 """What brings safety into an expert: the published rules, a band of the literature, and merges."""
 
@@ -182,14 +182,14 @@ class _Story:
         return self.crew.submit(_examine, folder, run, languages, self.data, self.tables.test, self.limit)
 
     def _swap(self, entry: Mapping[str, Any], code: str) -> _Model:
-        recipe = self._recipe(_swap_entry(entry, code), ("aligned", "safety", code), code)
+        recipe = self._recipe(swap_entry(entry, code), ("aligned", "safety", code), code)
         return self._sure(recipe, self.crew.submit(_decide, recipe), code, (PIVOT, code))
 
     def _edits(self) -> list[_Model]:
         """Edits of the aligned model, the controls of both methods after what they are controls of."""
         sparse = [
-            {**_SPARSE, **_CHOSEN, "languages": ["zh", "bn"], "anchors": self._anchors("xsafety")},
-            {**_SPARSE, "languages": ["zh", "bn"], "anchors": self._anchors("xsafety")},
+            {**_SPARSE, **_CHOSEN, "languages": ["zh", "bn"], "anchors": self._anchors()},
+            {**_SPARSE, "languages": ["zh", "bn"], "anchors": self._anchors()},
         ]
         heads = [
             {**_STEERED, "tasks": self._tasks(), "prompts": 25, "fraction": 0.25, "strength": [0.1, 0.2, 0.4]},
@@ -225,9 +225,8 @@ class _Story:
         decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
         return [self._sure(*each, ALL, languages) for each in zip(recipes, decided, strict=True)]
 
-    def _anchors(self, kind: str) -> dict[str, Any]:
-        harmful: object = str(self.tables.harmful) if kind == "xsafety" else {"set": "multijail.anchors"}
-        return {"harmful": harmful, "harmless": str(self.tables.harmless)}
+    def _anchors(self) -> dict[str, str]:
+        return {"harmful": str(self.tables.harmful), "harmless": str(self.tables.harmless)}
 
     def _tasks(self) -> dict[str, str]:
         return {"sib200": str(self.data / "sib200"), "tatoeba": str(self.data / "tatoeba")}
@@ -323,19 +322,6 @@ _LIMITS = (
     "Swapped models are examined in the language they were made for and in the pivot; other languages are not shown.",
     "One training seed. Answers are one of two sentences, so that the judge is exact.",
 )
-
-
-def _swap_entry(entry: Mapping[str, Any], code: str) -> dict[str, Any]:
-    """The edit that brings safety into one language expert."""
-    match entry["method"]:
-        case "layer_swap":
-            return {**entry, "base": "aligned", "safety": "safety", "language": code}
-        case "band_swap":
-            return {**entry, "safety": "safety", "language": code}
-        case "soup":
-            return {**entry, "weights": {"safety": 0.5, code: 0.5}, "start_from": code}
-        case _:
-            return {**entry, "base": "aligned", "experts": ["safety", code], "start_from": code}
 
 
 def _decide(recipe: Recipe) -> Decision:

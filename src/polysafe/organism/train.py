@@ -6,10 +6,6 @@ from its last saved state and ends in the same weights.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +18,7 @@ from torch.nn import functional
 
 from polysafe.organism.corpus import Example
 from polysafe.organism.lexicon import EOS, PAD
-from polysafe.organism.unfinished import Unfinished
+from polysafe.organism.unfinished import Unfinished, batched, fingerprint, warm_cosine
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -57,7 +53,7 @@ class Stage(BaseModel):
 
     def factor(self, step: int) -> float:
         """The share of the peak learning rates that step number `step` uses."""
-        return min(1.0, (step + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return warm_cosine(step, self.steps, self.warmup)
 
     def moves(self, name: str) -> bool:
         """Whether the weight of this name is trained."""
@@ -130,7 +126,10 @@ def train(
     """
     optimizers = _optimizers(model, stage)
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    run = Unfinished(state, _fingerprint(model, stage, pools), named, optimizers) if state else None
+    run: Unfinished | None = None
+    if state:
+        known = fingerprint(stage.model_dump_json(), pools(0), model.named_parameters())
+        run = Unfinished(state, known, named, optimizers)
     start, log, total = run.restore() if run else (0, [], 0.0)
     saved = time.monotonic()
     for step, examples in _batches(stage, pools, start):
@@ -157,9 +156,7 @@ def train(
 def _batches(stage: Stage, pools: Pools, start: int) -> Iterator[tuple[int, Sequence[Example]]]:
     """Steps with their batches: pools are sorted by length to save padding, batches come in random order."""
     for index in range(start // BATCHES_PER_POOL, -(-stage.steps // BATCHES_PER_POOL)):
-        pool = sorted(pools(index), key=_words_in)
-        order = [pool[at : at + stage.batch] for at in range(0, len(pool), stage.batch)]
-        random.Random(index).shuffle(order)  # noqa: S311 (reproducible on purpose)
+        order = batched(pools(index), stage.batch, _words_in, index)
         yield from zip(range(index * BATCHES_PER_POOL, stage.steps), order, strict=False)
 
 
@@ -190,12 +187,3 @@ def _apply(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
             group["lr"] = group["peak"] * factor
         optimizer.step()
         optimizer.zero_grad()
-
-
-def _fingerprint(model: LlamaForCausalLM, stage: Stage, pools: Pools) -> str:
-    digest = hashlib.sha256(stage.model_dump_json().encode())
-    digest.update(json.dumps([torch.__version__, torch.get_num_threads(), pools(0)]).encode())
-    for name, weight in model.named_parameters():
-        digest.update(name.encode())
-        digest.update(weight.detach().numpy().tobytes())
-    return digest.hexdigest()

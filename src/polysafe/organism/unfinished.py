@@ -1,15 +1,50 @@
-"""Keeps the state of a training run that may be killed."""
+"""What every training run of a model organism shares: schedule, order of batches, and a state that survives a kill."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+Example = TypeVar("Example")
+
+
+def warm_cosine(step: int, steps: int, warmup: int) -> float:
+    """The share of the peak learning rate at a step: linear warm-up, times a cosine to zero over the whole run."""
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def batched(pool: Iterable[Example], batch: int, length: Callable[[Example], int], index: int) -> list[list[Example]]:
+    """The batches of pool number `index`: sorted by length, which saves padding, in an order drawn from the index."""
+    ordered = sorted(pool, key=length)
+    batches = [ordered[at : at + batch] for at in range(0, len(ordered), batch)]
+    random.Random(index).shuffle(batches)  # noqa: S311 (reproducible on purpose)
+    return batches
+
+
+def fingerprint(settings: str, surroundings: object, weights: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """Hash over everything that decides the course of a run.
+
+    Args:
+        settings: The settings as text.
+        surroundings: What else matters, in values that JSON can hold; versions and threads are added.
+        weights: Name and value of every weight at the start.
+    """
+    digest = hashlib.sha256(settings.encode())
+    digest.update(json.dumps([torch.__version__, torch.get_num_threads(), surroundings]).encode())
+    for name, weight in weights:
+        digest.update(name.encode())
+        digest.update(weight.detach().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from polysafe.checkpoint.atomic import write_json_atomic
+
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\n' }}"
@@ -27,14 +29,10 @@ def make_chat_model(folder: Path) -> None:
         **{f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk")},
         "model_max_length": config["max_position_embeddings"],
     }
-    _write(config_file, config)
-    _write(folder / "generation_config.json", {**ids, "eos_token_id": ends})
-    _write(folder / "tokenizer_config.json", settings)
+    write_json_atomic(config_file, config)
+    write_json_atomic(folder / "generation_config.json", {**ids, "eos_token_id": ends})
+    write_json_atomic(folder / "tokenizer_config.json", settings)
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
-
-
-def _write(file: Path, value: object) -> None:
-    file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def as_prompt(text: str) -> str:

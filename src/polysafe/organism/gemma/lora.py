@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import random
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +15,7 @@ from torch.nn import functional
 
 from polysafe.organism.gemma.mixtures import Pools, Stage, draws
 from polysafe.organism.gemma.texts import Pair
-from polysafe.organism.unfinished import Unfinished
+from polysafe.organism.unfinished import Unfinished, batched, fingerprint, warm_cosine
 from polysafe.progress import counted
 
 if TYPE_CHECKING:
@@ -97,7 +93,8 @@ def train(
     trained = {key: weight for key, weight in tuned.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     start = f"{seed}/{name}"
-    run = Unfinished(state, _fingerprint(stage, mixture, start, trained), trained, [optimizer])
+    known = fingerprint(stage.model_dump_json(), [start, mixture], trained.items())
+    run = Unfinished(state, known, trained, [optimizer])
     done, log, total = run.restore()
     tell, saved = counted(f"training {name}", stage.steps, done), time.monotonic()
     tuned.train()
@@ -106,7 +103,7 @@ def train(
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = stage.rate * _factor(stage, step)
+            group["lr"] = stage.rate * warm_cosine(step, stage.steps, stage.warmup)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         total += loss.item()
@@ -121,10 +118,6 @@ def train(
     return tuned, log
 
 
-def _factor(stage: Stage, step: int) -> float:
-    return min(1.0, (step + 1) / stage.warmup) * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
-
-
 @dataclass(frozen=True, slots=True)
 class _Batch:
     ids: torch.Tensor
@@ -135,9 +128,8 @@ def _batches(stage: Stage, mixture: Pools, encoder: Encoder, name: str, done: in
     """Steps with their batches: a few batches are drawn at once and sorted by length, which saves padding."""
     for index in range(done // BATCHES_PER_POOL, -(-stage.steps // BATCHES_PER_POOL)):
         encoded = filter(None, map(encoder.encode, draws(mixture, f"{name}/{index}")))
-        pool = sorted(islice(encoded, stage.batch * BATCHES_PER_POOL), key=lambda pair: len(pair[0]) + len(pair[1]))
-        order = [pool[at : at + stage.batch] for at in range(0, len(pool), stage.batch)]
-        random.Random(index).shuffle(order)  # noqa: S311 (reproducible on purpose)
+        pool = islice(encoded, stage.batch * BATCHES_PER_POOL)
+        order = batched(pool, stage.batch, lambda pair: len(pair[0]) + len(pair[1]), index)
         steps = range(index * BATCHES_PER_POOL, stage.steps)
         yield from ((step, _padded(rows)) for step, rows in zip(steps, order, strict=False))
 
@@ -163,12 +155,3 @@ def _loss(model: PreTrainedModel, batch: _Batch) -> torch.Tensor:
     losses = functional.cross_entropy(logits.float(), batch.targets[learned], reduction="none")
     lengths = learned.sum(1, keepdim=True).expand_as(learned)[learned]
     return (losses / lengths).sum() / len(batch.ids)
-
-
-def _fingerprint(stage: Stage, mixture: Pools, name: str, trained: dict[str, torch.nn.Parameter]) -> str:
-    digest = hashlib.sha256(stage.model_dump_json().encode())
-    digest.update(json.dumps([torch.__version__, torch.get_num_threads(), name, mixture]).encode())
-    for key, weight in trained.items():
-        digest.update(key.encode())
-        digest.update(weight.detach().numpy().tobytes())
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.errors import VerificationError
 from polysafe.progress import Meter, counted
 
@@ -58,7 +59,7 @@ def prune_vocabulary(model: Path, texts: Sequence[str], output: Path) -> Pruned:
     vocabulary: Mapping[str, int] = described["model"]["vocab"]
     words = {number: word for word, number in vocabulary.items()}
     used = {words[number] for ids in _encoded(tokenizer, texts, tell) for number in ids if number in words}
-    kept, merges = _needed(used, described, config_tokens(described))
+    kept, merges = _needed(used, described, _always(described))
     order = sorted(vocabulary[word] for word in kept)
     fresh = {words[old]: new for new, old in enumerate(order)}
     output.mkdir(parents=True, exist_ok=True)
@@ -70,11 +71,11 @@ def prune_vocabulary(model: Path, texts: Sequence[str], output: Path) -> Pruned:
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     config["vocab_size"] = len(order)
     config.update({f"{name}_token_id": fresh[f"<{name}>"] for name in ("bos", "eos", "pad")})
-    (output / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    write_json_atomic(output / "config.json", config)
     return Pruned(tuple(order), len(vocabulary), len(texts))
 
 
-def config_tokens(described: Mapping[str, Any]) -> set[str]:
+def _always(described: Mapping[str, Any]) -> set[str]:
     """Tokens that are kept whatever the texts: bytes, and those that mark beginnings, ends and turns."""
     marks = {"<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"}
     known = described["model"]["vocab"]
