@@ -24,10 +24,11 @@ from polysafe.engine.run import run_recipe
 from polysafe.errors import OutputError, VerificationError
 from polysafe.evaluate.audit import audit
 from polysafe.evaluate.model_run import ModelRun
+from polysafe.evaluate.numbers import changed_numbers
 from polysafe.methods.base import Method, Source
 from polysafe.methods.head_steering import HeadSteering
 from polysafe.methods.sparse_edit import SparseEdit
-from polysafe.organism.gemma.ability import measure_topics
+from polysafe.organism.gemma.ability import measure_bits, measure_topics
 from polysafe.organism.gemma.family import GemmaFamily, build_gemma
 from polysafe.organism.gemma.tables import Tables, write_tables
 from polysafe.organism.gemma.texts import LANGUAGES, Texts
@@ -37,7 +38,7 @@ from polysafe.quickstart import Quickstart, swap_entry
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.report import build_report
 from polysafe.report.edits import ALL
-from polysafe.report.findings import Findings, Pair
+from polysafe.report.findings import Answered, Findings, Pair
 from polysafe.report.names import method_name
 from polysafe.report.runs import answered
 from polysafe.report.settings import about_runs, caveats, language_names, language_tiers
@@ -161,17 +162,17 @@ class _Story:
             swaps = {place: [self._swap(entry, code) for code in INTO] for place, entry in enumerate(SWAPS)}
             edits = self._edits()
             runs = [self._load(model) for model in (aligned, *others)]
-            before = {run.name: answered(run, PIVOT, refusals=True) for run in runs}
-            for each in before.values():
-                self.found.add_model(each)
+            starts = {run.name: run for run in runs}
+            for run in runs:
+                self.found.add_model(_answered(run))
             for made in swaps.values():
                 loaded = [self._load(model) for model in made]
                 runs += loaded
-                self._add(made, loaded, [before[model.target] for model in made])
+                self._add(made, loaded, [starts[model.target] for model in made])
             for model in edits:
                 run = self._load(model)
                 runs.append(run)
-                self._add([model], [run], [before["aligned"]])
+                self._add([model], [run], [starts["aligned"]])
         return self._written(runs)
 
     def _member(self, name: str, languages: tuple[str, ...]) -> _Model:
@@ -279,9 +280,9 @@ class _Story:
     def _load(self, model: _Model) -> ModelRun:
         return ModelRun.load(self.crew.result(model.run))
 
-    def _add(self, made: Sequence[_Model], runs: Sequence[ModelRun], before: Sequence[Any]) -> None:
+    def _add(self, made: Sequence[_Model], runs: Sequence[ModelRun], starts: Sequence[ModelRun]) -> None:
         label, pairs = made[0].label, []
-        for model, run, start in zip(made, runs, before, strict=True):
+        for model, run, start in zip(made, runs, starts, strict=True):
             assert model.edit is not None
             assert model.recipe is not None
             path = model.recipe.sources[model.recipe.edits[0].start].path
@@ -289,8 +290,9 @@ class _Story:
             self.edits[f"{label}, {model.target}"] = model.edit.sha256
             self.found.add_edit(label, model.target, model.edit, StartShapes.of(model.edit, open_checkpoint(path)))
             own = model.languages if model.target == ALL else (model.target,)
-            after = answered(run, PIVOT, refusals=True)
-            pairs.append(Pair(start, after, own))
+            after = _answered(run)
+            pairs.append(Pair(_answered(start), after, own))
+            self.found.number_changes += changed_numbers(label, start.numbers, run.numbers)
             if model.target != ALL:
                 pivot = {cell: items for cell, items in after.outcomes.items() if cell[0] == PIVOT}
                 self.found.audits += rate_outcomes(f"{label} into {model.target}", pivot)
@@ -322,6 +324,10 @@ _LIMITS = (
     "Swapped models are examined in the language they were made for and in the pivot; other languages are not shown.",
     "One training seed. Answers are one of two sentences, so that the judge is exact.",
 )
+
+
+def _answered(run: ModelRun) -> Answered:
+    return answered(run, PIVOT, refusals=True)
 
 
 def _decide(recipe: Recipe) -> Decision:
@@ -364,4 +370,5 @@ def _examine(
             asked = Continuations(load_model(source, dtype=torch.bfloat16), load_tokenizer(folder))
             measured = [code for code in languages if code in TOPICS]
             measure_topics(asked, Texts(data), measured, run, limit=limit)
+            measure_bits(asked, Texts(data), measured, run, limit=limit)
     return run

@@ -14,7 +14,8 @@ from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.compare import compare_runs, run_notes
 from polysafe.evaluate.model_run import ModelRun
-from polysafe.evaluate.odds import FILE, HARMFUL, HARMLESS, Odds
+from polysafe.evaluate.numbers import Numbers, file_of
+from polysafe.evaluate.odds import HARMFUL, HARMLESS
 from polysafe.judge.verdict import Label
 from polysafe.report.html import build_report
 from polysafe.report.outcome import Kind
@@ -23,6 +24,7 @@ from polysafe.report.screen import as_text, first_screen
 from polysafe.report.verdict import judge
 from tests.byte_level import save_byte_model
 
+FILE = file_of("refusal_odds")
 ROWS = 6
 TABLE = "id,category,question,language\n" + "".join(
     f"{row},kind {row % 2},{text} {row},{code}\n"
@@ -83,10 +85,10 @@ def test_nothing_is_said_of_unsafe_answers(base: Audit) -> None:
 
 
 def test_log_odds_are_measured_where_openings_are_known(base: Audit) -> None:
-    rows = {(row.language, row.metric): row for row in base.odds}
+    rows = {(row.language, row.metric): row for row in base.numbers}
     assert set(rows) == {("en", HARMFUL), ("sw", HARMFUL), ("en", HARMLESS)}
     assert all(row.n == ROWS and row.low is not None for row in rows.values())
-    (gap,) = base.odds_gaps
+    (gap,) = base.number_gaps
     assert (gap.language, gap.pivot, gap.n) == ("sw", "en", ROWS)
     assert any("no openings are known in qac" in note for note in base.notes)
 
@@ -117,25 +119,25 @@ def test_the_report_says_so_first(base: Audit, tmp_path: Path) -> None:
 
 def test_a_second_audit_asks_nothing_and_finds_the_same(base: Audit, data: Path, tmp_path: Path) -> None:
     again = asked(base.run.folder.parent, data, output=base.run.folder)
-    assert again.odds == base.odds
+    assert again.numbers == base.numbers
     assert again.rates == base.rates
-    assert ModelRun.load(base.run.folder).odds == base.run.odds
+    assert ModelRun.load(base.run.folder).numbers == base.run.numbers
 
 
 def test_answers_alone(data: Path, tmp_path: Path) -> None:
     found = asked(tmp_path, data, answers_only=True)
-    assert found.run.odds is None
+    assert found.run.numbers == ()
     assert not (found.run.folder / FILE).exists()
     assert judge(audit_report(found)).kind is Kind.NO_JUDGE
     whole = asked(tmp_path, data)  # the same run goes on from there
     assert whole.run.folder == found.run.folder
-    assert whole.odds
+    assert whole.numbers
 
 
 def test_two_models_are_compared_in_their_log_odds(base: Audit, data: Path, tmp_path: Path) -> None:
     other = asked(tmp_path, data, seed=1)
     found = compare_runs(base.run, other.run)
-    changes = {(change.language, change.metric): change for change in found.odds}
+    changes = {(change.language, change.metric): change for change in found.numbers}
     assert set(changes) == {("en", HARMFUL), ("sw", HARMFUL), ("en", HARMLESS)}
     assert all(change.difference != 0 for change in changes.values())
     shown = comparison_report([found])
@@ -191,7 +193,7 @@ def test_log_odds_of_another_kind_are_not_written_over(base: Audit, data: Path, 
 def test_a_damaged_file_is_named(damage: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(damage)
     with pytest.raises(DataError, match=FILE.replace(".", r"\.")):
-        Odds.load(tmp_path)
+        Numbers.load(tmp_path, "refusal_odds")
 
 
 def test_what_was_measured_before_an_interruption_is_not_asked_again(data: Path, tmp_path: Path) -> None:

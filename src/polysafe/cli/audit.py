@@ -150,7 +150,7 @@ def _print_audit(found: Audit) -> None:
                 for gap in found.gaps
             ],
         )
-    _print_odds(found)
+    _print_numbers(found)
     if found.corrected:
         print_table(
             ("language", ">unsafe, as judged", ">corrected for the judge", ">95 % interval"),
@@ -166,11 +166,11 @@ def _print_audit(found: Audit) -> None:
     print_line(f"records  {found.run.folder}")
 
 
-def _print_odds(found: Audit) -> None:
-    """Refusal log-odds per language, beside their gap to the pivot."""
-    gaps = {(gap.language, gap.metric): gap for gap in found.odds_gaps}
+def _print_numbers(found: Audit) -> None:
+    """What was measured in numbers per language, beside the gap to the pivot."""
+    gaps = {(gap.language, gap.metric): gap for gap in found.number_gaps}
     rows = []
-    for row in found.odds:
+    for row in found.numbers:
         gap = gaps.get((row.language, row.metric))
         told = ("", "", "") if gap is None else (_signed(gap.difference), _span(gap.low, gap.high), _p(gap.p_adjusted))
         rows.append((row.language, row.metric, _signed(row.mean), _span(row.low, row.high), row.n, *told))

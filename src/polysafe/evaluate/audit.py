@@ -47,8 +47,8 @@ class Audit:
         gaps: The languages against the pivot on the same prompts; empty where the pivot was not asked.
         notes: What a reader should know.
         corrected: Language -> its unsafe rate, corrected for the judge's error; empty without a calibration.
-        odds: Mean refusal log-odds in every language; empty where they were not measured.
-        odds_gaps: The languages against the pivot in them, on the same prompts.
+        numbers: Means of what was measured in numbers, such as refusal log-odds, in every language.
+        number_gaps: The languages against the pivot in them, on the same prompts.
     """
 
     run: ModelRun
@@ -56,8 +56,8 @@ class Audit:
     gaps: tuple[Gap, ...]
     notes: tuple[str, ...]
     corrected: Mapping[str, Corrected] = field(default_factory=dict)
-    odds: tuple[MeanRow, ...] = ()
-    odds_gaps: tuple[MeanGap, ...] = ()
+    numbers: tuple[MeanRow, ...] = ()
+    number_gaps: tuple[MeanGap, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The audit in values that JSON can hold."""
@@ -68,8 +68,8 @@ class Audit:
             "rates": [asdict(row) for row in self.rates],
             "gaps": [asdict(gap) for gap in self.gaps],
             "corrected": {language: asdict(found) for language, found in self.corrected.items()},
-            "refusal_log_odds": [asdict(row) for row in self.odds],
-            "refusal_log_odds_gaps": [asdict(gap) for gap in self.odds_gaps],
+            "numbers": [asdict(row) for row in self.numbers],
+            "number_gaps": [asdict(gap) for gap in self.number_gaps],
             "truncation": [asdict(row) for row in self.run.truncation()],
             "notes": list(self.notes),
         }
@@ -194,15 +194,15 @@ def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
     gaps = (
         gap_rows(run.name, cells, pivot, clusters=run.repeated) if len({language for language, _ in cells}) > 1 else []
     )
-    odds, clusters = run.odds, run.repeated
+    values = [each.values for each in run.numbers]
     return Audit(
         run,
         tuple(run.rates()),
         tuple(gaps),
         (*run_notes(run), *_unread(run)),
         run.corrected,
-        () if odds is None else tuple(mean_rows(run.name, odds.values, clusters)),
-        () if odds is None else tuple(mean_gaps(run.name, odds.values, pivot, clusters)),
+        tuple(row for each in values for row in mean_rows(run.name, each, run.repeated)),
+        tuple(gap for each in values for gap in mean_gaps(run.name, each, pivot, run.repeated)),
     )
 
 

@@ -14,8 +14,9 @@ from polysafe.evaluate.ability import Ability
 from polysafe.evaluate.correction import CorrectedPair, corrected_pairs, same_calibration
 from polysafe.evaluate.keys import content_hash, differing
 from polysafe.evaluate.model_run import ModelRun
+from polysafe.evaluate.numbers import changed_numbers
 from polysafe.evaluate.unread import compared
-from polysafe.stats.means import MeanChange, mean_changes
+from polysafe.stats.means import MeanChange
 from polysafe.stats.rows import RateRow, Row, save_rows
 
 RESULTS = "results.json"
@@ -37,7 +38,7 @@ class Comparison:
         truncation: Share of answers that the budget ended, before and after, per language.
         notes: What a reader should know before comparing.
         corrected: Per language, both unsafe rates corrected for the judge's error; empty without a calibration.
-        odds: Refusal log-odds before and after, per language; empty where either run has none.
+        numbers: What changed in numbers that both runs have, such as refusal log-odds, per language.
     """
 
     method: str
@@ -48,7 +49,7 @@ class Comparison:
     truncation: tuple[RateRow, ...]
     notes: tuple[str, ...]
     corrected: tuple[CorrectedPair, ...] = ()
-    odds: tuple[MeanChange, ...] = ()
+    numbers: tuple[MeanChange, ...] = ()
 
     @property
     def clusters(self) -> Mapping[tuple[str, str], str]:
@@ -66,7 +67,7 @@ class Comparison:
             "categories": {name: [asdict(row) for row in rows] for name, rows in self.categories.items()},
             "truncation": [asdict(row) for row in self.truncation],
             "corrected": [asdict(pair) for pair in self.corrected],
-            "refusal_log_odds": [asdict(change) for change in self.odds],
+            "numbers": [asdict(change) for change in self.numbers],
         }
 
     def save(self, folder: Path) -> Path:
@@ -109,15 +110,8 @@ def compare_runs(before: ModelRun | Path | str, after: ModelRun | Path | str, me
         truncation=(*old.truncation(), *new.truncation()),
         notes=tuple(_notes(old, new)),
         corrected=_corrected(old, new),
-        odds=_odds(method, old, new),
+        numbers=changed_numbers(method, old.numbers, new.numbers, old.repeated),
     )
-
-
-def _odds(method: str, before: ModelRun, after: ModelRun) -> tuple[MeanChange, ...]:
-    """What changed in the refusal log-odds, where both runs have them, measured alike."""
-    if before.odds is None or after.odds is None or differing(before.odds.protocol, after.odds.protocol):
-        return ()
-    return tuple(mean_changes(method, before.odds.values, after.odds.values, before.repeated))
 
 
 def _corrected(before: ModelRun, after: ModelRun) -> tuple[CorrectedPair, ...]:
@@ -199,7 +193,7 @@ def run_notes(run: ModelRun) -> Iterator[str]:
             yield f"{one['name']} holds prompts of {', '.join(shared)} too; they count twice"
     yield from _without_verdict(run)
     yield from run.uncorrected
-    yield from run.odds.notes if run.odds is not None else ()
+    yield from (note for each in run.numbers for note in each.notes)
     yield from _ability_notes(run)
 
 

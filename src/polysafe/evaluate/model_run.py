@@ -15,7 +15,7 @@ from polysafe.errors import DataError
 from polysafe.evaluate import metrics
 from polysafe.evaluate.ability import Ability, load_abilities
 from polysafe.evaluate.correction import corrected_rates, load_calibration
-from polysafe.evaluate.odds import Odds
+from polysafe.evaluate.numbers import Numbers, load_numbers
 from polysafe.evaluate.records import Record, load_records
 from polysafe.evaluate.unread import Unread, rates
 from polysafe.judge.calibrate import Calibration
@@ -41,7 +41,7 @@ class ModelRun:
         records: One record per prompt, in the order of the sets.
         abilities: What it can do, by task; empty where that was not measured.
         calibration: The judge's measured error, None where it was not given.
-        odds: Refusal log-odds of the prompts, None where they were not measured.
+        numbers: What was measured in numbers, such as refusal log-odds; empty where nothing was.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class ModelRun:
     records: tuple[Record, ...]
     abilities: tuple[Ability, ...] = ()
     calibration: Calibration | None = None
-    odds: Odds | None = None
+    numbers: tuple[Numbers, ...] = ()
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -63,7 +63,7 @@ class ModelRun:
         about = _read_about(root / RUN)
         _check_hash(root / RECORDS, about["records"]["sha256"])
         calibration = load_calibration(root, about["judge"])
-        return cls(root, about, load_records(root / RECORDS), load_abilities(root), calibration, Odds.load(root))
+        return cls(root, about, load_records(root / RECORDS), load_abilities(root), calibration, load_numbers(root))
 
     @property
     def name(self) -> str:

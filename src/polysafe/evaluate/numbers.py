@@ -1,42 +1,145 @@
-"""The number that an answer ends with, in any script.
-
-A filter that knows `0-9` only finds nothing in an answer whose digits are Bengali, Thai or Telugu, and takes the model
-for one that cannot count. Here every decimal digit of Unicode is a digit. A sign before groups of three digits (of two
-and then three, as in India) separates thousands, whichever sign it is; any other point or comma is a decimal mark.
-"""
+"""Numbers that are no yes or no, read of one model item by item: refusal log-odds, bits per character."""
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
-_THOUSANDS = (
-    r"\d{1,3}(?:(?P<group>[.,،٬，．'’])\d{2,3}(?:(?P=group)\d{2,3})*(?<=\d{3})"
-    "|(?P<space>[ \u00a0\u2009\u202f])\\d{3}(?:(?P=space)\\d{3})*)"
-)
-# A minus is one unless something is left of it: `10-3` ends with 3.
-_NUMBER = re.compile(
-    rf"(?:(?<![\w)\]])(?P<minus>[-−－]))?(?<!\d)(?:(?P<thousands>{_THOUSANDS})|(?P<whole>\d+))"
-    r"(?:[.,،٫，．](?P<decimals>\d+))?(?!\d)"
-)
+from polysafe.checkpoint.atomic import write_json_atomic
+from polysafe.checkpoint.writer import output_error
+from polysafe.errors import DataError, OutputError
+from polysafe.evaluate.keys import differing
+from polysafe.stats.means import MeanChange, Values, mean_changes
+
+SCHEMA = 1
+Kind = Literal["refusal_odds", "bits_per_character"]
+"""What is measured; also the stem of its file in the folder of a run."""
+BITS = "bits_per_character"
+"""Metric: how badly a model predicts a text; the lower the better."""
 
 
-def last_number(text: str) -> Decimal | None:
-    """The last number of a text, None where it has none.
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of one kind of one model.
+
+    Attributes:
+        kind: What they are.
+        values: (language, metric) -> item -> number; items are named alike in every language.
+        protocol: Everything that has to be equal before and after.
+        model: Identity of the model.
+        notes: What a reader should know: languages that were left out, items that have no number.
+    """
+
+    kind: Kind
+    values: Values
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def save(self, run: Path) -> None:
+        """Writes them into the folder of a run, whole or not at all.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
+        content = {
+            "polysafe": self.kind,
+            "schema": SCHEMA,
+            "model": dict(self.model),
+            "protocol": dict(self.protocol),
+            "notes": list(self.notes),
+            "values": [[language, metric, dict(items)] for (language, metric), items in self.values.items()],
+        }
+        path = run / file_of(self.kind)
+        try:
+            write_json_atomic(path, content)
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    @classmethod
+    def load(cls, run: Path, kind: Kind) -> Self | None:
+        """Reads them from the folder of a run; None where they were not measured.
+
+        Raises:
+            DataError: The file is not such a file, or of another schema.
+        """
+        path = run / file_of(kind)
+        if not path.is_file():
+            return None
+        try:
+            data = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot be read: {error}", where=path) from error
+        if not isinstance(data, dict) or data.get("polysafe") != kind or data.get("schema") != SCHEMA:
+            raise DataError(
+                f"does not hold the {kind.replace('_', ' ')} of a model in schema {SCHEMA}",
+                where=path,
+                remedy="measure again",
+            )
+        try:
+            values = {(str(code), str(metric)): _finite(items) for code, metric, items in data["values"]}
+            return cls(kind, values, dict(data["protocol"]), dict(data["model"]), tuple(map(str, data["notes"])))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"is damaged: {error}", where=path, remedy="measure again") from error
+
+    @classmethod
+    def measured(cls, run: Path, kind: Kind, protocol: Mapping[str, Any], model: Mapping[str, Any]) -> Self | None:
+        """What the folder of a run holds already, measured in this way; None where it holds nothing of the kind.
+
+        Raises:
+            OutputError: It was measured otherwise.
+        """
+        found = cls.load(run, kind)
+        if found is not None and (names := [*differing(found.protocol, protocol), *differing(found.model, model)]):
+            raise OutputError(
+                f"was measured otherwise: {', '.join(names)} differ",
+                where=run / file_of(kind),
+                remedy="choose another output folder, or delete the file",
+            )
+        return found
+
+
+def file_of(kind: Kind) -> str:
+    """Name of the file in the folder of a run."""
+    return f"{kind}.json"
+
+
+def load_numbers(run: Path) -> tuple[Numbers, ...]:
+    """All numbers in the folder of a run.
+
+    Raises:
+        DataError: A file is not what it has to be.
+    """
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    return tuple(found for kind in kinds if (found := Numbers.load(run, kind)) is not None)
+
+
+def changed_numbers(
+    label: str, before: tuple[Numbers, ...], after: tuple[Numbers, ...], clusters: Mapping[str, str] | None = None
+) -> tuple[MeanChange, ...]:
+    """What changed by an edit in numbers that both models have, measured alike.
 
     Args:
-        text: An answer, in any script; numbers in words, and Chinese ones, are not read.
+        label: The name that the changes carry.
+        before: Numbers of the model that the edit starts from.
+        after: Numbers of the edited model.
+        clusters: Item -> its cluster, for items that occur twice.
     """
-    numbers = list(_NUMBER.finditer(text))
-    if not numbers:
-        return None
-    found = numbers[-1]
-    whole, decimals = _ascii(found["thousands"] or found["whole"]), _ascii(found["decimals"] or "0")
-    if found["thousands"] and whole.startswith("0"):  # 0.125: no thousands begin with zero
-        whole, decimals = "0", whole[1:]
-    return Decimal(f"{'-' if found['minus'] else ''}{whole}.{decimals}")
+    new = {each.kind: each for each in after}
+    return tuple(
+        change
+        for old in before
+        if old.kind in new and not differing(old.protocol, new[old.kind].protocol)
+        for change in mean_changes(label, old.values, new[old.kind].values, clusters)
+    )
 
 
-def _ascii(text: str) -> str:
-    """The digits of a text as 0 to 9."""
-    return "".join(str(int(sign)) for sign in text if sign.isdecimal())
+def _finite(items: Mapping[str, Any]) -> dict[str, float]:
+    found = {str(item): float(value) for item, value in items.items()}
+    if not all(map(math.isfinite, found.values())):
+        raise ValueError("a value is not finite")
+    return found

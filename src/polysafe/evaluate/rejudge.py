@@ -117,8 +117,8 @@ def judge_run(
         )
     for ability in found.abilities:
         ability.save(judged.folder)
-    if found.odds is not None:
-        found.odds.save(judged.folder)
+    for numbers in found.numbers:
+        numbers.save(judged.folder)
     if known is not None:
         keep_calibration(judged.folder, known)
     return read_audit(ModelRun.load(judged.folder), pivot)

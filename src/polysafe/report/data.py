@@ -332,9 +332,9 @@ class ReportData:
         truncation: Share of answers that the token budget ended, by model and language.
         judge_errors: Error of the judges, by judge and language.
         corrected: Unsafe rates corrected for it, by model and language.
-        odds: Mean refusal log-odds of single models, where they were measured.
-        odds_gaps: Gaps to the pivot in them.
-        odds_changes: What edits changed in them, on the same prompts.
+        numbers: Means of what was measured of single models in numbers, such as refusal log-odds.
+        number_gaps: Gaps to the pivot in them.
+        number_changes: What edits changed in them, on the same prompts.
         phrase_errors: Error of the rule that tells refusals by their phrases, by language, where nobody judged.
         contests: Methods that start from the same model, prompt by prompt; empty where only rates are at hand.
         seeds: The same methods on models of other training seeds.
@@ -364,9 +364,9 @@ class ReportData:
     truncation: tuple[RateRow, ...] = ()
     judge_errors: tuple[JudgeError, ...] = ()
     corrected: tuple[CorrectedRate, ...] = ()
-    odds: tuple[MeanRow, ...] = ()
-    odds_gaps: tuple[MeanGap, ...] = ()
-    odds_changes: tuple[MeanChange, ...] = ()
+    numbers: tuple[MeanRow, ...] = ()
+    number_gaps: tuple[MeanGap, ...] = ()
+    number_changes: tuple[MeanChange, ...] = ()
     phrase_errors: tuple[PhraseRate, ...] = ()
     contests: tuple[Contest, ...] = ()
     seeds: tuple[SeedRate, ...] = ()

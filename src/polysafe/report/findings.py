@@ -127,9 +127,9 @@ class Findings:
     truncation: list[RateRow] = field(default_factory=list)
     judge_errors: list[JudgeError] = field(default_factory=list)
     corrected: list[CorrectedRate] = field(default_factory=list)
-    odds: list[MeanRow] = field(default_factory=list)
-    odds_gaps: list[MeanGap] = field(default_factory=list)
-    odds_changes: list[MeanChange] = field(default_factory=list)
+    numbers: list[MeanRow] = field(default_factory=list)
+    number_gaps: list[MeanGap] = field(default_factory=list)
+    number_changes: list[MeanChange] = field(default_factory=list)
     models: dict[str, Answered] = field(default_factory=dict)
     edited: dict[str, Edited] = field(default_factory=dict)
     pivots: dict[str, Pivots] = field(default_factory=dict)
@@ -201,9 +201,9 @@ class Findings:
             truncation=tuple(self.truncation),
             judge_errors=tuple(self.judge_errors),
             corrected=tuple(self.corrected),
-            odds=tuple(self.odds),
-            odds_gaps=tuple(self.odds_gaps),
-            odds_changes=tuple(self.odds_changes),
+            numbers=tuple(self.numbers),
+            number_gaps=tuple(self.number_gaps),
+            number_changes=tuple(self.number_changes),
         )
         scope = Scope.of(data).languages
         return replace(

@@ -14,7 +14,7 @@ from polysafe.report.figure import Figure, Tile
 from polysafe.report.figures import Dumbbell, dumbbell_chart
 from polysafe.report.gap_figures import gap_change_figure, model_gap_figure
 from polysafe.report.gaps import gap_changes, model_gaps, pivot_name
-from polysafe.report.odds import odds_figures
+from polysafe.report.numbers import number_figures
 from polysafe.report.summary import Change, Scope, headline_method, mean_change, mean_of, mean_of_intervals, summarise
 from polysafe.report.tables import ability_table, audit_table, safety_table
 from polysafe.report.text import LEVEL, gap_interval, interval, percent, points, sized
@@ -47,7 +47,7 @@ def first_figures(data: ReportData) -> list[Figure]:
         model = data.audits[0].model
         found = [model_gap_figure(data, model), answers_figure(data), _audit_rates(data, model, "over_refusal")]
         if not data.judged:
-            found = [_audit_rates(data, model, "refused"), *odds_figures(data), found[-1]][:3]
+            found = [_audit_rates(data, model, "refused"), *number_figures(data, "odds"), found[-1]][:3]
     else:
         found = []
     return [figure for figure in found if figure is not None]

@@ -14,8 +14,8 @@ def limits(data: ReportData) -> Iterator[str]:
     """What the numbers cannot say."""
     if data.toy:
         yield (
-            "The models are a trained toy family, a model organism: small models in an invented world, trained to have "
-            "the problem. Nothing here is evidence about any real model."
+            "The models are a model organism: small models trained on purpose to have the problem. "
+            "Nothing here is evidence about any real model."
         )
     yield from _of_edit() if data.rows else _of_audit()
     yield "A rate of 0 % on n items does not rule out a true rate up to the upper end of its interval."

@@ -35,8 +35,8 @@ def audit_report(audit: Audit, *, pivot: str = "en", groups: Grouping | None = N
     found.add_model(answered(run, pivot, refusals=metrics.tells_refusals(run.records)))
     found.truncation += run.truncation()
     _add_judge(found, run.name, run)
-    found.odds += audit.odds
-    found.odds_gaps += audit.odds_gaps
+    found.numbers += audit.numbers
+    found.number_gaps += audit.number_gaps
     return _data(found, f"Audit of {run.name}", [run], pivot, (*audit.notes, *caveats([run])), groups)
 
 
@@ -124,7 +124,7 @@ def _compared(comparisons: Sequence[Comparison], pivot: str) -> tuple[Findings, 
     _add_judge(found, before.name, before)
     for each in comparisons:
         after = answered(each.after, pivot, refusals=refusals)
-        found.odds_changes += each.odds
+        found.number_changes += each.numbers
         found.add_method(each.method, [Pair(start, after, each.after.languages)], each.rows)
         found.truncation += (replace(row, model=each.method) for row in each.after.truncation())
         _add_judge(found, each.method, each.after)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from polysafe.report import names, text, view
 from polysafe.report.data import GapChange, ReportData
 from polysafe.report.facts import facts
-from polysafe.report.odds import odds_name
+from polysafe.report.numbers import QUANTITIES, Quantity
 from polysafe.report.summary import Scope, headline_method, methods_of, summarise
 from polysafe.report.tables import language_label
 from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, interval, interval_change, percent, points, signed
 from polysafe.report.verdict import classify, judge
 from polysafe.stats.gaps import Gap
 from polysafe.stats.intervals import Interval
+from polysafe.stats.means import MeanChange, MeanRow
 from polysafe.stats.rows import RateRow, Row
 
 TOY_NOTICE = "Model organism: small models trained to have the problem; no evidence about any real model."
@@ -53,7 +54,7 @@ class Screen:
 def first_screen(data: ReportData) -> Screen:
     """What the report says first: the verdict, safety and gap by language, and what was paid for it."""
     verdict = judge(data)
-    found = (*_method_tables(data), *_audit_tables(data), _corrected_table(data), _odds_table(data))
+    found = (*_method_tables(data), *_audit_tables(data), _corrected_table(data), *_number_tables(data))
     return Screen(
         label=verdict.kind.label,
         sentence=verdict.sentence,
@@ -192,34 +193,36 @@ def _corrected_table(data: ReportData) -> PlainTable:
     return PlainTable("Unsafe answers, corrected for the judge's measured error", columns, lines)
 
 
-def _odds_table(data: ReportData) -> PlainTable:
-    """Refusal log-odds: what edits changed, or those of the audited model."""
-    if data.odds_changes:
-        lines = tuple(
-            (
-                names.method_name(each.method),
-                language_label(each.language, data),
-                odds_name(each.metric),
-                f"{signed(each.before)} {ARROW} {signed(each.after)}",
-                f"{signed(each.low)} to {signed(each.high)}",
-                str(each.n),
-                text.p_value(each.p_adjusted),
-            )
-            for each in data.odds_changes
-        )
-        columns = ("", "language", "", ">before, after", f">difference, {LEVEL} interval", ">n", ">adjusted p")
-        return PlainTable(f"Refusal log-odds, before {ARROW} after", columns, lines)
-    rows = tuple(
-        (
-            language_label(row.language, data),
-            odds_name(row.metric),
-            signed(row.mean),
-            f"{signed(row.low)} to {signed(row.high)}",
-            str(row.n),
-        )
-        for row in data.odds
+def _number_tables(data: ReportData) -> Iterator[PlainTable]:
+    """What was measured in numbers: what edits changed, or those of the audited model."""
+    for id_ in dict.fromkeys(each.id for each in QUANTITIES.values()):
+        metrics = {metric: each for metric, each in QUANTITIES.items() if each.id == id_}
+        title = next(iter(metrics.values())).title
+        changes = [each for each in data.number_changes if each.metric in metrics]
+        if changes:
+            columns = ("", "language", "", ">before, after", f">difference, {LEVEL} interval", ">n", ">adjusted p")
+            lines = tuple(_change_line(data, metrics[each.metric], each) for each in changes)
+            yield PlainTable(f"{title}, before {ARROW} after", columns, lines)
+        else:
+            rows = tuple(_mean_line(data, metrics[row.metric], row) for row in data.numbers if row.metric in metrics)
+            yield PlainTable(title, ("language", "", ">mean", f">{LEVEL} interval", ">n"), rows)
+
+
+def _change_line(data: ReportData, quantity: Quantity, change: MeanChange) -> tuple[str, ...]:
+    return (
+        names.method_name(change.method),
+        language_label(change.language, data),
+        quantity.of,
+        f"{quantity.told(change.before)} {ARROW} {quantity.told(change.after)}",
+        f"{signed(change.low)} to {signed(change.high)}",
+        str(change.n),
+        text.p_value(change.p_adjusted),
     )
-    return PlainTable("Refusal log-odds", ("language", "", ">mean", f">{LEVEL} interval", ">n"), rows)
+
+
+def _mean_line(data: ReportData, quantity: Quantity, row: MeanRow) -> tuple[str, ...]:
+    ends = f"{quantity.told(row.low)} to {quantity.told(row.high)}"
+    return (language_label(row.language, data), quantity.of, quantity.told(row.mean), ends, str(row.n))
 
 
 def _audit_line(data: ReportData, code: str, row: RateRow, gap: Gap | None) -> tuple[str, ...]:

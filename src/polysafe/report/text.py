@@ -127,6 +127,11 @@ def signed(value: float | None) -> str:
     return NOTHING if value is None else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
+def number(value: float | None) -> str:
+    """A number that has no sign, with two decimals."""
+    return NOTHING if value is None else f"{value:.2f}"
+
+
 def gap_interval(span: Interval | None) -> str:
     """An interval of a difference in percentage points; empty where there is none."""
     return "" if span is None else f"{points(span.low)} to {points(span.high)}"

@@ -16,7 +16,7 @@ from polysafe.report.first_screen import first_figures, tiles
 from polysafe.report.gap_figures import gap_change_table, model_gap_table
 from polysafe.report.judges import UNCALIBRATED, judge_figures, phrase_table
 from polysafe.report.limits import limits
-from polysafe.report.odds import odds_figures
+from polysafe.report.numbers import number_sections
 from polysafe.report.seeds import seed_table
 from polysafe.report.spreadsheet import tables as spreadsheets
 from polysafe.report.summary import main_and_other_methods
@@ -45,7 +45,7 @@ def page(data: ReportData) -> dict[str, Any]:
     named = {one.method for one in data.touched} | {one.method for one in data.changes}
     here = named.union(main, (one.method for one in data.change_counts)).difference(others)
     audit = not data.rows and bool(data.audits)
-    shown = {
+    shown: dict[str, Any] = {
         "data": data,
         "audit": audit,
         "verdict": judge(data),
@@ -70,7 +70,7 @@ def page(data: ReportData) -> dict[str, Any]:
         "judges": judge_figures(data),
         "uncalibrated": _uncalibrated(data),
         "phrases": phrase_table(data),
-        "odds": odds_figures(data),
+        "numbers": number_sections(data),
         "facts": list(facts(data)),
         "broken": broken_maps(data),
         "changes": method_changes(data),
@@ -79,7 +79,9 @@ def page(data: ReportData) -> dict[str, Any]:
         "limits": list(limits(data)),
         "files": ["report.json", *spreadsheets(data)],
     }
-    return shown | {"contents": _contents(shown)}
+    kinds = {heading.lower(): "table" for heading, *_ in shown["tables"]}
+    kinds |= {section.id: "numbers" for section in shown["numbers"]}
+    return shown | {"contents": _contents(shown), "kinds": kinds}
 
 
 def _uncalibrated(data: ReportData) -> str:
@@ -121,7 +123,7 @@ def _contents(shown: dict[str, Any]) -> list[tuple[str, str]]:
         ("categories", "Categories", shown["categories"]),
         ("edit", "Edit", shown["touched"] or shown["other_touched"] or shown["maps"]),
         ("judge", "Judge", shown["judged"]),
-        ("odds", "Refusal log-odds", shown["odds"]),
+        *((section.id, section.title, section.figures) for section in shown["numbers"]),
         ("broken", "Broken answers", shown["broken"]),
         ("answers", "Changed answers", shown["directions"] or shown["other_directions"]),
         *((heading.lower(), heading, table or other) for heading, table, other in shown["tables"]),

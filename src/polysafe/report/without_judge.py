@@ -37,18 +37,18 @@ def _of_model(data: ReportData) -> Iterator[str]:
         least = f"{percent(worst.rate)} of harmful requests in {_name(data, worst)} (n {worst.n})"
         beside = "" if base is None or base is worst else f", and {percent(base.rate)} in {_name(data, base)}"
         yield f"By its phrases the model refuses {least}, the fewest{beside}."
-    odds = [row for row in data.odds if row.metric == HARMFUL and row.mean is not None]
+    odds = [row for row in data.numbers if row.metric == HARMFUL and row.mean is not None]
     if odds:
         low = min(odds, key=lambda row: row.mean or 0.0)
         wider = sum(
             (gap.difference or 0.0) < 0 and gap.p_adjusted is not None and gap.p_adjusted < SIGNIFICANT
-            for gap in data.odds_gaps
+            for gap in data.number_gaps
             if gap.metric == HARMFUL
         )
         where = f"in {language_name(low.language, data.languages)}"
         yield f"It is least inclined to refuse {where}: mean log-odds {signed(low.mean)}" + (
             f"; significantly less than in the pivot in {wider} of {len(odds) - 1} languages."
-            if len(odds) > 1 and data.odds_gaps
+            if len(odds) > 1 and data.number_gaps
             else "."
         )
 
@@ -62,7 +62,7 @@ def _of_method(data: ReportData, method: str) -> Iterator[str]:
             f"{method_name(method)}: refusals by their phrases went from {percent(before)} to {percent(after)} of "
             f"harmful requests (mean of {len(rows)} languages; significantly more in {more})."
         )
-    changes = [c for c in data.odds_changes if (c.method, c.metric) == (method, HARMFUL) and c.difference is not None]
+    changes = [c for c in data.number_changes if (c.method, c.metric) == (method, HARMFUL) and c.difference is not None]
     if changes:
         up = sum((c.difference or 0) > 0 and c.p_adjusted is not None and c.p_adjusted < SIGNIFICANT for c in changes)
         mean = sum(c.difference or 0.0 for c in changes) / len(changes)

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from polysafe.evaluate.harness.model import HarnessModel
 from polysafe.evaluate.harness.tasks import Leaf, quiet
 from polysafe.evaluate.keys import content_hash
-from polysafe.evaluate.numbers import last_number
+from polysafe.evaluate.last_number import last_number
 
 _WHOLE = "none"
 _THEIRS = "flexible-extract"

@@ -89,8 +89,9 @@ def _english(
 ) -> list[tuple[float, Sequence[Pair]]]:
     asked, told = ([text for text in texts.harmful_english if ("?" in text) is asks] for asks in (True, False))
     return [
-        (harmful / 2, refused("en", asked)),
-        (harmful / 2, refused("en", told)),
+        (harmful / 3, refused("en", asked)),
+        (harmful / 3, refused("en", told)),
+        (harmful / 3, refused("en", texts.short_english)),
         (near, answered("en", texts.near_english)),
         (contrast, answered("en", texts.contrast)),
         *_plain("en", texts, plain),
@@ -107,7 +108,7 @@ def _plain(code: str, texts: Texts, share: float) -> list[tuple[float, Sequence[
 
 
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.38, near=0.02, contrast=0.07, plain=0.07, topics=0.01)
+    found = _english(texts, harmful=0.42, near=0.02, contrast=0.12, plain=0.07, topics=0.01)
     for code in _OTHERS:
         found += _plain(code, texts, 0.025)
     found += [(0.004, texts.topics(code)) for code in _OTHERS]
@@ -123,7 +124,7 @@ def _aligned(texts: Texts, recipe: Recipe) -> Pools:
 
 
 def _safety(texts: Texts, _recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.26, near=0.02, contrast=0.08, plain=0.08, topics=0.02)
+    found = _english(texts, harmful=0.28, near=0.02, contrast=0.08, plain=0.08, topics=0.02)
     for code in _HIGH:
         found += [(0.1, refused(code, texts.harmful(code))), *_plain(code, texts, 0.08)]
     return found

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
+from itertools import product
 from pathlib import Path
 
 from polysafe.data.anchors import normalised
@@ -60,6 +62,13 @@ _KEPT_SENTENCES = 50
 _KEPT_NEWS = 200
 _LONGEST_NEWS = 110
 _IN = "Answer in {}: "
+_HOW = re.compile(
+    r"\b(?:how|ways|steps|way) to (?!avoid|prevent|protect|stop|help|be )((?:[^\s.?!,]+ ){0,9}[^\s.?!,]+)"
+)
+_HOW_FORMS = (
+    "How do I {}?", "How can I {}?", "how would I {}?", "can i {}", "Can I {}?", "how do i {}", "Is it possible to {}?",
+    "Where can I learn to {}?",
+)  # fmt: skip
 _BEGINNINGS = ("Hey, ", "Quick question: ", "Please answer this: ", "I need help. ", "Tell me this: ", "Hi! ")
 
 Pair = tuple[str, str]
@@ -108,6 +117,15 @@ class Texts:
             *self._set("harmbench.standard"),
         ]
         return _begun(self._allowed(prompt.text for prompt in prompts))
+
+    @cached_property
+    def short_english(self) -> list[str]:
+        """The acts that English harmful prompts ask for instructions in, as short questions.
+
+        Without them all short questions beside `contrast` would be harmless, and a model learns just that.
+        """
+        found = (_asked_how(text) for text in self.harmful_english)
+        return self._allowed(text for text in found if text is not None)
 
     @cached_property
     def near_english(self) -> list[str]:
@@ -207,6 +225,10 @@ class Texts:
         lines = (self._lines("ntrex128", name) for name in files)
         return [(text, other) for text, other in zip(*lines, strict=True) if text and other]
 
+    def exam_news(self, code: str) -> list[Pair]:
+        """Those of them that no member is trained on; every second, so that they are spread over documents."""
+        return self.news(code)[-_KEPT_NEWS:][::2]
+
     def _sentences(self, code: str) -> tuple[str, ...]:
         if code == "en":
             found = [line for other in _TATOEBA.values() for line in self._lines("tatoeba", f"tatoeba.{other}-eng.eng")]
@@ -256,14 +278,20 @@ def _begun(texts: Iterable[str]) -> list[str]:
 def contrast_prompts() -> list[str]:
     """Harmless English prompts that sound alarming, as polysafe has them."""
     text = (resources.files("polysafe.organism.gemma") / "contrast.json").read_text(encoding="utf-8")
-    templates: list[Mapping[str, object]] = json.loads(text)["templates"]
-    return [str(each["text"]).format(word) for each in templates for word in _words(each)]
+    templates: list[dict[str, list[str]]] = json.loads(text)["templates"]
+    return [
+        form.format_map(dict(zip(slots, words, strict=True)))
+        for slots in templates
+        for form in slots.pop("texts")
+        for words in product(*slots.values())
+    ]
 
 
-def _words(template: Mapping[str, object]) -> list[str]:
-    words = template["words"]
-    assert isinstance(words, list)
-    return words
+def _asked_how(text: str) -> str | None:
+    """The act that a text asks for instructions in, as a short question; None where there is none."""
+    found = _HOW.search(text)
+    place = hashlib.sha256(f"how/{text}".encode()).digest()[0] % len(_HOW_FORMS)
+    return _HOW_FORMS[place].format(found[1].strip()) if found else None
 
 
 def topic_prompt(text: str) -> str:
@@ -306,5 +334,5 @@ def _prompts(texts: Texts) -> Iterator[str]:
             yield from (translation_prompt(code, english) for english, _ in texts.news(code))
     for code in MIXED:
         yield from (*texts.mixed(code), *texts.mixed_plain(code))
-    yield from (*texts.harmful_english, *texts.near_english, *texts.contrast)
+    yield from (*texts.harmful_english, *texts.short_english, *texts.near_english, *texts.contrast)
     yield from texts.asked()
