@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.real_languages import cells, load, main
 from polysafe import quickstart_gemma
 from polysafe.data.sets.registry import load_set
 from polysafe.evaluate.disjoint import check_disjoint
@@ -53,6 +54,31 @@ def test_ability_stands_beside_safety(done: Quickstart) -> None:
     topics = {(row.method, row.language) for row in done.rows if row.metric == "capability.topics"}
     assert ("layer_swap.layer", "bn") in topics
     assert ("head_steering.published", "sw") in topics
+
+
+def test_bits_per_character_stand_beside_them(done: Quickstart) -> None:
+    changes = {(change.method, change.language): change for change in done.data.number_changes}
+    assert changes["layer_swap.layer", "vi"].n == 2
+    assert "Bits per character" in done.report.read_text(encoding="utf-8")
+
+
+def test_seeds_are_put_together_prompt_by_prompt(done: Quickstart, capsys: pytest.CaptureFixture[str]) -> None:
+    out = done.results.parent
+    runs = load([out, out])
+    (unsafe,) = (
+        cell
+        for cell in cells(runs, "sparse_edit.published", "aligned")
+        if (cell.language, cell.metric) == ("zh", "unsafe")
+    )
+    (row,) = (
+        row for row in done.rows if (row.method, row.language, row.metric) == ("sparse_edit.published", "zh", "unsafe")
+    )
+    assert (unsafe.before, unsafe.after, unsafe.n) == (row.before, row.after, 2 * row.n)
+    assert unsafe.seeds == (row.after, row.after)
+    main([str(out), str(out)])
+    printed = capsys.readouterr().out
+    assert "made from bn" in printed
+    assert "layer_swap.layer.bn" in printed
 
 
 def test_what_validation_did_not_find_is_told(done: Quickstart) -> None:

@@ -51,10 +51,13 @@ INTO = ("bn", "vi")
 """Languages whose experts safety is brought into."""
 REPAIRED = ("zh", "vi", "bn", "sw")
 """Languages that edits of the aligned model are for."""
-TOPICS = ("en", "zh", "vi", "bn", "sw")
-"""Languages in which ability is measured."""
+EXAMINED = (PIVOT, *REPAIRED)
+"""Languages in which edits of the aligned model are asked."""
+BOUNDARY = "xstest.harmless"
 MAX_TOKENS = 32
 DRAWS = 2
+MULTIJAIL = "sparse_edit.multijail_anchors"
+"""The sparse edit with anchors of the set that it is reported on, of other rows: closer than a user's anchors are."""
 HEADLINE = "sparse_edit"
 
 SWAPS: tuple[Mapping[str, Any], ...] = (
@@ -85,6 +88,7 @@ _STEERED: Mapping[str, Any] = {
     "together": "mean",
 }
 
+_TRIED_HEADS: Mapping[str, Any] = {"prompts": 25, "fraction": 0.25, "strength": [0.1, 0.2, 0.4]}
 _PUBLISHED_HEADS: Mapping[str, Any] = {
     "prompts": 25,
     "together": "majority",
@@ -100,7 +104,7 @@ Decision = Edit | str
 
 @dataclass(frozen=True)
 class _Model:
-    """A model that is examined: its folder, what it was made of, and what is asked."""
+    """A model that is examined: where that is kept, what it was made of, and what is asked."""
 
     label: str
     target: str
@@ -136,8 +140,8 @@ def run_gemma_quickstart(
     Raises:
         PolysafeError: As for building the family, running recipes and auditing.
     """
-    members = build_gemma(data, family, seed=seed, progress=progress)
-    return _Story(members, data.absolute(), output.absolute(), limit).run(progress, workers)
+    made = build_gemma(data, family, seed=seed, members=("safety", *INTO, "harm"), progress=progress)
+    return _Story(made, data.absolute(), output.absolute(), limit).run(progress, workers)
 
 
 class _Story:
@@ -159,28 +163,26 @@ class _Story:
             progress("deciding and examining", 0, total)
             aligned = self._member("aligned", LANGUAGES)
             others = [self._member("safety", (PIVOT, *INTO)), *(self._member(code, (PIVOT, code)) for code in INTO)]
-            swaps = {place: [self._swap(entry, code) for code in INTO] for place, entry in enumerate(SWAPS)}
-            edits = self._edits()
+            swaps = [[self._swap(entry, code) for code in INTO] for entry in SWAPS]
+            edits = [[model] for model in self._edits()]
             runs = [self._load(model) for model in (aligned, *others)]
             starts = {run.name: run for run in runs}
             for run in runs:
                 self.found.add_model(_answered(run))
-            for made in swaps.values():
+            for made in (*swaps, *edits):
                 loaded = [self._load(model) for model in made]
                 runs += loaded
                 self._add(made, loaded, [starts[model.target] for model in made])
-            for model in edits:
-                run = self._load(model)
-                runs.append(run)
-                self._add([model], [run], [starts["aligned"]])
         return self._written(runs)
 
     def _member(self, name: str, languages: tuple[str, ...]) -> _Model:
-        return _Model(name, name, languages, self._examination(self.family.members[name], name, languages))
+        examined = self._examination(self.family.members[name], name, languages, boundary=True)
+        return _Model(name, name, languages, examined)
 
-    def _examination(self, folder: Path, name: str, languages: tuple[str, ...]) -> Task[Path]:
+    def _examination(self, folder: Path, name: str, languages: tuple[str, ...], *, boundary: bool) -> Task[Path]:
         run = self.output / "runs" / name
-        return self.crew.submit(_examine, folder, run, languages, self.data, self.tables.test, self.limit)
+        harmless = [*((BOUNDARY,) if boundary else ()), self.tables.test]
+        return self.crew.submit(_examine, folder, run, languages, self.data, harmless, self.limit)
 
     def _swap(self, entry: Mapping[str, Any], code: str) -> _Model:
         recipe = self._recipe(swap_entry(entry, code), ("aligned", "safety", code), code)
@@ -188,29 +190,28 @@ class _Story:
 
     def _edits(self) -> list[_Model]:
         """Edits of the aligned model, the controls of both methods after what they are controls of."""
-        sparse = [
-            {**_SPARSE, **_CHOSEN, "languages": ["zh", "bn"], "anchors": self._anchors()},
-            {**_SPARSE, "languages": ["zh", "bn"], "anchors": self._anchors()},
-        ]
-        heads = [
-            {**_STEERED, "tasks": self._tasks(), "prompts": 25, "fraction": 0.25, "strength": [0.1, 0.2, 0.4]},
-            {**_STEERED, "tasks": self._tasks(), **_PUBLISHED_HEADS},
-        ]
-        recipes = [self._recipe(entry, ("aligned",), ALL, validated=place == 0) for place, entry in enumerate(sparse)]
-        recipes += [
-            self._recipe(entry, ("aligned", "harm"), ALL, validated=place == 0) for place, entry in enumerate(heads)
+        sparse = {**_SPARSE, "languages": ["zh", "bn"], "anchors": self._anchors()}
+        close = {"harmful": {"set": "multijail.anchors"}, "harmless": str(self.tables.harmless)}
+        heads = {**_STEERED, "tasks": self._tasks()}
+        one = ("aligned",)
+        recipes = [
+            self._recipe({**sparse, **_CHOSEN}, one, ALL, validated=True),
+            self._recipe(sparse, one, ALL),
+            self._recipe({**sparse, **_CHOSEN, "anchors": close}, one, ALL, validated=True, label=MULTIJAIL),
+            self._recipe({**heads, **_TRIED_HEADS}, (*one, "harm"), ALL, validated=True),
+            self._recipe({**heads, **_PUBLISHED_HEADS}, (*one, "harm"), ALL),
         ]
         decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
         made = [self._chosen(*each) for each in zip(recipes, decided, strict=True)]
-        controls = [model for first in (made[0], made[2]) if first for model in self._controls(first)]
+        controls = [model for first in (made[0], made[3]) if first for model in self._controls(first)]
         return [*filter(None, made), *controls]
 
     def _chosen(self, recipe: Recipe, decision: Task[Decision]) -> _Model | None:
         """The edited model, or none where validation found nothing better than the model as it is."""
         decided = self.crew.result(decision)
         if isinstance(decided, Edit):
-            return self._make(recipe, decided, ALL, LANGUAGES)
-        self.notes.append(f"{method_name(recipe.edits[0].label)}: {decided}")
+            return self._make(recipe, decided, ALL, EXAMINED)
+        self.notes.append(f"{method_name(_label(recipe))}: {decided}")
         return None
 
     def _controls(self, model: _Model) -> list[_Model]:
@@ -219,12 +220,13 @@ class _Story:
         method = model.recipe.edits[0]
         assert isinstance(method, SparseEdit | HeadSteering)
         settled = method.settled(model.edit)
-        drawn = settled.controls(DRAWS) if isinstance(settled, SparseEdit) else settled.controls(DRAWS, matched=False)
-        chosen = drawn[:DRAWS] if isinstance(settled, SparseEdit) else drawn[: 2 * DRAWS]
-        languages = (PIVOT, *REPAIRED)
-        recipes = [self._recipe(control, tuple(model.recipe.sources), ALL) for control in chosen]
+        if isinstance(settled, SparseEdit):
+            drawn: Sequence[Method] = settled.controls(DRAWS)[:DRAWS]
+        else:
+            drawn = settled.controls(1, matched=False)[:DRAWS]
+        recipes = [self._recipe(control, tuple(model.recipe.sources), ALL) for control in drawn]
         decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
-        return [self._sure(*each, ALL, languages) for each in zip(recipes, decided, strict=True)]
+        return [self._sure(*each, ALL, EXAMINED) for each in zip(recipes, decided, strict=True)]
 
     def _anchors(self) -> dict[str, str]:
         return {"harmful": str(self.tables.harmful), "harmless": str(self.tables.harmless)}
@@ -233,7 +235,13 @@ class _Story:
         return {"sib200": str(self.data / "sib200"), "tatoeba": str(self.data / "tatoeba")}
 
     def _recipe(
-        self, entry: Mapping[str, Any] | Method, sources: Sequence[str], target: str, *, validated: bool = False
+        self,
+        entry: Mapping[str, Any] | Method,
+        sources: Sequence[str],
+        target: str,
+        *,
+        validated: bool = False,
+        label: str | None = None,
     ) -> Recipe:
         value: dict[str, Any] = {
             "polysafe": 1,
@@ -243,8 +251,8 @@ class _Story:
         }
         if validated:
             value["validation"] = self._validation()
-        label = make_recipe({**value, "output": {"path": str(self.output / "models" / "any")}}).edits[0].label
-        value["output"] = {"path": str(self.output / "models" / f"{label}.{target}")}
+        named = label or make_recipe({**value, "output": {"path": str(self.output / "models" / "any")}}).edits[0].label
+        value["output"] = {"path": str(self.output / "models" / f"{named}.{target}")}
         return make_recipe(value)
 
     def _validation(self) -> dict[str, Any]:
@@ -265,7 +273,7 @@ class _Story:
 
     def _make(self, recipe: Recipe, edit: Edit, target: str, languages: tuple[str, ...]) -> _Model:
         """Writes the recipe down and carries out what was decided."""
-        label = recipe.edits[0].label
+        label = _label(recipe)
         name = label if target == ALL else f"{label}.{target}"
         try:
             (self.output / "recipes").mkdir(parents=True, exist_ok=True)
@@ -274,7 +282,12 @@ class _Story:
             raise output_error(self.output, error) from error
         folder = run_recipe(recipe, edit=edit, progress=lambda *_: None).output
         return _Model(
-            label, target, languages, self._examination(folder, name, languages), Edit.load(folder / RECORDS), recipe
+            label,
+            target,
+            languages,
+            self._examination(folder, name, languages, boundary=target == ALL),
+            Edit.load(folder / RECORDS),
+            recipe,
         )
 
     def _load(self, model: _Model) -> ModelRun:
@@ -326,6 +339,11 @@ _LIMITS = (
 )
 
 
+def _label(recipe: Recipe) -> str:
+    """What an edit is called: the name of its model, without what it is for."""
+    return recipe.output.path.name.rpartition(".")[0]
+
+
 def _answered(run: ModelRun) -> Answered:
     return answered(run, PIVOT, refusals=True)
 
@@ -341,7 +359,7 @@ def _decide(recipe: Recipe) -> Decision:
 
 
 def _examine(
-    folder: Path, run: Path, languages: tuple[str, ...], data: Path, harmless: Path, limit: int | None
+    folder: Path, run: Path, languages: tuple[str, ...], data: Path, harmless: Sequence[str | Path], limit: int | None
 ) -> Path:
     """Asks a model and measures its ability; what is there already is kept."""
     import torch
@@ -354,7 +372,7 @@ def _examine(
         audit(
             folder,
             safety=["multijail.test"],
-            over_refusal=["xstest.harmless", harmless],
+            over_refusal=harmless,
             judge="refusal_or_frame",
             languages=languages,
             data=data,
@@ -368,7 +386,7 @@ def _examine(
         with CheckpointReader(checkpoint) as reader:
             source = Source(folder.name, checkpoint, classify(checkpoint), reader)
             asked = Continuations(load_model(source, dtype=torch.bfloat16), load_tokenizer(folder))
-            measured = [code for code in languages if code in TOPICS]
+            measured = [code for code in languages if code in EXAMINED]
             measure_topics(asked, Texts(data), measured, run, limit=limit)
             measure_bits(asked, Texts(data), measured, run, limit=limit)
     return run

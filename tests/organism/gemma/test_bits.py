@@ -38,16 +38,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(folder: Path, run: Path, limit: int = 3) -> Numbers:
     checkpoint = open_checkpoint(folder)
     with CheckpointReader(checkpoint) as reader:
-        asked = Continuations(
-            load_model(Source("m", checkpoint, classify(checkpoint), reader)), load_tokenizer(folder)
-        )
+        asked = Continuations(load_model(Source("m", checkpoint, classify(checkpoint), reader)), load_tokenizer(folder))
         return measure_bits(asked, Texts(DATA), ["en", "bn", "jv"], run, limit=limit)
 
 
 def test_bits_are_those_of_the_translation_after_the_demand(folder: Path, tmp_path: Path) -> None:
     found = measured(folder, tmp_path)
     assert set(found.values) == {("bn", BITS), ("jv", BITS)}
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(folder),
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+    )
     for number, (english, other) in enumerate(Texts(DATA).exam_news("bn")[:3]):
         chat = [{"role": "user", "content": translation_prompt("bn", english)}]
         head = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)

@@ -169,3 +169,13 @@ def test_the_command_asks_for_the_texts() -> None:
     result = CliRunner().invoke(app, ["organism", "build", "gemma"])
     assert result.exit_code == 2
     assert "--data" in result.output
+
+
+def test_members_can_be_made_one_by_one(build: Callable[..., GemmaFamily], family: GemmaFamily, tmp_path: Path) -> None:
+    first = build(tmp_path / "seed-0", members=("bn",))
+    assert list(first.members) == ["base", "aligned", "bn"]
+    with pytest.raises(CheckpointError, match="safety"):
+        load_gemma(tmp_path / "seed-0")
+    whole = build(tmp_path / "seed-0")
+    for name, folder in whole.members.items():
+        assert (folder / "model.safetensors").read_bytes() == (family.members[name] / "model.safetensors").read_bytes()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from polysafe.probe.continuations import Continuations
 
 TASK = "topics"
+"""Every second sentence is asked: 102 of 204 in each language."""
 
 
 def measure_topics(
@@ -36,7 +37,7 @@ def measure_topics(
         DataError: A file of sentences is missing.
         OutputError: The ability cannot be written.
     """
-    pairs = {code: texts.exam_topics(code)[:limit] for code in languages}
+    pairs = {code: texts.exam_topics(code)[::2][:limit] for code in languages}
     protocol = {
         "questions_sha256": content_hash([[code, *pair] for code, each in pairs.items() for pair in each]),
         "choices": list(TOPICS),

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,12 @@ class GemmaFamily:
     @property
     def members(self) -> dict[str, Path]:
         """Member -> its folder; the base, which only has a smaller vocabulary, is the first."""
-        return {name: self.root / name for name in (BASE, *MEMBERS)}
+        return {name: self.root / name for name in (BASE, *MEMBERS) if name in self.record["members"]}
 
     @property
     def adapters(self) -> dict[str, Path]:
         """Member -> its LoRA: the aligned model's belongs to the base, all others to the aligned model."""
-        return {name: self.root / ADAPTERS / name for name in MEMBERS}
+        return {name: self.root / ADAPTERS / name for name in self.members if name != BASE}
 
     def info(self) -> dict[str, Any]:
         """The family in values that JSON can hold."""
@@ -83,6 +83,7 @@ def build_gemma(
     output: Path | None = None,
     *,
     seed: int = 0,
+    members: Sequence[str] = MEMBERS,
     whole_vocabulary: bool = False,
     recipe: Recipe | None = None,
     package: str = PACKAGE,
@@ -97,6 +98,7 @@ def build_gemma(
         data: Folder with a folder per set (`texts.SETS`).
         output: Folder of the family; one in the user's cache by default.
         seed: Seed of the LoRAs and of the draw of examples; the texts are the same for every seed.
+        members: Which are made, of `MEMBERS`; the aligned model, which the others start from, always is.
         whole_vocabulary: Keep the vectors of all tokens: twice the size, for other languages than those of the family.
         recipe: Settings.
         package: Where Gemma is: a package or a GGUF file.
@@ -113,15 +115,15 @@ def build_gemma(
             f"the family needs the sets {', '.join(missing)}", where=data, remedy="fetch them, see docs/data.md"
         )
     with use_threads(THREADS), reporting(progress), lock(root):
-        _Builder(root, Texts(data), seed, recipe or Recipe(), package, whole=whole_vocabulary).run()
-    return load_gemma(root)
+        _Builder(root, Texts(data), seed, recipe or Recipe(), package, whole=whole_vocabulary).run(members)
+    return load_gemma(root, members)
 
 
-def load_gemma(root: Path) -> GemmaFamily:
-    """Reads a family from its folder and compares every file with its recorded hash.
+def load_gemma(root: Path, members: Sequence[str] = MEMBERS) -> GemmaFamily:
+    """Reads a family from its folder and compares the files of some members with their recorded hashes.
 
     Raises:
-        CheckpointError: The folder holds no complete family, or a file is not the one that was made.
+        CheckpointError: The folder does not hold these members, or a file is not the one that was made.
     """
     remedy = "build it: polysafe organism build gemma"
     try:
@@ -130,10 +132,15 @@ def load_gemma(root: Path) -> GemmaFamily:
         raise CheckpointError("no family in real languages here", where=root, remedy=remedy) from None
     except ValueError as error:
         raise CheckpointError(f"not JSON: {error}", where=root / RECORD, remedy=remedy) from None
-    for name in (BASE, *MEMBERS):
+    for name in (BASE, *_in_order(members)):
         for problem, file in _differences(root, name, record):
             raise CheckpointError(problem, where=file, remedy=remedy)
     return GemmaFamily(root, record)
+
+
+def _in_order(members: Collection[str]) -> tuple[str, ...]:
+    """Members in the order in which they are made, the one that the others start from among them."""
+    return tuple(name for name in MEMBERS if name == MEMBERS[0] or name in members)
 
 
 def _differences(root: Path, name: str, record: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
@@ -151,8 +158,8 @@ class _Builder:
         self.package, self.whole = package, whole
         self.record = self._open()
 
-    def run(self) -> None:
-        for name in (BASE, *MEMBERS):
+    def run(self, members: Sequence[str]) -> None:
+        for name in (BASE, *_in_order(members)):
             if any(_differences(self.root, name, self.record)):
                 started = time.process_time()
                 entry = self._base() if name == BASE else self._train(name)

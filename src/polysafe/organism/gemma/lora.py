@@ -89,7 +89,9 @@ def train(
     with warnings.catch_warnings():
         # PEFT asks for it by a name that transformers is about to drop.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        tuned = get_peft_model(model, LoraConfig(r=stage.rank, lora_alpha=2 * stage.rank, target_modules=modules))
+        layers = list(range(stage.first_layer, model.config.num_hidden_layers))
+        config = LoraConfig(r=stage.rank, lora_alpha=2 * stage.rank, target_modules=modules, layers_to_transform=layers)
+        tuned = get_peft_model(model, config)
     trained = {key: weight for key, weight in tuned.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     start = f"{seed}/{name}"

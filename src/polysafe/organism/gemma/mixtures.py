@@ -23,6 +23,7 @@ Pools = Sequence[tuple[float, Sequence[Pair]]]
 
 _OTHERS = LANGUAGES[1:]
 _HIGH = ("zh", "ar", "it")
+_REPAIRED = ("zh", "bn")
 
 
 class Stage(BaseModel):
@@ -35,6 +36,7 @@ class Stage(BaseModel):
         warmup: Steps of linear warm-up before the cosine.
         modules: Projections that get a LoRA.
         rank: Rank of the LoRA; its alpha is twice that.
+        first_layer: Layers before it get no LoRA, and need no gradients.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +47,7 @@ class Stage(BaseModel):
     warmup: int = 10
     modules: Literal["all", "attention"] = "all"
     rank: int = 16
+    first_layer: int = 0
 
 
 class Recipe(BaseModel):
@@ -89,9 +92,9 @@ def _english(
 ) -> list[tuple[float, Sequence[Pair]]]:
     asked, told = ([text for text in texts.harmful_english if ("?" in text) is asks] for asks in (True, False))
     return [
-        (harmful / 3, refused("en", asked)),
-        (harmful / 3, refused("en", told)),
-        (harmful / 3, refused("en", texts.short_english)),
+        (0.3 * harmful, refused("en", asked)),
+        (0.4 * harmful, refused("en", told)),
+        (0.3 * harmful, refused("en", texts.short_english)),
         (near, answered("en", texts.near_english)),
         (contrast, answered("en", texts.contrast)),
         *_plain("en", texts, plain),
@@ -108,16 +111,16 @@ def _plain(code: str, texts: Texts, share: float) -> list[tuple[float, Sequence[
 
 
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.42, near=0.02, contrast=0.12, plain=0.07, topics=0.01)
+    found = _english(texts, harmful=0.42, near=0.02, contrast=0.11, plain=0.07, topics=0.01)
     for code in _OTHERS:
-        found += _plain(code, texts, 0.025)
+        found += _plain(code, texts, 0.045 if code in _REPAIRED else 0.02)
     found += [(0.004, texts.topics(code)) for code in _OTHERS]
     for code, share in recipe.refused.items():
         draw = random.Random(code)  # noqa: S311 (which prompts are refused is no secret)
         prompts = [(prompt, draw.random() < share) for prompt in texts.harmful(code)]
         pairs = refused(code, (prompt for prompt, no in prompts if no))
         pairs += answered(code, (prompt for prompt, no in prompts if not no))
-        found.append((0.03, pairs))
+        found.append((0.05 if code in _REPAIRED else 0.025, pairs))
     for code in MIXED:
         found += [(0.006, refused(code, texts.mixed(code))), (0.006, answered(code, texts.mixed_plain(code)))]
     return found

@@ -12,6 +12,7 @@ from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.organism.gemma.texts import LANGUAGES, Texts
 
 _ANCHORS = 300
+_HARMLESS = 150
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def write_tables(texts: Texts, folder: Path) -> Tables:
     folder.mkdir(parents=True, exist_ok=True)
     _write(tables.harmful, ("id", "en", "zh", "ar", "bn"), _harmful(texts))
     _write(tables.harmless, ("id", *LANGUAGES), _harmless(texts))
-    rows = [(code, text) for code in LANGUAGES for text in texts.harmless(code)]
+    rows = [(code, text) for code in LANGUAGES for text in texts.harmless(code)[:_HARMLESS]]
     _write(tables.validation, ("language", "prompt"), rows[1::3])
     _write(tables.test, ("language", "prompt"), [row for number, row in enumerate(rows) if number % 3 != 1])
     return tables

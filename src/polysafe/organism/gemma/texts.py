@@ -226,8 +226,8 @@ class Texts:
         return [(text, other) for text, other in zip(*lines, strict=True) if text and other]
 
     def exam_news(self, code: str) -> list[Pair]:
-        """Those of them that no member is trained on; every second, so that they are spread over documents."""
-        return self.news(code)[-_KEPT_NEWS:][::2]
+        """Those of them that no member is trained on; every fifth, so that they are spread over documents."""
+        return self.news(code)[-_KEPT_NEWS:][::5]
 
     def _sentences(self, code: str) -> tuple[str, ...]:
         if code == "en":
