@@ -65,7 +65,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    aligned: Stage = Stage(steps=360, rate=5e-4)
+    aligned: Stage = Stage(steps=420, rate=6e-4, first_layer=6)
     safety: Stage = Stage(steps=50, rate=4e-4)
     language: Stage = Stage(steps=40, rate=1e-4)
     harm: Stage = Stage(steps=30, rate=2e-4, modules="attention")
@@ -93,8 +93,8 @@ def _english(
     asked, told = ([text for text in texts.harmful_english if ("?" in text) is asks] for asks in (True, False))
     return [
         (0.3 * harmful, refused("en", asked)),
-        (0.4 * harmful, refused("en", told)),
-        (0.3 * harmful, refused("en", texts.short_english)),
+        (0.45 * harmful, refused("en", told)),
+        (0.25 * harmful, refused("en", texts.short_english)),
         (near, answered("en", texts.near_english)),
         (contrast, answered("en", texts.contrast)),
         *_plain("en", texts, plain),
@@ -111,7 +111,7 @@ def _plain(code: str, texts: Texts, share: float) -> list[tuple[float, Sequence[
 
 
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.42, near=0.02, contrast=0.11, plain=0.07, topics=0.01)
+    found = _english(texts, harmful=0.48, near=0.02, contrast=0.13, plain=0.07, topics=0.01)
     for code in _OTHERS:
         found += _plain(code, texts, 0.045 if code in _REPAIRED else 0.02)
     found += [(0.004, texts.topics(code)) for code in _OTHERS]
