@@ -120,4 +120,4 @@ def test_anchors_are_parallel(tables: Tables) -> None:
         sizes = {code: sum(prompt.language == code for prompt in found.prompts) for code in found.languages}
         assert set(sizes) == wanted
         assert len(set(sizes.values())) == 1
-        assert min(sizes.values()) == 300
+        assert min(sizes.values()) == 128

@@ -49,6 +49,8 @@ from polysafe.threads import threads
 PIVOT = "en"
 INTO = ("bn", "vi")
 """Languages whose experts safety is brought into."""
+FITTED = ("zh", "bn")
+"""Languages with anchors, in which the sparse edit is fitted and settings are chosen."""
 REPAIRED = ("zh", "vi", "bn", "sw")
 """Languages that edits of the aligned model are for."""
 EXAMINED = (PIVOT, *REPAIRED)
@@ -190,21 +192,20 @@ class _Story:
 
     def _edits(self) -> list[_Model]:
         """Edits of the aligned model, the controls of both methods after what they are controls of."""
-        sparse = {**_SPARSE, "languages": ["zh", "bn"], "anchors": self._anchors()}
-        close = {"harmful": {"set": "multijail.anchors"}, "harmless": str(self.tables.harmless)}
+        sparse = {**_SPARSE, "languages": list(FITTED), "anchors": self._anchors()}
         heads = {**_STEERED, "tasks": self._tasks()}
         one = ("aligned",)
         recipes = [
             self._recipe({**sparse, **_CHOSEN}, one, ALL, validated=True),
             self._recipe(sparse, one, ALL),
-            self._recipe({**sparse, **_CHOSEN, "anchors": close}, one, ALL, validated=True, label=MULTIJAIL),
             self._recipe({**heads, **_TRIED_HEADS}, (*one, "harm"), ALL, validated=True),
             self._recipe({**heads, **_PUBLISHED_HEADS}, (*one, "harm"), ALL),
         ]
         decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
         made = [self._chosen(*each) for each in zip(recipes, decided, strict=True)]
-        controls = [model for first in (made[0], made[3]) if first for model in self._controls(first)]
-        return [*filter(None, made), *controls]
+        close = [self._with_multijail(made[0])] if made[0] else []
+        controls = [model for first in (made[0], made[2]) if first for model in self._controls(first)]
+        return [*filter(None, made), *close, *controls]
 
     def _chosen(self, recipe: Recipe, decision: Task[Decision]) -> _Model | None:
         """The edited model, or none where validation found nothing better than the model as it is."""
@@ -214,12 +215,24 @@ class _Story:
         self.notes.append(f"{method_name(_label(recipe))}: {decided}")
         return None
 
+    def _with_multijail(self, model: _Model) -> _Model:
+        """The sparse edit with what was chosen for it, and anchors of the set that it is reported on, of other rows."""
+        settled = _settled(model)
+        assert isinstance(settled, SparseEdit)
+        entry = {
+            **_SPARSE,
+            **_CHOSEN,
+            "languages": list(FITTED),
+            "layers": list(settled.layers),
+            "target_gain": settled.target_gain,
+            "anchors": {"harmful": {"set": "multijail.anchors"}, "harmless": str(self.tables.harmless)},
+        }
+        recipe = self._recipe(entry, ("aligned",), ALL, label=MULTIJAIL)
+        return self._sure(recipe, self.crew.submit(_decide, recipe), ALL, EXAMINED)
+
     def _controls(self, model: _Model) -> list[_Model]:
         assert model.recipe is not None
-        assert model.edit is not None
-        method = model.recipe.edits[0]
-        assert isinstance(method, SparseEdit | HeadSteering)
-        settled = method.settled(model.edit)
+        settled = _settled(model)
         if isinstance(settled, SparseEdit):
             drawn: Sequence[Method] = settled.controls(DRAWS)[:DRAWS]
         else:
@@ -248,6 +261,7 @@ class _Story:
             "data": str(self.data),
             "sources": {name: {"path": str(self.family.members[name])} for name in sources},
             "edits": [entry],
+            "dtype": "BF16" if sources == ("aligned",) else None,  # effects of heads are read in F32
         }
         if validated:
             value["validation"] = self._validation()
@@ -257,7 +271,7 @@ class _Story:
 
     def _validation(self) -> dict[str, Any]:
         return {
-            "languages": [PIVOT, *REPAIRED],
+            "languages": [PIVOT, *FITTED],
             "safety": ["multijail.validation"],
             "over_refusal": [str(self.tables.validation)],
             "judge": {"kind": "refusal_or_frame"},
@@ -337,6 +351,15 @@ _LIMITS = (
     "Swapped models are examined in the language they were made for and in the pivot; other languages are not shown.",
     "One training seed. Answers are one of two sentences, so that the judge is exact.",
 )
+
+
+def _settled(model: _Model) -> SparseEdit | HeadSteering:
+    """The method of an edit with what was chosen for it."""
+    assert model.recipe is not None
+    assert model.edit is not None
+    method = model.recipe.edits[0]
+    assert isinstance(method, SparseEdit | HeadSteering)
+    return method.settled(model.edit)
 
 
 def _label(recipe: Recipe) -> str:

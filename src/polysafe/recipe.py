@@ -192,6 +192,9 @@ class Recipe(Block):
     data: AbsolutePath | None = None
     """Folder with a folder per set of prompts, for all sets that the recipe names; `--data` overrides it."""
 
+    dtype: Literal["F32", "BF16", "F16"] | None = None
+    """Type that models are computed in while edits are decided; F32 on a processor and the stored one elsewhere."""
+
     validation: Validate | None = None
     """What methods choose by, where they have something to choose."""
 

@@ -108,7 +108,8 @@ def test_a_plan_runs_no_model_unless_told_to_and_run_does_not_fit_again(
     needed = plan_recipe(made)
     assert isinstance(needed, Outline)
     assert [(work.what, work.prompts, work.times) for work in needed.work["sparse_edit.published"]] == [
-        ("anchors", 2 * (12 + 16), 1)
+        ("anchors", 2 * (12 + 16), 1),
+        ("held-out anchors", 6, 3),
     ]
     assert isinstance(make_plan(made, fit=False), Outline)
     assert (sorted(folder.iterdir()), forward_passes()) == (before, 0)

@@ -48,9 +48,9 @@ def support_of(
     """
     block = recipe.validation
     if block is None:
-        return Support(recipe.data)
+        return Support(recipe.data, dtype=recipe.dtype)
     start = checkpoints[recipe.edits[0].start]
-    return Support(recipe.data, lambda: _validation(recipe, block, method, start, stack), kept)
+    return Support(recipe.data, lambda: _validation(recipe, block, method, start, stack), kept, recipe.dtype)
 
 
 def kept_for(journal: Store, place: int) -> Kept:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from polysafe.checkpoint.dtypes import float_dtype
 from polysafe.checkpoint.reader import TensorReader
 from polysafe.checkpoint.roles import Architecture
 from polysafe.checkpoint.source import Checkpoint
@@ -24,6 +25,8 @@ from polysafe.edits.operations import Operation
 from polysafe.paths import without_places
 
 if TYPE_CHECKING:
+    import torch
+
     from polysafe.methods.validation import Kept, Validation
 
 SourceName = Annotated[str, Field(min_length=1)]
@@ -58,11 +61,23 @@ class Support:
         data: Folder with a folder per set, None where none is named.
         validate: Makes `validation`.
         kept: What is known from a decision that was interrupted.
+        dtype: Type that models are computed in, `BF16` and the like; None for that of `probe.model.load_model`.
     """
 
     data: Path | None = None
     validate: Callable[[], Validation | None] = lambda: None
     kept: Kept | None = None
+    dtype: str | None = None
+
+    @property
+    def computed(self) -> torch.dtype | None:
+        """`dtype` as torch's."""
+        return None if self.dtype is None else float_dtype(self.dtype)
+
+    @property
+    def evidence(self) -> dict[str, str]:
+        """What an edit's evidence says of it: nothing where it is the usual one."""
+        return {} if self.dtype is None else {"computed_in": self.dtype}
 
     @cached_property
     def validation(self) -> Validation | None:

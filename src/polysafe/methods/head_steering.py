@@ -261,22 +261,24 @@ class HeadSteering(Method):
         if not self.allow_unrelated_base:
             _require_descendant(columns, base, harmful)
         norms = block_norms(columns, harmful, base)
-        loaded = load_model(source, self.device) if validation is not None or self.measured else None
+        asked = validation is not None or self.measured
+        loaded = load_model(source, self.device, dtype=support.computed) if asked else None
+        known = support.evidence if asked else {}
         maps = HeadMaps.measure(self, source, loaded, norms)
         if validation is None or loaded is None:
-            return self._edit(sources, columns, maps, self._settings[0], [])
+            return self._edit(sources, columns, maps, self._settings[0], known)
         readers = {name: sources[name].reader for name in self.uses}
         candidates = Candidates(validation.work(self.model, len(self._settings)), support.kept)
         judging = candidates.judging(validation, loaded, self.languages)
 
         def attempt(setting: Mapping[str, Any]) -> Trial:
-            with edited(loaded, self._edit(sources, columns, maps, setting, []), readers) as model:
+            with edited(loaded, self._edit(sources, columns, maps, setting, known), readers) as model:
                 return judging(setting, model)
 
         trials = candidates.tried({_named(setting): partial(attempt, setting) for setting in self._settings})
         best = min(trials, key=_preference)
         judging.require(best, trials)
-        return self._edit(sources, columns, maps, best.setting, trials, judging.warnings(best))
+        return self._edit(sources, columns, maps, best.setting, known, trials, judging.warnings(best))
 
     def work(self, sources: Sources, support: Support) -> Sequence[Work]:
         """The in-context prompts of every language, unless their effects are kept, and the validation prompts."""
@@ -344,7 +346,8 @@ class HeadSteering(Method):
         columns: HeadColumns,
         maps: HeadMaps,
         setting: Mapping[str, Any],
-        trials: Sequence[Trial],
+        known: Mapping[str, Any],
+        trials: Sequence[Trial] = (),
         doubts: Iterable[str] = (),
     ) -> Edit:
         chosen, repeated = self._chosen(columns, maps, setting["fraction"])
@@ -372,6 +375,7 @@ class HeadSteering(Method):
                 "share_of_weights_changed": changed / sum(spec.numel for spec in source.checkpoint.tensors.values()),
                 "effects": maps.plain(),
                 "trials": [trial.plain() for trial in trials],
+                **known,
             },
         )
 

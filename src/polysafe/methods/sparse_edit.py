@@ -17,7 +17,7 @@ single layer are the published method.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -37,7 +37,15 @@ from polysafe.methods.mlp_units import Side, mlp_projections
 from polysafe.methods.reduced_rank import Penalty, Utility
 from polysafe.methods.registry import register
 from polysafe.methods.safety_neurons import Combine, Criterion
-from polysafe.methods.sparse_choice import preference, separation, setting, shortlist, try_candidates
+from polysafe.methods.sparse_choice import (
+    LayerRanking,
+    effect_prompts,
+    preference,
+    rank_layers,
+    setting,
+    shortlist,
+    try_candidates,
+)
 from polysafe.methods.sparse_evidence import decision, evidence
 from polysafe.methods.sparse_solve import LayerEdit, Workbench, operations
 from polysafe.methods.validation import Trial, Validation, Validator, Weighted
@@ -248,9 +256,9 @@ class SparseEdit(Method):
         anchors, overlaps = self._anchors(source, support.data)
         validation = self._validation(source, support)
         layers = self._candidates(source)
-        bench = Workbench(self, load_model(source, self.device), anchors, layers)
-        ranking = separation(bench, layers) if self._ranked(validation, len(layers)) else {}
-        tried = shortlist(ranking, self._most(validation)) if ranking else layers
+        bench = Workbench(self, load_model(source, self.device, dtype=support.computed), anchors, layers)
+        ranking = rank_layers(bench, layers, self._gains[0]) if self._ranked(validation, len(layers)) else None
+        tried = shortlist(ranking.scores, self._most(validation)) if ranking and ranking.scores else layers
         judging, trials = None, list[Trial]()
         if validation is not None:
             count = len(self._gains) * (len(tried) if self.layers == ("auto",) else 1)
@@ -273,7 +281,7 @@ class SparseEdit(Method):
             evidence={
                 "chosen": chosen,
                 "trials": [trial.plain() for trial in trials],
-                **({"ranking": {str(layer): score for layer, score in ranking.items()}} if ranking else {}),
+                **({"ranking": {str(layer): score for layer, score in ranking.scores.items()}} if ranking else {}),
                 "anchors": {
                     "sha256": anchors.sha256,
                     "harmful": bench.num_fitted,
@@ -283,6 +291,7 @@ class SparseEdit(Method):
                 },
                 **evidence(source, solved, bench.overlap(chosen["layers"])),
                 "safety_neurons": bench.counts(chosen["layers"]),
+                **support.evidence,
             },
         )
 
@@ -291,14 +300,19 @@ class SparseEdit(Method):
         source = sources[self.model]
         anchors, _ = self._anchors(source, support.data)
         languages = 1 + len(self.edited_languages)
-        recorded = Work("anchors", self.model, (len(anchors.harmful) + len(anchors.harmless)) * languages, languages)
+        prompts = (len(anchors.harmful) + len(anchors.harmless)) * languages
+        found = [Work("anchors", self.model, prompts, languages)]
         validation = self._validation(source, support)
-        if validation is None:
-            return (recorded,)
         layers = len(self._candidates(source)) if self.layers == ("auto",) else 1
+        held_out = range(len(anchors.harmful.split(self.held_out)[1]))
+        asked = effect_prompts(anchors, held_out, self.edited_languages) if self._ranked(validation, layers) else []
+        if asked:
+            found.append(Work("held-out anchors", self.model, len(asked), languages - 1, 1 + layers))
+        if validation is None:
+            return found
         most = min(layers, self._most(validation) or layers)
         further = sum(most - number for number in range(1, min(self.max_layers, most)))
-        return recorded, validation.work(self.model, most * len(self._gains) + further)
+        return [*found, validation.work(self.model, most * len(self._gains) + further)]
 
     @property
     def _gains(self) -> tuple[float, ...]:
@@ -361,16 +375,15 @@ class SparseEdit(Method):
 
         return Weighted(OrganismValidator(world_of(source.checkpoint)))
 
-    def _why(self, ranking: Mapping[int, float], trials: Sequence[Trial]) -> Iterator[str]:
+    def _why(self, ranking: LayerRanking | None, trials: Sequence[Trial]) -> Iterator[str]:
         """How layers were chosen, where anchors had a say."""
-        if not ranking:
+        if ranking is None or not ranking.scores:
             return
-        best = max(ranking, key=lambda layer: ranking[layer])
         if trials:
-            yield f"{len(ranking)} layers were ranked on the anchors, and the best of them validated"
+            yield f"{len(ranking.scores)} layers were ranked on the anchors, and the best of them validated"
         else:
             yield (
-                f"layer {best} was chosen on the anchors, where the other languages fall shortest of the pivot; "
+                f"layer {ranking.best} was chosen on the anchors, {ranking.why}; "
                 "answers had no say: with `validation` in the recipe they do"
             )
 

@@ -20,7 +20,7 @@ from polysafe.methods.safety_neurons import Contrast, overlap, probe_units, rand
 from polysafe.probe.capture import Captured, capture
 from polysafe.probe.model import LoadedModel, Site, edited
 from polysafe.probe.moments import MeanVariance
-from polysafe.probe.render import RenderedPrompts, load_tokenizer, render
+from polysafe.probe.render import RenderedPrompts, Template, load_tokenizer, render
 from polysafe.probe.stores import Rows
 from polysafe.progress import during
 
@@ -121,11 +121,13 @@ class Workbench:
     Attributes:
         num_fitted: Number of harmful anchors that the edit is fitted to, per language.
         num_held_out: Number of harmful anchors that take no part in it.
+        anchors: The anchors.
     """
 
     def __init__(self, options: SparseEdit, model: LoadedModel, anchors: Anchors, layers: Sequence[int]) -> None:
         self._options = options
         self.model = model
+        self.anchors = anchors
         fitted, held_out = anchors.harmful.split(options.held_out)
         place = {name: row for row, name in enumerate(anchors.harmful.ids)}
         self._fitted, self._held_out = ([place[name] for name in part.ids] for part in (fitted, held_out))
@@ -145,6 +147,21 @@ class Workbench:
     def pivot(self) -> str:
         """The pivot language."""
         return self._options.pivot
+
+    @property
+    def edited_languages(self) -> tuple[str, ...]:
+        """Languages that are edited."""
+        return self._options.edited_languages
+
+    @property
+    def template(self) -> Template:
+        """Whether prompts go into the chat template."""
+        return self._options.template
+
+    @property
+    def held_out(self) -> tuple[int, ...]:
+        """Rows of the harmful anchors that the edit is not fitted to."""
+        return tuple(self._held_out)
 
     @property
     def recorded(self) -> tuple[Inputs, Inputs]:

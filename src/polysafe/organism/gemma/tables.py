@@ -11,7 +11,7 @@ from pathlib import Path
 from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.organism.gemma.texts import LANGUAGES, Texts
 
-_ANCHORS = 300
+_ANCHORS = 128
 _HARMLESS = 150
 
 
