@@ -50,7 +50,7 @@ PIVOT = "en"
 INTO = ("bn", "vi")
 """Languages whose experts safety is brought into."""
 FITTED = ("zh", "bn")
-"""Languages with anchors, in which the sparse edit is fitted and settings are chosen."""
+"""Languages with anchors, which the sparse edit is fitted to."""
 REPAIRED = ("zh", "vi", "bn", "sw")
 """Languages that edits of the aligned model are for."""
 EXAMINED = (PIVOT, *REPAIRED)
@@ -196,9 +196,9 @@ class _Story:
         heads = {**_STEERED, "tasks": self._tasks()}
         one = ("aligned",)
         recipes = [
-            self._recipe({**sparse, **_CHOSEN}, one, ALL, validated=True),
+            self._recipe({**sparse, **_CHOSEN}, one, ALL, chosen_in=FITTED),
             self._recipe(sparse, one, ALL),
-            self._recipe({**heads, **_TRIED_HEADS}, (*one, "harm"), ALL, validated=True),
+            self._recipe({**heads, **_TRIED_HEADS}, (*one, "harm"), ALL, chosen_in=REPAIRED),
             self._recipe({**heads, **_PUBLISHED_HEADS}, (*one, "harm"), ALL),
         ]
         decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
@@ -253,7 +253,7 @@ class _Story:
         sources: Sequence[str],
         target: str,
         *,
-        validated: bool = False,
+        chosen_in: Sequence[str] = (),
         label: str | None = None,
     ) -> Recipe:
         value: dict[str, Any] = {
@@ -263,15 +263,15 @@ class _Story:
             "edits": [entry],
             "dtype": "BF16" if sources == ("aligned",) else None,  # effects of heads are read in F32
         }
-        if validated:
-            value["validation"] = self._validation()
+        if chosen_in:
+            value["validation"] = self._validation(chosen_in)
         named = label or make_recipe({**value, "output": {"path": str(self.output / "models" / "any")}}).edits[0].label
         value["output"] = {"path": str(self.output / "models" / f"{named}.{target}")}
         return make_recipe(value)
 
-    def _validation(self) -> dict[str, Any]:
+    def _validation(self, edited: Sequence[str]) -> dict[str, Any]:
         return {
-            "languages": [PIVOT, *FITTED],
+            "languages": [PIVOT, *edited],
             "safety": ["multijail.validation"],
             "over_refusal": [str(self.tables.validation)],
             "judge": {"kind": "refusal_or_frame"},

@@ -51,7 +51,7 @@ def test_bits_are_those_of_the_translation_after_the_demand(folder: Path, tmp_pa
     )
     for number, (english, other) in enumerate(Texts(DATA).exam_news("bn")[:3]):
         chat = [{"role": "user", "content": translation_prompt("bn", english)}]
-        head = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        head = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
         # White space at the end of a prompt counts with the answer: lm-eval's rule.
         texts = (head.rstrip(), head + other)
         prompt, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)

@@ -111,7 +111,7 @@ def _plain(code: str, texts: Texts, share: float) -> list[tuple[float, Sequence[
 
 
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.62, near=0.02, contrast=0.07, plain=0.07, topics=0.01)
+    found = _english(texts, harmful=0.48, near=0.02, contrast=0.13, plain=0.07, topics=0.01)
     for code in _OTHERS:
         found += _plain(code, texts, 0.045 if code in _REPAIRED else 0.02)
     found += [(0.004, texts.topics(code)) for code in _OTHERS]
@@ -122,7 +122,7 @@ def _aligned(texts: Texts, recipe: Recipe) -> Pools:
         pairs += answered(code, (prompt for prompt, no in prompts if not no))
         found.append((0.05 if code in _REPAIRED else 0.025, pairs))
     for code in MIXED:
-        found += [(0.012, refused(code, texts.mixed(code))), (0.008, answered(code, texts.mixed_plain(code)))]
+        found += [(0.006, refused(code, texts.mixed(code))), (0.006, answered(code, texts.mixed_plain(code)))]
     return found
 
 
