@@ -115,6 +115,11 @@ class _Model:
     edit: Edit | None = None
     recipe: Recipe | None = None
 
+    @property
+    def start(self) -> str:
+        """The member that it was made from."""
+        return "aligned" if self.target == ALL else self.target
+
 
 def run_gemma_quickstart(
     output: Path,
@@ -174,7 +179,7 @@ class _Story:
             for made in (*swaps, *edits):
                 loaded = [self._load(model) for model in made]
                 runs += loaded
-                self._add(made, loaded, [starts[model.target] for model in made])
+                self._add(made, loaded, [starts[model.start] for model in made])
         return self._written(runs)
 
     def _member(self, name: str, languages: tuple[str, ...]) -> _Model:
