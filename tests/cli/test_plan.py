@@ -120,8 +120,9 @@ def test_plan_says_what_it_would_run_and_fits_when_told_to(polysafe: Polysafe, t
     before = sorted(tmp_path.iterdir())
     result = polysafe("plan", recipe)
     assert result.exit_code == 0
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("sparse_edit")]
+    line, held_out = [line for line in result.stdout.splitlines() if "anchors" in line and "model" in line.split()]
     assert line.split() == ["sparse_edit.published", "anchors", "model", "56", "2", "1", "56"]
+    assert "held-out anchors" in held_out
     assert "nothing was run" in result.stdout
     assert sorted(tmp_path.iterdir()) == before
     content = json.loads(polysafe("plan", recipe, "--json").stdout)
@@ -129,11 +130,11 @@ def test_plan_says_what_it_would_run_and_fits_when_told_to(polysafe: Polysafe, t
 
     fitted = polysafe("plan", recipe, "--fit")
     assert fitted.exit_code == 0, fitted.output
-    assert "shortfall on the anchors" in fitted.stdout
+    assert "score on the anchors" in fitted.stdout
     assert polysafe("plan", recipe).stdout.splitlines()[:5] == fitted.stdout.splitlines()[:5]
     assert polysafe("run", recipe).exit_code == 0
     explained = polysafe("edit", "explain", tmp_path / "out/polysafe").stdout
-    assert "shortfall on the anchors" in explained
+    assert "score on the anchors" in explained
 
 
 def test_validation_that_takes_no_candidate_is_told_and_no_edit_is_made(polysafe: Polysafe, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def print_trials(evidence: Mapping[str, Any]) -> None:
         print_table((*options, ">gain", ">p", "costs too much", ""), rows, title="tried on validation prompts")
     elif ranking := evidence.get("ranking"):
         best = sorted(ranking.items(), key=lambda item: -item[1])[:_RANKED]
-        print_table(("layer", ">shortfall on the anchors"), [(layer, f"{score:.2f}") for layer, score in best])
+        print_table(("layer", ">score on the anchors"), [(layer, f"{score:.2f}") for layer, score in best])
 
 
 def _option(value: Any) -> str:
