@@ -65,6 +65,14 @@ QUANTITIES: Mapping[str, Quantity] = {
 """Metric -> what it is."""
 
 
+def sections() -> dict[str, dict[str, Quantity]]:
+    """Section of the page -> its metrics, in their order."""
+    found: dict[str, dict[str, Quantity]] = {}
+    for metric, quantity in QUANTITIES.items():
+        found.setdefault(quantity.id, {})[metric] = quantity
+    return found
+
+
 @dataclass(frozen=True)
 class Section:
     """The figures of one kind of number."""
@@ -76,14 +84,16 @@ class Section:
 
 def number_sections(data: ReportData) -> list[Section]:
     """The figures of everything that was measured in numbers, by what it is."""
-    kinds = {each.id: each.title for each in QUANTITIES.values()}
-    found = [Section(id_, title, tuple(number_figures(data, id_))) for id_, title in kinds.items()]
+    found = [
+        Section(id_, next(iter(metrics.values())).title, tuple(number_figures(data, id_)))
+        for id_, metrics in sections().items()
+    ]
     return [section for section in found if section.figures]
 
 
 def number_figures(data: ReportData, id_: str) -> list[Figure]:
     """The numbers of audited models, or those before and after every edit; one figure per metric and method."""
-    metrics = {metric: each for metric, each in QUANTITIES.items() if each.id == id_}
+    metrics = sections()[id_]
     methods = dict.fromkeys(change.method for change in data.number_changes)
     found = [_change_figure(data, method, metric) for method in methods for metric in metrics]
     return [figure for figure in found or [_model_figure(data, metric) for metric in metrics] if figure is not None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from polysafe.report import names, text, view
 from polysafe.report.data import GapChange, ReportData
 from polysafe.report.facts import facts
-from polysafe.report.numbers import QUANTITIES, Quantity
+from polysafe.report.numbers import Quantity, sections
 from polysafe.report.summary import Scope, headline_method, methods_of, summarise
 from polysafe.report.tables import language_label
 from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, interval, interval_change, percent, points, signed
@@ -195,8 +195,7 @@ def _corrected_table(data: ReportData) -> PlainTable:
 
 def _number_tables(data: ReportData) -> Iterator[PlainTable]:
     """What was measured in numbers: what edits changed, or those of the audited model."""
-    for id_ in dict.fromkeys(each.id for each in QUANTITIES.values()):
-        metrics = {metric: each for metric, each in QUANTITIES.items() if each.id == id_}
+    for metrics in sections().values():
         title = next(iter(metrics.values())).title
         changes = [each for each in data.number_changes if each.metric in metrics]
         if changes:
