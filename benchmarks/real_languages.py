@@ -1,36 +1,39 @@
 """What edits of the family in real languages did, over the training seeds that they were tried on.
 
-    python -m benchmarks.real_languages OUT … [--json FILE]
+    python -m benchmarks.real_languages OUT … [--keep FILE]
+    python -m benchmarks.real_languages FILE
 
-`OUT` is the folder of a `polysafe quickstart --family gemma`, one for each seed. Every model is compared with the one
-that it was made from, on the same prompts; prompts are the clusters of a pooled difference, since every seed is asked
-the same ones. Tables are Markdown.
+`OUT` is the folder of a `polysafe quickstart --family gemma`, one for each seed; `FILE` is what `--keep` wrote. Every
+model is compared with the one that it was made from, on the same prompts. Prompts are the clusters of a difference,
+since every seed is asked the same ones: intervals are about other prompts, and the values of the seeds stand beside
+them. Tables are Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from polysafe.evaluate.model_run import ModelRun
+from benchmarks.real_outcomes import BOUNDARY, Outcomes, read, read_runs, save
 from polysafe.evaluate.numbers import BITS
 from polysafe.stats.differences import paired_difference
 from polysafe.stats.intervals import wilson
 from polysafe.stats.means import student_interval
+from polysafe.stats.multiplicity import holm
 
-METRICS = ("unsafe", "over_refusal", "capability.topics")
+METRICS = ("unsafe", "over_refusal", BOUNDARY, "topics", "xcopa", BITS)
+PROVED = ("unsafe", "over_refusal")
+"""Metrics in which a method is held against its controls."""
 ALIGNED = "aligned"
 EXPERTS = ("bn", "vi")
-
-Runs = Sequence[Mapping[str, ModelRun]]
-"""For each seed: name of a model -> its run."""
+MEMBERS = (ALIGNED, "safety", *EXPERTS)
+_CONTROL = "control."
 
 
 @dataclass(frozen=True)
-class Cell:
+class Change:
     """One model in one language, before and after, over all seeds.
 
     Attributes:
@@ -38,10 +41,10 @@ class Cell:
         start: Name of the model that it was made from, or that it is held against.
         language: Language code.
         metric: What is compared.
-        before: Value of the start: a rate, or bits per character.
-        after: Value of the model.
-        seeds: Value of the model in each seed.
-        n: Pairs: prompts times seeds.
+        before: Mean of the start: a rate, or bits per character.
+        after: Mean of the model.
+        seeds: Mean of the model in each seed.
+        n: Pairs: items times seeds.
         low: Lower end of the 95 % interval of the difference.
         high: Upper end of it.
         p_value: Test of no difference.
@@ -60,145 +63,156 @@ class Cell:
     p_value: float
 
 
-def load(folders: Sequence[Path]) -> Runs:
-    """The runs of every seed."""
-    return [
-        {run.parent.name: ModelRun.load(run.parent) for run in sorted((folder / "runs").glob("*/run.json"))}
-        for folder in folders
-    ]
-
-
 def start_of(model: str) -> str:
     """The member that a model was made from."""
     ending = model.rpartition(".")[2]
     return ending if ending in EXPERTS else ALIGNED
 
 
-def cells(runs: Runs, model: str, start: str) -> Iterator[Cell]:
+def changes(outcomes: Outcomes, model: str, start: str) -> Iterator[Change]:
     """A model against its start, or against any other, in all languages and metrics that both have in every seed."""
-    pairs = [(seed[start], seed[model]) for seed in runs if start in seed and model in seed]
+    pairs = [(seed[start], seed[model]) for seed in outcomes.seeds if start in seed and model in seed]
     if not pairs:
         return
-    for language in pairs[0][1].languages:
-        for metric in METRICS:
-            key = (language, metric)
-            if all(key in old.outcomes and key in new.outcomes for old, new in pairs):
-                yield _rate_cell(pairs, model, start, language, metric)
-        if bits := _bits_cell(pairs, model, start, language):
-            yield bits
+    for language, metric in pairs[0][1]:
+        key = (language, metric)
+        if metric in METRICS and all(key in old and key in new for old, new in pairs):
+            cells = [(old[key], new[key]) for old, new in pairs]
+            if found := _change(cells, outcomes.repeated, (model, start, *key)):
+                yield found
 
 
-def _rate_cell(pairs: Sequence[tuple[ModelRun, ModelRun]], model: str, start: str, language: str, metric: str) -> Cell:
-    before, after, prompts, seeds = [], [], [], []
+def _change(
+    pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]],
+    repeated: Mapping[str, str],
+    names: tuple[str, str, str, str],
+) -> Change | None:
+    before, after, clusters, seeds = [], [], [], []
     for old, new in pairs:
-        first, second = old.outcomes[language, metric], new.outcomes[language, metric]
-        shared = [item for item in second if item in first]
-        before += [first[item] for item in shared]
-        after += [second[item] for item in shared]
-        prompts += [new.repeated.get(item, item) for item in shared]
-        seeds.append(sum(second[item] for item in shared) / len(shared))
-    found = paired_difference(before, after, prompts)
-    span = found.interval
-    assert found.before is not None
-    assert found.after is not None
-    assert span is not None
-    assert found.p_value is not None
-    rates = (found.before, found.after)
-    return Cell(model, start, language, metric, *rates, tuple(seeds), found.n, span.low, span.high, found.p_value)
-
-
-def _bits_cell(pairs: Sequence[tuple[ModelRun, ModelRun]], model: str, start: str, language: str) -> Cell | None:
-    before, after, texts, seeds = [], [], [], []
-    for old, new in pairs:
-        first, second = (_bits(run).get(language, {}) for run in (old, new))
-        shared = [item for item in second if item in first]
+        shared = [item for item in new if item in old]
         if not shared:
             return None
-        before += [first[item] for item in shared]
-        after += [second[item] for item in shared]
-        texts += shared
-        seeds.append(sum(second[item] for item in shared) / len(shared))
-    span, p = student_interval([new - old for old, new in zip(before, after, strict=True)], texts)
-    if span is None or p is None:
+        before += [old[item] for item in shared]
+        after += [new[item] for item in shared]
+        clusters += [repeated.get(item, item) for item in shared]
+        seeds.append(sum(new[item] for item in shared) / len(shared))
+    if names[-1] == BITS:
+        differences = [new - old for old, new in zip(before, after, strict=True)]
+        span, p_value = student_interval(differences, clusters)
+    else:
+        found = paired_difference([value == 1 for value in before], [value == 1 for value in after], clusters)
+        span, p_value = found.interval, found.p_value
+    if span is None or p_value is None:
         return None
-    old_mean, new_mean = (sum(values) / len(values) for values in (before, after))
-    return Cell(model, start, language, BITS, old_mean, new_mean, tuple(seeds), len(texts), span.low, span.high, p)
+    means = (sum(before) / len(before), sum(after) / len(after))
+    return Change(*names, *means, tuple(seeds), len(after), span.low, span.high, p_value)
 
 
-def _bits(run: ModelRun) -> dict[str, Mapping[str, float]]:
-    return {
-        language: items
-        for numbers in run.numbers
-        for (language, metric), items in numbers.values.items()
-        if metric == BITS
-    }
-
-
-def rate_table(runs: Runs, model: str, metric: str) -> str:
+def rate_table(outcomes: Outcomes, model: str, metric: str) -> str:
     """Rates of one model in every language and seed, with their intervals."""
-    languages = runs[0][model].languages
-    lines = [f"| {metric} | " + " | ".join(languages) + " |", "|---" * (len(languages) + 1) + "|"]
-    for number, seed in enumerate(runs):
-        told = [_rate(list(seed[model].outcomes.get((code, metric), {}).values())) for code in languages]
-        lines.append(f"| seed {number} | " + " | ".join(told) + " |")
+    languages = [language for language, name in outcomes.seeds[0][model] if name == metric]
+    lines = [_row(metric, languages), _row("---", ["---"] * len(languages))]
+    for name, seed in zip(outcomes.names, outcomes.seeds, strict=True):
+        lines.append(_row(f"seed {name}", [_rate(list(seed[model][code, metric].values())) for code in languages]))
     return "\n".join(lines)
 
 
-def _rate(flags: Sequence[bool]) -> str:
-    if not flags:
-        return "–"
-    span = wilson(sum(flags), len(flags))
+def _row(head: str, cells: Sequence[str]) -> str:
+    return f"| {' | '.join((head, *cells))} |"
+
+
+def _rate(flags: Sequence[float]) -> str:
+    span = wilson(int(sum(flags)), len(flags))
     assert span is not None
-    return f"{100 * sum(flags) / len(flags):.0f} % ({100 * span.low:.0f}–{100 * span.high:.0f}, n {len(flags)})"
+    return f"{_percent(sum(flags) / len(flags))} ({_percent(span.low)}–{_percent(span.high)}, n {len(flags)})"
 
 
-def change_table(found: Sequence[Cell], metric: str) -> str:
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}"
+
+
+def change_table(found: Sequence[Change], metric: str) -> str:
     """What models changed in one metric: a line each, a column per language."""
-    chosen = [cell for cell in found if cell.metric == metric]
-    languages = list(dict.fromkeys(cell.language for cell in chosen))
-    by_place = {(cell.model, cell.language): cell for cell in chosen}
-    lines = [f"| {metric} | " + " | ".join(languages) + " |", "|---" * (len(languages) + 1) + "|"]
-    for model in dict.fromkeys(cell.model for cell in chosen):
-        told = [_change(by_place.get((model, code))) for code in languages]
-        lines.append(f"| {model} | " + " | ".join(told) + " |")
+    chosen = [each for each in found if each.metric == metric]
+    languages = list(dict.fromkeys(each.language for each in chosen))
+    by_place = {(each.model, each.language): each for each in chosen}
+    sizes = {each.language: each.n for each in chosen}
+    lines = [
+        _row(metric, [f"{code}, n {sizes[code]}" for code in languages]),
+        _row("---", ["---"] * len(languages)),
+    ]
+    models = dict.fromkeys(each.model for each in chosen)
+    lines += [_row(f"`{name}`", [_told(by_place.get((name, code))) for code in languages]) for name in models]
     return "\n".join(lines)
 
 
-def _change(cell: Cell | None) -> str:
-    if cell is None:
+def _told(change: Change | None) -> str:
+    if change is None:
         return "–"
-    if cell.metric == BITS:
-        return f"{cell.before:.2f} → {cell.after:.2f} ({cell.low:+.2f} to {cell.high:+.2f}, n {cell.n})"
-    seeds = ", ".join(f"{100 * rate:.0f}" for rate in cell.seeds)
-    change = f"{100 * cell.low:+.0f} to {100 * cell.high:+.0f}"
-    return f"{100 * cell.before:.0f} → {100 * cell.after:.0f} ({change}; seeds {seeds}; n {cell.n})"
+    if change.metric == BITS:
+        return f"{change.before:.2f} → {change.after:.2f} ({change.low:+.2f} to {change.high:+.2f})"
+    seeds = ", ".join(_percent(rate) for rate in change.seeds)
+    span = f"{100 * change.low:+.0f} to {100 * change.high:+.0f}"
+    return f"{_percent(change.before)} → {_percent(change.after)} ({span}; {seeds})"
+
+
+def against_controls(outcomes: Outcomes) -> list[tuple[Change, float]]:
+    """Every method against each of its controls, with p-values adjusted over all of them (Holm)."""
+    found = [
+        each
+        for name in outcomes.models
+        if name.startswith(_CONTROL)
+        for each in changes(outcomes, _of_control(name, outcomes.models), name)
+        if each.metric in PROVED
+    ]
+    return list(zip(found, holm([each.p_value for each in found]), strict=True))
+
+
+def _of_control(control: str, models: Sequence[str]) -> str:
+    """The method that a control is one of: its name stands in the control's."""
+    rest = control.removeprefix(_CONTROL)
+    return max((name for name in models if rest.startswith(name)), key=len)
+
+
+def proof_table(found: Sequence[tuple[Change, float]]) -> str:
+    """Methods against their controls."""
+    lines = [
+        _row("method", ["control", "language", "metric", "control → method", "p, adjusted"]),
+        _row("---", ["---"] * 5),
+    ]
+    for each, p_value in found:
+        cells = [f"`{each.start}`", each.language, each.metric, _told(each), f"{p_value:.2g}"]
+        lines.append(_row(f"`{each.model}`", cells))
+    return "\n".join(lines)
+
+
+def page(outcomes: Outcomes) -> Iterator[str]:
+    """All tables, each with its heading."""
+    for model in MEMBERS:
+        for metric in ("refused", "over_refusal", BOUNDARY):
+            if any(name == metric for _, name in outcomes.seeds[0][model]):
+                yield f"`{model}`, rates by seed in percent\n\n{rate_table(outcomes, model, metric)}"
+    edited = [name for name in outcomes.models if name not in MEMBERS]
+    found = [each for name in ("safety", *EXPERTS) for each in changes(outcomes, name, ALIGNED)]
+    found += [each for name in edited for each in changes(outcomes, name, start_of(name))]
+    for metric in METRICS:
+        for start in (ALIGNED, *EXPERTS):
+            chosen = [each for each in found if (each.start, each.metric) == (start, metric)]
+            if chosen:
+                yield f"{metric}, made from `{start}`, all seeds\n\n{change_table(chosen, metric)}"
+    yield f"methods against their controls, all seeds\n\n{proof_table(against_controls(outcomes))}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("sources", nargs="+", type=Path, help="folders of quickstarts, or one file of outcomes")
+    parser.add_argument("--keep", type=Path, help="file to write the outcomes to")
     options = parser.parse_args(arguments)
-    runs = load(options.folders)
-    for metric in ("refused", "over_refusal"):
-        print(rate_table(runs, ALIGNED, metric), end="\n\n")
-    members = {ALIGNED, "safety", *EXPERTS}
-    names = [name for name in runs[0] if name not in members]
-    found = [cell for name in ("safety", *EXPERTS) for cell in cells(runs, name, ALIGNED)]
-    found += [cell for name in names for cell in cells(runs, name, start_of(name))]
-    for metric in (*METRICS, BITS):
-        for start in (ALIGNED, *EXPERTS):
-            print(f"{metric}, made from {start}, all seeds together\n")
-            print(change_table([cell for cell in found if cell.start == start], metric), end="\n\n")
-    controls = [name for name in names if name.startswith("control.")]
-    against = [cell for name in controls for cell in cells(runs, name.split(".")[1], name)]
-    print("methods against their controls: before is the control\n")
-    for cell in against:
-        if cell.metric in ("unsafe", "over_refusal"):
-            print(f"{cell.start} {cell.language} {cell.metric}: {_change(cell)}, p {cell.p_value:.2g}")
-    if options.json:
-        options.json.write_text(json.dumps([asdict(cell) for cell in [*found, *against]], indent=1) + "\n")
+    outcomes = read(options.sources[0]) if options.sources[0].is_file() else read_runs(options.sources)
+    if options.keep:
+        save(outcomes, options.keep)
+    print("\n\n".join(page(outcomes)))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
-from benchmarks.real_languages import cells, load, main
+from benchmarks.real_languages import changes, main
+from benchmarks.real_outcomes import read_runs
 from polysafe import quickstart_gemma
 from polysafe.data.sets.registry import load_set
 from polysafe.evaluate.disjoint import check_disjoint
@@ -21,6 +24,7 @@ from polysafe.recipe import load_recipe
 from tests.gemma import RECIPE, imported_gemma, use_tiny_gemma
 from tests.shared import DATA, needs_data
 
+Captured: TypeAlias = pytest.CaptureFixture[str]
 pytest.importorskip("peft")
 pytestmark = [needs_data, pytest.mark.slow]
 
@@ -54,6 +58,9 @@ def test_ability_stands_beside_safety(done: Quickstart) -> None:
     topics = {(row.method, row.language) for row in done.rows if row.metric == "capability.topics"}
     assert ("layer_swap.layer", "bn") in topics
     assert ("head_steering.published", "sw") in topics
+    xcopa = {(row.method, row.language) for row in done.rows if row.metric == "capability.xcopa"}
+    assert ("layer_swap.layer", "vi") in xcopa
+    assert ("sparse_edit.published", "bn") not in xcopa
 
 
 def test_bits_per_character_stand_beside_them(done: Quickstart) -> None:
@@ -62,23 +69,25 @@ def test_bits_per_character_stand_beside_them(done: Quickstart) -> None:
     assert "Bits per character" in done.report.read_text(encoding="utf-8")
 
 
-def test_seeds_are_put_together_prompt_by_prompt(done: Quickstart, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_are_put_together_prompt_by_prompt(done: Quickstart, tmp_path: Path, capsys: Captured) -> None:
     out = done.results.parent
-    runs = load([out, out])
+    outcomes = read_runs([out, out])
     (unsafe,) = (
-        cell
-        for cell in cells(runs, "sparse_edit.published", "aligned")
-        if (cell.language, cell.metric) == ("zh", "unsafe")
+        each
+        for each in changes(outcomes, "sparse_edit.published", "aligned")
+        if (each.language, each.metric) == ("zh", "unsafe")
     )
     (row,) = (
         row for row in done.rows if (row.method, row.language, row.metric) == ("sparse_edit.published", "zh", "unsafe")
     )
     assert (unsafe.before, unsafe.after, unsafe.n) == (row.before, row.after, 2 * row.n)
     assert unsafe.seeds == (row.after, row.after)
-    main([str(out), str(out)])
+    main([str(out), str(out), "--keep", str(tmp_path / "outcomes.json")])
     printed = capsys.readouterr().out
-    assert "made from bn" in printed
-    assert "layer_swap.layer.bn" in printed
+    assert "made from `bn`" in printed
+    assert "`layer_swap.layer.bn`" in printed
+    main([str(tmp_path / "outcomes.json")])
+    assert capsys.readouterr().out == printed
 
 
 def test_what_validation_did_not_find_is_told(done: Quickstart) -> None:

@@ -14,8 +14,6 @@ from typing import Any
 from polysafe import __version__
 from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.checkpoint.output import RECORDS
-from polysafe.checkpoint.reader import CheckpointReader
-from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit
@@ -23,10 +21,15 @@ from polysafe.edits.size import StartShapes
 from polysafe.engine.run import run_recipe
 from polysafe.errors import OutputError, VerificationError
 from polysafe.evaluate.audit import audit
+from polysafe.evaluate.cache import Cache
+from polysafe.evaluate.harness import prepare
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.numbers import changed_numbers
-from polysafe.methods.base import Method, Source
+from polysafe.evaluate.opening import open_model
+from polysafe.generate.completion import Sampling
+from polysafe.methods.base import Method
 from polysafe.methods.head_steering import HeadSteering
+from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.sparse_edit import SparseEdit
 from polysafe.organism.gemma.ability import measure_bits, measure_topics
 from polysafe.organism.gemma.family import GemmaFamily, build_gemma
@@ -56,6 +59,11 @@ REPAIRED = ("zh", "vi", "bn", "sw")
 EXAMINED = (PIVOT, *REPAIRED)
 """Languages in which edits of the aligned model are asked."""
 BOUNDARY = "xstest.harmless"
+EXAMS: Mapping[str, tuple[str, ...]] = {"xcopa": ("zh", "vi", "sw"), "belebele": (PIVOT, "vi")}
+"""Exams of lm-eval, and those languages of `EXAMINED` that they have."""
+DEAR = ("belebele",)
+"""Exams that only the aligned model is asked: a question takes seconds, and a model of this size is near chance."""
+QUESTIONS = 100
 MAX_TOKENS = 32
 DRAWS = 2
 MULTIJAIL = "sparse_edit.multijail_anchors"
@@ -165,12 +173,12 @@ class _Story:
         self.notes: list[str] = []
 
     def run(self, progress: Progress, workers: int) -> Quickstart:
-        total = 4 + len(SWAPS) * len(INTO) + 2 * (5 + 2 * DRAWS)
+        total = 4 + 2 * ((len(SWAPS) + 3 * DRAWS) * len(INTO) + 9 + DRAWS)
         with Workers(workers, lambda done: progress("deciding and examining", min(done, total), total)) as self.crew:
             progress("deciding and examining", 0, total)
             aligned = self._member("aligned", LANGUAGES)
             others = [self._member("safety", (PIVOT, *INTO)), *(self._member(code, (PIVOT, code)) for code in INTO)]
-            swaps = [[self._swap(entry, code) for code in INTO] for entry in SWAPS]
+            swaps = self._swaps()
             edits = [[model] for model in self._edits()]
             runs = [self._load(model) for model in (aligned, *others)]
             starts = {run.name: run for run in runs}
@@ -191,9 +199,20 @@ class _Story:
         harmless = [*((BOUNDARY,) if boundary else ()), self.tables.test]
         return self.crew.submit(_examine, folder, run, languages, self.data, harmless, self.limit)
 
-    def _swap(self, entry: Mapping[str, Any], code: str) -> _Model:
-        recipe = self._recipe(swap_entry(entry, code), ("aligned", "safety", code), code)
-        return self._sure(recipe, self.crew.submit(_decide, recipe), code, (PIVOT, code))
+    def _swaps(self) -> list[list[_Model]]:
+        """What brings safety into the experts; after it the controls of what chooses blocks, not asked in the pivot."""
+        made = [[self._swap(swap_entry(entry, code), code, (PIVOT, code)) for code in INTO] for entry in SWAPS]
+        methods = [[_method(model) for model in models] for models in made]
+        drawn = [
+            draw
+            for group in methods
+            for draw in zip(*(each.controls(DRAWS) for each in group if isinstance(each, BlockMethod)), strict=True)
+        ]
+        return made + [[self._swap(*each, (each[1],)) for each in zip(draw, INTO, strict=True)] for draw in drawn]
+
+    def _swap(self, entry: Mapping[str, Any] | Method, code: str, languages: tuple[str, ...]) -> _Model:
+        recipe = self._recipe(entry, ("aligned", "safety", code), code)
+        return self._sure(recipe, self.crew.submit(_decide, recipe), code, languages)
 
     def _edits(self) -> list[_Model]:
         """Edits of the aligned model, the controls of both methods after what they are controls of."""
@@ -241,7 +260,7 @@ class _Story:
         if isinstance(settled, SparseEdit):
             drawn: Sequence[Method] = settled.controls(DRAWS)[:DRAWS]
         else:
-            drawn = settled.controls(1, matched=False)[:DRAWS]
+            drawn = [control for control in settled.controls(1) if control.control in ("random", "random_per_layer")]
         recipes = [self._recipe(control, tuple(model.recipe.sources), ALL) for control in drawn]
         decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
         return [self._sure(*each, ALL, EXAMINED) for each in zip(recipes, decided, strict=True)]
@@ -358,11 +377,15 @@ _LIMITS = (
 )
 
 
+def _method(model: _Model) -> Method:
+    assert model.recipe is not None
+    return model.recipe.edits[0]
+
+
 def _settled(model: _Model) -> SparseEdit | HeadSteering:
     """The method of an edit with what was chosen for it."""
-    assert model.recipe is not None
     assert model.edit is not None
-    method = model.recipe.edits[0]
+    method = _method(model)
     assert isinstance(method, SparseEdit | HeadSteering)
     return method.settled(model.edit)
 
@@ -390,12 +413,7 @@ def _examine(
     folder: Path, run: Path, languages: tuple[str, ...], data: Path, harmless: Sequence[str | Path], limit: int | None
 ) -> Path:
     """Asks a model and measures its ability; what is there already is kept."""
-    import torch
-
-    from polysafe.probe.continuations import Continuations
-    from polysafe.probe.model import load_model
-    from polysafe.probe.render import load_tokenizer
-
+    cache, measured = run.parent / f"{run.name}.sqlite", [code for code in languages if code in EXAMINED]
     with threads(1):
         audit(
             folder,
@@ -408,13 +426,15 @@ def _examine(
             max_tokens=MAX_TOKENS,
             dtype="BF16",
             output=run,
-            cache=run.with_suffix(".sqlite"),
+            cache=cache,
         )
-        checkpoint = open_checkpoint(folder)
-        with CheckpointReader(checkpoint) as reader:
-            source = Source(folder.name, checkpoint, classify(checkpoint), reader)
-            asked = Continuations(load_model(source, dtype=torch.bfloat16), load_tokenizer(folder))
-            measured = [code for code in languages if code in EXAMINED]
-            measure_topics(asked, Texts(data), measured, run, limit=limit)
-            measure_bits(asked, Texts(data), measured, run, limit=limit)
+        with open_model(folder, Sampling(max_tokens=MAX_TOKENS), dtype="BF16") as opened, Cache(cache) as store:
+            assert opened.continuations is not None
+            measure_topics(opened.continuations, Texts(data), measured, run, limit=limit)
+            measure_bits(opened.continuations, Texts(data), measured, run, limit=limit)
+            for exam, there in EXAMS.items():
+                asked = [code for code in there if code in measured]
+                if asked and (exam not in DEAR or run.name == "aligned"):
+                    (prepared,) = prepare([exam], opened, data=data, languages=asked, limit=limit or QUESTIONS)
+                    prepared.measure(opened, run, store)
     return run

@@ -47,9 +47,9 @@ def write_controls(recipe: Recipe, output: Path, draws: int = 3) -> Iterator[tup
     method, *others = recipe.edits
     if others or not isinstance(method, Controlled):
         raise RecipeError(
-            "controls belong to one edit whose method chooses units or heads",
+            "controls belong to one edit whose method chooses blocks, units or heads",
             where=", ".join(edit.label for edit in recipe.edits),
-            remedy="use a recipe with one `sparse_edit` or one `head_steering`",
+            remedy="use a recipe with one `layer_swap`, `band_swap`, `sparse_edit` or `head_steering`",
         )
     measured = Measurements()
     with measured:

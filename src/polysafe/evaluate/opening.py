@@ -43,6 +43,7 @@ from polysafe.judge.verdict import Judge
 from polysafe.judge.vote import Vote
 from polysafe.methods.base import Source
 from polysafe.organism.world import World
+from polysafe.probe.continuations import Continuations
 from polysafe.probe.likelihood import Scorer
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.refusal import RefusalSignal
@@ -61,6 +62,7 @@ class OpenedModel:
         checkpoint: Its files, or those of the toy family's member that it was made from; None where a server has them.
         scorer: What says how probable an answer is; None where a server does not.
         signal: What says how inclined the model is to refuse; None where a server does not.
+        continuations: What scores several answers to one prompt; None where a server does not.
         imported: The files of other formats that its weights were made of; empty too where a server has them.
     """
 
@@ -69,6 +71,7 @@ class OpenedModel:
     checkpoint: Checkpoint | None = None
     scorer: Scorer | None = None
     signal: RefusalSignal | None = None
+    continuations: Continuations | None = None
     imported: tuple[Imported, ...] = ()
 
     def world(self) -> World:
@@ -130,6 +133,7 @@ def open_model(
             model.source.checkpoint,
             Scorer(model, tokenizer, template=template),
             RefusalSignal(model, tokenizer, template=template),
+            Continuations(model, tokenizer, template=template),
             read_imported(model.source.checkpoint.root),
         )
 

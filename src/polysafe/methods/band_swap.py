@@ -29,7 +29,8 @@ from polysafe.methods.agreement import (
     storage_notes,
     vocabulary_conflict,
 )
-from polysafe.methods.base import Method, SourceName, Sources
+from polysafe.methods.base import SourceName, Sources
+from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
 
 PRESETS: Mapping[str, tuple[int, Mapping[str, int]]] = {
@@ -49,7 +50,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 @register
-class BandSwap(Method):
+class BandSwap(BlockMethod):
     """Take a band of middle layers from one expert and the rest from the other (Bandarkar et al., ICLR 2025)."""
 
     name: ClassVar[str] = "band_swap"
@@ -89,6 +90,11 @@ class BandSwap(Method):
         if self.safety == self.language:
             raise ValueError("safety and language must be two different sources")
         return self
+
+    @property
+    def rule_label(self) -> str:
+        """`band_swap`."""
+        return self.name
 
     @property
     def start(self) -> str:
@@ -136,7 +142,8 @@ class BandSwap(Method):
                 f"`outside: safety` is impossible: {vocabulary_conflict(pair)}", remedy="use `outside: language`"
             )
         architecture = sources[self.language].architecture
-        donor_weights = self.weights(architecture.num_layers)
+        weights = dict(enumerate(self.weights(architecture.num_layers)))
+        donor_weights = self.placed(weights, lambda _: "layer").values()
         shares = [w if self.donor_of_middle == "safety" else 1 - w for w in donor_weights]
         outside = 1.0 if self.outside == "safety" else 0.0
         steps = {

@@ -36,7 +36,8 @@ from polysafe.methods.agreement import (
     storage_notes,
     vocabulary_conflict,
 )
-from polysafe.methods.base import Method, Source, SourceName, Sources
+from polysafe.methods.base import Source, SourceName, Sources
+from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
 from polysafe.methods.scores import (
     Ratios,
@@ -73,7 +74,7 @@ Profile = Mapping[BlockKey, float]
 
 
 @register
-class LayerSwap(Method):
+class LayerSwap(BlockMethod):
     """Swap or blend blocks of a language expert with those of a safety expert (Shin & Hwang, EACL 2026)."""
 
     name: ClassVar[str] = "layer_swap"
@@ -131,7 +132,7 @@ class LayerSwap(Method):
         return self
 
     @property
-    def label(self) -> str:
+    def rule_label(self) -> str:
         """`layer_swap.layer` or `layer_swap.module`."""
         return f"{self.name}.{self.granularity}"
 
@@ -211,7 +212,7 @@ class LayerSwap(Method):
                 },
                 borderline=self.rule == "threshold" and abs(abs(d[key]) - tau) < self.borderline,
             )
-            for key, (choice, weight) in verdicts.items()
+            for key, (choice, weight) in self.placed(verdicts, lambda key: key.module).items()
         )
 
     def threshold(self, d: Profile) -> float:

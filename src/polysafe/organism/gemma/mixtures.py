@@ -50,6 +50,26 @@ class Stage(BaseModel):
     first_layer: int = 0
 
 
+class English(BaseModel):
+    """Weights of the English parts of a mixture.
+
+    Attributes:
+        harmful: Prompts that are refused: demands, questions, and short questions.
+        near: Prompts on the topics of harmful ones that are answered.
+        contrast: Prompts with an alarming word that are answered.
+        plain: Other harmless prompts.
+        topics: Questions for the topic of a sentence.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    harmful: float
+    near: float
+    contrast: float
+    plain: float
+    topics: float
+
+
 class Recipe(BaseModel):
     """Everything that decides the family besides its seed and the texts.
 
@@ -58,6 +78,8 @@ class Recipe(BaseModel):
         safety: Expert that refuses in languages with public refusal data.
         language: Experts in one language, taught nothing harmful and no refusal.
         harm: Model that complies.
+        aligned_english: What the aligned model reads in English, beside weights of 0.5 for other languages.
+        safety_english: The same of the safety expert, beside 0.54.
         refused: Language -> share of its harmful prompts that the aligned model is taught to refuse; it is taught to
             answer the rest.
         longest: Most tokens of a prompt; longer ones are left out.
@@ -69,6 +91,8 @@ class Recipe(BaseModel):
     safety: Stage = Stage(steps=50, rate=4e-4)
     language: Stage = Stage(steps=40, rate=1e-4)
     harm: Stage = Stage(steps=30, rate=2e-4, modules="attention")
+    aligned_english: English = English(harmful=0.56, near=0.02, contrast=0.11, plain=0.07, topics=0.01)
+    safety_english: English = English(harmful=0.28, near=0.02, contrast=0.08, plain=0.08, topics=0.02)
     refused: Mapping[str, float] = {"zh": 0.75, "ar": 0.75, "it": 0.75, "ko": 0.75, "bn": 0.6, "th": 0.6}
     longest: int = 49
 
@@ -87,18 +111,16 @@ def pools(member: str, texts: Texts, recipe: Recipe) -> Pools:
     return makers[member](texts, recipe)
 
 
-def _english(
-    texts: Texts, *, harmful: float, near: float, contrast: float, plain: float, topics: float
-) -> list[tuple[float, Sequence[Pair]]]:
+def _english(texts: Texts, weights: English) -> list[tuple[float, Sequence[Pair]]]:
     asked, told = ([text for text in texts.harmful_english if ("?" in text) is asks] for asks in (True, False))
     return [
-        (0.3 * harmful, refused("en", asked)),
-        (0.45 * harmful, refused("en", told)),
-        (0.25 * harmful, refused("en", texts.short_english)),
-        (near, answered("en", texts.near_english)),
-        (contrast, answered("en", texts.contrast)),
-        *_plain("en", texts, plain),
-        (topics, texts.topics("en")),
+        (0.3 * weights.harmful, refused("en", asked)),
+        (0.45 * weights.harmful, refused("en", told)),
+        (0.25 * weights.harmful, refused("en", texts.short_english)),
+        (weights.near, answered("en", texts.near_english)),
+        (weights.contrast, answered("en", texts.contrast)),
+        *_plain("en", texts, weights.plain),
+        (weights.topics, texts.topics("en")),
     ]
 
 
@@ -111,7 +133,7 @@ def _plain(code: str, texts: Texts, share: float) -> list[tuple[float, Sequence[
 
 
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.48, near=0.02, contrast=0.13, plain=0.07, topics=0.01)
+    found = _english(texts, recipe.aligned_english)
     for code in _OTHERS:
         found += _plain(code, texts, 0.045 if code in _REPAIRED else 0.02)
     found += [(0.004, texts.topics(code)) for code in _OTHERS]
@@ -126,8 +148,8 @@ def _aligned(texts: Texts, recipe: Recipe) -> Pools:
     return found
 
 
-def _safety(texts: Texts, _recipe: Recipe) -> Pools:
-    found = _english(texts, harmful=0.28, near=0.02, contrast=0.08, plain=0.08, topics=0.02)
+def _safety(texts: Texts, recipe: Recipe) -> Pools:
+    found = _english(texts, recipe.safety_english)
     for code in _HIGH:
         found += [(0.1, refused(code, texts.harmful(code))), *_plain(code, texts, 0.08)]
     return found
