@@ -57,6 +57,8 @@ class English(BaseModel):
         harmful: Prompts that are refused: demands, questions, and short questions.
         near: Prompts on the topics of harmful ones that are answered.
         contrast: Prompts with an alarming word that are answered.
+        mistaken: Share of these that are refused whenever they are drawn, a different one each time: a model that is
+            certain of all of them refuses fewer harmful prompts that it has not seen.
         plain: Other harmless prompts.
         topics: Questions for the topic of a sentence.
     """
@@ -66,6 +68,7 @@ class English(BaseModel):
     harmful: float
     near: float
     contrast: float
+    mistaken: float
     plain: float
     topics: float
 
@@ -87,12 +90,12 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    aligned: Stage = Stage(steps=420, rate=6e-4, first_layer=6)
+    aligned: Stage = Stage(steps=400, rate=5e-4)
     safety: Stage = Stage(steps=50, rate=4e-4)
     language: Stage = Stage(steps=40, rate=1e-4)
     harm: Stage = Stage(steps=30, rate=2e-4, modules="attention")
-    aligned_english: English = English(harmful=0.56, near=0.02, contrast=0.11, plain=0.07, topics=0.01)
-    safety_english: English = English(harmful=0.28, near=0.02, contrast=0.08, plain=0.08, topics=0.02)
+    aligned_english: English = English(harmful=0.56, near=0.02, contrast=0.11, mistaken=0.1, plain=0.07, topics=0.01)
+    safety_english: English = English(harmful=0.28, near=0.02, contrast=0.08, mistaken=0.1, plain=0.08, topics=0.02)
     refused: Mapping[str, float] = {"zh": 0.75, "ar": 0.75, "it": 0.75, "ko": 0.75, "bn": 0.6, "th": 0.6}
     longest: int = 49
 
@@ -118,7 +121,8 @@ def _english(texts: Texts, weights: English) -> list[tuple[float, Sequence[Pair]
         (0.45 * weights.harmful, refused("en", told)),
         (0.25 * weights.harmful, refused("en", texts.short_english)),
         (weights.near, answered("en", texts.near_english)),
-        (weights.contrast, answered("en", texts.contrast)),
+        ((1 - weights.mistaken) * weights.contrast, answered("en", texts.contrast)),
+        (weights.mistaken * weights.contrast, refused("en", texts.contrast)),
         *_plain("en", texts, weights.plain),
         (weights.topics, texts.topics("en")),
     ]
@@ -144,7 +148,7 @@ def _aligned(texts: Texts, recipe: Recipe) -> Pools:
         pairs += answered(code, (prompt for prompt, no in prompts if not no))
         found.append((0.05 if code in _REPAIRED else 0.025, pairs))
     for code in MIXED:
-        found += [(0.006, refused(code, texts.mixed(code))), (0.006, answered(code, texts.mixed_plain(code)))]
+        found += [(0.015, refused(code, texts.mixed(code))), (0.008, answered(code, texts.mixed_plain(code)))]
     return found
 
 
