@@ -169,9 +169,11 @@ def against_controls(outcomes: Outcomes) -> list[tuple[Change, float]]:
 
 
 def _of_control(control: str, models: Sequence[str]) -> str:
-    """The method that a control is one of: its name stands in the control's."""
-    rest = control.removeprefix(_CONTROL)
-    return max((name for name in models if rest.startswith(name)), key=len)
+    """The method that a control is one of: its name stands in the control's, before the language that both are for."""
+    start = start_of(control)
+    ending = f".{start}" if start in EXPERTS else ""
+    named = [name.removesuffix(ending) for name in models if name.endswith(ending)]
+    return max((name for name in named if control.startswith(_CONTROL + name)), key=len) + ending
 
 
 def proof_table(found: Sequence[tuple[Change, float]]) -> str:

@@ -74,7 +74,7 @@ def _values(run: ModelRun) -> Iterator[tuple[Cell, dict[str, float]]]:
     for numbers in run.numbers:
         for (language, metric), values in numbers.values.items():
             if metric == BITS:
-                yield (language, metric), dict(values)
+                yield (language, metric), {item: round(value, 5) for item, value in values.items()}
 
 
 def save(outcomes: Outcomes, file: Path) -> None:
@@ -106,7 +106,7 @@ def save(outcomes: Outcomes, file: Path) -> None:
 def _packed(items: Sequence[str], found: Mapping[str, float]) -> str | list[float | None]:
     if set(found.values()) <= {0.0, 1.0}:
         return "".join("-" if item not in found else str(int(found[item])) for item in items)
-    return [None if item not in found else round(found[item], 5) for item in items]
+    return [None if item not in found else found[item] for item in items]
 
 
 def read(file: Path) -> Outcomes:

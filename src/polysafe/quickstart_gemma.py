@@ -20,18 +20,13 @@ from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes
 from polysafe.engine.run import run_recipe
 from polysafe.errors import OutputError, VerificationError
-from polysafe.evaluate.audit import audit
-from polysafe.evaluate.cache import Cache
-from polysafe.evaluate.harness import prepare
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.numbers import changed_numbers
-from polysafe.evaluate.opening import open_model
-from polysafe.generate.completion import Sampling
 from polysafe.methods.base import Method
 from polysafe.methods.head_steering import HeadSteering
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.sparse_edit import SparseEdit
-from polysafe.organism.gemma.ability import measure_bits, measure_topics
+from polysafe.organism.gemma.examination import EXAMS, JUDGE, MAX_TOKENS, Examination, examine
 from polysafe.organism.gemma.family import GemmaFamily, build_gemma
 from polysafe.organism.gemma.tables import Tables, write_tables
 from polysafe.organism.gemma.texts import LANGUAGES, Texts
@@ -58,13 +53,10 @@ REPAIRED = ("zh", "vi", "bn", "sw")
 """Languages that edits of the aligned model are for."""
 EXAMINED = (PIVOT, *REPAIRED)
 """Languages in which edits of the aligned model are asked."""
-BOUNDARY = "xstest.harmless"
-EXAMS: Mapping[str, tuple[str, ...]] = {"xcopa": ("zh", "vi", "sw"), "belebele": (PIVOT, "vi")}
-"""Exams of lm-eval, and those languages of `EXAMINED` that they have."""
-DEAR = ("belebele",)
-"""Exams that only the aligned model is asked: a question takes seconds, and a model of this size is near chance."""
-QUESTIONS = 100
-MAX_TOKENS = 32
+ABLE = (PIVOT, "zh", "vi", "bn")
+"""Languages in which ability is measured, of the aligned model and its edits."""
+CONTROLLED = ("zh", "vi", "bn")
+"""Languages in which controls of these edits are asked."""
 DRAWS = 2
 MULTIJAIL = "sparse_edit.multijail_anchors"
 """The sparse edit with anchors of the set that it is reported on, of other rows: closer than a user's anchors are."""
@@ -108,6 +100,7 @@ _PUBLISHED_HEADS: Mapping[str, Any] = {
 }
 """The published choice of heads; its strength is not known, and at one half this family refuses nearly everything."""
 
+_EDITED = Examination(EXAMINED, ABLE, boundary=True)
 Decision = Edit | str
 """An edit, or why validation found none."""
 
@@ -176,11 +169,15 @@ class _Story:
         total = 4 + 2 * ((len(SWAPS) + 3 * DRAWS) * len(INTO) + 9 + DRAWS)
         with Workers(workers, lambda done: progress("deciding and examining", min(done, total), total)) as self.crew:
             progress("deciding and examining", 0, total)
-            aligned = self._member("aligned", LANGUAGES)
-            others = [self._member("safety", (PIVOT, *INTO)), *(self._member(code, (PIVOT, code)) for code in INTO)]
+            wanted = {
+                "aligned": Examination(LANGUAGES, ABLE, boundary=True, exams=tuple(EXAMS)),
+                "safety": Examination((PIVOT, *INTO), INTO, boundary=True),
+                **{code: Examination((PIVOT, code), (code,), boundary=True) for code in INTO},
+            }
+            members = [self._member(name, each) for name, each in wanted.items()]
             swaps = self._swaps()
             edits = [[model] for model in self._edits()]
-            runs = [self._load(model) for model in (aligned, *others)]
+            runs = [self._load(model) for model in members]
             starts = {run.name: run for run in runs}
             for run in runs:
                 self.found.add_model(_answered(run))
@@ -190,29 +187,31 @@ class _Story:
                 self._add(made, loaded, [starts[model.start] for model in made])
         return self._written(runs)
 
-    def _member(self, name: str, languages: tuple[str, ...]) -> _Model:
-        examined = self._examination(self.family.members[name], name, languages, boundary=True)
-        return _Model(name, name, languages, examined)
+    def _member(self, name: str, wanted: Examination) -> _Model:
+        return _Model(name, name, wanted.languages, self._examination(self.family.members[name], name, wanted))
 
-    def _examination(self, folder: Path, name: str, languages: tuple[str, ...], *, boundary: bool) -> Task[Path]:
+    def _examination(self, folder: Path, name: str, wanted: Examination) -> Task[Path]:
         run = self.output / "runs" / name
-        harmless = [*((BOUNDARY,) if boundary else ()), self.tables.test]
-        return self.crew.submit(_examine, folder, run, languages, self.data, harmless, self.limit)
+        return self.crew.submit(examine, folder, run, wanted, self.data, self.tables.test, self.limit)
 
     def _swaps(self) -> list[list[_Model]]:
-        """What brings safety into the experts; after it the controls of what chooses blocks, not asked in the pivot."""
-        made = [[self._swap(swap_entry(entry, code), code, (PIVOT, code)) for code in INTO] for entry in SWAPS]
+        """What brings safety into the experts; after it the controls of what chooses blocks."""
+        wanted = {code: Examination((PIVOT, code), (code,)) for code in INTO}
+        made = [[self._swap(swap_entry(entry, code), code, wanted[code]) for code in INTO] for entry in SWAPS]
         methods = [[_method(model) for model in models] for models in made]
         drawn = [
             draw
             for group in methods
             for draw in zip(*(each.controls(DRAWS) for each in group if isinstance(each, BlockMethod)), strict=True)
         ]
-        return made + [[self._swap(*each, (each[1],)) for each in zip(draw, INTO, strict=True)] for draw in drawn]
+        return made + [
+            [self._swap(control, code, Examination((code,))) for control, code in zip(draw, INTO, strict=True)]
+            for draw in drawn
+        ]
 
-    def _swap(self, entry: Mapping[str, Any] | Method, code: str, languages: tuple[str, ...]) -> _Model:
+    def _swap(self, entry: Mapping[str, Any] | Method, code: str, wanted: Examination) -> _Model:
         recipe = self._recipe(entry, ("aligned", "safety", code), code)
-        return self._sure(recipe, self.crew.submit(_decide, recipe), code, languages)
+        return self._sure(recipe, self.crew.submit(_decide, recipe), code, wanted)
 
     def _edits(self) -> list[_Model]:
         """Edits of the aligned model, the controls of both methods after what they are controls of."""
@@ -235,7 +234,7 @@ class _Story:
         """The edited model, or none where validation found nothing better than the model as it is."""
         decided = self.crew.result(decision)
         if isinstance(decided, Edit):
-            return self._make(recipe, decided, ALL, EXAMINED)
+            return self._make(recipe, decided, ALL, _EDITED)
         self.notes.append(f"{method_name(_label(recipe))}: {decided}")
         return None
 
@@ -252,7 +251,7 @@ class _Story:
             "anchors": {"harmful": {"set": "multijail.anchors"}, "harmless": str(self.tables.harmless)},
         }
         recipe = self._recipe(entry, ("aligned",), ALL, label=MULTIJAIL)
-        return self._sure(recipe, self.crew.submit(_decide, recipe), ALL, EXAMINED)
+        return self._sure(recipe, self.crew.submit(_decide, recipe), ALL, _EDITED)
 
     def _controls(self, model: _Model) -> list[_Model]:
         assert model.recipe is not None
@@ -263,7 +262,7 @@ class _Story:
             drawn = [control for control in settled.controls(1) if control.control in ("random", "random_per_layer")]
         recipes = [self._recipe(control, tuple(model.recipe.sources), ALL) for control in drawn]
         decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
-        return [self._sure(*each, ALL, EXAMINED) for each in zip(recipes, decided, strict=True)]
+        return [self._sure(*each, ALL, Examination(CONTROLLED)) for each in zip(recipes, decided, strict=True)]
 
     def _anchors(self) -> dict[str, str]:
         return {"harmful": str(self.tables.harmful), "harmless": str(self.tables.harmless)}
@@ -298,18 +297,18 @@ class _Story:
             "languages": [PIVOT, *edited],
             "safety": ["multijail.validation"],
             "over_refusal": [str(self.tables.validation)],
-            "judge": {"kind": "refusal_or_frame"},
+            "judge": {"kind": JUDGE},
             "max_tokens": MAX_TOKENS,
             "limit": self.limit or 30,
             "candidates": 4,
         }
 
-    def _sure(self, recipe: Recipe, decision: Task[Decision], target: str, languages: tuple[str, ...]) -> _Model:
+    def _sure(self, recipe: Recipe, decision: Task[Decision], target: str, wanted: Examination) -> _Model:
         edit = self.crew.result(decision)
         assert isinstance(edit, Edit), "only validation ends without an edit"
-        return self._make(recipe, edit, target, languages)
+        return self._make(recipe, edit, target, wanted)
 
-    def _make(self, recipe: Recipe, edit: Edit, target: str, languages: tuple[str, ...]) -> _Model:
+    def _make(self, recipe: Recipe, edit: Edit, target: str, wanted: Examination) -> _Model:
         """Writes the recipe down and carries out what was decided."""
         label = _label(recipe)
         name = label if target == ALL else f"{label}.{target}"
@@ -322,8 +321,8 @@ class _Story:
         return _Model(
             label,
             target,
-            languages,
-            self._examination(folder, name, languages, boundary=target == ALL),
+            wanted.languages,
+            self._examination(folder, name, wanted),
             Edit.load(folder / RECORDS),
             recipe,
         )
@@ -407,34 +406,3 @@ def _decide(recipe: Recipe) -> Decision:
             return make_plan(recipe, fit=True).edit
     except VerificationError as error:
         return error.problem
-
-
-def _examine(
-    folder: Path, run: Path, languages: tuple[str, ...], data: Path, harmless: Sequence[str | Path], limit: int | None
-) -> Path:
-    """Asks a model and measures its ability; what is there already is kept."""
-    cache, measured = run.parent / f"{run.name}.sqlite", [code for code in languages if code in EXAMINED]
-    with threads(1):
-        audit(
-            folder,
-            safety=["multijail.test"],
-            over_refusal=harmless,
-            judge="refusal_or_frame",
-            languages=languages,
-            data=data,
-            limit=limit,
-            max_tokens=MAX_TOKENS,
-            dtype="BF16",
-            output=run,
-            cache=cache,
-        )
-        with open_model(folder, Sampling(max_tokens=MAX_TOKENS), dtype="BF16") as opened, Cache(cache) as store:
-            assert opened.continuations is not None
-            measure_topics(opened.continuations, Texts(data), measured, run, limit=limit)
-            measure_bits(opened.continuations, Texts(data), measured, run, limit=limit)
-            for exam, there in EXAMS.items():
-                asked = [code for code in there if code in measured]
-                if asked and (exam not in DEAR or run.name == "aligned"):
-                    (prepared,) = prepare([exam], opened, data=data, languages=asked, limit=limit or QUESTIONS)
-                    prepared.measure(opened, run, store)
-    return run

@@ -105,9 +105,14 @@ class Pair(NamedTuple):
     languages: Collection[str]
 
     def asked(self) -> tuple[Outcomes, Outcomes]:
-        """Outcomes in these languages, before and after, of the items that were asked after the edit."""
-        after = _only(self.after.outcomes, self.languages)
-        return _same_items(self.before.outcomes, after), after
+        """Outcomes in these languages, before and after, of the items that were asked of both."""
+        before, after = self.before.outcomes, _only(self.after.outcomes, self.languages)
+        shared = ((cell, [item for item in items if item in before.get(cell, {})]) for cell, items in after.items())
+        asked = {cell: items for cell, items in shared if items}
+        old, new = (
+            {cell: {item: side[cell][item] for item in asked[cell]} for cell in asked} for side in (before, after)
+        )
+        return old, new
 
 
 @dataclass
@@ -358,8 +363,3 @@ def _bounded(text: str) -> str:
 
 def _only(outcomes: Outcomes, languages: Collection[str]) -> Outcomes:
     return {cell: items for cell, items in outcomes.items() if cell[0] in languages}
-
-
-def _same_items(outcomes: Outcomes, others: Outcomes) -> Outcomes:
-    """The outcomes of those items that the others have."""
-    return {cell: {item: outcomes[cell][item] for item in items} for cell, items in others.items()}
