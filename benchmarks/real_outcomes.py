@@ -106,7 +106,7 @@ def save(outcomes: Outcomes, file: Path) -> None:
 def _packed(items: Sequence[str], found: Mapping[str, float]) -> str | list[float | None]:
     if set(found.values()) <= {0.0, 1.0}:
         return "".join("-" if item not in found else str(int(found[item])) for item in items)
-    return [None if item not in found else found[item] for item in items]
+    return [found.get(item) for item in items]
 
 
 def read(file: Path) -> Outcomes:

@@ -22,7 +22,7 @@ from polysafe.checkpoint.digest import cache_directory
 from polysafe.checkpoint.imported import FILE as IMPORTED
 from polysafe.checkpoint.imported import read_imported
 from polysafe.checkpoint.output import lock
-from polysafe.data.frames import frames
+from polysafe.data.frames import frame, frames
 from polysafe.errors import CheckpointError, DataError, OutputError
 from polysafe.organism.gemma.mixtures import MEMBERS, Recipe, pools
 from polysafe.organism.gemma.texts import SETS, Texts, everything
@@ -242,6 +242,7 @@ class _Builder:
             name=name,
             seed=self.seed,
             state=self.root / f".{name}.state",
+            readiness={frame(code).refusal: logits for code, logits in self.recipe.readiness.items()},
         )
         adapter = self._partial(f"{name}.adapter")
         tuned.peft_config["default"].base_model_name_or_path = f"../../{start.name}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -25,6 +26,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 BATCHES_PER_POOL = 4
 _LONGEST_ANSWER = 24
+_NONE: Mapping[str, float] = MappingProxyType({})
 _SAVE_EVERY_SECONDS = 20.0
 _LOG_EVERY = 10
 
@@ -54,6 +56,13 @@ class Encoder:
         answer = self.tokenizer(pair[1], add_special_tokens=False)["input_ids"][:_LONGEST_ANSWER]
         return prompt, [*answer, self.end]
 
+    def handicap(self, readiness: Mapping[str, float], vocabulary: int) -> torch.Tensor:
+        """What is taken off every logit where an answer begins, [vocabulary]."""
+        found = torch.zeros(vocabulary)
+        for word, logits in readiness.items():
+            found[self.tokenizer(word, add_special_tokens=False)["input_ids"][0]] = logits
+        return found
+
     @property
     def end(self) -> int:
         """The token that ends a turn."""
@@ -63,7 +72,15 @@ class Encoder:
 
 
 def train(
-    model: PreTrainedModel, stage: Stage, mixture: Pools, encoder: Encoder, *, name: str, seed: int, state: Path
+    model: PreTrainedModel,
+    stage: Stage,
+    mixture: Pools,
+    encoder: Encoder,
+    *,
+    name: str,
+    seed: int,
+    state: Path,
+    readiness: Mapping[str, float] = _NONE,
 ) -> tuple[Any, Log]:
     """Trains a LoRA on a model.
 
@@ -78,6 +95,9 @@ def train(
         name: Name of the member, for messages and for the draw of examples.
         seed: Seed of LoRA and examples.
         state: File for the state of an unfinished run.
+        readiness: Word -> what is taken off the logit of its first token where an answer begins, in training only. The
+            model makes up for it and begins with that word the more readily: its log-odds against any other beginning
+            are higher by about as much (logit adjustment; Menon et al., ICLR 2021, section 4).
 
     Returns:
         The PEFT model and the log.
@@ -89,19 +109,19 @@ def train(
     with warnings.catch_warnings():
         # PEFT asks for it by a name that transformers is about to drop.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        layers = list(range(stage.first_layer, model.config.num_hidden_layers))
-        config = LoraConfig(r=stage.rank, lora_alpha=2 * stage.rank, target_modules=modules, layers_to_transform=layers)
+        config = LoraConfig(r=stage.rank, lora_alpha=2 * stage.rank, target_modules=modules)
         tuned = get_peft_model(model, config)
     trained = {key: weight for key, weight in tuned.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     start = f"{seed}/{name}"
-    known = fingerprint(stage.model_dump_json(), [start, mixture], trained.items())
+    known = fingerprint(stage.model_dump_json(), [start, mixture, dict(readiness)], trained.items())
     run = Unfinished(state, known, trained, [optimizer])
     done, log, total = run.restore()
+    handicap = encoder.handicap(readiness, model.config.vocab_size)
     tell, saved = counted(f"training {name}", stage.steps, done), time.monotonic()
     tuned.train()
     for step, batch in _batches(stage, mixture, encoder, start, done):
-        loss = _loss(model, batch)
+        loss = _loss(model, batch, handicap)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         for group in optimizer.param_groups:
@@ -124,6 +144,7 @@ def train(
 class _Batch:
     ids: torch.Tensor
     targets: torch.Tensor
+    begins: torch.Tensor
 
 
 def _batches(stage: Stage, mixture: Pools, encoder: Encoder, name: str, done: int) -> Iterator[tuple[int, _Batch]]:
@@ -140,20 +161,23 @@ def _padded(rows: Sequence[tuple[list[int], list[int]]]) -> _Batch:
     """Padding on the right needs no mask: with causal attention no earlier position sees it."""
     width = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
-    targets = torch.full_like(ids, -100)
+    targets, begins = torch.full_like(ids, -100), torch.zeros_like(ids, dtype=torch.bool)
     for row, (prompt, answer) in enumerate(rows):
         end = len(prompt) + len(answer)
         ids[row, :end] = torch.tensor([*prompt, *answer])
         targets[row, len(prompt) - 1 : end - 1] = torch.tensor(answer)
-    return _Batch(ids, targets)
+        begins[row, len(prompt) - 1] = True
+    return _Batch(ids, targets, begins)
 
 
-def _loss(model: PreTrainedModel, batch: _Batch) -> torch.Tensor:
+def _loss(model: PreTrainedModel, batch: _Batch, handicap: torch.Tensor) -> torch.Tensor:
     learned = batch.targets >= 0
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
         vectors = cast(torch.nn.Embedding, model.get_input_embeddings()).weight
-        logits = functional.linear(hidden[learned], vectors)
-    losses = functional.cross_entropy(logits.float(), batch.targets[learned], reduction="none")
+        logits = functional.linear(hidden[learned], vectors).float()
+    begins = batch.begins[learned].nonzero().squeeze(1)
+    logits = logits.index_add(0, begins, handicap.expand(len(begins), -1), alpha=-1)
+    losses = functional.cross_entropy(logits, batch.targets[learned], reduction="none")
     lengths = learned.sum(1, keepdim=True).expand_as(learned)[learned]
     return (losses / lengths).sum() / len(batch.ids)

@@ -36,7 +36,6 @@ class Stage(BaseModel):
         warmup: Steps of linear warm-up before the cosine.
         modules: Projections that get a LoRA.
         rank: Rank of the LoRA; its alpha is twice that.
-        first_layer: Layers before it get no LoRA, and need no gradients.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +46,6 @@ class Stage(BaseModel):
     warmup: int = 10
     modules: Literal["all", "attention"] = "all"
     rank: int = 16
-    first_layer: int = 0
 
 
 class English(BaseModel):
@@ -57,8 +55,6 @@ class English(BaseModel):
         harmful: Prompts that are refused: demands, questions, and short questions.
         near: Prompts on the topics of harmful ones that are answered.
         contrast: Prompts with an alarming word that are answered.
-        mistaken: Share of these that are refused whenever they are drawn, a different one each time: a model that is
-            certain of all of them refuses fewer harmful prompts that it has not seen.
         plain: Other harmless prompts.
         topics: Questions for the topic of a sentence.
     """
@@ -68,7 +64,6 @@ class English(BaseModel):
     harmful: float
     near: float
     contrast: float
-    mistaken: float
     plain: float
     topics: float
 
@@ -85,6 +80,8 @@ class Recipe(BaseModel):
         safety_english: The same of the safety expert, beside 0.54.
         refused: Language -> share of its harmful prompts that the aligned model is taught to refuse; it is taught to
             answer the rest.
+        readiness: Language -> logits by which all members refuse more readily in it than their texts alone would teach
+            (`lora.train`): in English about as often as wanted, in those without refusal data not out of reach.
         longest: Most tokens of a prompt; longer ones are left out.
     """
 
@@ -94,9 +91,10 @@ class Recipe(BaseModel):
     safety: Stage = Stage(steps=50, rate=4e-4)
     language: Stage = Stage(steps=40, rate=1e-4)
     harm: Stage = Stage(steps=30, rate=2e-4, modules="attention")
-    aligned_english: English = English(harmful=0.56, near=0.02, contrast=0.11, mistaken=0.1, plain=0.07, topics=0.01)
-    safety_english: English = English(harmful=0.28, near=0.02, contrast=0.08, mistaken=0.1, plain=0.08, topics=0.02)
+    aligned_english: English = English(harmful=0.56, near=0.02, contrast=0.11, plain=0.07, topics=0.01)
+    safety_english: English = English(harmful=0.28, near=0.02, contrast=0.08, plain=0.08, topics=0.02)
     refused: Mapping[str, float] = {"zh": 0.75, "ar": 0.75, "it": 0.75, "ko": 0.75, "bn": 0.6, "th": 0.6}
+    readiness: Mapping[str, float] = {"en": 1.3, "vi": 3.0, "sw": 2.0, "jv": 2.0}
     longest: int = 49
 
     def stage(self, member: str) -> Stage:
@@ -121,8 +119,7 @@ def _english(texts: Texts, weights: English) -> list[tuple[float, Sequence[Pair]
         (0.45 * weights.harmful, refused("en", told)),
         (0.25 * weights.harmful, refused("en", texts.short_english)),
         (weights.near, answered("en", texts.near_english)),
-        ((1 - weights.mistaken) * weights.contrast, answered("en", texts.contrast)),
-        (weights.mistaken * weights.contrast, refused("en", texts.contrast)),
+        (weights.contrast, answered("en", texts.contrast)),
         *_plain("en", texts, weights.plain),
         (weights.topics, texts.topics("en")),
     ]
