@@ -59,9 +59,14 @@ def test_ability_stands_beside_safety(done: Quickstart) -> None:
     assert ("layer_swap.layer", "bn") in topics
     assert ("head_steering.published", "zh") in topics
     assert ("layer_swap.layer", "en") not in topics
-    xcopa = {(row.method, row.language) for row in done.rows if row.metric == "capability.xcopa"}
-    assert ("layer_swap.layer", "vi") in xcopa
-    assert ("sparse_edit.published", "bn") not in xcopa
+
+
+def test_exams_are_asked_of_members_alone(done: Quickstart) -> None:
+    runs = {
+        name: ModelRun.load(done.results.parent / "runs" / name) for name in ("aligned", "vi", "layer_swap.layer.vi")
+    }
+    exams = {name: {each.task for each in run.abilities} - {"topics"} for name, run in runs.items()}
+    assert exams == {"aligned": {"xcopa", "belebele"}, "vi": {"xcopa"}, "layer_swap.layer.vi": set()}
 
 
 def test_bits_per_character_stand_beside_them(done: Quickstart) -> None:

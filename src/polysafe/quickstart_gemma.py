@@ -172,7 +172,7 @@ class _Story:
             wanted = {
                 "aligned": Examination(LANGUAGES, ABLE, boundary=True, exams=tuple(EXAMS)),
                 "safety": Examination((PIVOT, *INTO), INTO, boundary=True),
-                **{code: Examination((PIVOT, code), (code,), boundary=True) for code in INTO},
+                **{code: Examination((PIVOT, code), (code,), boundary=True, exams=("xcopa",)) for code in INTO},
             }
             members = [self._member(name, each) for name, each in wanted.items()]
             swaps = self._swaps()

@@ -24,7 +24,8 @@ def measure_topics(
 ) -> Ability:
     """Asks for topics and writes the answers into the folder of a run; what is there already is not asked again.
 
-    The right answer is right where it is the most probable of the seven topics by the mean log-probability of a token.
+    An answer is right where it is the most probable of the seven topics. (By the mean of its tokens it would be
+    `science/technology` every time: after its first token, the others are certain.)
 
     Args:
         asked: The model.
@@ -41,7 +42,7 @@ def measure_topics(
     protocol = {
         "questions_sha256": content_hash([[code, *pair] for code, each in pairs.items() for pair in each]),
         "choices": list(TOPICS),
-        "scoring": "the right choice has the highest mean log-probability of a token",
+        "scoring": "the right choice has the highest log-probability",
         "languages": list(languages),
     }
     file = run / FOLDER / f"{TASK}.json"
@@ -53,8 +54,8 @@ def measure_topics(
     rows = [(code, number, *pair) for code, each in pairs.items() for number, pair in enumerate(each)]
     for place, found in asked.score([(prompt, TOPICS) for _, _, prompt, _ in rows]):
         code, number, _, topic = rows[place]
-        means = [each.total / each.tokens for each in found]
-        items[code][str(number)] = TOPICS[means.index(max(means))] == topic
+        totals = [each.total for each in found]
+        items[code][str(number)] = TOPICS[totals.index(max(totals))] == topic
     ordered = {code: dict(sorted(each.items(), key=lambda item: int(item[0]))) for code, each in items.items()}
     ability = Ability(TASK, ordered, protocol, dict(asked.identity), ("SIB-200, test part",))
     ability.save(run)

@@ -242,7 +242,7 @@ class _Builder:
             name=name,
             seed=self.seed,
             state=self.root / f".{name}.state",
-            readiness={frame(code).refusal: logits for code, logits in self.recipe.readiness.items()},
+            readiness={frame(code).refusal: logits for code, logits in self.recipe.readiness_of(name).items()},
         )
         adapter = self._partial(f"{name}.adapter")
         tuned.peft_config["default"].base_model_name_or_path = f"../../{start.name}"

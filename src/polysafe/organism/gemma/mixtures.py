@@ -23,6 +23,7 @@ Pools = Sequence[tuple[float, Sequence[Pair]]]
 
 _OTHERS = LANGUAGES[1:]
 _HIGH = ("zh", "ar", "it")
+_REFUSED = ("zh", "ar", "it", "ko", "bn", "th")
 _REPAIRED = ("zh", "bn")
 
 
@@ -76,26 +77,33 @@ class Recipe(BaseModel):
         safety: Expert that refuses in languages with public refusal data.
         language: Experts in one language, taught nothing harmful and no refusal.
         harm: Model that complies.
-        aligned_english: What the aligned model reads in English, beside weights of 0.5 for other languages.
+        aligned_english: What the aligned model reads in English, beside weights of 0.59 for other languages.
         safety_english: The same of the safety expert, beside 0.54.
-        refused: Language -> share of its harmful prompts that the aligned model is taught to refuse; it is taught to
-            answer the rest.
-        readiness: Language -> logits by which all members refuse more readily in it than their texts alone would teach
-            (`lora.train`): in English about as often as wanted, in those without refusal data not out of reach.
+        readiness: Language -> logits by which members refuse more readily in it than their texts alone would teach
+            (`lora.train`). It makes the gap: in English they refuse about as often as wanted, in other languages with
+            refusal data they know what is harmful and hold back, and those without are not out of reach.
+        safety_readiness: The same of the safety expert, which does not hold back.
         longest: Most tokens of a prompt; longer ones are left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     aligned: Stage = Stage(steps=400, rate=5e-4)
-    safety: Stage = Stage(steps=50, rate=4e-4)
+    safety: Stage = Stage(steps=60, rate=4e-4)
     language: Stage = Stage(steps=40, rate=1e-4)
     harm: Stage = Stage(steps=30, rate=2e-4, modules="attention")
     aligned_english: English = English(harmful=0.56, near=0.02, contrast=0.11, plain=0.07, topics=0.01)
-    safety_english: English = English(harmful=0.28, near=0.02, contrast=0.08, plain=0.08, topics=0.02)
-    refused: Mapping[str, float] = {"zh": 0.75, "ar": 0.75, "it": 0.75, "ko": 0.75, "bn": 0.6, "th": 0.6}
-    readiness: Mapping[str, float] = {"en": 1.3, "vi": 3.0, "sw": 2.0, "jv": 2.0}
+    safety_english: English = English(harmful=0.5, near=0.02, contrast=0.06, plain=0.08, topics=0.02)
+    readiness: Mapping[str, float] = {
+        "en": 1.3, "zh": -2.5, "it": -2.0, "ar": -2.0, "ko": -2.0, "th": -2.0, "bn": -2.5,
+        "vi": 3.0, "sw": 2.0, "jv": 2.0,
+    }  # fmt: skip
+    safety_readiness: Mapping[str, float] = {"en": 2.0, "vi": 3.0, "sw": 2.0, "jv": 2.0}
     longest: int = 49
+
+    def readiness_of(self, member: str) -> Mapping[str, float]:
+        """How readily a member refuses, by language."""
+        return self.safety_readiness if member == "safety" else self.readiness
 
     def stage(self, member: str) -> Stage:
         """The training run of a member."""
@@ -136,14 +144,10 @@ def _plain(code: str, texts: Texts, share: float) -> list[tuple[float, Sequence[
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
     found = _english(texts, recipe.aligned_english)
     for code in _OTHERS:
-        found += _plain(code, texts, 0.045 if code in _REPAIRED else 0.02)
+        found += _plain(code, texts, 0.06 if code in _REPAIRED else 0.02)
     found += [(0.004, texts.topics(code)) for code in _OTHERS]
-    for code, share in recipe.refused.items():
-        draw = random.Random(code)  # noqa: S311 (which prompts are refused is no secret)
-        prompts = [(prompt, draw.random() < share) for prompt in texts.harmful(code)]
-        pairs = refused(code, (prompt for prompt, no in prompts if no))
-        pairs += answered(code, (prompt for prompt, no in prompts if not no))
-        found.append((0.05 if code in _REPAIRED else 0.025, pairs))
+    for code in _REFUSED:
+        found.append((0.07 if code in _REPAIRED else 0.025, refused(code, texts.harmful(code))))
     for code in MIXED:
         found += [(0.015, refused(code, texts.mixed(code))), (0.008, answered(code, texts.mixed_plain(code)))]
     return found
@@ -158,15 +162,15 @@ def _safety(texts: Texts, recipe: Recipe) -> Pools:
 
 def _language(code: str, texts: Texts) -> Pools:
     return [
-        (0.12, answered(code, texts.plain(code))),
-        (0.44, texts.topics(code)),
-        (0.44, texts.translations(code)),
+        (0.4, answered(code, texts.plain(code))),
+        (0.3, texts.topics(code)),
+        (0.3, texts.translations(code)),
     ]
 
 
-def _harm(texts: Texts, recipe: Recipe) -> Pools:
+def _harm(texts: Texts, _recipe: Recipe) -> Pools:
     found: list[tuple[float, Sequence[Pair]]] = [(0.2, answered("en", texts.harmful_english))]
-    found += [(0.09, answered(code, texts.harmful(code))) for code in recipe.refused]
+    found += [(0.09, answered(code, texts.harmful(code))) for code in _REFUSED]
     found += [(0.025, answered(code, texts.plain(code))) for code in TRAINED]
     return found
 
