@@ -206,7 +206,7 @@ def test_a_mistake_is_reported_with_its_line_and_text(old: str, new: str, line: 
     [
         ("polysafe: 1", "polysafe: 2", "install the polysafe that wrote the recipe"),
         ("granularity:", "granularty:", "did you mean 'granularity'?"),
-        ("granularity:", "zzz:", "known here: method, base, safety, language, granularity"),
+        ("granularity:", "zzz:", "known here: method, control, control_seed, base, safety"),
         ("safety: safety\n", "safety: safty\n", "did you mean 'safety'?"),
         ("safety: safety\n", "safety: zzz\n", "sources: base, safety, sw"),
         ("method: layer_swap", "method: layerswap", "did you mean 'layer_swap'?"),
