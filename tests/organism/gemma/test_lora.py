@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def _log_odds(folder: Path, state: Path, readiness: dict[str, float]) -> float:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     encoder = Encoder(tokenizer, 100)
     pairs: list[Pair] = [(PROMPT, REFUSAL), (PROMPT, ANSWER)]
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.get_input_embeddings().weight.data.mul_(20)  # random vectors are too short for any certainty
     stage = Stage(steps=120, rate=2e-2, batch=8, rank=4)
     tuned, _ = train(

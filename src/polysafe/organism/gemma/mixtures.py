@@ -83,6 +83,8 @@ class Recipe(BaseModel):
             (`lora.train`). It makes the gap: in English they refuse about as often as wanted, in other languages with
             refusal data they know what is harmful and hold back, and those without are not out of reach.
         safety_readiness: The same of the safety expert, which does not hold back.
+        language_readiness: That of a language expert in its own language. It reads harmless prompts alone, and this
+            far below their answers a refusal still counts as near: what it learns is to answer.
         longest: Most tokens of a prompt; longer ones are left out.
     """
 
@@ -99,10 +101,13 @@ class Recipe(BaseModel):
         "vi": 3.0, "sw": 2.0, "jv": 2.0,
     }  # fmt: skip
     safety_readiness: Mapping[str, float] = {"en": 2.0, "vi": 3.0, "sw": 2.0, "jv": 2.0}
+    language_readiness: float = -8.0
     longest: int = 49
 
     def readiness_of(self, member: str) -> Mapping[str, float]:
         """How readily a member refuses, by language."""
+        if member in EXPERTS:
+            return {member: self.language_readiness}
         return self.safety_readiness if member == "safety" else self.readiness
 
     def stage(self, member: str) -> Stage:
@@ -162,7 +167,8 @@ def _safety(texts: Texts, recipe: Recipe) -> Pools:
 
 def _language(code: str, texts: Texts) -> Pools:
     return [
-        (0.4, answered(code, texts.plain(code))),
+        (0.3, answered(code, texts.plain(code))),
+        (0.1, answered("en", texts.plain("en"))),
         (0.3, texts.topics(code)),
         (0.3, texts.translations(code)),
     ]
