@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.real_outcomes import BOUNDARY, Outcomes, read, read_runs, save
 from polysafe.evaluate.numbers import BITS
+from polysafe.report.names import CONTROL
 from polysafe.stats.differences import paired_difference
 from polysafe.stats.intervals import wilson
 from polysafe.stats.means import student_interval
@@ -29,7 +30,6 @@ PROVED = ("unsafe", "over_refusal")
 ALIGNED = "aligned"
 EXPERTS = ("bn", "vi")
 MEMBERS = (ALIGNED, "safety", *EXPERTS)
-_CONTROL = "control."
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def against_controls(outcomes: Outcomes) -> list[tuple[Change, float]]:
     found = [
         each
         for name in outcomes.models
-        if name.startswith(_CONTROL)
+        if name.startswith(CONTROL)
         for each in changes(outcomes, _of_control(name, outcomes.models), name)
         if each.metric in PROVED
     ]
@@ -173,7 +173,7 @@ def _of_control(control: str, models: Sequence[str]) -> str:
     start = start_of(control)
     ending = f".{start}" if start in EXPERTS else ""
     named = [name.removesuffix(ending) for name in models if name.endswith(ending)]
-    return max((name for name in named if control.startswith(_CONTROL + name)), key=len) + ending
+    return max((name for name in named if control.startswith(CONTROL + name)), key=len) + ending
 
 
 def proof_table(found: Sequence[tuple[Change, float]]) -> str:

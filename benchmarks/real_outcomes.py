@@ -79,12 +79,12 @@ def _values(run: ModelRun) -> Iterator[tuple[Cell, dict[str, float]]]:
 
 def save(outcomes: Outcomes, file: Path) -> None:
     """Writes outcomes: a string of digits for every model, in the order of the items of its cell."""
-    items: dict[str, list[str]] = {}
+    seen: dict[str, dict[str, None]] = {}
     for seed in outcomes.seeds:
         for values in seed.values():
             for cell, found in values.items():
-                known = items.setdefault("/".join(cell), [])
-                known += [item for item in found if item not in set(known)]
+                seen.setdefault("/".join(cell), {}).update(dict.fromkeys(found))
+    items = {name: list(each) for name, each in seen.items()}
     content = {
         "schema": SCHEMA,
         "items": items,

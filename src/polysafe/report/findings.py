@@ -107,12 +107,8 @@ class Pair(NamedTuple):
     def asked(self) -> tuple[Outcomes, Outcomes]:
         """Outcomes in these languages, before and after, of the items that were asked of both."""
         before, after = self.before.outcomes, _only(self.after.outcomes, self.languages)
-        shared = ((cell, [item for item in items if item in before.get(cell, {})]) for cell, items in after.items())
-        asked = {cell: items for cell, items in shared if items}
-        old, new = (
-            {cell: {item: side[cell][item] for item in asked[cell]} for cell in asked} for side in (before, after)
-        )
-        return old, new
+        shared = {cell: [item for item in items if item in before.get(cell, {})] for cell, items in after.items()}
+        return _of_items(before, shared), _of_items(after, shared)
 
 
 @dataclass
@@ -363,3 +359,7 @@ def _bounded(text: str) -> str:
 
 def _only(outcomes: Outcomes, languages: Collection[str]) -> Outcomes:
     return {cell: items for cell, items in outcomes.items() if cell[0] in languages}
+
+
+def _of_items(outcomes: Outcomes, chosen: Mapping[tuple[str, str], Sequence[str]]) -> Outcomes:
+    return {cell: {item: outcomes[cell][item] for item in items} for cell, items in chosen.items() if items}
