@@ -83,10 +83,16 @@ def test_the_same_seed_gives_the_same_for_any_batch(trained: LoadedModel, tokeni
     assert same(first, head_effects(trained, tokenizer, few(5), batch_size=2), 1e-6)
 
 
+@pytest.mark.parametrize("place", ["file", "folder"])
 def test_an_interrupted_run_goes_on(
-    trained: LoadedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: LoadedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
 ) -> None:
-    file, asked = tmp_path / "qac.safetensors", []
+    kept = {place: tmp_path / "qac.safetensors" if place == "file" else tmp_path}
+    asked: list[object] = []
     plain = RowScorer.scores
 
     def scores(self: RowScorer, prompt: object, score: Score) -> torch.Tensor:
@@ -97,13 +103,14 @@ def test_an_interrupted_run_goes_on(
 
     monkeypatch.setattr(RowScorer, "scores", scores)
     with pytest.raises(KeyboardInterrupt):
-        head_effects(trained, tokenizer, few(3), file=file, checks=0)
-    again = head_effects(trained, tokenizer, few(3), file=file, checks=0)
+        head_effects(trained, tokenizer, few(3), checks=0, **kept)
+    again = head_effects(trained, tokenizer, few(3), checks=0, **kept)
     assert len(asked) == 4 + 3  # three were kept, one was lost, three were left
     assert same(again, head_effects(trained, tokenizer, few(3)))
     asked.clear()
-    assert same(again, head_effects(trained, tokenizer, few(3), file=file))
+    assert same(again, head_effects(trained, tokenizer, few(3), **kept))
     assert not asked
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
 def test_kept_effects_of_something_else_are_refused(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from polysafe.checkpoint.digest import cache_directory
 from polysafe.data.task_sources import tasks_for
 from polysafe.data.tasks import Task, load_task
 from polysafe.data.trials import Trials, draw_trials
@@ -110,12 +111,13 @@ def _effects(method: HeadSteering, source: Source, loaded: LoadedModel, language
             score=method.score,
             batch_size=method.batch_size,
             file=effects_file(method, language),
+            folder=cache_directory() / "effects",
         )
     return replace(found, notes=(*found.notes, *skipped))
 
 
 def effects_file(method: HeadSteering, language: str) -> Path | None:
-    """Where the effects of a language are kept, None where they are not."""
+    """Where the recipe keeps the effects of a language, None where that is left to the user's cache."""
     return None if method.effects is None else method.effects / f"{language}.{method.score}.safetensors"
 
 

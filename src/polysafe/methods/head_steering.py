@@ -113,7 +113,7 @@ class HeadSteering(Method):
     task_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the prompts."""
     effects: Annotated[AbsolutePath | None, Field(exclude=True)] = None
-    """Folder that keeps measured effects, one file per language; a second run reads them. Changes no result."""
+    """Folder that keeps measured effects, one file per language; by default the user's cache. Changes no result."""
 
     combine: Combine = "mean"
     """How the effects on several tasks become one score: their mean (published), mean z-score, or mean rank."""

@@ -11,6 +11,7 @@ language). The result keeps every prompt, so that tasks can be combined, and the
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from polysafe import __version__
 from polysafe.data.trials import Trials
 from polysafe.errors import ArchitectureError, DataError, ResourceError
 from polysafe.probe.answers import Score, ScoredPrompt, ScoredTokens, TaskPrompts, task_prompts
@@ -134,6 +136,7 @@ def head_effects(
     score: Score = "separating",
     batch_size: int = 16,
     file: Path | None = None,
+    folder: Path | None = None,
     checks: int = 2,
 ) -> HeadEffects:
     """Measures the effect of every head on every prompt, exactly.
@@ -148,6 +151,7 @@ def head_effects(
         score: What is compared.
         batch_size: Clean prompts in a forward pass.
         file: Where results are kept; an interrupted run goes on from it, and a complete one is read.
+        folder: The same without a name: a file of this folder that is called after all that the results depend on.
         checks: Runs that are compared with a plain forward pass before the first prompt.
 
     Raises:
@@ -164,6 +168,9 @@ def head_effects(
     kept, key = measurements(model).effects, effects_key(record, batch_size)
     if file is None and key in kept:
         return kept[key]
+    if file is None and folder is not None:
+        name = hashlib.sha256(f"{__version__} {key}".encode()).hexdigest()
+        file = folder / f"{name}.safetensors"
     state = _State.start(record, prompts, file)
     notes: tuple[str, ...] = ()
     advance = counted("head effects", len(state.ids), state.done())
