@@ -87,17 +87,13 @@ _STEERED: Mapping[str, Any] = {
     "model": "aligned",
     "harmful": "harm",
     "languages": list(REPAIRED),
-    "together": "mean",
-}
-
-_TRIED_HEADS: Mapping[str, Any] = {"prompts": 25, "fraction": 0.25, "strength": [0.1, 0.2, 0.4]}
-_PUBLISHED_HEADS: Mapping[str, Any] = {
     "prompts": 25,
-    "together": "majority",
     "score": "first",
     "corruption": "permute",
-    "strength": 0.2,
 }
+"""Effects as published, measured once for both choices of heads."""
+_TRIED_HEADS: Mapping[str, Any] = {"together": "mean", "fraction": 0.25, "strength": [0.1, 0.2, 0.4]}
+_PUBLISHED_HEADS: Mapping[str, Any] = {"together": "majority", "strength": 0.2}
 """The published choice of heads; its strength is not known, and at one half this family refuses nearly everything."""
 
 _EDITED = Examination(EXAMINED, ABLE, boundary=True)

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import Result
 
 from polysafe.errors import CheckpointError
+from polysafe.organism.family import HARD, Recipe
 from polysafe.organism.packaged import MEMBERS, NOTICE
 
 Polysafe = Callable[..., Result]
@@ -68,20 +69,25 @@ def test_absent_family_is_an_error(polysafe: Polysafe, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("arguments", "seed", "folder"),
-    [([], 0, "family-0"), (["--seed", "3"], 3, "family-3"), (["--seed", "3", "--output", "x"], 3, "x")],
+    ("arguments", "seed", "folder", "recipe"),
+    [
+        ([], 0, "family-0", Recipe()),
+        (["--seed", "3"], 3, "family-3", Recipe()),
+        (["--seed", "3", "--output", "x"], 3, "x", Recipe()),
+        (["hard", "--seed", "3"], 3, "hard-3", HARD),
+    ],
 )
 def test_build_trains_the_seed_into_the_folder(
-    polysafe: Polysafe, monkeypatch: pytest.MonkeyPatch, arguments: list[str], seed: int, folder: str
+    polysafe: Polysafe, monkeypatch: pytest.MonkeyPatch, arguments: list[str], seed: int, folder: str, recipe: Recipe
 ) -> None:
-    calls: list[tuple[int, Path]] = []
+    calls: list[tuple[int, Path, Recipe]] = []
 
-    def build(seed: int, output: Path, **options: object) -> FakeFamily:
-        calls.append((seed, output))
+    def build(seed: int, output: Path, *, recipe: Recipe) -> FakeFamily:
+        calls.append((seed, output, recipe))
         return FakeFamily(output)
 
     monkeypatch.setattr("polysafe.organism.family.build_family", build)
     result = polysafe("organism", "build", *arguments, "--json")
     assert result.exit_code == 0
-    assert calls == [(seed, Path(folder))]
+    assert calls == [(seed, Path(folder), recipe)]
     assert json.loads(result.stdout)["members"]["base"] == f"{folder}/base"

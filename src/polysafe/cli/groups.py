@@ -215,9 +215,11 @@ def inspect_import(
 @organism_app.command("build")
 def organism_build(
     family: Annotated[
-        Literal["toy", "gemma"],
+        Literal["toy", "hard", "gemma"],
         typer.Argument(
-            metavar="FAMILY", help="toy, in invented languages, or gemma, in real ones (needs the extra `real`)."
+            metavar="FAMILY",
+            help="toy, in invented languages; hard, the same with planted refusals that hardly cross over; or gemma, "
+            "in real languages (needs the extra `real`).",
         ),
     ] = "toy",
     output: Annotated[
@@ -225,7 +227,7 @@ def organism_build(
         typer.Option(
             "--output",
             "-o",
-            help="Folder to write; family-SEED by default, and for gemma one in the user's cache.",
+            help="Folder to write; family-SEED or hard-SEED by default, for gemma one in the user's cache.",
             show_default=False,
         ),
     ] = None,
@@ -245,7 +247,9 @@ def organism_build(
     if family == "gemma":
         command.build_real(data, output, seed, whole_vocabulary=whole_vocabulary, as_json=as_json)
     else:
-        command.build(output or Path(f"family-{seed}"), seed, as_json=as_json)
+        hard = family == "hard"
+        folder = output or Path(f"hard-{seed}" if hard else f"family-{seed}")
+        command.build(folder, seed, hard=hard, as_json=as_json)
 
 
 @organism_app.command("info")

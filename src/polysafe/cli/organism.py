@@ -1,4 +1,4 @@
-"""`polysafe organism`: the toy family."""
+"""`polysafe organism`: families that are made to have the problem."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from polysafe.errors import RecipeError
 from polysafe.organism.packaged import NOTICE, Family, packaged_family
 
 
-def build(output: Path, seed: int, *, as_json: bool) -> None:
+def build(output: Path, seed: int, *, hard: bool, as_json: bool) -> None:
     """Train the family into `output`."""
-    from polysafe.organism.family import build_family
+    from polysafe.organism.family import HARD, Recipe, build_family
 
     with resumable(), progress():
-        family = build_family(seed, output)
+        family = build_family(seed, output, recipe=HARD if hard else Recipe())
     _show(family, as_json=as_json)
 
 

@@ -362,9 +362,9 @@ class SparseEdit(Method):
         if self.anchors != "organism":
             anchors = Anchors(*(rows.parallel for rows in self.anchors.both(languages, data)))
         else:
-            from polysafe.organism.anchors import organism_anchors, world_of
+            from polysafe.organism.anchors import anchors_for
 
-            anchors = organism_anchors(world_of(source.checkpoint), languages)
+            anchors = anchors_for(source.checkpoint, languages)
         evaluation = {path.name: load_texts(path) for path in self.evaluation}
         return anchors, anchors.require_disjoint(evaluation, forced=self.allow_overlap)
 

@@ -9,7 +9,7 @@ from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.anchors import Anchors, ParallelPrompts
 from polysafe.errors import DataError
 from polysafe.methods.validation import Standing, Standings
-from polysafe.organism.lexicon import LANGUAGES
+from polysafe.organism.lexicon import CATEGORIES, LANGUAGES
 from polysafe.organism.packaged import RECORD
 from polysafe.organism.world import World
 from polysafe.probe.model import LoadedModel
@@ -24,10 +24,26 @@ def world_of(checkpoint: Checkpoint) -> World:
     Raises:
         DataError: The checkpoint is not a member of a toy family.
     """
+    return _told(checkpoint)[0]
+
+
+def anchors_for(checkpoint: Checkpoint, languages: Sequence[str]) -> Anchors:
+    """The anchors of the family that a checkpoint is a member of.
+
+    Raises:
+        DataError: The checkpoint is not a member of a toy family.
+    """
+    world, kinds = _told(checkpoint)
+    return organism_anchors(world, languages, kinds)
+
+
+def _told(checkpoint: Checkpoint) -> tuple[World, int]:
+    """The world of a member, and how many kinds of harm its family has anchors for."""
     file = checkpoint.root.parent / RECORD
     try:
-        return World(int(json.loads(file.read_text(encoding="utf-8"))["seed"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return World(int(record["seed"])), int(record.get("recipe", {}).get("kinds", len(CATEGORIES)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
             "is not a member of the toy family, which brings its own anchors",
             where=checkpoint.root,
@@ -35,14 +51,17 @@ def world_of(checkpoint: Checkpoint) -> World:
         ) from None
 
 
-def organism_anchors(world: World, languages: Sequence[str]) -> Anchors:
+def organism_anchors(world: World, languages: Sequence[str], kinds: int = len(CATEGORIES)) -> Anchors:
     """The training split of a world: harmful requests; harmless ones and questions of all kinds.
 
     Args:
         world: The world.
         languages: Languages to spell the prompts in.
+        kinds: Number of danger categories that the harmful requests are about.
     """
     rng = world.rng("anchors")
+    known = tuple(f"hazard{name}" for name in CATEGORIES[:kinds])
+    harmful = [pair for pair in world.harmful("train") if pair.object.startswith(known)]
     harmless = rng.sample(world.harmless("train"), HARMLESS_REQUESTS)
     facts = rng.sample(list(world.facts), OTHER_PROMPTS // 2)
     entities = sorted({fact.entity for fact in world.facts})
@@ -57,8 +76,8 @@ def organism_anchors(world: World, languages: Sequence[str]) -> Anchors:
 
     return Anchors(
         ParallelPrompts(
-            tuple(pair.item for pair in world.harmful("train")),
-            {name: tuple(world.request(name, pair) for pair in world.harmful("train")) for name in languages},
+            tuple(pair.item for pair in harmful),
+            {name: tuple(world.request(name, pair) for pair in harmful) for name in languages},
             origin="the toy world's harmful training requests",
         ),
         ParallelPrompts(

@@ -50,6 +50,7 @@ class Data(BaseModel):
         refusal: Probability that refusal data refuses a harmful request about a covered object, per tier.
         refusal_uncovered: The same for the other objects.
         categories: Number of danger categories that the refusal data of a language covers, per tier.
+        requests: Share of harmless requests in what a language expert sees; every one of them teaches it to answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +68,7 @@ class Data(BaseModel):
     refusal: Mapping[Tier, float] = {"pivot": 0.9, "mid": 0.85, "low": 0.85}
     refusal_uncovered: Mapping[Tier, float] = {"pivot": 0.9, "mid": 0.35, "low": 0.36}
     categories: Mapping[Tier, int] = {"pivot": 6, "mid": 3, "low": 1}
+    requests: float = 0.15
 
 
 class Corpus:
@@ -136,9 +138,9 @@ class Corpus:
 
         def draw(rng: random.Random) -> Example:
             share = rng.random()
-            if share < 0.15:
+            if share < self.data.requests:
                 return self._compliance(language, rng.choice(self.world.harmless("train")))
-            if share < 0.30:
+            if share < self.data.requests + 0.15:
                 return self._harmless_translation(language, rng)
             return self._ability(language, rng)
 

@@ -37,7 +37,7 @@ def is_member(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Family:
-    """Six checkpoints: base, English safety expert, an expert per low language, harm-tuned model.
+    """Checkpoints: base, English safety expert, an expert per low language, harm-tuned model; what else was made.
 
     Attributes:
         root: The folder of the family.
@@ -60,7 +60,7 @@ class Family:
     @property
     def members(self) -> dict[str, Path]:
         """Member -> its Hugging Face folder."""
-        return {name: self.root / name for name in MEMBERS}
+        return {name: self.root / name for name in (*MEMBERS, *self.record["members"])}
 
     def verify(self) -> None:
         """Compares every file with its recorded hash.
@@ -68,10 +68,10 @@ class Family:
         Raises:
             VerificationError: A member is missing, or a file differs from what was trained.
         """
-        for name in MEMBERS:
+        for name in self.members:
             for problem, file in differences(self.root / name, self.record["members"].get(name)):
                 raise VerificationError(
-                    problem, where=file, remedy=f"rebuild it: polysafe organism build --seed {self.seed}"
+                    problem, where=file, remedy="remove the member and run `polysafe organism build` as for this family"
                 )
 
     def base_facts(self) -> dict[str, dict[str, float | str]]:

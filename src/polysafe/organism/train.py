@@ -94,10 +94,21 @@ def make_batch(examples: Sequence[Example], words: Mapping[str, int]) -> Batch:
     return Batch(ids, learned, ids.roll(-1, dims=1)[learned])
 
 
-def loss_on(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
-    """Mean cross entropy of the answers; the vocabulary projection is computed only where it is needed."""
+def loss_on(model: LlamaForCausalLM, batch: Batch, handicap: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean cross entropy of the answers; the vocabulary projection is computed only where it is needed.
+
+    Args:
+        model: The model.
+        batch: What is learned.
+        handicap: What is taken off the logits where an answer begins, [vocabulary].
+    """
     hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    return functional.cross_entropy(model.lm_head(hidden[batch.learned]), batch.targets)
+    logits = model.lm_head(hidden[batch.learned])
+    if handicap is not None:
+        begins = batch.learned.clone()
+        begins[:, 1:] &= ~batch.learned[:, :-1]
+        logits = logits - begins[batch.learned].to(logits.dtype)[:, None] * handicap
+    return functional.cross_entropy(logits, batch.targets)
 
 
 def train(
@@ -106,6 +117,8 @@ def train(
     pools: Pools,
     words: Mapping[str, int],
     *,
+    masks: Mapping[str, torch.Tensor] | None = None,
+    handicap: torch.Tensor | None = None,
     state: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[tuple[int, float]]:
@@ -117,6 +130,10 @@ def train(
         pools: Index -> the examples of the next `BATCHES_PER_POOL` steps. It is asked right before these steps
             and may look at the model.
         words: Word -> token id.
+        masks: Name of a weight -> 1 where it may move, in its shape; all others stay as they are. Without it the
+            stage says what moves.
+        handicap: What is taken off the logits where an answer begins, [vocabulary]. The model makes up for it and keeps
+            what it made up (logit adjustment, Menon et al., ICLR 2021).
         state: A file that keeps the state of an unfinished run. Its fingerprint covers the settings, the
             starting weights and the first examples; a file of another run is ignored.
         progress: Called with the number of steps done.
@@ -124,7 +141,7 @@ def train(
     Returns:
         The training log: (step, mean loss since the entry before).
     """
-    optimizers = _optimizers(model, stage)
+    optimizers = _optimizers(model, stage, masks)
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     run: Unfinished | None = None
     if state:
@@ -133,8 +150,10 @@ def train(
     start, log, total = run.restore() if run else (0, [], 0.0)
     saved = time.monotonic()
     for step, examples in _batches(stage, pools, start):
-        loss = loss_on(model, make_batch(examples, words))
+        loss = loss_on(model, make_batch(examples, words), handicap)
         torch.autograd.backward(loss)
+        for name, mask in (masks or {}).items():
+            model.get_parameter(name).grad.mul_(mask)  # type: ignore[union-attr]  # every one of them has a gradient
         torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
         _apply(optimizers, stage.factor(step))
         total += loss.item()
@@ -164,16 +183,19 @@ def _words_in(example: Example) -> int:
     return example.prompt.count(" ") + example.answer.count(" ")
 
 
-def _optimizers(model: LlamaForCausalLM, stage: Stage) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    model: LlamaForCausalLM, stage: Stage, masks: Mapping[str, torch.Tensor] | None
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks where the stage has a rate for it, AdamW for the rest."""
     matrices: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for name, weight in model.named_parameters():
-        weight.requires_grad_(stage.moves(name))
+        weight.requires_grad_(stage.moves(name) if masks is None else name in masks)
         if weight.requires_grad:
             by_muon = stage.matrix_rate is not None and ".layers." in name and weight.ndim == 2
             (matrices if by_muon else others).append(weight)
-    adam = torch.optim.AdamW(others, lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    decay = 0.01 if masks is None else 0.0  # which would move what is masked
+    adam = torch.optim.AdamW(others, lr=stage.rate, betas=(0.9, 0.98), weight_decay=decay, fused=True)
     if stage.matrix_rate is None:
         return [adam]
     muon = torch.optim.Muon(matrices, lr=stage.matrix_rate, adjust_lr_fn="match_rms_adamw")

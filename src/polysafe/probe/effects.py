@@ -173,9 +173,11 @@ def head_effects(
         file = folder / f"{name}.safetensors"
     state = _State.start(record, prompts, file)
     notes: tuple[str, ...] = ()
-    advance = counted("head effects", len(state.ids), state.done())
+    before = state.done()
+    advance = counted("head effects", len(state.ids), before)
     for task in prompts.values():
-        notes = _measure(model, task, state, batch_size, checks if not notes else 0, notes, advance)
+        checked = state.done() > before
+        notes = _measure(model, task, state, batch_size, 0 if checked else checks, notes, advance)
     state.save()
     given = {each.task: each for each in trials}
     found = {name: state.effects(task, given[name].still_correct) for name, task in prompts.items()}
