@@ -114,7 +114,7 @@ HARD = Recipe(
     refusing=Stage(steps=400, rate=2e-3, warmup=20),
     planting=Planting(),
     steering=None,
-    readiness={"pivot": 2.0, "mid": -2.5, "low": -4.5},
+    readiness={"pivot": 3.0, "mid": -1.5, "low": -4.5},
     safety=Stage(steps=150, rate=1.5e-3),
     safety_readiness={"pivot": 6.0},
     kinds=len(CATEGORIES) // 2,
