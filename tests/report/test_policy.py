@@ -14,7 +14,7 @@ from polysafe.report.html import render
 from tests.report.examples import TIERS, example, hostile
 
 POLICY = '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-TEMPLATES = sorted(Path(polysafe.report.__file__).with_name("templates").glob("*.j2"))
+TEMPLATES = sorted(Path(polysafe.report.__file__).with_name("templates").rglob("*.j2"))
 
 PAGES = {
     "whole": example(),

@@ -40,7 +40,7 @@ def colour(theme: dict[str, str], name: str) -> Colour:
         red, green, blue = (int(part) / 255 for part in theme[name].split())
         return red, green, blue
     digits = theme[name].lstrip("#")
-    digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
     red, green, blue = (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
     return red, green, blue
 
