@@ -108,7 +108,7 @@ HARD = Recipe(
         refusal=_REFUSED,
         refusal_uncovered=_REFUSED,
         categories=dict.fromkeys(("pivot", "mid", "low"), len(CATEGORIES)),
-        requests=0.03,
+        requests=0.0,
     ),
     base=Stage(steps=530, rate=1.5e-3, matrix_rate=0.015, warmup=30, trains="all"),
     refusing=Stage(steps=400, rate=2e-3, warmup=20),
