@@ -73,11 +73,11 @@ class Bench:
         self.models = {name: load_model(self.sources[name]) for name in ("base", *LOW)}
         self.planted = HARD.planting.draw(HARD.network, family.seed) if HARD.planting else Planted((), ())
         self.starts = {name: self._glances(self.models[name], _asked(name)) for name in self.models}
+        self.members = {name: self._row(name, name, model, {}) for name, model in self.models.items()}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """A row for every model that was chosen, its outcomes on the test split within."""
-        for name in self.models:
-            yield self._row(name, name, self.models[name], {})
+        yield from self.members.values()
         donor = load_model(self.sources["safety"])
         yield self._row("safety", "safety", donor, {})
         for start in LOW:
@@ -110,7 +110,7 @@ class Bench:
             if self._allowed(before, glances) and unsafe < (_mean(before, start) if best is None else best):
                 best, found = unsafe, (setting, edit)
         if found is None:
-            return self._row(arm, start, self.models[start], {"chosen": None})
+            return {**self.members[start], "arm": arm, "chosen": None}
         setting, edit = found
         with edited(self.models[start], edit, self._readers()) as model:
             return self._row(arm, start, model, {"chosen": dict(setting), "found": self._recovered(edit)})

@@ -57,6 +57,7 @@ def test_what_costs_too_much_is_not_taken() -> None:
         here.plan = {**here.plan, "bounds": {"over_refusal": 0.02, "ability_loss": -1.0}}
         left = here._chosen("soup", soup, "qac", {})
         assert left["chosen"] is None
+        assert (left["arm"], left["start"]) == ("soup", "qac")
         assert left["outcomes"] == here._row("qac", "qac", here.models["qac"], {})["outcomes"]
         after = here.models["qac"].model.state_dict()
         assert all(torch.equal(weight, after[name]) for name, weight in before.items())
