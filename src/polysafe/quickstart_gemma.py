@@ -76,8 +76,7 @@ SWAPS: tuple[Mapping[str, Any], ...] = (
 _SPARSE: Mapping[str, Any] = {"method": "sparse_edit", "model": "aligned", "pivot": PIVOT}
 _CHOSEN: Mapping[str, Any] = {
     "layers": ["auto"],
-    "target_gain": [1.0, 2.0],
-    "max_layers": 2,
+    "max_layers": 3,
     "absolute": True,
     "cap": 0.5,
     "utility_weight": 0.1,
@@ -295,7 +294,7 @@ class _Story:
             "over_refusal": [str(self.tables.validation)],
             "judge": {"kind": JUDGE},
             "max_tokens": MAX_TOKENS,
-            "limit": self.limit or 30,
+            "limit": self.limit or 50,
             "candidates": 4,
         }
 
