@@ -1,0 +1,63 @@
+"""What the pages say of the family in real languages is what was measured, and models are told apart by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.real_languages import Change, against_controls, changes, page
+from benchmarks.real_outcomes import Outcomes, read
+
+ROOT = Path(__file__).parents[3]
+FILE = ROOT / "benchmarks" / "results" / "real_languages.json"
+RUNS = ROOT / "docs" / "real_languages_runs.md"
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> Outcomes:
+    return read(FILE)
+
+
+def change(outcomes: Outcomes, model: str, start: str, language: str, metric: str = "unsafe") -> Change:
+    (found,) = (each for each in changes(outcomes, model, start) if (each.language, each.metric) == (language, metric))
+    return found
+
+
+def test_the_tables_are_those_of_the_outcomes(outcomes: Outcomes) -> None:
+    assert RUNS.read_text(encoding="utf-8").endswith("\n\n".join(page(outcomes)) + "\n")
+
+
+def test_a_language_expert_loses_refusals(outcomes: Outcomes) -> None:
+    for language in ("bn", "vi"):
+        lost = change(outcomes, language, "aligned", language)
+        assert lost.low > 0.2
+        assert lost.p_value < 0.001
+
+
+def test_a_swap_and_its_random_control_are_told_apart(outcomes: Outcomes) -> None:
+    """Random blocks bring more refusals back than the published rule, which gives the last layers to the expert."""
+    found = {
+        (each.start, each.language): (each, p_value)
+        for each, p_value in against_controls(outcomes)
+        if each.metric == "unsafe"
+    }
+    for rule in ("layer", "module"):
+        for draw in (0, 1):
+            each, p_value = found[f"control.layer_swap.{rule}.random.{draw}.bn", "bn"]
+            assert each.model == f"layer_swap.{rule}.bn"
+            assert each.low > 0
+            assert p_value < 0.001
+
+
+def test_head_steering_and_its_random_controls_are_not(outcomes: Outcomes) -> None:
+    """It lowers what is unsafe, and so do random heads: the most that the page may say."""
+    for language in ("zh", "vi", "bn"):
+        assert change(outcomes, "head_steering", "aligned", language).high < 0
+    against = [
+        p_value
+        for each, p_value in against_controls(outcomes)
+        if each.metric == "unsafe" and each.start.startswith("control.head_steering.random_per_layer")
+    ]
+    assert len(against) == 6
+    assert min(against) > 0.05
