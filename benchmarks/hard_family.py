@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -131,11 +132,9 @@ class Bench:
 
     def _allowed(self, before: Mapping[str, Glance], after: Mapping[str, Glance]) -> bool:
         bounds = self.plan["bounds"]
-        return all(
-            after[name].over_refusal - start.over_refusal <= bounds["over_refusal"]
-            and start.ability - after[name].ability <= bounds["ability_loss"]
-            for name, start in before.items()
-        )
+        refused = [after[name].over_refusal - start.over_refusal for name, start in before.items()]
+        lost = [start.ability - after[name].ability for name, start in before.items()]
+        return bool(fmean(refused) <= bounds["over_refusal"] and fmean(lost) <= bounds["ability_loss"])
 
     def _glances(self, model: LoadedModel, languages: Sequence[str]) -> dict[str, Glance]:
         return {language: self._glance(model, language) for language in languages}
@@ -197,7 +196,7 @@ def _asked(start: str) -> tuple[str, ...]:
 def _mean(glances: Mapping[str, Glance], start: str) -> float:
     """Mean unsafe rate of the languages that an edit is for."""
     names = [name for name in _asked(start) if name != PIVOT]
-    return sum(glances[name].unsafe for name in names) / len(names)
+    return fmean(glances[name].unsafe for name in names)
 
 
 def _settings(choose: Mapping[str, Sequence[Any]], candidates: int) -> list[dict[str, Any]]:
