@@ -198,10 +198,10 @@ def test_weights_that_were_quantised_before_are_told_on_the_first_screen(tmp_pat
     said = "the weights were quantised (Q4_1) before; dequantised from tiny.Q4_1.gguf of the package pack 1.0"
     audited = audit_report(read_audit(ModelRun.load(runs[0].folder)))
     compared = comparison_report([compare_runs(runs[0], runs[1], "layer_swap.module")])
-    for data in (audited, compared):
-        assert data.meta["Weights of another format"] == {"all models": said}
+    for data, models in ((audited, "expert"), (compared, "all models")):
+        assert data.meta["Weights of another format"] == {models: said}
         assert data.meta["SHA-256 of the models"]["tiny.Q4_1.gguf, before"] == "c" * 64
-        assert f"Of all models, {said}." in first_screen(data).notes
+        assert f"Of {models}, {said}." in first_screen(data).notes
         assert said in str(render(data))
     other = run(tmp_path / "other", 5)
     mixed = comparison_report([compare_runs(runs[0], other, "layer_swap.module")])

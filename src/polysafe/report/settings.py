@@ -178,7 +178,8 @@ def _imported(runs: Sequence[ModelRun]) -> dict[str, Scalar]:
     for name, run in named:
         for sentence in dict.fromkeys(one.sentence for one in run.imported):
             told.setdefault(sentence, []).append(name)
-    return {"all models" if len(names) == len(named) else ", ".join(names): text for text, names in told.items()}
+    every = len(named) if len(named) > 1 else None
+    return {"all models" if len(names) == every else ", ".join(names): text for text, names in told.items()}
 
 
 def _imported_hashes(runs: Sequence[ModelRun]) -> dict[str, Scalar]:
