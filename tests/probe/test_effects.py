@@ -127,7 +127,7 @@ def test_kept_effects_of_something_else_are_refused(
 
 
 def test_what_rows_cannot_do_is_done_layer_by_layer(
-    trained: LoadedModel, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+    trained: LoadedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = head_effects(trained, tokenizer, few(2))
 
@@ -136,9 +136,10 @@ def test_what_rows_cannot_do_is_done_layer_by_layer(
             return super().scores(prompt, score) * 1.01  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "RowScorer", Broken)
-    found = head_effects(trained, tokenizer, few(2))
+    found = head_effects(trained, tokenizer, few(2), folder=tmp_path)
     assert "differ from the model as it is" in found.notes[0]
     assert same(found, wanted, 1e-6)
+    assert head_effects(trained, tokenizer, few(2), folder=tmp_path).notes == found.notes
 
     def refuse(*_: object) -> None:
         raise ArchitectureError("no rows here")

@@ -172,7 +172,7 @@ def head_effects(
         name = hashlib.sha256(f"{__version__} {key}".encode()).hexdigest()
         file = folder / f"{name}.safetensors"
     state = _State.start(record, prompts, file)
-    notes: tuple[str, ...] = ()
+    notes = state.notes
     before = state.done()
     advance = counted("head effects", len(state.ids), before)
     for task in prompts.values():
@@ -262,6 +262,17 @@ class _State:
         if time.monotonic() - self.saved > _SAVE_SECONDS:
             self.save()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be said of the measurement; it is kept with it, so that a second reading says it too."""
+        kept = self.tensors.get("notes")
+        return () if kept is None else tuple(bytes(kept.tolist()).decode().split("\0"))
+
+    @notes.setter
+    def notes(self, notes: tuple[str, ...]) -> None:
+        if notes:
+            self.tensors["notes"] = torch.tensor(list("\0".join(notes).encode()), dtype=torch.uint8)
+
     def save(self) -> None:
         if self.file is not None:
             write_probe(self.file, self.record, self.ids, self.tensors)
@@ -290,7 +301,7 @@ def _measure(
         return notes
     means = mean_outputs(model, task, batch_size)
     if checks and not notes:
-        notes = _check(model, task.scored[waiting[0]], means, task.score, checks)
+        notes = state.notes = _check(model, task.scored[waiting[0]], means, task.score, checks)
     with ExitStack() as stack:
         scorer: Any = LayerScorer(model, means) if notes else stack.enter_context(RowScorer(model, means))
         try:
