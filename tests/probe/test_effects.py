@@ -91,7 +91,7 @@ def test_an_interrupted_run_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     place: str,
 ) -> None:
-    kept = {place: tmp_path / "qac.safetensors" if place == "file" else tmp_path}
+    file, folder = (tmp_path / "qac.safetensors", None) if place == "file" else (None, tmp_path)
     asked: list[object] = []
     plain = RowScorer.scores
 
@@ -103,12 +103,12 @@ def test_an_interrupted_run_goes_on(
 
     monkeypatch.setattr(RowScorer, "scores", scores)
     with pytest.raises(KeyboardInterrupt):
-        head_effects(trained, tokenizer, few(3), checks=0, **kept)
-    again = head_effects(trained, tokenizer, few(3), checks=0, **kept)
+        head_effects(trained, tokenizer, few(3), checks=0, file=file, folder=folder)
+    again = head_effects(trained, tokenizer, few(3), checks=0, file=file, folder=folder)
     assert len(asked) == 4 + 3  # three were kept, one was lost, three were left
     assert same(again, head_effects(trained, tokenizer, few(3)))
     asked.clear()
-    assert same(again, head_effects(trained, tokenizer, few(3), **kept))
+    assert same(again, head_effects(trained, tokenizer, few(3), file=file, folder=folder))
     assert not asked
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
