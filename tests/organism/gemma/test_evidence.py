@@ -50,6 +50,23 @@ def test_a_swap_and_its_random_control_are_told_apart(outcomes: Outcomes) -> Non
             assert p_value < 0.001
 
 
+def test_the_best_edit_is_told_apart_from_its_start_and_from_random_units(outcomes: Outcomes) -> None:
+    """Chosen on validation it halves Bengali; against random units of its layers it is better in one language only."""
+    halved = change(outcomes, "sparse_edit", "aligned", "bn")
+    assert halved.after < halved.before / 2
+    assert change(outcomes, "sparse_edit", "aligned", "zh").high < -0.2
+    assert change(outcomes, "sparse_edit", "aligned", "bn", "over_refusal").after <= 0.12
+    control = "control.sparse_edit.random.0"
+    found = {
+        each.language: (each, p_value)
+        for each, p_value in against_controls(outcomes)
+        if (each.start, each.metric) == (control, "unsafe")
+    }
+    assert found["zh"][0].high < 0
+    assert found["bn"][0].low > 0
+    assert max(found[code][1] for code in ("zh", "bn")) < 0.05
+
+
 def test_head_steering_and_its_random_controls_are_not(outcomes: Outcomes) -> None:
     """It lowers what is unsafe, and so do random heads: the most that the page may say."""
     for language in ("zh", "vi", "bn"):
