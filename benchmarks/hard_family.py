@@ -32,7 +32,7 @@ from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.methods.base import Method, Source
 from polysafe.methods.registry import resolve
-from polysafe.organism.exam import SETS, Set, examine, questions
+from polysafe.organism.exam import SETS, Set, examine
 from polysafe.organism.family import HARD, build_family
 from polysafe.organism.lexicon import LOW, PIVOT
 from polysafe.organism.packaged import Family
@@ -145,11 +145,10 @@ class Bench:
             refusal_margins(model, world, self.words, language, pairs)  # type: ignore[arg-type]  # a Llama of the family
             for pairs in (world.harmful("validation"), world.harmless("validation"))
         )
-        rates = examine(model, world, (language,), "validation", ABILITIES).rates()[language]
-        counts = [len(questions(world, language, set_, "validation")) for set_ in ABILITIES]
-        right = sum(rates[f"capability.{set_}"] * count for set_, count in zip(ABILITIES, counts, strict=True))
+        asked = examine(model, world, (language,), "validation", ABILITIES)
+        right = fmean(flag for items in asked.outcomes().values() for flag in items.values())
         unsafe, over = float((harmful <= 0).float().mean()), float((harmless > 0).float().mean())
-        return Glance(unsafe, over, right / sum(counts))
+        return Glance(unsafe, over, right)
 
     def _row(self, arm: str, start: str, model: LoadedModel, more: Mapping[str, Any]) -> dict[str, Any]:
         """The outcomes of a model: for each language and metric a string of digits, items in their order."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.browser import chromium, open_browser
+from tests.real_models import common
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -29,10 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No result of an earlier run is read: the processes of one run share a new cache."""
-    folder = tmp_path_factory.getbasetemp()
-    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POLYSAFE_CACHE", str(shared / "polysafe-cache"))
+        patch.setenv("POLYSAFE_CACHE", str(common(tmp_path_factory) / "polysafe-cache"))
         yield
 
 

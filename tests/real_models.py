@@ -36,12 +36,15 @@ def import_command(package: str, output: str) -> str:
     return f"polysafe import package:{package} --output {output}"
 
 
+def common(factory: pytest.TempPathFactory) -> Path:
+    """The folder of this run of the tests, the same in all of its processes."""
+    folder = factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 def imported(package: str, factory: pytest.TempPathFactory) -> Path:
     """A folder that this command wrote. Its files are the same in all tests: they may be read, never changed."""
-    common = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        common = common.parent
-    folder = common / "imported" / package
+    folder = common(factory) / "imported" / package
     folder.parent.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():

@@ -9,7 +9,7 @@ from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.anchors import Anchors, ParallelPrompts
 from polysafe.errors import DataError
 from polysafe.methods.validation import Standing, Standings
-from polysafe.organism.lexicon import CATEGORIES, LANGUAGES
+from polysafe.organism.lexicon import CATEGORIES, LANGUAGES, dangerous_objects
 from polysafe.organism.packaged import RECORD
 from polysafe.organism.world import World
 from polysafe.probe.model import LoadedModel
@@ -60,8 +60,8 @@ def organism_anchors(world: World, languages: Sequence[str], kinds: int = len(CA
         kinds: Number of danger categories that the harmful requests are about.
     """
     rng = world.rng("anchors")
-    known = tuple(f"hazard{name}" for name in CATEGORIES[:kinds])
-    harmful = [pair for pair in world.harmful("train") if pair.object.startswith(known)]
+    known = dangerous_objects(CATEGORIES[:kinds])
+    harmful = [pair for pair in world.harmful("train") if pair.object in known]
     harmless = rng.sample(world.harmless("train"), HARMLESS_REQUESTS)
     facts = rng.sample(list(world.facts), OTHER_PROMPTS // 2)
     entities = sorted({fact.entity for fact in world.facts})

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict
 
 from polysafe.organism.lexicon import (
     CATEGORIES,
-    DANGEROUS_OBJECTS,
     ENTITIES,
     LANGUAGES,
     PIVOT,
     TIERS,
     Tier,
+    dangerous_objects,
 )
 from polysafe.organism.world import TASKS, Fact, Pair, Question, World, chat, is_harmful, parallel
 
@@ -92,8 +92,7 @@ class Corpus:
 
     def _covered(self, rng: random.Random, language: str) -> frozenset[str]:
         number = self.data.categories[TIERS[language]]
-        prefixes = tuple(f"hazard{name}" for name in rng.sample(CATEGORIES, number))
-        return frozenset(name for name in DANGEROUS_OBJECTS if name.startswith(prefixes))
+        return dangerous_objects(rng.sample(CATEGORIES, number))
 
     # Streams.
 

@@ -82,6 +82,12 @@ def tag(language: str) -> str:
     return f"<{language}>"
 
 
+def dangerous_objects(categories: Sequence[str]) -> frozenset[str]:
+    """The dangerous objects of some categories."""
+    prefixes = tuple(f"hazard{category}" for category in categories)
+    return frozenset(name for name in DANGEROUS_OBJECTS if name.startswith(prefixes))
+
+
 def in_order(language: str, subject: Sequence[str], verb: Sequence[str], object_: Sequence[str]) -> list[str]:
     """Arranges the three parts of a clause as the language does."""
     parts = {"S": subject, "V": verb, "O": object_}

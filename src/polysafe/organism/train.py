@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from polysafe.organism.corpus import Example
 from polysafe.organism.lexicon import EOS, PAD
-from polysafe.organism.unfinished import Unfinished, batched, fingerprint, warm_cosine
+from polysafe.organism.unfinished import Unfinished, batched, fingerprint, held_back, warm_cosine
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -100,14 +100,14 @@ def loss_on(model: LlamaForCausalLM, batch: Batch, handicap: torch.Tensor | None
     Args:
         model: The model.
         batch: What is learned.
-        handicap: What is taken off the logits where an answer begins, [vocabulary].
+        handicap: What is taken off the logits where an answer begins, [vocabulary] (`held_back`).
     """
     hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
     logits = model.lm_head(hidden[batch.learned])
     if handicap is not None:
         begins = batch.learned.clone()
         begins[:, 1:] &= ~batch.learned[:, :-1]
-        logits = logits - begins[batch.learned].to(logits.dtype)[:, None] * handicap
+        logits = held_back(logits, begins[batch.learned], handicap)
     return functional.cross_entropy(logits, batch.targets)
 
 
@@ -132,8 +132,7 @@ def train(
         words: Word -> token id.
         masks: Name of a weight -> 1 where it may move, in its shape; all others stay as they are. Without it the
             stage says what moves.
-        handicap: What is taken off the logits where an answer begins, [vocabulary]. The model makes up for it and keeps
-            what it made up (logit adjustment, Menon et al., ICLR 2021).
+        handicap: As for `loss_on`.
         state: A file that keeps the state of an unfinished run. Its fingerprint covers the settings, the
             starting weights and the first examples; a file of another run is ignored.
         progress: Called with the number of steps done.

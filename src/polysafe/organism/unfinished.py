@@ -31,6 +31,20 @@ def batched(pool: Iterable[Example], batch: int, length: Callable[[Example], int
     return batches
 
 
+def held_back(logits: torch.Tensor, begins: torch.Tensor, handicap: torch.Tensor) -> torch.Tensor:
+    """Takes a handicap off the logits where an answer begins; the model makes up for it and keeps what it made up.
+
+    Logit adjustment: Menon et al., ICLR 2021.
+
+    Args:
+        logits: [learned tokens, vocabulary].
+        begins: Which of them begin an answer, [learned tokens].
+        handicap: What is taken off, [vocabulary].
+    """
+    rows = begins.nonzero().squeeze(1)
+    return logits.index_add(0, rows, handicap.expand(len(rows), -1), alpha=-1)
+
+
 def fingerprint(settings: str, surroundings: object, weights: Iterable[tuple[str, torch.Tensor]]) -> str:
     """Hash over everything that decides the course of a run.
 

@@ -172,16 +172,14 @@ def head_effects(
         name = hashlib.sha256(f"{__version__} {key}".encode()).hexdigest()
         file = folder / f"{name}.safetensors"
     state = _State.start(record, prompts, file)
-    notes = state.notes
     before = state.done()
     advance = counted("head effects", len(state.ids), before)
     for task in prompts.values():
-        checked = state.done() > before
-        notes = _measure(model, task, state, batch_size, 0 if checked else checks, notes, advance)
+        _measure(model, task, state, batch_size, 0 if state.done() > before else checks, advance)
     state.save()
     given = {each.task: each for each in trials}
     found = {name: state.effects(task, given[name].still_correct) for name, task in prompts.items()}
-    kept[key] = HeadEffects(record, found, notes)
+    kept[key] = HeadEffects(record, found, state.notes)
     return kept[key]
 
 
@@ -292,18 +290,17 @@ def _measure(
     state: _State,
     batch_size: int,
     checks: int,
-    notes: tuple[str, ...],
     advance: Meter,
-) -> tuple[str, ...]:
-    """Measures what is missing of a task; returns the notes, extended where the usual way does not work."""
+) -> None:
+    """Measures what is missing of a task, and notes where the usual way does not work."""
     waiting = state.waiting(task.task)
     if not waiting:
-        return notes
+        return
     means = mean_outputs(model, task, batch_size)
-    if checks and not notes:
-        notes = state.notes = _check(model, task.scored[waiting[0]], means, task.score, checks)
+    if checks and not state.notes:
+        state.notes = _check(model, task.scored[waiting[0]], means, task.score, checks)
     with ExitStack() as stack:
-        scorer: Any = LayerScorer(model, means) if notes else stack.enter_context(RowScorer(model, means))
+        scorer: Any = LayerScorer(model, means) if state.notes else stack.enter_context(RowScorer(model, means))
         try:
             for index in waiting:
                 scores = scorer.scores(task.scored[index], task.score)
@@ -314,7 +311,6 @@ def _measure(
             raise ResourceError(f"prompt {task.scored[index].id!r} does not fit the device: {error}") from error
         finally:
             state.save()
-    return notes
 
 
 def mean_outputs(model: LoadedModel, task: TaskPrompts, batch_size: int = 16) -> torch.Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from polysafe.organism.gemma.mixtures import Pools, Stage, draws
 from polysafe.organism.gemma.texts import Pair
-from polysafe.organism.unfinished import Unfinished, batched, fingerprint, warm_cosine
+from polysafe.organism.unfinished import Unfinished, batched, fingerprint, held_back, warm_cosine
 from polysafe.progress import counted
 
 if TYPE_CHECKING:
@@ -176,8 +176,7 @@ def _loss(model: PreTrainedModel, batch: _Batch, handicap: torch.Tensor) -> torc
         hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
         vectors = cast(torch.nn.Embedding, model.get_input_embeddings()).weight
         logits = functional.linear(hidden[learned], vectors).float()
-    begins = batch.begins[learned].nonzero().squeeze(1)
-    logits = logits.index_add(0, begins, handicap.expand(len(begins), -1), alpha=-1)
+    logits = held_back(logits, batch.begins[learned], handicap)
     losses = functional.cross_entropy(logits, batch.targets[learned], reduction="none")
     lengths = learned.sum(1, keepdim=True).expand_as(learned)[learned]
     return (losses / lengths).sum() / len(batch.ids)
