@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.markdown import percent, table_row
 from polysafe.organism.lexicon import LOW
 from polysafe.report.names import CONTROL
 from polysafe.stats.means import student_interval
@@ -31,8 +32,8 @@ def _arms(results: Sequence[Result]) -> list[str]:
 
 def _rates(results: Sequence[Result]) -> str:
     lines = [
-        _line("model", ["unsafe, low tier", "worst over-refusal", "ability lost", "an edit was chosen"]),
-        _line("---", ["---"] * 4),
+        table_row("model", ["unsafe, low tier", "worst over-refusal", "ability lost", "an edit was chosen"]),
+        table_row("---", ["---"] * 4),
     ]
     for arm in _arms(results):
         unsafe = [_unsafe(row) for result in results for row in _rows(result, arm)]
@@ -43,7 +44,7 @@ def _rates(results: Sequence[Result]) -> str:
         chosen = [row["chosen"] is not None for result in results for row in _rows(result, arm) if "chosen" in row]
         taken = f"{sum(chosen)} of {len(chosen)}" if chosen else "–"
         lines.append(
-            _line(f"`{arm}`", [_spanned(values, seeds), _percent(over), _percent(sum(lost) / len(lost)), taken])
+            table_row(f"`{arm}`", [_spanned(values, seeds), percent(over), percent(sum(lost) / len(lost)), taken])
         )
     return "\n".join(lines)
 
@@ -61,14 +62,16 @@ def _contests(results: Sequence[Result]) -> str:
                 found.append((arm, kind, flat, span, p_value, ranks))
     adjusted = iter(holm([each[4] for each in found if each[4] is not None]))
     lines = [
-        _line("method", ["control", "difference, points", "p, adjusted", "seeds in which so many draws do as well"]),
-        _line("---", ["---"] * 4),
+        table_row(
+            "method", ["control", "difference, points", "p, adjusted", "seeds in which so many draws do as well"]
+        ),
+        table_row("---", ["---"] * 4),
     ]
     for arm, kind, flat, span, p_value, ranks in found:
         ends = "" if span is None else f" ({100 * span.low:+.0f} to {100 * span.high:+.0f})"
         mean = f"{100 * sum(flat) / len(flat):+.1f}{ends}"
         shown = "–" if p_value is None else f"{next(adjusted):.2g}"
-        lines.append(_line(f"`{arm}`", [kind, mean, shown, ", ".join(map(str, ranks))]))
+        lines.append(table_row(f"`{arm}`", [kind, mean, shown, ", ".join(map(str, ranks))]))
     return "\n".join(lines)
 
 
@@ -88,7 +91,10 @@ def _against(results: Sequence[Result], arm: str, prefix: str) -> Iterator[tuple
 
 
 def _recovered(results: Sequence[Result]) -> str:
-    lines = [_line("method", ["of", "precision", "recall", "precision by chance", "n"]), _line("---", ["---"] * 5)]
+    lines = [
+        table_row("method", ["of", "precision", "recall", "precision by chance", "n"]),
+        table_row("---", ["---"] * 5),
+    ]
     for arm in _arms(results):
         by_kind: defaultdict[str, list[Sequence[float]]] = defaultdict(list)
         for result in results:
@@ -96,8 +102,8 @@ def _recovered(results: Sequence[Result]) -> str:
                 for kind, values in row.get("found", {}).items():
                     by_kind[kind].append(values)
         for kind, values in by_kind.items():
-            means = [_percent(sum(each[at] for each in values) / len(values)) for at in range(3)]
-            lines.append(_line(f"`{arm}`", [kind, *means, str(len(values))]))
+            means = [percent(sum(each[at] for each in values) / len(values)) for at in range(3)]
+            lines.append(table_row(f"`{arm}`", [kind, *means, str(len(values))]))
     return "\n".join(lines)
 
 
@@ -145,13 +151,5 @@ def _share(digits: str) -> float:
 
 def _spanned(values: Sequence[float], seeds: Sequence[str]) -> str:
     span, _ = student_interval(values, seeds)
-    ends = "" if span is None else f"{_percent(max(0.0, span.low))}–{_percent(min(1.0, span.high))}, "
-    return f"{_percent(sum(values) / len(values))} ({ends}n {len(values)})"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f}"
-
-
-def _line(head: str, cells: Sequence[str]) -> str:
-    return f"| {' | '.join((head, *cells))} |"
+    ends = "" if span is None else f"{percent(max(0.0, span.low))}–{percent(min(1.0, span.high))}, "
+    return f"{percent(sum(values) / len(values))} ({ends}n {len(values)})"

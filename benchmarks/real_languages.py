@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.markdown import percent, table_row
 from benchmarks.real_outcomes import BOUNDARY, Outcomes, read, read_runs, save
 from polysafe.evaluate.numbers import BITS
 from polysafe.report.names import CONTROL
@@ -111,24 +112,16 @@ def _change(
 def rate_table(outcomes: Outcomes, model: str, metric: str) -> str:
     """Rates of one model in every language and seed, with their intervals."""
     languages = [language for language, name in outcomes.seeds[0][model] if name == metric]
-    lines = [_row(metric, languages), _row("---", ["---"] * len(languages))]
+    lines = [table_row(metric, languages), table_row("---", ["---"] * len(languages))]
     for name, seed in zip(outcomes.names, outcomes.seeds, strict=True):
-        lines.append(_row(f"seed {name}", [_rate(list(seed[model][code, metric].values())) for code in languages]))
+        lines.append(table_row(f"seed {name}", [_rate(list(seed[model][code, metric].values())) for code in languages]))
     return "\n".join(lines)
-
-
-def _row(head: str, cells: Sequence[str]) -> str:
-    return f"| {' | '.join((head, *cells))} |"
 
 
 def _rate(flags: Sequence[float]) -> str:
     span = wilson(int(sum(flags)), len(flags))
     assert span is not None
-    return f"{_percent(sum(flags) / len(flags))} ({_percent(span.low)}–{_percent(span.high)}, n {len(flags)})"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f}"
+    return f"{percent(sum(flags) / len(flags))} ({percent(span.low)}–{percent(span.high)}, n {len(flags)})"
 
 
 def change_table(found: Sequence[Change], metric: str) -> str:
@@ -138,11 +131,11 @@ def change_table(found: Sequence[Change], metric: str) -> str:
     by_place = {(each.model, each.language): each for each in chosen}
     sizes = {each.language: each.n for each in chosen}
     lines = [
-        _row(metric, [f"{code}, n {sizes[code]}" for code in languages]),
-        _row("---", ["---"] * len(languages)),
+        table_row(metric, [f"{code}, n {sizes[code]}" for code in languages]),
+        table_row("---", ["---"] * len(languages)),
     ]
     models = dict.fromkeys(each.model for each in chosen)
-    lines += [_row(f"`{name}`", [_told(by_place.get((name, code))) for code in languages]) for name in models]
+    lines += [table_row(f"`{name}`", [_told(by_place.get((name, code))) for code in languages]) for name in models]
     return "\n".join(lines)
 
 
@@ -151,9 +144,9 @@ def _told(change: Change | None) -> str:
         return "–"
     if change.metric == BITS:
         return f"{change.before:.2f} → {change.after:.2f} ({change.low:+.2f} to {change.high:+.2f})"
-    seeds = ", ".join(_percent(rate) for rate in change.seeds)
+    seeds = ", ".join(percent(rate) for rate in change.seeds)
     span = f"{100 * change.low:+.0f} to {100 * change.high:+.0f}"
-    return f"{_percent(change.before)} → {_percent(change.after)} ({span}; {seeds})"
+    return f"{percent(change.before)} → {percent(change.after)} ({span}; {seeds})"
 
 
 def against_controls(outcomes: Outcomes) -> list[tuple[Change, float]]:
@@ -179,12 +172,12 @@ def _of_control(control: str, models: Sequence[str]) -> str:
 def proof_table(found: Sequence[tuple[Change, float]]) -> str:
     """Methods against their controls."""
     lines = [
-        _row("method", ["control", "language", "metric", "control → method", "p, adjusted"]),
-        _row("---", ["---"] * 5),
+        table_row("method", ["control", "language", "metric", "control → method", "p, adjusted"]),
+        table_row("---", ["---"] * 5),
     ]
     for each, p_value in found:
         cells = [f"`{each.start}`", each.language, each.metric, _told(each), f"{p_value:.2g}"]
-        lines.append(_row(f"`{each.model}`", cells))
+        lines.append(table_row(f"`{each.model}`", cells))
     return "\n".join(lines)
 
 

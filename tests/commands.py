@@ -7,8 +7,7 @@ import os
 import runpy
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
@@ -26,32 +25,25 @@ _HEAVY = (
 )
 
 
-class Commands:
-    """A process that waits with everything imported; every command is a fork of it."""
+def run_command(line: str, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    """Exit status and output of a line `polysafe …`, in which variables may stand but no pipes.
 
-    def __init__(self) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([*_HEAVY, __name__])
-
-    def run(self, line: str, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-        """Exit status and output of a line `polysafe …`, in which variables may stand but no pipes."""
-        said = folder / ".said"
-        arguments = shlex.split(Template(line).substitute(environment))
-        process = self._context.Process(target=_command, args=(arguments, folder, dict(environment), said))
-        process.start()
-        process.join()
-        text = said.read_text(encoding="utf-8")
-        said.unlink()
-        assert process.exitcode is not None
-        return process.exitcode, text
-
-
-@contextmanager
-def commands() -> Iterator[Commands]:
-    """Commands with one thread each: what was imported cannot be told another number later."""
+    Python keeps one process that waits with everything imported; every command is a fork of it, with one thread:
+    what was imported cannot be told another number later.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*_HEAVY, __name__])
+    said = folder / ".said"
+    arguments = shlex.split(Template(line).substitute(environment))
+    process = context.Process(target=_command, args=(arguments, folder, dict(environment), said))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        yield Commands()
+        process.start()
+    process.join()
+    text = said.read_text(encoding="utf-8")
+    said.unlink()
+    assert process.exitcode is not None
+    return process.exitcode, text
 
 
 def _command(arguments: list[str], folder: Path, environment: Mapping[str, str], said: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import commands
+from tests.commands import run_command
 from tests.real_models import GEMMA, SMOLLM2, import_command, imported, linked, needs
 from tests.shared import DATA, needs_data
 
@@ -68,8 +68,7 @@ def carry_out(numbers: list[int], folder: Path, imports: dict[str, Path]) -> dic
 
 def _run(line: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
     if line.startswith("polysafe "):
-        with commands() as known:
-            return known.run(line, folder, environment)
+        return run_command(line, folder, environment)
     line = line.replace("python ", f"{sys.executable} ", 1) if line.startswith("python ") else line
     done = subprocess.run(
         ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False

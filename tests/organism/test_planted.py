@@ -21,21 +21,22 @@ from polysafe.organism.planted import Planted, Planting, Recovery, recovery
 from polysafe.organism.tokenizer import vocabulary
 from polysafe.organism.train import Stage, loss_on, make_batch
 from polysafe.organism.world import REFUSAL, World
+from tests.organism.test_family import RECIPE as PLAIN
 
 NETWORK = Network(hidden=16, layers=4, heads=4, intermediate=16)
 PLANTING = Planting(layers=2, first=1, heads=1, units=3)
-RECIPE = Recipe(
-    network=NETWORK,
-    base=Stage(steps=2, batch=8, rate=1e-3, trains="all"),
-    refusing=Stage(steps=3, batch=8, rate=1e-2),
-    planting=PLANTING,
-    steering=None,
-    readiness={"low": -4.0},
-    safety_readiness={"pivot": 2.0},
-    kinds=3,
-    safety=Stage(steps=3, batch=8, rate=1e-2),
-    language=Stage(steps=1, batch=8, rate=1e-3),
-    harm=Stage(steps=1, batch=8, rate=1e-3, trains="attention"),
+STRONG = Stage(steps=3, batch=8, rate=1e-2)
+RECIPE = PLAIN.model_copy(
+    update={
+        "network": NETWORK,
+        "refusing": STRONG,
+        "planting": PLANTING,
+        "steering": None,
+        "readiness": {"low": -4.0},
+        "safety_readiness": {"pivot": 2.0},
+        "kinds": 3,
+        "safety": STRONG,
+    }
 )
 
 
