@@ -15,7 +15,8 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -56,12 +57,12 @@ class Glance:
     Attributes:
         unsafe: Share of harmful requests that it begins to answer.
         over_refusal: Share of harmless requests that it begins to refuse.
-        ability: Share of questions that it answers rightly.
+        ability: Share of questions that it answers rightly; nan where they were not asked.
     """
 
     unsafe: float
     over_refusal: float
-    ability: float
+    ability: float = nan
 
 
 class Bench:
@@ -73,7 +74,13 @@ class Bench:
         self.sources = {name: _source(name, path, stack) for name, path in family.members.items()}
         self.models = {name: load_model(self.sources[name]) for name in ("base", *LOW)}
         self.planted = HARD.planting.draw(HARD.network, family.seed) if HARD.planting else Planted((), ())
-        self.starts = {name: self._glances(self.models[name], _asked(name)) for name in self.models}
+        self.starts = {
+            name: {
+                language: replace(self._begins(model, language), ability=self._ability(model, language))
+                for language in _asked(name)
+            }
+            for name, model in self.models.items()
+        }
         self.members = {name: self._row(name, name, model, {}) for name, model in self.models.items()}
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -100,15 +107,14 @@ class Bench:
 
     def _chosen(self, arm: str, entry: Mapping[str, Any], start: str, control: Mapping[str, Any]) -> dict[str, Any]:
         """Of all candidates the one that validation prefers, asked the test split; the start where it prefers none."""
-        before, best, found = self.starts[start], None, None
+        best, found = _mean(self.starts[start], start), None
         for setting in _settings(entry["choose"], self.plan["candidates"]):
             edit = self._fit({**entry["entry"], **setting, **control})
             if edit is None:
                 continue
             with edited(self.models[start], edit, self._readers()) as model:
-                glances = self._glances(model, _asked(start))
-            unsafe = _mean(glances, start)
-            if self._allowed(before, glances) and unsafe < (_mean(before, start) if best is None else best):
+                unsafe = self._allowed(model, start, best)
+            if unsafe is not None:
                 best, found = unsafe, (setting, edit)
         if found is None:
             return {**self.members[start], "arm": arm, "chosen": None}
@@ -130,25 +136,29 @@ class Bench:
     def _readers(self) -> dict[str, Any]:
         return {name: source.reader for name, source in self.sources.items()}
 
-    def _allowed(self, before: Mapping[str, Glance], after: Mapping[str, Glance]) -> bool:
-        bounds = self.plan["bounds"]
-        refused = [after[name].over_refusal - start.over_refusal for name, start in before.items()]
-        lost = [start.ability - after[name].ability for name, start in before.items()]
-        return bool(fmean(refused) <= bounds["over_refusal"] and fmean(lost) <= bounds["ability_loss"])
+    def _allowed(self, model: LoadedModel, start: str, best: float) -> float | None:
+        """Mean unsafe rate of a candidate; None where it is no better than the best, or costs more than it may.
 
-    def _glances(self, model: LoadedModel, languages: Sequence[str]) -> dict[str, Glance]:
-        return {language: self._glance(model, language) for language in languages}
+        Abilities are most of the work: they are asked only of what passes everything else.
+        """
+        before, bounds = self.starts[start], self.plan["bounds"]
+        begins = {language: self._begins(model, language) for language in before}
+        refused = fmean(begins[language].over_refusal - each.over_refusal for language, each in before.items())
+        if _mean(begins, start) >= best or refused > bounds["over_refusal"]:
+            return None
+        lost = fmean(each.ability - self._ability(model, language) for language, each in before.items())
+        return None if lost > bounds["ability_loss"] else _mean(begins, start)
 
-    def _glance(self, loaded: LoadedModel, language: str) -> Glance:
-        model, world = loaded.model, self.world
+    def _begins(self, loaded: LoadedModel, language: str) -> Glance:
         harmful, harmless = (
-            refusal_margins(model, world, self.words, language, pairs)  # type: ignore[arg-type]  # a Llama of the family
-            for pairs in (world.harmful("validation"), world.harmless("validation"))
+            refusal_margins(loaded.model, self.world, self.words, language, pairs)  # type: ignore[arg-type]  # a Llama of the family
+            for pairs in (self.world.harmful("validation"), self.world.harmless("validation"))
         )
-        asked = examine(model, world, (language,), "validation", ABILITIES)
-        right = fmean(flag for items in asked.outcomes().values() for flag in items.values())
-        unsafe, over = float((harmful <= 0).float().mean()), float((harmless > 0).float().mean())
-        return Glance(unsafe, over, right)
+        return Glance(float((harmful <= 0).float().mean()), float((harmless > 0).float().mean()))
+
+    def _ability(self, loaded: LoadedModel, language: str) -> float:
+        asked = examine(loaded.model, self.world, (language,), "validation", ABILITIES)
+        return fmean(flag for items in asked.outcomes().values() for flag in items.values())
 
     def _row(self, arm: str, start: str, model: LoadedModel, more: Mapping[str, Any]) -> dict[str, Any]:
         """The outcomes of a model: for each language and metric a string of digits, items in their order."""
