@@ -50,13 +50,11 @@ INTO = ("bn", "vi")
 FITTED = ("zh", "bn")
 """Languages with anchors, which the sparse edit is fitted to."""
 REPAIRED = ("zh", "vi", "bn", "sw")
-"""Languages that edits of the aligned model are for."""
+"""Languages that edits of the aligned model are for, and in which their controls are asked."""
 EXAMINED = (PIVOT, *REPAIRED)
 """Languages in which edits of the aligned model are asked."""
 ABLE = (PIVOT, "zh", "vi", "bn")
 """Languages in which ability is measured, of the aligned model and its edits."""
-CONTROLLED = ("zh", "vi", "bn")
-"""Languages in which controls of these edits are asked."""
 DRAWS = 2
 MULTIJAIL = "sparse_edit.multijail_anchors"
 """The sparse edit with anchors of the set that it is reported on, of other rows: closer than a user's anchors are."""
@@ -257,7 +255,7 @@ class _Story:
             drawn = [control for control in settled.controls(1) if control.control in ("random", "random_per_layer")]
         recipes = [self._recipe(control, tuple(model.recipe.sources), ALL) for control in drawn]
         decided = [self.crew.submit(_decide, recipe) for recipe in recipes]
-        return [self._sure(*each, ALL, Examination(CONTROLLED)) for each in zip(recipes, decided, strict=True)]
+        return [self._sure(*each, ALL, Examination(REPAIRED)) for each in zip(recipes, decided, strict=True)]
 
     def _anchors(self) -> dict[str, str]:
         return {"harmful": str(self.tables.harmful), "harmless": str(self.tables.harmless)}

@@ -109,7 +109,7 @@ def test_a_recipe_is_evaluated_and_reported(
     assert result.exit_code == 0, result.output
     assert f"report   {out / 'report' / 'index.html'}" in result.stdout
     assert f"results  {out / 'results.json'}" in result.stdout
-    assert "On a trained toy family" in result.stdout
+    assert "On a model organism" in result.stdout
     assert TOY_NOTICE in result.stderr
     first = (out / "report" / "report.json").read_bytes()
     assert polysafe("report", out).exit_code == 0

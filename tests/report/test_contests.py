@@ -59,6 +59,19 @@ def test_a_method_that_was_not_asked_everywhere_is_left_out() -> None:
     assert found.methods == ["a", "b"]
 
 
+def test_a_start_is_compared_in_the_languages_that_its_methods_were_asked_in() -> None:
+    def asked_in(each: Edited, language: str) -> Edited:
+        sides = (each.before, each.after)
+        before, after = ({cell: items for cell, items in side.items() if cell[0] == language} for side in sides)
+        return replace(each, before=before, after=after)
+
+    experts = {name: asked_in(edited("expert"), "qac") for name in ("swap", "control.swap.random.0")}
+    nowhere = asked_in(edited("other"), "en")
+    base, expert = contests({"a": edited(), **experts, "b": nowhere}, LOW)
+    assert (base.languages, expert.languages) == (LOW, ("qac",))
+    assert {(pair.method, pair.other) for pair in expert.pairs} == {("swap", "control.swap.random.0")}
+
+
 def test_methods_and_controls_are_families_of_their_own() -> None:
     methods = ["m", "m.published", "soup", "control.m.random.0", "control.m.random.1", "m.without_sw"]
     assert families(methods) == [

@@ -144,7 +144,7 @@ def test_an_audit_without_a_pivot_or_without_rates_claims_nothing() -> None:
 
 
 def test_a_toy_audit_says_so_in_the_sentence() -> None:
-    assert judge(replace(audit_example(), toy=True)).sentence.startswith("On a trained toy family: ")
+    assert judge(replace(audit_example(), toy=True)).sentence.startswith("On a model organism: ")
 
 
 def test_rates_of_none_and_all_and_no_items() -> None:

@@ -206,7 +206,7 @@ def test_a_language_without_items_is_named() -> None:
 
 
 def test_a_toy_family_is_named_in_the_sentence_itself() -> None:
-    assert judge(example(toy=True)).sentence.startswith("On a trained toy family: ")
+    assert judge(example(toy=True)).sentence.startswith("On a model organism: ")
     assert "toy" not in judge(example(toy=False)).sentence
 
 

@@ -30,7 +30,7 @@ def judge_audit(data: ReportData) -> Verdict:
     elif kind in (Kind.NO_GAP, Kind.GAP_NOT_SHOWN, Kind.UNCOMPARED) and (told := _too_broken(data, model)):
         kind, sentence = Kind.INCONCLUSIVE, told
     if data.toy:
-        sentence = f"On a trained toy family: {sentence}"
+        sentence = f"On a model organism: {sentence}"
     return Verdict(kind, sentence, _evidence(data, model, gaps))
 
 

@@ -78,18 +78,31 @@ class Contest:
 
 
 def contests(edited: Mapping[str, Edited], languages: Sequence[str]) -> tuple[Contest, ...]:
-    """One contest for each start.
+    """One contest for each start, over the languages in which any of its methods was asked for unsafe answers.
 
     Args:
         edited: Method -> what it did.
-        languages: The languages in scope. A method that was not asked for unsafe answers in all of them is left out.
+        languages: The languages in scope. A method that was not asked in all that others of its start were asked in
+            is left out.
     """
     groups: defaultdict[str, dict[str, Edited]] = defaultdict(dict)
     for method, each in edited.items():
-        asked = comparable(each.after)
-        if all((language, "unsafe") in asked for language in languages):
-            groups[each.start][method] = each
-    return tuple(_contest(start, group, languages) for start, group in groups.items())
+        groups[each.start][method] = each
+    return tuple(
+        contest for start, group in groups.items() if (contest := _whole(start, group, languages)) is not None
+    )
+
+
+def _whole(start: str, group: Mapping[str, Edited], languages: Sequence[str]) -> Contest | None:
+    """The contest of those that were asked in every language; None where nobody was asked in any."""
+    asked = {method: [code for code in languages if _tells(each, code)] for method, each in group.items()}
+    over = [code for code in languages if any(code in codes for codes in asked.values())]
+    complete = {method: each for method, each in group.items() if asked[method] == over}
+    return _contest(start, complete, over) if over and complete else None
+
+
+def _tells(each: Edited, language: str) -> bool:
+    return (language, "unsafe") in comparable(each.after)
 
 
 def contest_rows(found: Iterable[Contest]) -> list[Row]:

@@ -69,7 +69,7 @@ def judge(data: ReportData) -> Verdict:
     if kind is Kind.INCONCLUSIVE:
         sentence = f"{why_untold(summary.broken, data.languages, after=True)} {sentence}"
     if data.toy:
-        sentence = f"On a trained toy family: {sentence}"
+        sentence = f"On a model organism: {sentence}"
     return Verdict(kind, sentence, _evidence(kind, summary))
 
 
