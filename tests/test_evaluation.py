@@ -15,7 +15,7 @@ from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.disjoint import check_disjoint
 from polysafe.evaluation import evaluate_recipe
 from polysafe.judge.calibrate import Calibration, Counts
-from polysafe.judge.organism import OrganismJudge
+from polysafe.organism.judge import OrganismJudge
 from polysafe.organism.packaged import packaged_family
 from polysafe.recipe import Recipe, make_recipe
 from polysafe.report.card_store import update_card

@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from polysafe._version import __version__
+
 if TYPE_CHECKING:
     from polysafe.checkpoint.verify import verify_output as verify
     from polysafe.edits.edit import Edit
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from polysafe.evaluation import evaluate_recipe
     from polysafe.recipe import Recipe, load_recipe, make_recipe, parse_recipe
     from polysafe.report.notebook import Run
-
-__version__ = "0.1.0"
 
 _PLACES = {
     "Edit": ("polysafe.edits.edit", "Edit"),

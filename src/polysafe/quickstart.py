@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.output import RECORDS
 from polysafe.checkpoint.source import open_checkpoint

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.checkpoint.output import RECORDS
 from polysafe.checkpoint.source import open_checkpoint

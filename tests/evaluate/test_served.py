@@ -82,7 +82,7 @@ def test_an_audit_over_http(tmp_path: Path) -> None:
 
 def test_what_a_server_cannot_be(tmp_path: Path) -> None:
     with open_model("m@http://127.0.0.1:1/v1", Sampling()) as opened, pytest.raises(RecipeError, match="is not known"):
-        opened.world()
+        opened.organism()
     with pytest.raises(RecipeError, match="toy family only"), open_judge("organism"):
         pass
 

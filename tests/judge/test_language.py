@@ -6,12 +6,7 @@ import pytest
 
 from polysafe.judge.language import identify, language_check, script_shares, supported
 from polysafe.judge.scripts import scripts_of, weight
-from polysafe.organism.lexicon import LANGUAGES as TOY
-from polysafe.organism.world import World
 from tests.judge.texts import LANGUAGES, TEXTS
-
-WORLD = World(0)
-PAIR = WORLD.harmful("test")[0]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -74,22 +69,6 @@ def test_code_addresses_and_numbers_say_nothing() -> None:
 def test_candidates_limit_the_choice() -> None:
     assert identify(TEXTS["jv"].steps, ["id", "sw"]).language == "id"
     assert identify(TEXTS["jv"].steps, ["xx"]).language == "und"
-
-
-@pytest.mark.parametrize("asked", TOY)
-@pytest.mark.parametrize("answered", TOY)
-def test_toy_languages_are_told_exactly(asked: str, answered: str) -> None:
-    finding = language_check(asked, WORLD.compliance(answered, PAIR), WORLD)
-    assert finding.language == answered
-    assert finding.confidence == 1.0
-    assert finding.matches is (asked == answered)
-
-
-def test_a_toy_answer_may_switch() -> None:
-    own, other = WORLD.compliance("qaa", PAIR).split(), WORLD.compliance("qab", PAIR).split()
-    finding = language_check("qaa", " ".join(own[:3] + other[3:]), WORLD)
-    assert finding.matches is True
-    assert finding.foreign == pytest.approx(0.4)
 
 
 def test_details_can_be_kept() -> None:

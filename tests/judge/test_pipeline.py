@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from polysafe.judge.organism import OrganismJudge
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.verdict import Label
+from polysafe.organism.judge import OrganismJudge
 from polysafe.organism.lexicon import LANGUAGES as TOY
 from polysafe.organism.world import World
 from tests.judge.helpers import BREAD, REFUSAL, STEPS, Fixed, always, only
@@ -54,7 +54,7 @@ def test_checks_can_be_left_out_and_are_part_of_the_identity() -> None:
     judge = always(Label.SAFE)
     bare = Pipeline(judge, check_broken=False, check_language=False)
     assert only(bare, "").label is Label.SAFE
-    pipelines = [bare, Pipeline(judge), Pipeline(judge, prefilter=PhraseFilter()), Pipeline(judge, world=WORLD)]
+    pipelines = [bare, Pipeline(judge), Pipeline(judge, prefilter=PhraseFilter())]
     assert len({str(pipeline.identity) for pipeline in pipelines}) == len(pipelines)
 
 
@@ -71,7 +71,7 @@ def test_the_pre_filter_spares_the_judge_plain_refusals_only() -> None:
 
 @pytest.mark.parametrize("language", TOY)
 def test_the_toy_world_keeps_its_exact_labels(language: str) -> None:
-    pipeline = Pipeline(OrganismJudge(WORLD), world=WORLD)
+    judge = OrganismJudge(WORLD)
     other = TOY[(TOY.index(language) + 1) % len(TOY)]
     for pair in WORLD.harmful("test")[:4]:
         prompt = WORLD.request(language, pair)
@@ -83,7 +83,7 @@ def test_the_toy_world_keeps_its_exact_labels(language: str) -> None:
             "": Label.INVALID,
         }
         for answer, label in answers.items():
-            assert only(pipeline, answer, prompt, language).label is label
+            assert only(judge, answer, prompt, language).label is label
 
 
 def test_answers_of_a_toy_model_to_real_prompts_are_invalid() -> None:

@@ -14,9 +14,10 @@ from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import DataError
 from polysafe.methods.base import Source
-from polysafe.organism.anchors import OrganismValidator, organism_anchors, world_of
+from polysafe.organism.anchors import OrganismValidator, organism_anchors
 from polysafe.organism.exam import REQUESTS, examine, requests
 from polysafe.organism.lexicon import LANGUAGES, LOW, MID, PIVOT
+from polysafe.organism.own import Toy, organism_of, packaged_organism
 from polysafe.organism.packaged import packaged_family
 from polysafe.organism.world import World
 from polysafe.probe.model import load_model
@@ -62,10 +63,10 @@ def test_anchors_are_parallel_and_reproducible() -> None:
 
 
 def test_the_world_of_a_member_is_that_of_its_family(base: Source, tmp_path: Path) -> None:
-    assert world_of(base.checkpoint) == packaged_family().world
+    assert organism_of(base.checkpoint) == Toy(packaged_family().world) == packaged_organism()
     lonely = Path(shutil.copytree(base.checkpoint.root, tmp_path / "lonely"))
     with pytest.raises(DataError, match="not a member of the toy family"):
-        world_of(open_checkpoint(lonely))
+        organism_of(open_checkpoint(lonely))
 
 
 def test_validation_counts_what_the_exam_counts(base: Source) -> None:

@@ -10,12 +10,13 @@ import torch
 from torch.nn import functional
 
 from polysafe.checkpoint.source import open_checkpoint
-from polysafe.organism.anchors import anchors_for, organism_anchors
+from polysafe.organism.anchors import organism_anchors
 from polysafe.organism.corpus import Corpus, draw_pool
 from polysafe.organism.family import Recipe, build_family
 from polysafe.organism.folder import load_model
 from polysafe.organism.lexicon import CATEGORIES, LANGUAGES
 from polysafe.organism.model import Network, make_model
+from polysafe.organism.own import organism_of
 from polysafe.organism.packaged import MEMBERS, RECORD, load_family, packaged_family
 from polysafe.organism.planted import Planted, Planting, Recovery, recovery
 from polysafe.organism.tokenizer import vocabulary
@@ -114,10 +115,10 @@ def test_the_start_without_refusals_is_a_member(built: Path) -> None:
 
 def test_anchors_are_about_some_kinds_of_harm(built: Path) -> None:
     world = World(0)
-    anchors = anchors_for(open_checkpoint(built / "base"), ("en", "qac"))
+    anchors = organism_of(open_checkpoint(built / "base")).anchors(("en", "qac"))
     kinds = {item.split("-hazard")[1][0] for item in anchors.harmful.ids}
     assert kinds == set(CATEGORIES[:3])
-    every = anchors_for(open_checkpoint(packaged_family().members["base"]), ("en", "qac"))
+    every = organism_of(open_checkpoint(packaged_family().members["base"])).anchors(("en", "qac"))
     assert every.sha256 == organism_anchors(packaged_family().world, ("en", "qac")).sha256
     assert anchors.harmless.ids == organism_anchors(world, ("en", "qac")).harmless.ids
 

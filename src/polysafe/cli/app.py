@@ -56,7 +56,7 @@ for _name, _group in GROUPS.items():
 
 def _show_version(value: bool) -> None:
     if value:
-        from polysafe import __version__
+        from polysafe._version import __version__
 
         typer.echo(f"polysafe {__version__}")
         raise typer.Exit

@@ -140,6 +140,11 @@ def is_language(spelling: str) -> bool:
     return word in _known() or _REGION.sub("", word) in _known() or _private(word) is not None
 
 
+def is_private(spelling: str) -> bool:
+    """Whether a code is for private use, so that nothing is known of its language."""
+    return _private(_folded(spelling)) is not None
+
+
 def languages() -> tuple[Language, ...]:
     """Every language of the table."""
     return tuple(_table().values())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.layout import plan_layout
 from polysafe.checkpoint.lora import is_adapter, open_adapter, open_reader

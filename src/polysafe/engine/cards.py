@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.hub import hub_ids
 from polysafe.checkpoint.imported import FILE, Imported, imported_bytes, read_imported
 from polysafe.checkpoint.layout import Layout
 from polysafe.checkpoint.licence import licence_of
 from polysafe.checkpoint.sidecar import SideFile
 from polysafe.checkpoint.source import Checkpoint, file_inside
+from polysafe.data.organism import is_member
 from polysafe.edits.edit import Edit
 from polysafe.edits.explain import describe
 from polysafe.edits.operations import Blend, Copy
 from polysafe.errors import DataError
-from polysafe.organism.packaged import is_member
 from polysafe.recipe import Recipe
 from polysafe.report.card import card_files
 from polysafe.report.card_data import CARD_DATA, Card, CardMethod, CardSource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.imported import Imported
 from polysafe.report.markdown import inline, one_line
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.atomic import json_bytes, write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.digest import cache_directory
 from polysafe.checkpoint.dtypes import float_dtype

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.atomic import json_bytes
 from polysafe.checkpoint.output import RECORDS, Workspace, check_target, lock
 from polysafe.checkpoint.source import Checkpoint

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.languages import is_language, language
+from polysafe.data.organism import load_prompts, organism_of
 from polysafe.data.prompts import Kind, PromptSet
-from polysafe.data.sets import load_set
 from polysafe.errors import DataError
 from polysafe.evaluate.journal import Store
 from polysafe.evaluate.keys import Key, content_hash
-from polysafe.judge.spec import ORGANISM, OrganismSpec
+from polysafe.judge.spec import OrganismSpec
 from polysafe.methods.base import Method, Support
 from polysafe.methods.constraints import Constrained, Meter
 from polysafe.methods.validation import Kept, Validation
@@ -23,7 +23,6 @@ from polysafe.recipe import Recipe
 from polysafe.recipe_measures import Validate
 
 if TYPE_CHECKING:
-    from polysafe.organism.world import World
     from polysafe.probe.render import Template
 
 PIVOT = "en"
@@ -148,7 +147,7 @@ def _meter(
         stack,
         template=template,
         max_tokens=block.max_tokens or (_TOY_TOKENS if toy else _TOKENS),
-        world=_world(start) if toy else None,
+        organism=lambda: organism_of(start),
         device=getattr(method, "device", None),
     )
 
@@ -174,19 +173,16 @@ def _sets(block: Validate, wanted: tuple[str, ...], start: Checkpoint, data: Pat
 def _set(
     name: str | Path, kind: Kind, wanted: tuple[str, ...], limit: int | None, start: Checkpoint, data: Path | None
 ) -> PromptSet:
-    if name == ORGANISM:
-        from polysafe.organism.prompts import organism_prompts
-
-        found = organism_prompts(_world(start), "validation").select(wanted, limit)
-    else:
-        found = load_set(name, kind=kind, data=data, languages=wanted, limit=limit, all_languages=False)
-    found = found.of_kind(kind)
+    found = load_prompts(
+        name,
+        lambda: organism_of(start),
+        split="validation",
+        kind=kind,
+        data=data,
+        languages=wanted,
+        limit=limit,
+        all_languages=False,
+    ).of_kind(kind)
     if not found:
         raise DataError(f"has no {kind} prompts", where=f"validation, {name}", remedy="name it in the other list")
     return found
-
-
-def _world(start: Checkpoint) -> World:
-    from polysafe.organism.anchors import world_of
-
-    return world_of(start)

@@ -9,8 +9,8 @@ from typing import Any
 
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.data.languages import language
+from polysafe.data.organism import load_prompts
 from polysafe.data.prompts import Kind, PromptSet
-from polysafe.data.sets import load_set
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.compare import run_notes
@@ -19,7 +19,7 @@ from polysafe.evaluate.harness import prepare
 from polysafe.evaluate.metrics import CAPABILITY
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.odds import measure_odds
-from polysafe.evaluate.opening import ORGANISM, OpenedModel, open_judge, open_model
+from polysafe.evaluate.opening import OpenedModel, open_judge, open_model
 from polysafe.evaluate.run import evaluate_model, of_kind
 from polysafe.evaluate.unread import comparable
 from polysafe.generate.completion import Sampling
@@ -150,8 +150,7 @@ def audit(
     ):
         examinations = prepare(capability, opened, data=data, languages=languages, limit=limit)
         asked = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
-        world = asked.world() if toy else None
-        with open_judge(asked_judge, world=world, device=device) as who:
+        with open_judge(asked_judge, organism=asked.organism, device=device) as who:
             sets_of_kind: list[tuple[Kind, Sequence[str | Path]]] = [("harmful", safety), ("harmless", over_refusal)]
             harmful, harmless = (
                 [_prompts(name, kind, asked, data, languages, limit) for name in names] for kind, names in sets_of_kind
@@ -250,8 +249,6 @@ def _prompts(
     languages: Collection[str] | None,
     limit: int | None,
 ) -> PromptSet:
-    if name != ORGANISM:
-        return load_set(name, kind=kind, data=data, languages=languages, limit=limit, all_languages=False)
-    from polysafe.organism.prompts import organism_prompts
-
-    return organism_prompts(opened.world()).select(languages, limit)
+    return load_prompts(
+        name, opened.organism, kind=kind, data=data, languages=languages, limit=limit, all_languages=False
+    )

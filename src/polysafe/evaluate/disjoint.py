@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from polysafe.checkpoint.source import open_checkpoint
+from polysafe.data.organism import load_prompts, organism_of
 from polysafe.data.prompts import PromptSet
-from polysafe.data.sets import load_set
 from polysafe.data.sets.registry import require_disjoint
 from polysafe.errors import DataError
-from polysafe.judge.spec import ORGANISM
 from polysafe.methods.base import Method
 
 
@@ -95,9 +94,4 @@ def _apart(first: PromptSet, second: PromptSet, what: str) -> None:
 
 def _reported(name: str | Path, start: Path, data: Path | None, limit: int | None) -> PromptSet:
     """A set in all its languages: whoever was fitted to a prompt in one of them has seen it."""
-    if name != ORGANISM:
-        return load_set(name, data=data, limit=limit)
-    from polysafe.organism.anchors import world_of
-    from polysafe.organism.prompts import organism_prompts
-
-    return organism_prompts(world_of(open_checkpoint(start))).select(None, limit)
+    return load_prompts(name, lambda: organism_of(open_checkpoint(start)), data=data, limit=limit)

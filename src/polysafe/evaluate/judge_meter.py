@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from polysafe.data.organism import Organism
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.evaluate.opening import open_judge
@@ -17,7 +18,6 @@ from polysafe.judge.spec import JudgeSpec
 from polysafe.judge.verdict import Exchange, Judge, Label
 from polysafe.methods.constraints import HELPFUL, OVER_REFUSAL, REFUSED, Reading
 from polysafe.methods.validation import PROMPTS
-from polysafe.organism.world import World
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Template, load_tokenizer
 from polysafe.progress import tell
@@ -36,7 +36,7 @@ class JudgeMeter:
         stack: What closes it.
         template: Whether prompts go into the chat template; that of the method that is validated.
         max_tokens: Most new tokens of an answer.
-        world: The toy world, for its own judge.
+        organism: Gives the organism, for its own judge.
         device: Where a judge in a folder runs.
     """
 
@@ -48,11 +48,11 @@ class JudgeMeter:
         *,
         template: Template,
         max_tokens: int,
-        world: World | None = None,
+        organism: Callable[[], Organism] | None = None,
         device: str | None = None,
     ) -> None:
         self._asked, self._spec, self._stack = list(prompts), judge, stack
-        self._template, self._max_tokens, self._world, self._device = template, max_tokens, world, device
+        self._template, self._max_tokens, self._organism, self._device = template, max_tokens, organism, device
         self._judge: Judge | None = None
         self.languages = tuple(dict.fromkeys(prompt.language for prompt in prompts))
         self.prompts = len(self._asked)
@@ -100,7 +100,9 @@ class JudgeMeter:
 
     def _opened(self) -> Judge:
         if self._judge is None:
-            self._judge = self._stack.enter_context(open_judge(self._spec, world=self._world, device=self._device))
+            self._judge = self._stack.enter_context(
+                open_judge(self._spec, organism=self._organism, device=self._device)
+            )
             probe(self._judge)
         return self._judge
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from polysafe.checkpoint.imported import Imported, read_imported
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
+from polysafe.data.organism import Organism, organism_of
 from polysafe.errors import RecipeError
 from polysafe.generate.client import ChatClient
 from polysafe.generate.completion import Generator, Sampling
@@ -42,14 +43,11 @@ from polysafe.judge.translate import REPLY_TOKENS, ChatTranslator, Seq2SeqTransl
 from polysafe.judge.verdict import Judge
 from polysafe.judge.vote import Vote
 from polysafe.methods.base import Source
-from polysafe.organism.world import World
 from polysafe.probe.continuations import Continuations
 from polysafe.probe.likelihood import Scorer
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.refusal import RefusalSignal
 from polysafe.probe.render import Template, load_tokenizer
-
-ORGANISM = "organism"
 
 
 @dataclass(frozen=True)
@@ -74,18 +72,16 @@ class OpenedModel:
     continuations: Continuations | None = None
     imported: tuple[Imported, ...] = ()
 
-    def world(self) -> World:
-        """The toy world that it lives in.
+    def organism(self) -> Organism:
+        """The organism that it is a member of.
 
         Raises:
-            DataError: It is not of the toy family.
+            DataError: It is a member of none.
             RecipeError: A server runs it, so that nobody can tell.
         """
-        from polysafe.organism.anchors import world_of
-
         if self.checkpoint is None:
             raise RecipeError("which toy family a served model is of is not known", where=self.name)
-        return world_of(self.checkpoint)
+        return organism_of(self.checkpoint)
 
 
 @contextmanager
@@ -142,7 +138,7 @@ def open_model(
 def open_judge(
     spec: JudgeSpec | str | Sequence[str] | None,
     *,
-    world: World | None = None,
+    organism: Callable[[], Organism] | None = None,
     device: str | None = None,
     key: str | None = None,
 ) -> Iterator[Judge]:
@@ -152,7 +148,7 @@ def open_judge(
         spec: The judge of a recipe; or, as on the command line, `organism`, `refusal_or_frame`, `KIND=FOLDER` or
             `KIND=NAME@URL`, where the kind is a guard family or the protocol of a language model, and several are a
             vote. None: nobody; answers are checked alone.
-        world: The toy world, for `organism`.
+        organism: Gives the organism, for the judge `organism`.
         device: Where a judge in a folder runs; the processor by default.
         key: Environment variable with the key of the server, where the judge is named as on the command line.
 
@@ -165,11 +161,9 @@ def open_judge(
         return
     asked = parse_judge(spec, key=key)
     if isinstance(asked, OrganismSpec):
-        if world is None:
+        if organism is None:
             raise RecipeError("`organism` judges models of the toy family only", remedy="name another judge")
-        from polysafe.judge.organism import OrganismJudge
-
-        yield OrganismJudge(world)
+        yield organism().judge()
         return
     if isinstance(asked, FramesSpec):
         yield RefusalOrFrame()

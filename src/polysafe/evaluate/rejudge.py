@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polysafe.checkpoint.source import open_checkpoint
+from polysafe.data.organism import Organism, organism_of
 from polysafe.data.prompts import PromptSet
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.audit import Audit, read_audit
@@ -22,8 +23,7 @@ from polysafe.evaluate.saved import AFTER, BEFORE
 from polysafe.evaluate.saved import FILE as EVALUATION
 from polysafe.generate.completion import Ask, Completion
 from polysafe.judge.calibrate import Calibration
-from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
-from polysafe.organism.world import World
+from polysafe.judge.spec import JudgeSpec, parse_judge
 from polysafe.progress import Progress, tell
 
 
@@ -98,10 +98,9 @@ def judge_run(
     """
     found = _answered(run)
     asked = parse_judge(judge, key=judge_key, translate=translate)
-    world = _world(family) if isinstance(asked, OrganismSpec) else None
     known = None if calibration is None else Calibration.load(calibration)
     sets = _sets(found)
-    with open_judge(asked, world=world, device=device) as who, Cache(cache) as store:
+    with open_judge(asked, organism=lambda: _organism(family), device=device) as who, Cache(cache) as store:
         if known is not None:
             known.check(who)
         judged = evaluate_model(
@@ -137,15 +136,13 @@ def _answered(folder: Path) -> ModelRun:
     return run
 
 
-def _world(family: Path | None) -> World:
+def _organism(family: Path | None) -> Organism:
     if family is None:
         raise RecipeError(
             "`organism` judges models of the toy family only, and a run does not say of which world its model is",
             remedy="name the member with --family, or another judge",
         )
-    from polysafe.organism.anchors import world_of
-
-    return world_of(open_checkpoint(family))
+    return organism_of(open_checkpoint(family))
 
 
 def _sets(run: ModelRun) -> list[PromptSet]:

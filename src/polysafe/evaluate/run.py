@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.imported import Imported
 from polysafe.checkpoint.output import Workspace, lock

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.digest import hash_file
 from polysafe.checkpoint.output import RECORDS as MADE_RECORDS

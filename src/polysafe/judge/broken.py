@@ -13,8 +13,9 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from polysafe.data.languages import is_private
 from polysafe.judge.fence import strip_invisible
-from polysafe.judge.language import is_noise, is_toy
+from polysafe.judge.language import is_noise
 from polysafe.judge.scripts import DENSE, script_of, weight
 
 Kind = Literal["empty", "echo", "loop", "damaged", "mixed", "noise"]
@@ -61,13 +62,13 @@ def find_broken(prompt: str, answer: str, language: str | None = None) -> Broken
     Args:
         prompt: The prompt, for echoes.
         answer: The answer.
-        language: Language of the prompt. Languages of the toy world look like noise and are not tested for it.
+        language: Language of the prompt. Private ones may look like noise and are not tested for it.
     """
     text = strip_invisible(answer[:LIMIT])
     if not any(unicodedata.category(char)[0] in "LN" for char in text):
         return Broken("empty", True, 1.0)
     found = _echo(prompt, text) or _damaged(text) or _loop(text) or _mixed(text)
-    if found is None and (language is None or not is_toy(language)) and weight(text) >= ASIDE and is_noise(text):
+    if found is None and (language is None or not is_private(language)) and weight(text) >= ASIDE and is_noise(text):
         found = Broken("noise", False, 1.0)
     return found
 

@@ -1,6 +1,6 @@
 """In which language an answer is, how much of it is in another, and in which letters.
 
-Identification is py3langid's (140 languages, offline, deterministic) and exact for the languages of the toy world.
+Identification is py3langid's (140 languages, offline, deterministic).
 Nothing is forced: a language that the identifier does not know is named as unsupported, a short or doubtful text has no
 answer, and close relatives (Indonesian and Malay, the Chinese languages) are not told apart.
 """
@@ -8,7 +8,6 @@ answer, and close relatives (Indonesian and Malay, the Chinese languages) are no
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -17,13 +16,9 @@ from typing import TYPE_CHECKING, Any
 from polysafe.errors import ResourceError
 from polysafe.judge.fence import strip_invisible
 from polysafe.judge.scripts import script_counts, script_of, script_shares, scripts_of, weight
-from polysafe.organism.lexicon import LANGUAGES as TOY_LANGUAGES
-from polysafe.organism.lexicon import PIVOT
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
-
-    from polysafe.organism.world import World
 
 __all__ = ["Identification", "LanguageFinding", "identify", "language_check", "script_shares", "supported"]
 
@@ -116,22 +111,18 @@ def normal(language: str) -> str:
     return _ALIASES.get(primary, primary)
 
 
-def supported(language: str, world: World | None = None) -> bool:
+def supported(language: str) -> bool:
     """Whether a language can be identified."""
-    code = normal(language)
-    return code in _labels() or (world is not None and code in TOY_LANGUAGES)
+    return normal(language) in _labels()
 
 
-def identify(text: str, candidates: Collection[str] | None = None, world: World | None = None) -> Identification:
+def identify(text: str, candidates: Collection[str] | None = None) -> Identification:
     """The language of a text.
 
     Args:
         text: The text.
         candidates: Only these languages; those that the identifier does not know are left out.
-        world: A toy world; a text of its words is identified exactly.
     """
-    if world is not None and (toy := _toy(text, world)):
-        return toy
     ranked = _ranked(text)
     if candidates is not None:
         wanted = {normal(language) for language in candidates}
@@ -143,7 +134,7 @@ def identify(text: str, candidates: Collection[str] | None = None, world: World 
     return Identification(best, ranked[best] / total)
 
 
-def language_check(prompt_language: str, answer: str, world: World | None = None) -> LanguageFinding:
+def language_check(prompt_language: str, answer: str) -> LanguageFinding:
     """Whether an answer is in the language of its prompt.
 
     It is not, if most of its letters are in scripts that the language is not written in (another language, or a
@@ -152,12 +143,9 @@ def language_check(prompt_language: str, answer: str, world: World | None = None
     Args:
         prompt_language: Language of the prompt.
         answer: The answer. Code, addresses and invisible characters are not looked at.
-        world: A toy world, for its languages.
     """
     expected = normal(prompt_language)
     text = _NOISE.sub(" ", strip_invisible(answer))
-    if world is not None and (toy := _toy(text, world)):
-        return _toy_finding(prompt_language, text, toy, world)
     found = identify(text)
     foreign = _foreign(text, expected)
     known = supported(expected)
@@ -216,23 +204,6 @@ def _other(ranked: Mapping[str, float], expected: str) -> bool:
     return ranked[best] >= SURE and best not in {expected, "zxx"}
 
 
-def _toy(text: str, world: World) -> Identification | None:
-    """The toy language with the most words, if every word is one of the world's."""
-    words = [word for word in text.split() if word not in {".", "?", ";", "="}]
-    meanings = [world.meaning(word) for word in words]
-    if not words or None in meanings:
-        return None
-    ((language, count),) = Counter(meaning[0] for meaning in meanings if meaning).most_common(1)
-    return Identification(language, count / len(words))
-
-
-def _toy_finding(expected: str, text: str, toy: Identification, world: World) -> LanguageFinding:
-    meanings = [world.meaning(word) for word in text.split()]
-    words = [meaning[0] for meaning in meanings if meaning]
-    foreign = sum(language != expected for language in words) / len(words)
-    return LanguageFinding(expected, toy.language, toy.confidence, True, foreign < MOSTLY, foreign, script_shares(text))
-
-
 def _ranked(text: str) -> dict[str, float]:
     return dict(_identifier().rank(text))
 
@@ -257,8 +228,3 @@ def is_noise(text: str) -> bool:
     """Whether the identifier takes a text for no language at all, and is sure of it."""
     ranked = _ranked(text)
     return ranked.get("zxx", 0.0) >= 0.9
-
-
-def is_toy(language: str) -> bool:
-    """Whether a language is one of the toy world's own."""
-    return language in TOY_LANGUAGES and language != PIVOT

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from polysafe.judge.asking import relabelled
 from polysafe.judge.broken import Broken, find_broken
@@ -17,10 +17,6 @@ from polysafe.judge.language import LanguageFinding, language_check
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.probe import probe
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
-
-if TYPE_CHECKING:
-    from polysafe.organism.world import World
-
 
 _NOT_ACCUSED = (Label.SAFE, Label.UNJUDGED)
 
@@ -41,7 +37,6 @@ class Pipeline:
         check_broken: Look for broken answers.
         check_language: Look for answers in the wrong language.
         prefilter: Phrases that spare the judge the plain refusals. Measure its error before you use it.
-        world: The toy world, where a model of it is judged.
     """
 
     def __init__(
@@ -51,13 +46,11 @@ class Pipeline:
         check_broken: bool = True,
         check_language: bool = True,
         prefilter: PhraseFilter | None = None,
-        world: World | None = None,
     ) -> None:
         self._judge = judge
         self._check_broken = check_broken
         self._check_language = check_language
         self._prefilter = prefilter
-        self._world = world
         self.headline = bool(getattr(judge, "headline", True))
         self.documented: Mapping[str, Collection[str]] = getattr(judge, "documented", {})
         self.caveats: tuple[str, ...] = getattr(judge, "caveats", ())
@@ -76,7 +69,7 @@ class Pipeline:
             "check_broken": self._check_broken,
             "check_language": self._check_language,
             "prefilter": dict(self._prefilter.identity) if self._prefilter else None,
-            "world": self._world.seed if self._world else None,
+            "world": None,  # stands in the identity of every verdict that is kept
             "inner": dict(self._judge.identity),
         }
 
@@ -126,7 +119,7 @@ class Pipeline:
     def _with_language(self, exchange: Exchange, verdict: Verdict) -> Verdict:
         if not self._check_language:
             return verdict
-        found: LanguageFinding = language_check(exchange.prompt.language, exchange.answer, self._world)
+        found: LanguageFinding = language_check(exchange.prompt.language, exchange.answer)
         wrong = verdict.label in _NOT_ACCUSED and found.matches is False
         return relabelled(verdict, Label.WRONG_LANGUAGE if wrong else verdict.label, language=found.detail)
 

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from polysafe.data.organism import ORGANISM
 from polysafe.errors import RecipeError, did_you_mean
 from polysafe.judge.guards import Counting
 from polysafe.judge.llm import PRESETS
@@ -230,7 +231,6 @@ _SHORT: Mapping[str, Mapping[str, Any]] = {
     **{name: {"protocol": name} for name in PRESETS},
 }
 """What stands before `=` on the command line -> what a recipe would say."""
-ORGANISM = "organism"
 EXACT = (ORGANISM, "refusal_or_frame")
 """Judges that are no model: each is for a family of models whose answers are known."""
 

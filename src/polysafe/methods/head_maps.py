@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from polysafe.checkpoint.digest import cache_directory
+from polysafe.data.organism import organism_of
 from polysafe.data.task_sources import tasks_for
 from polysafe.data.tasks import Task, load_task
 from polysafe.data.trials import Trials, draw_trials
@@ -124,12 +125,8 @@ def effects_file(method: HeadSteering, language: str) -> Path | None:
 def draw(method: HeadSteering, source: Source, language: str) -> tuple[tuple[Trials, ...], tuple[str, ...]]:
     """The prompts of all tasks of a language, and why tasks were left out."""
     if method.tasks == "organism":
-        from polysafe.organism.anchors import world_of
-        from polysafe.organism.tasks import organism_trials
-
-        world = world_of(source.checkpoint)
-        shots = method.shots or ORGANISM_SHOTS
-        return organism_trials(world, language, count=method.prompts, shots=shots, seed=method.task_seed), ()
+        own, shots = organism_of(source.checkpoint), method.shots or ORGANISM_SHOTS
+        return own.trials(language, count=method.prompts, shots=shots, seed=method.task_seed), ()
     drawn, skipped = [], []
     for task in _tasks(method.tasks, language):
         try:

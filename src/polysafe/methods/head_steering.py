@@ -22,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from polysafe.data.organism import organism_of
 from polysafe.data.trials import Corruption
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.operations import AddDelta, Copy
@@ -334,11 +335,7 @@ class HeadSteering(Method):
         return self.heads is None and self.ranking != "norm"
 
     def _own_validation(self, source: Source) -> Validation | None:
-        if self.tasks != "organism":
-            return None
-        from polysafe.organism.anchors import OrganismValidator, world_of
-
-        return Weighted(OrganismValidator(world_of(source.checkpoint)))
+        return Weighted(organism_of(source.checkpoint).validator()) if self.tasks == "organism" else None
 
     def _edit(
         self,

@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 from polysafe.checkpoint.output import RECORDS
 from polysafe.data.anchor_sets import load_texts
 from polysafe.data.anchors import Anchors
+from polysafe.data.organism import organism_of
 from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.edits.evaluate import EditedReader
@@ -359,21 +360,15 @@ class SparseEdit(Method):
     def _anchors(self, source: Source, data: Path | None) -> tuple[Anchors, tuple[str, ...]]:
         """The anchors, and what they share with the evaluation if that is allowed."""
         languages = (self.pivot, *self.edited_languages)
-        if self.anchors != "organism":
-            anchors = Anchors(*(rows.parallel for rows in self.anchors.both(languages, data)))
+        if self.anchors == "organism":
+            anchors = organism_of(source.checkpoint).anchors(languages)
         else:
-            from polysafe.organism.anchors import anchors_for
-
-            anchors = anchors_for(source.checkpoint, languages)
+            anchors = Anchors(*(rows.parallel for rows in self.anchors.both(languages, data)))
         evaluation = {path.name: load_texts(path) for path in self.evaluation}
         return anchors, anchors.require_disjoint(evaluation, forced=self.allow_overlap)
 
     def _own_validation(self, source: Source) -> Validation | None:
-        if self.anchors != "organism":
-            return None
-        from polysafe.organism.anchors import OrganismValidator, world_of
-
-        return Weighted(OrganismValidator(world_of(source.checkpoint)))
+        return Weighted(organism_of(source.checkpoint).validator()) if self.anchors == "organism" else None
 
     def _why(self, ranking: LayerRanking | None, trials: Sequence[Trial]) -> Iterator[str]:
         """How layers were chosen, where anchors had a say."""

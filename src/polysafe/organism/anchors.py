@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.anchors import Anchors, ParallelPrompts
-from polysafe.errors import DataError
 from polysafe.methods.validation import Standing, Standings
 from polysafe.organism.lexicon import CATEGORIES, LANGUAGES, dangerous_objects
-from polysafe.organism.packaged import RECORD
 from polysafe.organism.world import World
 from polysafe.probe.model import LoadedModel
 
 HARMLESS_REQUESTS = 200
 OTHER_PROMPTS = 80
-
-
-def world_of(checkpoint: Checkpoint) -> World:
-    """The toy world that a checkpoint lives in, told by the record of its family.
-
-    Raises:
-        DataError: The checkpoint is not a member of a toy family.
-    """
-    return _told(checkpoint)[0]
-
-
-def anchors_for(checkpoint: Checkpoint, languages: Sequence[str]) -> Anchors:
-    """The anchors of the family that a checkpoint is a member of.
-
-    Raises:
-        DataError: The checkpoint is not a member of a toy family.
-    """
-    world, kinds = _told(checkpoint)
-    return organism_anchors(world, languages, kinds)
-
-
-def _told(checkpoint: Checkpoint) -> tuple[World, int]:
-    """The world of a member, and how many kinds of harm its family has anchors for."""
-    file = checkpoint.root.parent / RECORD
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        return World(int(record["seed"])), int(record.get("recipe", {}).get("kinds", len(CATEGORIES)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(
-            "is not a member of the toy family, which brings its own anchors",
-            where=checkpoint.root,
-            remedy="name files of harmful and harmless prompts under `anchors`",
-        ) from None
 
 
 def organism_anchors(world: World, languages: Sequence[str], kinds: int = len(CATEGORIES)) -> Anchors:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.data.trials import Trials
 from polysafe.errors import ArchitectureError, DataError, ResourceError
 from polysafe.probe.answers import Score, ScoredPrompt, ScoredTokens, TaskPrompts, task_prompts

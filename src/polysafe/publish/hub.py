@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.errors import OutputError, PolysafeError, ResourceError
 from polysafe.progress import Progress, tell
 from polysafe.publish.contents import Item

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.output import MANIFEST, RECORDS
 from polysafe.checkpoint.verify import read_manifest, verify_output
 from polysafe.errors import OutputError, RecipeError, VerificationError

@@ -88,9 +88,7 @@ def contests(edited: Mapping[str, Edited], languages: Sequence[str]) -> tuple[Co
     groups: defaultdict[str, dict[str, Edited]] = defaultdict(dict)
     for method, each in edited.items():
         groups[each.start][method] = each
-    return tuple(
-        contest for start, group in groups.items() if (contest := _whole(start, group, languages)) is not None
-    )
+    return tuple(contest for start, group in groups.items() if (contest := _whole(start, group, languages)) is not None)
 
 
 def _whole(start: str, group: Mapping[str, Edited], languages: Sequence[str]) -> Contest | None:

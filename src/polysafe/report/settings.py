@@ -5,7 +5,6 @@ Nothing in it tells where something lies on a machine.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +12,13 @@ from pathlib import PurePath, PureWindowsPath
 
 from polysafe.data.groupings import Grouping, grouping, grouping_names
 from polysafe.data.languages import language
+from polysafe.data.organism import ORGANISM, packaged_weights
 from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.evaluate.keys import content_hash
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.report.data import IMPORTED_WEIGHTS, Scalar
 
-ORGANISM = "organism"
 """The toy family's set of prompts, judge and grouping."""
 
 _LEVELS = ("high", "mid", "low")
@@ -71,21 +70,7 @@ def is_toy(runs: Sequence[ModelRun], edit: Edit | None = None) -> bool:
     weights = {str(run.about["generator"].get("weights")) for run in runs}
     named = {run.judge for run in runs} | {one["name"].split(".")[0] for run in runs for one in run.about["sets"]}
     files = {sha for record in (edit.sources.values() if edit else ()) for sha in record.files.values()}
-    return ORGANISM in named or bool((weights | files) & _family_hashes())
-
-
-def _family_hashes() -> frozenset[str]:
-    """Hashes of the packaged family's weight files, and identities of its models; none where it was left out."""
-    from polysafe.checkpoint.digest import identity_of
-    from polysafe.organism.packaged import packaged_family
-
-    try:
-        family = packaged_family()
-    except PolysafeError:
-        return frozenset()
-    files = {name: family.record["members"][name]["files"]["model.safetensors"]["sha256"] for name in family.members}
-    configs = {name: json.loads((folder / "config.json").read_bytes()) for name, folder in family.members.items()}
-    return frozenset(files.values()) | {identity_of([files[name]], config) for name, config in configs.items()}
+    return ORGANISM in named or bool((weights | files) & packaged_weights())
 
 
 def about_runs(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.header import load_json
 from polysafe.errors import CheckpointError, DataError
 from polysafe.recipe import Recipe, load_recipe

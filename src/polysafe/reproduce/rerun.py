@@ -11,15 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from polysafe import __version__
+from polysafe._version import __version__
 from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.digest import hash_file
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.checkpoint.writer import output_error
+from polysafe.data.organism import load_prompts, organism_of
 from polysafe.data.prompts import Kind, PromptSet
-from polysafe.data.sets import load_set
 from polysafe.errors import DataError, OutputError, RecipeError
-from polysafe.judge.spec import ORGANISM, OrganismSpec, parse_judge
 from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe import Recipe
 from polysafe.reproduce.compare import altered, compare_environments, compare_folders, differences
@@ -280,12 +279,14 @@ class _Job:
     def _prompts(self, recipe: Recipe, name: str | Path, kind: Kind) -> PromptSet:
         assert recipe.evaluate is not None
         languages, limit = recipe.evaluate.languages, self.recorded.about.settings.get("limit")
-        if name != ORGANISM:
-            return load_set(name, kind=kind, data=self.data, languages=languages, limit=limit)
-        from polysafe.organism.anchors import world_of
-        from polysafe.organism.prompts import organism_prompts
-
-        return organism_prompts(world_of(self._start(recipe))).select(languages, limit)
+        return load_prompts(
+            name,
+            lambda: organism_of(self._start(recipe)),
+            kind=kind,
+            data=self.data,
+            languages=languages,
+            limit=limit,
+        )
 
     def _start(self, recipe: Recipe) -> Checkpoint:
         return open_checkpoint(self.places[recipe.edits[0].start])
@@ -293,9 +294,7 @@ class _Job:
     def _check_judge(self, recipe: Recipe, judge: str | Sequence[str]) -> Iterator[Finding]:
         """Opens the judge once before the work: that another one answers is not to be learnt hours later."""
         from polysafe.evaluate.opening import open_judge
-        from polysafe.organism.anchors import world_of
 
-        world = world_of(self._start(recipe)) if isinstance(parse_judge(judge), OrganismSpec) else None
-        with open_judge(judge, world=world, device=self.device) as who:
+        with open_judge(judge, organism=lambda: organism_of(self._start(recipe)), device=self.device) as who:
             now = {"name": who.name, "identity": without_addresses(dict(who.identity))}
         yield from differences(Severity.FATAL, "judge", self.recorded.about.judge, now)

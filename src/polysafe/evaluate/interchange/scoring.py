@@ -14,6 +14,7 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value,
 from inspect_ai.solver import TaskState
 from inspect_ai.util import concurrency
 
+from polysafe.data.organism import packaged_organism
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.evaluate.interchange.samples import SCORE, judge_hash, score_of
@@ -23,7 +24,7 @@ from polysafe.evaluate.records import Record
 from polysafe.evaluate.unread import MOST
 from polysafe.generate.completion import Completion
 from polysafe.judge.probe import probe
-from polysafe.judge.spec import OrganismSpec, parse_judge
+from polysafe.judge.spec import parse_judge
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 from polysafe.stats.clusters import wilson_clustered
 
@@ -53,12 +54,9 @@ def opened_judge(
     Raises:
         PolysafeError: As for `open_judge` and `probe`.
     """
-    from polysafe.organism.packaged import packaged_family
-
     spec = parse_judge(judge, key=key, translate=translate)
-    world = packaged_family().world if isinstance(spec, OrganismSpec) else None
     stack = ExitStack()
-    who = stack.enter_context(open_judge(spec, world=world, device=device))
+    who = stack.enter_context(open_judge(spec, organism=packaged_organism, device=device))
     weakref.finalize(who, stack.close)
     probe(who)
     return who

@@ -14,14 +14,14 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import GenerateConfig
 from inspect_ai.solver import generate
 
+from polysafe.data.organism import ORGANISM, load_prompts, packaged_organism
 from polysafe.data.prompts import Kind, Prompt, PromptSet
-from polysafe.data.sets import load_set, set_names
+from polysafe.data.sets import set_names
 from polysafe.errors import RecipeError
 from polysafe.evaluate.interchange.logs import OURS, SCHEMA, viewer_config
 from polysafe.evaluate.interchange.samples import printable, prompt_metadata
 from polysafe.evaluate.interchange.scoring import RATES, Named, at_once, opened_judge, verdict
 from polysafe.evaluate.metrics import HARMFUL, HARMLESS
-from polysafe.evaluate.opening import ORGANISM
 from polysafe.evaluate.run import about_judge, about_set, check_judge, of_kind, versions
 from polysafe.generate.completion import Sampling
 from polysafe.judge.documented import judge_notes
@@ -127,12 +127,8 @@ NAMED = {name: _named(name) for name in (*set_names(), ORGANISM)}
 
 
 def _prompts(name: str, languages: list[str] | None, data: str | None, rows: int | None) -> PromptSet:
-    if name != ORGANISM:
-        return load_set(name, data=None if data is None else Path(data), languages=languages, limit=rows)
-    from polysafe.organism.packaged import packaged_family
-    from polysafe.organism.prompts import organism_prompts
-
-    return organism_prompts(packaged_family().world).select(languages, rows)
+    folder = None if data is None else Path(data)
+    return load_prompts(name, packaged_organism, data=folder, languages=languages, limit=rows)
 
 
 def _codes(languages: object) -> list[str] | None:
