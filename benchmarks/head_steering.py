@@ -26,7 +26,7 @@ from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
 from polysafe.methods.base import Source
-from polysafe.methods.head_steering import HeadSteering
+from polysafe.methods.head_steering.method import HeadSteering
 from polysafe.organism.exam import SETS, Exam, Set, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW
 from polysafe.organism.packaged import Family, load_family

@@ -67,7 +67,7 @@ def blend(out: Path, _base: Path, safety: Path, language: Path) -> Callable[[], 
 def score(out: Path, base: Path, safety: Path, language: Path) -> Callable[[], object]:
     """The decisions of the module-wise rule: three reads, norms, no write."""
     from polysafe.engine.plan import make_plan
-    from polysafe.recipe import make_recipe
+    from polysafe.recipe.recipe import make_recipe
 
     recipe = make_recipe(
         {
@@ -114,8 +114,8 @@ def _merge(out: Path, method: str, base: Path, safety: Path, language: Path) -> 
     """A merge from its recipe, decisions included."""
     paths = {"base": base, "safety": safety, "language": language}
     _remember_digests(out, *paths.values())
-    from polysafe.engine.run import run_recipe
-    from polysafe.recipe import make_recipe
+    from polysafe.recipe.recipe import make_recipe
+    from polysafe.workflows.run import run_recipe
 
     recipe = make_recipe(
         {
@@ -142,7 +142,7 @@ def _apply(out: Path, steps: dict[str, tuple[object, ...]], safety: Path, langua
     paths = {"safety": safety, "language": language}
     _remember_digests(out, *paths.values())
     from polysafe.edits.edit import Edit, SourceRecord
-    from polysafe.engine.apply import apply_edit
+    from polysafe.workflows.apply import apply_edit
 
     sources = {name: SourceRecord(origin=name) for name in paths}
     edit = Edit.model_validate({"start": "language", "steps": steps, "sources": sources})

@@ -122,8 +122,8 @@ def build(folder: Path) -> dict[str, float]:
     """Seconds of wall time of every step, from the records to the page."""
     from polysafe.evaluate.compare import compare_runs
     from polysafe.evaluate.model_run import ModelRun
+    from polysafe.findings.runs import comparison_report
     from polysafe.report.html import build_report
-    from polysafe.report.runs import comparison_report
 
     seconds: dict[str, float] = {}
 
@@ -171,8 +171,8 @@ def _measure(folder: Path) -> None:
     """The part that is measured, in a process of its own; the last line that it prints is the measurement."""
     import matplotlib.figure  # noqa: F401  imports are no part of the measurement
 
+    import polysafe.findings.runs
     import polysafe.report.html
-    import polysafe.report.runs
     import polysafe.report.view  # noqa: F401
 
     steps: dict[str, float] = {}

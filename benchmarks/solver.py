@@ -28,7 +28,7 @@ from pathlib import Path
 
 import torch
 
-from polysafe.methods.reduced_rank import Anchored, Metric, Penalty
+from polysafe.methods.sparse_edit.reduced_rank import Anchored, Metric, Penalty
 
 RANK = 32
 AGREEMENT = 1e-9

@@ -25,7 +25,7 @@ from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.methods.base import Source
-from polysafe.methods.sparse_edit import SparseEdit
+from polysafe.methods.sparse_edit.method import SparseEdit
 from polysafe.organism.exam import REQUESTS, SETS, Exam, Set, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW
 from polysafe.organism.packaged import Family, load_family

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the browser of t
 from PIL import Image
 from playwright.sync_api import Browser
 
-from polysafe.checkpoint.atomic import write_bytes_atomic
+from polysafe.files.atomic import write_bytes_atomic
 from tests.browser import chromium, open_browser, visit
 
 DESKTOP = (1200, 875)

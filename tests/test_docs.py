@@ -17,7 +17,7 @@ import polysafe
 from polysafe.errors import RecipeError
 from polysafe.methods import registry
 from polysafe.methods.registry import resolve
-from polysafe.recipe import parse_recipe, recipe_schema
+from polysafe.recipe.recipe import parse_recipe, recipe_schema
 from tests.models import trio
 
 ROOT = Path(__file__).parents[1]

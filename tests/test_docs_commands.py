@@ -17,7 +17,7 @@ from polysafe.cli.app import app
 from polysafe.data.sets import load_set
 from polysafe.data.sets.registry import require_disjoint
 from polysafe.errors import DataError
-from polysafe.recipe import Recipe, parse_recipe
+from polysafe.recipe.recipe import Recipe, parse_recipe
 from tests.byte_level import save_byte_model
 from tests.shared import DATA, needs_data
 

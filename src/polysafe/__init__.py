@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from polysafe.checkpoint.verify import verify_output as verify
     from polysafe.edits.edit import Edit
     from polysafe.engine.plan import make_plan as plan
-    from polysafe.engine.run import run_recipe as run
     from polysafe.errors import PolysafeError
-    from polysafe.evaluate.audit import audit
     from polysafe.evaluate.compare import compare_runs as compare
-    from polysafe.evaluation import evaluate_recipe
-    from polysafe.recipe import Recipe, load_recipe, make_recipe, parse_recipe
+    from polysafe.recipe.recipe import Recipe, load_recipe, make_recipe, parse_recipe
     from polysafe.report.notebook import Run
+    from polysafe.workflows.audit import audit
+    from polysafe.workflows.evaluate import evaluate_recipe
+    from polysafe.workflows.run import run_recipe as run
 
 _PLACES = {
     "Edit": ("polysafe.edits.edit", "Edit"),
     "PolysafeError": ("polysafe.errors", "PolysafeError"),
-    "Recipe": ("polysafe.recipe", "Recipe"),
+    "Recipe": ("polysafe.recipe.recipe", "Recipe"),
     "Run": ("polysafe.report.notebook", "Run"),
-    "audit": ("polysafe.evaluate.audit", "audit"),
+    "audit": ("polysafe.workflows.audit", "audit"),
     "compare": ("polysafe.evaluate.compare", "compare_runs"),
-    "evaluate_recipe": ("polysafe.evaluation", "evaluate_recipe"),
-    "load_recipe": ("polysafe.recipe", "load_recipe"),
-    "make_recipe": ("polysafe.recipe", "make_recipe"),
-    "parse_recipe": ("polysafe.recipe", "parse_recipe"),
+    "evaluate_recipe": ("polysafe.workflows.evaluate", "evaluate_recipe"),
+    "load_recipe": ("polysafe.recipe.recipe", "load_recipe"),
+    "make_recipe": ("polysafe.recipe.recipe", "make_recipe"),
+    "parse_recipe": ("polysafe.recipe.recipe", "parse_recipe"),
     "plan": ("polysafe.engine.plan", "make_plan"),
-    "run": ("polysafe.engine.run", "run_recipe"),
+    "run": ("polysafe.workflows.run", "run_recipe"),
     "verify": ("polysafe.checkpoint.verify", "verify_output"),
 }
 

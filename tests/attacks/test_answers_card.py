@@ -12,11 +12,11 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from polysafe.card.card import render_card
+from polysafe.card.data import Card, CardMethod, CardResults, CardSet, CardSource
 from polysafe.checkpoint.hub import HubId
 from polysafe.checkpoint.licence import Licence
-from polysafe.report.card import render_card
-from polysafe.report.card_data import Card, CardMethod, CardResults, CardSet, CardSource
-from polysafe.report.data import JudgeError
+from polysafe.findings.data import JudgeError
 from polysafe.stats import Row
 from tests.attacks.answers import ANSWERS
 

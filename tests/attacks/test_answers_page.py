@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from polysafe.report.html import render
-from polysafe.report.text import MAX_TEXT, clip, visible
+from polysafe.text.readable import MAX_TEXT, clip, visible
 from tests.attacks.answers import ANSWERS, aimed_at
 from tests.browser import Listener, Visit, listen, visit
 from tests.report.examples import hostile

@@ -8,7 +8,7 @@ import pytest
 
 from polysafe.checkpoint.licence import _TEXTS, UNDECIDED, ChosenLicence, chosen_licence, hub_licences
 from polysafe.errors import RecipeError
-from polysafe.recipe import parse_recipe
+from polysafe.recipe.recipe import parse_recipe
 
 RECIPE = """\
 polysafe: 1

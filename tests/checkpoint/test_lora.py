@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from polysafe.checkpoint.lora import AdaptedReader, open_adapter, open_reader
 from polysafe.checkpoint.source import open_checkpoint
-from polysafe.engine.run import run_recipe
 from polysafe.errors import CheckpointError, MismatchError, RecipeError
-from polysafe.recipe import make_recipe
+from polysafe.recipe.recipe import make_recipe
+from polysafe.workflows.run import run_recipe
 from tests.models import TinyModel, read_weights, tiny_model, trio, write_adapter
 
 RANK, ALPHA = 3, 6.0

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.output import MANIFEST, Workspace, check_target, lock
 from polysafe.errors import OutputError
+from polysafe.files.atomic import write_json_atomic
 from tests.checkpoint.faults import KilledError, disk_full, failing
 from tests.processes import started
 

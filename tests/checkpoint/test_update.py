@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.checkpoint.output import MANIFEST
 from polysafe.checkpoint.update import finish_update, replace_files
 from polysafe.checkpoint.verify import UPDATE, read_manifest, verify_output
 from polysafe.errors import CheckpointError, OutputError
+from polysafe.files.atomic import write_bytes_atomic
 from tests.checkpoint.faults import KilledError, disk_full, failing
 from tests.checkpoint.raw import snapshot
 from tests.engine.recipes import recipe_for
@@ -19,7 +19,7 @@ NEW = {"README.md": "новая карточка\n".encode(), "polysafe/card.jso
 
 @pytest.fixture
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from polysafe.engine.run import run_recipe
+    from polysafe.workflows.run import run_recipe
 
     monkeypatch.setenv("POLYSAFE_CACHE", str(tmp_path / "cache"))
     return run_recipe(recipe_for(trio(tmp_path, layers=2).paths, tmp_path / "out")).output

@@ -137,10 +137,10 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(polysafe: Polysa
 
 
 UNEXPECTED = """
-import polysafe.recipe
+import polysafe.recipe.recipe
 def broken(path):
     raise KeyError("a defect")
-polysafe.recipe.load_recipe = broken
+polysafe.recipe.recipe.load_recipe = broken
 from polysafe.cli import main
 main()
 """
@@ -161,7 +161,7 @@ PATIENCE = 120
 
 WAITING = """
 import sys, time
-import polysafe.engine.run
+import polysafe.workflows.run
 import polysafe.cli.run
 def wait(recipe, **options):
     print("waiting", flush=True)

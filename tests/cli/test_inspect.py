@@ -79,7 +79,7 @@ def test_what_is_wrong_is_said(polysafe: Polysafe, tmp_path: Path, monkeypatch: 
     (tmp_path / "foreign.eval").write_text("words")
     result = polysafe("inspect", "import", tmp_path / "foreign.eval", "--output", tmp_path / "run")
     assert (result.exit_code, "cannot be read as a log of Inspect" in result.stderr) == (2, True)
-    monkeypatch.setattr("polysafe.evaluate.interchange.extra.find_spec", lambda name: None)
+    monkeypatch.setattr("polysafe.inspect_ai.extra.find_spec", lambda name: None)
     given = ("--output", tmp_path / "base", "--inspect-log", tmp_path / "logs")
     result = polysafe("audit", MEMBERS["base"], *ASKED, *given)
     assert (result.exit_code, "pip install 'polysafe[inspect]'" in result.stderr) == (2, True)

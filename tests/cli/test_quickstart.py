@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from polysafe.findings.data import ReportData
+from polysafe.findings.verdict import judge
 from polysafe.organism.packaged import NOTICE
 from polysafe.progress import tell
-from polysafe.quickstart import Quickstart
-from polysafe.report.data import ReportData
 from polysafe.report.screen import TOY_NOTICE
-from polysafe.report.verdict import judge
 from polysafe.stats.rows import Row
+from polysafe.workflows.quickstart import Quickstart
 
 Polysafe = Callable[..., Result]
 

@@ -13,12 +13,12 @@ import yaml
 from typer.testing import Result
 
 from polysafe.evaluate.compare import compare_runs
+from polysafe.findings.data import ReportData
 from polysafe.organism.packaged import packaged_family
-from polysafe.report.data import ReportData
 from polysafe.report.screen import TOY_NOTICE
 from polysafe.stats.rows import load_rows
 from polysafe.stats.versus import of_methods
-from tests.report.test_runs import run
+from tests.findings.test_runs import run
 
 Polysafe = Callable[..., Result]
 

@@ -12,8 +12,8 @@ import pytest
 from polysafe.data.languages import language
 from polysafe.data.openings import SCHEMA, opening_languages, openings
 from polysafe.errors import DataError
-from polysafe.judge.language import language_check
-from polysafe.judge.scripts import script_shares, scripts_of
+from polysafe.judge.text.language import language_check
+from polysafe.judge.text.scripts import script_shares, scripts_of
 
 LANGUAGES = opening_languages()
 BENCHMARKS = frozenset(["en", "zh", "it", "vi", "ar", "ko", "th", "bn", "sw", "jv", "te", "hi"])

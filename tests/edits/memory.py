@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from polysafe.checkpoint.dtypes import BITS, torch_dtype
 from polysafe.checkpoint.header import TensorSpec
 from polysafe.edits.edit import Edit, SourceRecord
-from polysafe.edits.evaluate import EditedReader
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Dare, Operation, Ties
+from polysafe.edits.reader import EditedReader
 
 CODES = {torch_dtype(code): code for code in BITS if BITS[code] >= 8}
 State = dict[str, torch.Tensor]

@@ -20,8 +20,8 @@ from polysafe.checkpoint.verify import verify_output
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.edits.export import Export, export_adapter
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Operation
-from polysafe.engine.apply import apply_edit, export_edit
 from polysafe.errors import EditError, MismatchError, OutputError
+from polysafe.workflows.apply import apply_edit, export_edit
 from tests.models import TinyModel, tiny_model, write_adapter
 
 # PEFT's own use of a name that transformers renames

@@ -18,9 +18,9 @@ import warnings
 from pathlib import Path
 
 from polysafe.checkpoint import writer
-from polysafe.engine.run import run_recipe
 from polysafe.errors import PolysafeError
-from polysafe.recipe import load_recipe
+from polysafe.recipe.recipe import load_recipe
+from polysafe.workflows.run import run_recipe
 
 writer.SYNC_BYTES = 1
 os.fsync = lambda fd: None  # a killed process takes nothing from the system's memory

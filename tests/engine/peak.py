@@ -12,8 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
-from polysafe.engine.run import run_recipe
-from polysafe.recipe import load_recipe
+from polysafe.recipe.recipe import load_recipe
+from polysafe.workflows.run import run_recipe
 
 SMAPS = Path("/proc/self/smaps_rollup")
 

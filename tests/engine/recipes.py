@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from polysafe.recipe import Recipe, make_recipe
+from polysafe.recipe.recipe import Recipe, make_recipe
 
 LAYER_SWAP: dict[str, Any] = {"method": "layer_swap", "base": "base", "safety": "safety", "language": "sw"}
 SOUP: dict[str, Any] = {"method": "soup", "weights": {"safety": 0.3, "sw": 0.7}}

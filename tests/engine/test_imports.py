@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from polysafe.card.store import load_card
 from polysafe.checkpoint import writer
 from polysafe.checkpoint.gguf.find import GgufFile, find_gguf
 from polysafe.checkpoint.imported import FILE, imported_bytes, read_imported
@@ -19,11 +20,10 @@ from polysafe.checkpoint.verify import verify_output
 from polysafe.engine import imports
 from polysafe.engine.imports import import_gguf, imported_folder
 from polysafe.engine.plan import make_plan
-from polysafe.engine.run import run_recipe
 from polysafe.errors import ArchitectureError, CheckpointError, OutputError, RecipeError, ResourceError
-from polysafe.recipe import Recipe, SourceRef, make_recipe
-from polysafe.report.card_store import load_card
-from polysafe.reproduce.places import portable
+from polysafe.recipe.places import portable
+from polysafe.recipe.recipe import Recipe, SourceRef, make_recipe
+from polysafe.workflows.run import run_recipe
 from tests.checkpoint.faults import KilledError, disk_full, failing
 from tests.checkpoint.raw import snapshot
 from tests.gguf_files import needs_gguf, write_gguf

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from polysafe.checkpoint.reader import BLOCK_BYTES, COPY_BYTES
-from polysafe.edits.evaluate import EditedReader
 from polysafe.edits.operations import Blend, Dare, Operation
+from polysafe.edits.reader import EditedReader
 from polysafe.engine.local import READ_AHEAD, LocalEngine, tensor_blocks
 from polysafe.errors import EditError
 from tests.edits.memory import MemoryReader, edit_of

@@ -11,8 +11,8 @@ import pytest
 from polysafe.checkpoint.output import Workspace
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.engine.plan import IMPORTS, make_plan
-from polysafe.engine.run import run_recipe
 from polysafe.errors import ResourceError
+from polysafe.workflows.run import run_recipe
 from tests.checkpoint.raw import snapshot
 from tests.engine.recipes import LAYER_SWAP, SOUP, recipe_for
 from tests.models import Trio, read_weights, tiny_model, trio

@@ -17,14 +17,14 @@ import torch
 
 from polysafe.edits.edit import Edit
 from polysafe.engine.plan import Outline, Plan, make_plan, open_sources
-from polysafe.engine.run import plan_recipe, run_recipe
 from polysafe.engine.support import job_parts
 from polysafe.errors import DataError, MismatchError, VerificationError
 from polysafe.evaluate.judge_meter import JudgeMeter
 from polysafe.organism.packaged import packaged_family
 from polysafe.probe.forward import Recorder
 from polysafe.probe.refusal import RefusalSignal
-from polysafe.recipe import Recipe, load_recipe, make_recipe
+from polysafe.recipe.recipe import Recipe, load_recipe, make_recipe
+from polysafe.workflows.run import plan_recipe, run_recipe
 from tests.byte_level import save_byte_model
 
 
@@ -292,8 +292,8 @@ def test_a_judge_compares_candidates(tmp_path: Path) -> None:
 
 _KILLED = """
 import os, signal, sys
-from polysafe.engine.run import plan_recipe
-from polysafe.recipe import load_recipe
+from polysafe.workflows.run import plan_recipe
+from polysafe.recipe.recipe import load_recipe
 
 def progress(stage, done, total):
     if stage == "comparing candidates" and done / total > float(sys.argv[2]):

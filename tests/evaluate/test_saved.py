@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from polysafe.engine.run import run_recipe
 from polysafe.errors import DataError, EditError, PolysafeError
 from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
-from polysafe.recipe import load_recipe, make_recipe
-from polysafe.report.runs import evaluation_report
-from polysafe.report.text import MAX_LABEL
+from polysafe.findings.runs import evaluation_report
+from polysafe.recipe.recipe import load_recipe, make_recipe
+from polysafe.text.readable import MAX_LABEL
+from polysafe.workflows.run import run_recipe
+from tests.findings.test_runs import run
 from tests.models import trio
-from tests.report.test_runs import run
 
 
 @pytest.fixture(scope="module")

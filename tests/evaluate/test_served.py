@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from polysafe.errors import RecipeError
-from polysafe.evaluate.audit import audit
 from polysafe.evaluate.opening import open_judge, open_model
 from polysafe.generate.completion import Sampling
 from polysafe.judge.backend import Chat, Message
 from polysafe.judge.verdict import Label
+from polysafe.workflows.audit import audit
 from tests.generate.test_server import FAULTS, Faulty, send, serving
 from tests.judge.helpers import exchanges, mark_of
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from polysafe.errors import DataError, OutputError, RecipeError
-from polysafe.evaluate.audit import Audit, audit
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.compare import compare_runs, run_notes
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.numbers import Numbers, file_of
 from polysafe.evaluate.odds import HARMFUL, HARMLESS
+from polysafe.findings.outcome import Kind
+from polysafe.findings.runs import audit_report, comparison_report
+from polysafe.findings.verdict import judge
 from polysafe.judge.verdict import Label
 from polysafe.report.html import build_report
-from polysafe.report.outcome import Kind
-from polysafe.report.runs import audit_report, comparison_report
 from polysafe.report.screen import as_text, first_screen
-from polysafe.report.verdict import judge
+from polysafe.workflows.audit import Audit, audit
 from tests.byte_level import save_byte_model
 
 FILE = file_of("refusal_odds")

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from polysafe.evaluate.ability import Ability
-from polysafe.evaluate.audit import read_audit
 from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.metrics import BROKEN
 from polysafe.evaluate.model_run import RECORDS, RUN, ModelRun
 from polysafe.evaluate.run import evaluate_model
 from polysafe.evaluate.unread import Unread
+from polysafe.findings.outcome import Kind
+from polysafe.findings.runs import audit_report, comparison_report
+from polysafe.findings.verdict import judge
 from polysafe.judge.calibrate import Calibration, Counts
 from polysafe.judge.verdict import NO_REPLY, Exchange, Label, Verdict
-from polysafe.report.outcome import Kind
-from polysafe.report.runs import audit_report, comparison_report
 from polysafe.report.screen import first_screen
-from polysafe.report.verdict import judge
 from polysafe.stats.intervals import wilson
+from polysafe.workflows.audit import read_audit
 from tests.evaluate.fakes import FakeGenerator, FakeJudge, prompt_set
 
 ROWS = 40

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from polysafe.edits.edit import Edit
-from polysafe.engine.apply import export_edit
-from polysafe.engine.run import run_recipe
 from polysafe.organism.exam import examine
 from polysafe.organism.packaged import packaged_family
-from polysafe.recipe import make_recipe
+from polysafe.recipe.recipe import make_recipe
+from polysafe.workflows.apply import export_edit
+from polysafe.workflows.run import run_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 LANGUAGES = ("qac", "qad")

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from polysafe.cli.app import app
 from polysafe.errors import ResourceError
-from polysafe.evaluate.audit import audit
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.opening import open_model
 from polysafe.generate.client import ChatClient
@@ -26,6 +25,7 @@ from polysafe.organism.packaged import packaged_family
 from polysafe.organism.prompts import organism_prompts
 from polysafe.probe.model import load_model
 from polysafe.probe.render import load_tokenizer
+from polysafe.workflows.audit import audit
 from tests.generate.transformers_serve import TransformersServe
 from tests.probe.helpers import open_source
 

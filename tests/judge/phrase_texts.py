@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from polysafe.checkpoint.atomic import write_json_atomic
+from polysafe.files.atomic import write_json_atomic
 from polysafe.judge import phrase_error
 from polysafe.judge.phrase_error import Labelled, error_table
 from polysafe.judge.verdict import Label

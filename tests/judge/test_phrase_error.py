@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 
 from polysafe.data.openings import opening_languages
-from polysafe.judge.language import language_check
 from polysafe.judge.phrase_error import (
     Labelled,
     PhraseError,
@@ -17,6 +16,7 @@ from polysafe.judge.phrase_error import (
     phrase_errors,
 )
 from polysafe.judge.phrases import PhraseFilter, fold, load_phrases
+from polysafe.judge.text.language import language_check
 from polysafe.stats.intervals import wilson
 from tests.judge.phrase_texts import TABLE, labelled, texts
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from polysafe.edits.edit import Decision, Edit
-from polysafe.edits.evaluate import EditedReader
+from polysafe.edits.reader import EditedReader
 from polysafe.methods.base import Sources
 
 State = dict[str, torch.Tensor]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from polysafe.errors import EditError
-from polysafe.methods.amplify import amplification
 from polysafe.methods.base import Sources
-from polysafe.methods.mlp_units import mlp_projections
+from polysafe.methods.sparse_edit.amplify import amplification
+from polysafe.methods.sparse_edit.mlp_units import mlp_projections
 from tests.methods.helpers import differing, result, same_bits, state
 from tests.models import tiny_model
 

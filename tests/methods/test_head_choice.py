@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polysafe.errors import EditError, RecipeError
-from polysafe.methods.head_choice import (
+from polysafe.methods.head_steering.choice import (
     Control,
     checked_heads,
     column_ranges,

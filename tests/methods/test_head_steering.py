@@ -19,14 +19,14 @@ from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
-from polysafe.edits.evaluate import EditedReader
+from polysafe.edits.reader import EditedReader
 from polysafe.engine.plan import make_plan
-from polysafe.engine.run import run_recipe
 from polysafe.errors import ArchitectureError, DataError, EditError, MismatchError, RecipeError
 from polysafe.methods.base import Source
-from polysafe.methods.head_columns import block_norms, head_columns
-from polysafe.methods.head_steering import HeadSteering
-from polysafe.recipe import make_recipe
+from polysafe.methods.head_steering.columns import block_norms, head_columns
+from polysafe.methods.head_steering.method import HeadSteering
+from polysafe.recipe.recipe import make_recipe
+from polysafe.workflows.run import run_recipe
 from tests.byte_level import save_byte_model
 from tests.models import FAMILIES, HEAD_DIM, HEADS, HIDDEN, TinyModel, tiny_model
 

@@ -10,7 +10,7 @@ import torch
 
 from polysafe.errors import ArchitectureError
 from polysafe.methods.base import Sources
-from polysafe.methods.mlp_units import mlp_projections
+from polysafe.methods.sparse_edit.mlp_units import mlp_projections
 from tests.methods.helpers import state
 from tests.models import tiny_model
 

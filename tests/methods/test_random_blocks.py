@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from polysafe.engine.controls import write_controls
 from polysafe.methods.band_swap import BandSwap
 from polysafe.methods.base import Sources
 from polysafe.methods.layer_swap import LayerSwap
 from polysafe.methods.random_blocks import BlockMethod
-from polysafe.recipe import make_recipe
+from polysafe.recipe.recipe import make_recipe
+from polysafe.workflows.controls import write_controls
 from tests.methods.conftest import Opener
 from tests.methods.helpers import differing, result
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polysafe.errors import EditError
-from polysafe.methods.reduced_rank import Anchored, LowRank, Metric, Penalty, RankPath, from_moments
+from polysafe.methods.sparse_edit.reduced_rank import Anchored, LowRank, Metric, Penalty, RankPath, from_moments
 from polysafe.probe.moments import LayerMoments
 
 D, M, N_LOW, N_SAFE, RANK = 96, 24, 40, 60, 4

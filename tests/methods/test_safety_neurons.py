@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polysafe.errors import DataError
-from polysafe.methods.safety_neurons import (
+from polysafe.methods.sparse_edit.safety_neurons import (
     Contrast,
     Criterion,
     capped,

@@ -12,8 +12,8 @@ from polysafe.data.anchors import Anchors, ParallelPrompts
 from polysafe.methods.base import Sources
 from polysafe.methods.constraints import OVER_REFUSAL, REFUSED
 from polysafe.methods.refusal_meter import RefusalMeter
-from polysafe.methods.sparse_choice import effect_prompts
-from polysafe.methods.sparse_edit import SparseEdit
+from polysafe.methods.sparse_edit.choice import effect_prompts
+from polysafe.methods.sparse_edit.method import SparseEdit
 from polysafe.probe.model import edited, load_model
 from tests.byte_level import save_byte_model
 from tests.methods.conftest import Opener

@@ -13,20 +13,20 @@ import torch
 from pydantic import ValidationError
 
 from polysafe.edits.edit import Edit
-from polysafe.edits.evaluate import EditedReader
 from polysafe.edits.operations import AddLowRank
-from polysafe.engine.run import run_recipe
+from polysafe.edits.reader import EditedReader
 from polysafe.errors import ArchitectureError, DataError, EditError, MismatchError, RecipeError
 from polysafe.methods.base import Sources
 from polysafe.methods.registry import resolve
-from polysafe.methods.sparse_edit import SparseEdit
+from polysafe.methods.sparse_edit.method import SparseEdit
 from polysafe.methods.validation import Standing, Standings
 from polysafe.probe.capture import capture
 from polysafe.probe.forward import Recorder, last_token
 from polysafe.probe.model import LoadedModel, Site, edited, load_model
 from polysafe.probe.render import RenderedPrompts, load_tokenizer, render
 from polysafe.probe.stores import Rows
-from polysafe.recipe import load_recipe
+from polysafe.recipe.recipe import load_recipe
+from polysafe.workflows.run import run_recipe
 from tests.methods.anchors import write_anchors
 from tests.methods.conftest import Opener
 from tests.methods.helpers import State, differing, result, same_bits, state

@@ -13,10 +13,10 @@ from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
-from polysafe.methods.amplify import amplification
 from polysafe.methods.base import Source
-from polysafe.methods.mlp_units import mlp_projections
-from polysafe.methods.sparse_edit import SparseEdit
+from polysafe.methods.sparse_edit.amplify import amplification
+from polysafe.methods.sparse_edit.method import SparseEdit
+from polysafe.methods.sparse_edit.mlp_units import mlp_projections
 from polysafe.organism.exam import SETS, Exam, Set, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW, MID
 from polysafe.organism.packaged import packaged_family

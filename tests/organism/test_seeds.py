@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from polysafe.findings.data import SeedRate
+from polysafe.findings.names import method_name
 from polysafe.organism.lexicon import LOW
 from polysafe.organism.seeds import measured_seeds
-from polysafe.report.data import SeedRate
-from polysafe.report.names import method_name
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("instructions", "knowledge", "arithmetic", "reading")

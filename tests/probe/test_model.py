@@ -14,8 +14,8 @@ from polysafe.checkpoint.lora import open_adapter, open_reader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit, SourceRecord
-from polysafe.edits.evaluate import EditedReader
 from polysafe.edits.operations import AddLowRank, Copy
+from polysafe.edits.reader import EditedReader
 from polysafe.errors import ArchitectureError, CheckpointError, ResourceError
 from polysafe.methods.base import Source
 from polysafe.probe.capture import capture

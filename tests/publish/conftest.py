@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
-from polysafe.engine.run import run_recipe
+from polysafe.workflows.run import run_recipe
 from tests.engine.recipes import SOUP, recipe_for
 from tests.models import trio
 from tests.publish.standin import StandIn, standin

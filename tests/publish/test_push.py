@@ -9,11 +9,11 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
+from polysafe.card.store import load_card
 from polysafe.checkpoint.update import replace_files
 from polysafe.checkpoint.verify import read_manifest, verify_output
 from polysafe.errors import OutputError, PolysafeError, RecipeError, ResourceError, VerificationError
 from polysafe.publish.push import Pushed, preview, push
-from polysafe.report.card_store import load_card
 from tests.checkpoint.raw import snapshot
 from tests.publish.standin import GITATTRIBUTES, TOKEN, Fault, Repo, StandIn
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
 
+from polysafe.findings.contests import Contest, Edited, contests
+from polysafe.findings.data import CorrectedRate, GapChange, JudgeError, LayerUnits, SeedRate, Touched
+from polysafe.findings.gather import Answered, Findings, Pair
 from polysafe.report import BlockDecision, ChangedAnswer, ReportData
-from polysafe.report.contests import Contest, Edited, contests
-from polysafe.report.data import CorrectedRate, GapChange, JudgeError, LayerUnits, SeedRate, Touched
-from polysafe.report.findings import Answered, Findings, Pair
 from polysafe.stats import Gap, Outcomes, RateRow, Row, compare_outcomes, gap_rows, rate_outcomes, wilson
 from polysafe.stats.overlap import ChanceOverlap
 from polysafe.stats.versus import Versus

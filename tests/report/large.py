@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+from polysafe.findings.data import ChangedAnswer, CorrectedRate, GapChange, JudgeError, LayerUnits, Touched
 from polysafe.report import ReportData
-from polysafe.report.data import ChangedAnswer, CorrectedRate, GapChange, JudgeError, LayerUnits, Touched
 from polysafe.stats import RateRow, Row, wilson
 from polysafe.stats.gaps import Gap
 

@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 
+from polysafe.findings.gaps import gap_changes
+from polysafe.findings.outcome import Kind
+from polysafe.findings.summary import Scope, mean_gap
+from polysafe.findings.verdict import judge
 from polysafe.report import ReportData
-from polysafe.report.figure import Figure
+from polysafe.report.charts.figure import Figure
 from polysafe.report.first_screen import first_figures, tiles
-from polysafe.report.gaps import gap_changes
-from polysafe.report.judges import judge_figures
-from polysafe.report.outcome import Kind
-from polysafe.report.summary import Scope, mean_gap
-from polysafe.report.text import points
-from polysafe.report.verdict import judge
+from polysafe.report.sections.judges import judge_figures
 from polysafe.stats import Interval, RateRow, Row
+from polysafe.text.readable import points
 from tests.report.examples import LOW, audit_example, example, rows
 
 NNBSP = "\N{NARROW NO-BREAK SPACE}"

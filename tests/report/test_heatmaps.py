@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from polysafe.report.broken import broken_maps
-from polysafe.report.categories import category_maps
-from polysafe.report.text import percent_number, points
-from polysafe.report.touched import size, touched_groups, touched_table
+from polysafe.report.sections.broken import broken_maps
+from polysafe.report.sections.categories import category_maps
+from polysafe.report.sections.touched import size, touched_groups, touched_table
 from polysafe.stats import Row
+from polysafe.text.readable import percent_number, points
 from tests.report.examples import CATEGORIES, LOW, audit_example, example
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from polysafe.errors import OutputError
+from polysafe.findings.data import MAX_CHANGES
 from polysafe.report import ReportData, build_report
-from polysafe.report.data import MAX_CHANGES
 from polysafe.report.html import render
 from polysafe.report.spreadsheet import tables
-from polysafe.report.text import MAX_TEXT
 from polysafe.stats import RateRow, Row
+from polysafe.text.readable import MAX_TEXT
 from tests.report.examples import TIERS, change, decisions, example, gap_changes, hostile, rows
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

@@ -10,12 +10,12 @@ import pytest
 import polysafe
 from polysafe.errors import DataError, OutputError, PolysafeError
 from polysafe.evaluate.compare import compare_runs
+from polysafe.findings.runs import comparison_report
+from polysafe.findings.verdict import judge
 from polysafe.report.html import build_report
 from polysafe.report.notebook import Run
-from polysafe.report.runs import comparison_report
-from polysafe.report.verdict import judge
+from tests.findings.test_runs import run
 from tests.report.examples import example
-from tests.report.test_runs import run
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from polysafe.evaluate.audit import read_audit
 from polysafe.evaluate.compare import compare_runs
-from polysafe.report.data import CorrectedRate, ReportData
+from polysafe.findings.data import CorrectedRate, ReportData
+from polysafe.findings.runs import audit_report, comparison_report
 from polysafe.report.html import render
-from polysafe.report.runs import audit_report, comparison_report
 from polysafe.report.screen import TOY_NOTICE, aligned, as_text, first_screen
-from polysafe.report.text import ARROW, percent_number
+from polysafe.text.readable import ARROW, percent_number
+from polysafe.workflows.audit import read_audit
+from tests.findings.test_runs import run
 from tests.report.examples import example
-from tests.report.test_runs import run
 
 
 def page_text(data: ReportData) -> str:

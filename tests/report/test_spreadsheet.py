@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from polysafe.report import ReportData
 from polysafe.report.spreadsheet import MAX_CELL, csv_bytes, inert, save_tables, tables
-from polysafe.report.text import clip, visible
+from polysafe.text.readable import clip, visible
 from tests.report.examples import audit_example, change, example
 
 DANGEROUS = tuple("=+-@\t\r\n|%＝＋－＠")

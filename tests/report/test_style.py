@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import polysafe.report
-from polysafe.report.canvas import ROLES
+from polysafe.report.charts.canvas import ROLES
 
 TEMPLATES = Path(polysafe.report.__file__).parent / "templates"
 CSS = (TEMPLATES / "style.css").read_text(encoding="utf-8")

@@ -15,10 +15,10 @@ import torch
 from typer.testing import CliRunner, Result
 
 from polysafe.cli.app import app
-from polysafe.evaluation import evaluate_recipe
 from polysafe.organism.packaged import packaged_family
-from polysafe.recipe import Recipe, make_recipe
+from polysafe.recipe.recipe import Recipe, make_recipe
 from polysafe.reproduce.record import ReproduceFolder
+from polysafe.workflows.evaluate import evaluate_recipe
 
 SOURCES = ("base", "safety", "qac")
 SWAP = {"method": "layer_swap", "base": "base", "safety": "safety", "language": "qac"}

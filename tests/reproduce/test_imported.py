@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from polysafe.checkpoint.digest import cache_directory
 from polysafe.checkpoint.imported import read_imported
 from polysafe.errors import DataError
-from polysafe.evaluation import evaluate_recipe
-from polysafe.recipe import Recipe, make_recipe
+from polysafe.recipe.recipe import Recipe, make_recipe
 from polysafe.reproduce.inputs import Input, check_inputs, family_inputs, recipe_inputs, resolve
-from polysafe.reproduce.rerun import reproduce
+from polysafe.workflows.evaluate import evaluate_recipe
+from polysafe.workflows.reproduce import reproduce
 from tests.gguf_files import install_package, needs_gguf, write_gguf
 
 pytestmark = needs_gguf()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from polysafe import quickstart
-from polysafe.quickstart import METHODS, run_quickstart
-from polysafe.reproduce.rerun import reproduce
+from polysafe.workflows import quickstart
+from polysafe.workflows.quickstart import METHODS, run_quickstart
+from polysafe.workflows.reproduce import reproduce
 
 
 @pytest.mark.slow

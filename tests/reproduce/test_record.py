@@ -14,7 +14,7 @@ from polysafe.errors import DataError, OutputError
 from polysafe.evaluate.ability import Ability
 from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.model_run import ModelRun
-from polysafe.recipe import load_recipe
+from polysafe.recipe.recipe import load_recipe
 from polysafe.reproduce.evaluation import record_evaluation
 from polysafe.reproduce.record import ReproduceFolder
 from tests.reproduce.conftest import SOURCES, Done, evaluate, secrets_of_this_machine, swap_recipe

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from polysafe.judge.backend import Chat
-from polysafe.judge.fence import strip_invisible
+from polysafe.judge.text.fence import strip_invisible
 from polysafe.judge.verdict import Exchange, Label, Verdict
 from tests.judge.helpers import mark_of
 from tests.judge.texts import TEXTS

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.atomic import json_bytes, write_json_atomic
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.errors import CheckpointError
+from polysafe.files.atomic import json_bytes, write_json_atomic
 from polysafe.progress import counted
 
 _BLOB = re.compile(r"^[0-9a-f]{64}$")

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polysafe.checkpoint.atomic import json_bytes
 from polysafe.checkpoint.header import load_json
 from polysafe.errors import CheckpointError
+from polysafe.files.atomic import json_bytes
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polysafe.checkpoint.atomic import json_bytes
 from polysafe.checkpoint.header import TensorSpec, encode_header
 from polysafe.checkpoint.source import INDEX, SINGLE
+from polysafe.files.atomic import json_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from polysafe.checkpoint.atomic import publish_directory, remove_unfinished, write_json_atomic
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import OutputError
+from polysafe.files.atomic import publish_directory, remove_unfinished, write_json_atomic
 
 RECORDS = "polysafe"
 """Folder inside an output that holds manifest, edit, plan and recipe."""

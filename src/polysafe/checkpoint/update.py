@@ -13,11 +13,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from polysafe.checkpoint.atomic import json_bytes, remove_unfinished, write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.output import MANIFEST
 from polysafe.checkpoint.verify import UPDATE, read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import CheckpointError
+from polysafe.files.atomic import json_bytes, remove_unfinished, write_bytes_atomic, write_json_atomic
 
 SCHEMA = 1
 

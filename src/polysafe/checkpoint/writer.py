@@ -19,9 +19,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO, Self
 
-from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.layout import Shard
 from polysafe.errors import CheckpointError, OutputError
+from polysafe.files.atomic import write_json_atomic
 
 SYNC_BYTES = 64 << 20
 """Bytes between two durable points: what a killed run has to do again at most, beside one tensor.

@@ -446,7 +446,7 @@ def push(
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
     from polysafe.cli.console import print_json
-    from polysafe.recipe import recipe_schema
+    from polysafe.recipe.recipe import recipe_schema
 
     print_json(recipe_schema())
 

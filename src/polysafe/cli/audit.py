@@ -9,15 +9,15 @@ from polysafe.cli.console import note, print_json, print_line, print_table, prin
 from polysafe.cli.inspect_logs import write_logs
 from polysafe.cli.report import print_summary
 from polysafe.errors import VerificationError
-from polysafe.evaluate.audit import Audit
-from polysafe.evaluate.audit import audit as run_audit
-from polysafe.evaluate.interchange.extra import require_inspect
+from polysafe.findings.runs import audit_report, evaluation_report
+from polysafe.inspect_ai.extra import require_inspect
 from polysafe.probe.render import Template
 from polysafe.report.html import build_report
-from polysafe.report.runs import audit_report, evaluation_report
-from polysafe.report.text import percent
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
+from polysafe.text.readable import percent
+from polysafe.workflows.audit import Audit
+from polysafe.workflows.audit import audit as run_audit
 
 
 def audit(
@@ -89,7 +89,7 @@ def judge_run(
 ) -> None:
     """Judge the answers of a finished run."""
     require_inspect(wanted=inspect_log is not None)
-    from polysafe.evaluate.rejudge import judge_run as judge_answers
+    from polysafe.workflows.rejudge import judge_run as judge_answers
 
     with resumable(), progress():
         found = judge_answers(
@@ -219,8 +219,8 @@ def evaluate(
 ) -> None:
     """Measure what a recipe's edits change."""
     require_inspect(wanted=inspect_log is not None)
-    from polysafe.evaluation import evaluate_recipe
-    from polysafe.recipe import load_recipe
+    from polysafe.recipe.recipe import load_recipe
+    from polysafe.workflows.evaluate import evaluate_recipe
 
     parsed = load_recipe(recipe)
     with resumable(), progress():

@@ -38,7 +38,7 @@ class Terminated(BaseException):
 
 def inert(text: object) -> str:
     """The text with every character that acts on a terminal, or hides from it, made visible."""
-    from polysafe.report.text import visible
+    from polysafe.text.readable import visible
 
     return visible(str(text))
 
@@ -74,14 +74,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
 
 
 def _bounded(value: object) -> str:
-    from polysafe.report.text import MAX_TEXT, clip, one_line
+    from polysafe.text.readable import MAX_TEXT, clip, one_line
 
     return clip(one_line(str(value)), MAX_TEXT)
 
 
 def print_line(text: object = "") -> None:
     """Print one line of result to standard output; line breaks within it are shown by name."""
-    from polysafe.report.text import one_line
+    from polysafe.text.readable import one_line
 
     sys.stdout.write(f"{one_line(str(text))}\n")
 

@@ -15,7 +15,7 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Protocol
 
 from polysafe.cli.console import format_number, format_rate, format_seconds
-from polysafe.report.text import MAX_LABEL, one_line, shorten
+from polysafe.text.readable import MAX_LABEL, one_line, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -20,9 +20,9 @@ from polysafe.cli.run import print_result
 from polysafe.edits.edit import Edit
 from polysafe.edits.explain import explain as explain_edit
 from polysafe.edits.export import Export
-from polysafe.engine.apply import apply_edit, export_edit, undo_edit
 from polysafe.errors import EditError
-from polysafe.yaml_lines import write_yaml
+from polysafe.files.yaml_lines import write_yaml
+from polysafe.workflows.apply import apply_edit, export_edit, undo_edit
 
 
 def explain(path: Path, *, as_json: bool) -> None:
@@ -65,8 +65,8 @@ def apply(
 
 def controls(recipe: Path, output: Path, *, draws: int, as_json: bool) -> None:
     """Save the edit of a recipe and its controls."""
-    from polysafe.engine.controls import write_controls
-    from polysafe.recipe import load_recipe
+    from polysafe.recipe.recipe import load_recipe
+    from polysafe.workflows.controls import write_controls
 
     with progress():
         written = dict(write_controls(load_recipe(recipe), output, draws))

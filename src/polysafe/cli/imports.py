@@ -7,7 +7,7 @@ from pathlib import Path
 
 from polysafe.cli.console import format_bytes, note, print_json, print_line, progress, resumable
 from polysafe.engine.imports import ImportResult, import_gguf
-from polysafe.recipe import parse_size
+from polysafe.recipe.recipe import parse_size
 
 
 def import_weights(source: str, output: Path, *, dtype: str, shard_size: str, as_json: bool) -> None:

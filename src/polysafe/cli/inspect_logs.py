@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from polysafe.cli.console import note, print_json, print_line
-from polysafe.evaluate.interchange.export import export_run
-from polysafe.evaluate.interchange.load import import_run
 from polysafe.evaluate.model_run import ModelRun
+from polysafe.inspect_ai.export import export_run
+from polysafe.inspect_ai.load import import_run
 
 
 def export(run: Path, output: Path, *, as_json: bool) -> None:

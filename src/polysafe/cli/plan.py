@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.writer import output_error
 from polysafe.cli.console import (
     format_bytes,
@@ -21,8 +20,9 @@ from polysafe.cli.console import (
 )
 from polysafe.cli.decisions import print_decisions, print_operations, print_trials
 from polysafe.engine.plan import Outline, Plan
-from polysafe.engine.run import plan_recipe
-from polysafe.recipe import load_recipe
+from polysafe.files.atomic import write_json_atomic
+from polysafe.recipe.recipe import load_recipe
+from polysafe.workflows.run import plan_recipe
 
 
 def plan(recipe: Path, *, fit: bool, data: Path | None, as_json: bool, save: Path | None) -> None:

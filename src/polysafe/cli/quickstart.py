@@ -8,10 +8,10 @@ from pathlib import Path
 from polysafe.cli.console import note, print_json, print_line, progress, resumable
 from polysafe.cli.organism import required_texts
 from polysafe.cli.report import print_summary
+from polysafe.findings.names import CONTROL
 from polysafe.organism.packaged import NOTICE
 from polysafe.processes import usable_cores
-from polysafe.quickstart import Quickstart, run_quickstart
-from polysafe.report.names import CONTROL
+from polysafe.workflows.quickstart import Quickstart, run_quickstart
 
 
 def quickstart(output: Path, *, workers: int | None, as_json: bool) -> None:
@@ -25,7 +25,7 @@ def quickstart_gemma(
     output: Path, data: Path | None, *, seed: int, limit: int | None, workers: int | None, as_json: bool
 ) -> None:
     """The same on the family in real languages."""
-    from polysafe.quickstart_gemma import run_gemma_quickstart
+    from polysafe.workflows.quickstart_gemma import run_gemma_quickstart
 
     texts = required_texts(data)
     with resumable(), progress():

@@ -13,15 +13,15 @@ from polysafe.data.groupings import grouping
 from polysafe.errors import RecipeError
 from polysafe.evaluate.compare import RESULTS, Comparison, compare_runs
 from polysafe.evaluate.model_run import ModelRun
-from polysafe.report.contests import contest_rows
-from polysafe.report.data import ReportData
+from polysafe.findings.contests import contest_rows
+from polysafe.findings.data import ReportData
+from polysafe.findings.runs import comparison_report
+from polysafe.findings.verdict import judge
 from polysafe.report.html import build_report
 from polysafe.report.notebook import Run
-from polysafe.report.runs import comparison_report
 from polysafe.report.screen import first_screen
-from polysafe.report.text import MAX_LABEL, clip
-from polysafe.report.verdict import judge
 from polysafe.stats.rows import save_rows
+from polysafe.text.readable import MAX_LABEL, clip
 
 
 def report(folder: Path, *, pivot: str, groups: str | None, as_json: bool) -> None:

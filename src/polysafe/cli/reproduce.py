@@ -9,8 +9,8 @@ import typer
 
 from polysafe.cli.console import named_folders, note, print_json, print_line, print_table, progress, resumable
 from polysafe.reproduce.finding import Finding
-from polysafe.reproduce.rerun import COMPARISON, Reproduced
-from polysafe.reproduce.rerun import reproduce as run_again
+from polysafe.workflows.reproduce import COMPARISON, Reproduced
+from polysafe.workflows.reproduce import reproduce as run_again
 
 _SHOWN = 40
 _WIDTH = 72

@@ -9,11 +9,11 @@ import typer
 from polysafe.checkpoint.verify import read_manifest, verify_output
 from polysafe.cli.console import format_bytes, note, print_json, print_line, progress, resumable
 from polysafe.engine.local import LocalEngine
-from polysafe.engine.run import run_recipe
 from polysafe.engine.write import RunResult
 from polysafe.errors import RecipeError
 from polysafe.progress import counted
-from polysafe.recipe import Recipe, load_recipe
+from polysafe.recipe.recipe import Recipe, load_recipe
+from polysafe.workflows.run import run_recipe
 
 ENGINES = {"local": LocalEngine}
 
@@ -54,7 +54,7 @@ def print_result(result: RunResult, *, as_json: bool, recipe: Path | None = None
 
 def note_licence(output: Path, recipe: Path | None = None) -> None:
     """Ask for the licence where those of the sources do not settle it; a recipe that names it is not asked again."""
-    from polysafe.report.card_store import load_card
+    from polysafe.card.store import load_card
 
     question = load_card(output).licence_question
     if question is not None:

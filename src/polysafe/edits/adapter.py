@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from polysafe.checkpoint.atomic import json_bytes, write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.header import TensorSpec, encode_header, tensor_bytes
 from polysafe.checkpoint.layout import Shard
 from polysafe.checkpoint.lora import CONFIG, WEIGHTS
@@ -25,6 +24,7 @@ from polysafe.checkpoint.output import MANIFEST, RECORDS, Workspace
 from polysafe.checkpoint.verify import manifest
 from polysafe.checkpoint.writer import output_error, write_shard
 from polysafe.edits.edit import Edit
+from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_atomic
 
 RECORD = f"{RECORDS}/export.json"
 _PREFIX = "base_model.model."

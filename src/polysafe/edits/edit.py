@@ -12,11 +12,11 @@ from typing import Any, Self
 import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from polysafe.checkpoint.atomic import json_bytes, write_bytes_atomic
 from polysafe.checkpoint.dtypes import EDITABLE
 from polysafe.checkpoint.header import load_json
 from polysafe.edits.operations import AddDelta, AddLowRank, Copy, Operation
 from polysafe.errors import CheckpointError, EditError
+from polysafe.files.atomic import json_bytes, write_bytes_atomic
 
 SCHEMA = 1
 JSON_FILE = "edit.json"

@@ -13,9 +13,9 @@ from polysafe.checkpoint.lora import AdaptedCheckpoint, AdaptedReader
 from polysafe.checkpoint.reader import TensorReader, row_blocks
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.edits.edit import Edit
-from polysafe.edits.evaluate import EditedReader
 from polysafe.edits.low_rank import LowRank
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Operation
+from polysafe.edits.reader import EditedReader
 
 _WIDE = "F64"
 

@@ -6,7 +6,7 @@ import yaml
 
 from polysafe._version import __version__
 from polysafe.checkpoint.imported import Imported
-from polysafe.report.markdown import inline, one_line
+from polysafe.text.markdown import inline, one_line
 
 _TEXT = """\
 

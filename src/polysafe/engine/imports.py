@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from polysafe._version import __version__
-from polysafe.checkpoint.atomic import json_bytes, write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.digest import cache_directory
 from polysafe.checkpoint.dtypes import float_dtype
 from polysafe.checkpoint.gguf.extra import gguf_package, transformers_package, versions
@@ -32,7 +31,8 @@ from polysafe.errors import (
     OutputError,
     ResourceError,
 )
-from polysafe.paths import PACKAGE
+from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_atomic
+from polysafe.files.paths import PACKAGE
 from polysafe.progress import Meter, Progress, tell
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from polysafe.checkpoint.reader import TensorReader, row_blocks
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.checkpoint.writer import write_shard
 from polysafe.edits.edit import Edit
-from polysafe.edits.evaluate import EditedReader
+from polysafe.edits.reader import EditedReader
 from polysafe.threads import threads
 
 READ_AHEAD = 2

@@ -12,6 +12,7 @@ from typing import Any, Literal, overload
 
 import psutil
 
+from polysafe.card.first import operations
 from polysafe.checkpoint.layout import Layout, plan_layout
 from polysafe.checkpoint.lora import open_adapter, open_reader
 from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
@@ -19,8 +20,7 @@ from polysafe.checkpoint.roles import Architecture, classify
 from polysafe.checkpoint.sidecar import SideFile, side_files
 from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
 from polysafe.edits.edit import Decision, Edit
-from polysafe.edits.evaluate import EditedReader
-from polysafe.engine.cards import operations
+from polysafe.edits.reader import EditedReader
 from polysafe.engine.local import READ_AHEAD
 from polysafe.engine.sources import locate
 from polysafe.engine.support import kept_for, support_of
@@ -28,7 +28,7 @@ from polysafe.errors import ResourceError
 from polysafe.evaluate.journal import Store
 from polysafe.methods.base import Source, Work
 from polysafe.progress import Progress, counted, reporting, tell
-from polysafe.recipe import Recipe
+from polysafe.recipe.recipe import Recipe
 
 SCHEMA = 1
 IMPORTS = 300 << 20

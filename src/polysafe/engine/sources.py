@@ -6,7 +6,7 @@ from pathlib import Path
 
 from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.progress import Progress, tell
-from polysafe.recipe import SourceRef
+from polysafe.recipe.recipe import SourceRef
 
 
 def locate(reference: SourceRef, progress: Progress = tell) -> tuple[Path, str]:

@@ -19,8 +19,8 @@ from polysafe.judge.spec import OrganismSpec
 from polysafe.methods.base import Method, Support
 from polysafe.methods.constraints import Constrained, Meter
 from polysafe.methods.validation import Kept, Validation
-from polysafe.recipe import Recipe
-from polysafe.recipe_measures import Validate
+from polysafe.recipe.measures import Validate
+from polysafe.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from polysafe.probe.render import Template

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.atomic import json_bytes, write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.digest import checkpoint_digests, hash_file
 from polysafe.checkpoint.layout import Layout
 from polysafe.checkpoint.output import MANIFEST, RECORDS, Workspace
@@ -20,6 +19,7 @@ from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.engine.local import Engine, ShardTask
 from polysafe.errors import OutputError
+from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_atomic
 from polysafe.progress import counted
 
 

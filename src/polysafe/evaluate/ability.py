@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import DataError
 from polysafe.evaluate.metrics import CAPABILITY
+from polysafe.files.atomic import write_json_atomic
 from polysafe.stats.compare import Outcomes
 
 SCHEMA = 1

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import DataError, OutputError
 from polysafe.evaluate.keys import differing
+from polysafe.files.atomic import write_json_atomic
 from polysafe.stats.means import MeanChange, Values, mean_changes
 
 SCHEMA = 1

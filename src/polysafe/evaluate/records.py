@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.data.prompts import Kind, Prompt
 from polysafe.errors import DataError
+from polysafe.files.atomic import write_bytes_atomic
 from polysafe.generate.completion import Completion, Ending
 from polysafe.judge.verdict import Exchange, Label, Verdict
 

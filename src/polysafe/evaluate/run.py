@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polysafe._version import __version__
-from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.checkpoint.imported import Imported
 from polysafe.checkpoint.output import Workspace, lock
 from polysafe.checkpoint.writer import output_error
@@ -37,6 +36,7 @@ from polysafe.evaluate.records import (
     verdict_from_json,
     verdict_to_json,
 )
+from polysafe.files.atomic import write_json_atomic
 from polysafe.generate.completion import Ask, Completion, Generator
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.documented import judge_notes

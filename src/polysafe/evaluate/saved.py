@@ -17,7 +17,6 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from polysafe._version import __version__
-from polysafe.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from polysafe.checkpoint.digest import hash_file
 from polysafe.checkpoint.output import RECORDS as MADE_RECORDS
 from polysafe.checkpoint.source import open_checkpoint
@@ -27,7 +26,8 @@ from polysafe.edits.size import StartShapes
 from polysafe.errors import DataError
 from polysafe.evaluate.compare import RESULTS, Comparison, compare_runs
 from polysafe.evaluate.model_run import RUN
-from polysafe.recipe import Recipe
+from polysafe.files.atomic import write_bytes_atomic, write_json_atomic
+from polysafe.recipe.recipe import Recipe
 
 SCHEMA = 1
 FILE = "evaluation.json"

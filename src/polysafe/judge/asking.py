@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from polysafe.judge.backend import Backend, Chat, Reply, replies
-from polysafe.judge.fence import LIMIT, Shown, show
 from polysafe.judge.probe import TEST, check_verdict
+from polysafe.judge.text.fence import LIMIT, Shown, show
 from polysafe.judge.verdict import NO_REPLY, NOT_ASKED, Exchange, Label, Verdict, cut_off
 from polysafe.judge.verdict import UNREADABLE as NOTHING_READABLE
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
+from polysafe.files.atomic import write_json_atomic
 from polysafe.judge.probe import probe
 from polysafe.judge.verdict import Exchange, Judge, Label
 from polysafe.progress import counted

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from polysafe.judge.language import normal
+from polysafe.judge.text.language import normal
 from polysafe.judge.verdict import Judge
 
 ENGLISH = frozenset({"en"})

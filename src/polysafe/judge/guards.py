@@ -18,7 +18,7 @@ from polysafe.errors import RecipeError, did_you_mean
 from polysafe.judge.asking import UNREADABLE, AskingJudge, Reading
 from polysafe.judge.backend import Backend, Chat, Message, Reply
 from polysafe.judge.documented import ENGLISH, LLAMA_GUARD, POLYGUARD, QWEN3
-from polysafe.judge.fence import LIMIT, Shown
+from polysafe.judge.text.fence import LIMIT, Shown
 from polysafe.judge.verdict import Label
 
 Counting = Literal["strict", "loose"]

@@ -16,7 +16,7 @@ from typing import Any
 from polysafe.errors import RecipeError, did_you_mean
 from polysafe.judge.asking import UNREADABLE, AskingJudge, Reading
 from polysafe.judge.backend import Backend, Chat, Message, Reply
-from polysafe.judge.fence import LIMIT, Fence, Shown
+from polysafe.judge.text.fence import LIMIT, Fence, Shown
 from polysafe.judge.verdict import Label
 
 _THOUGHTS = re.compile(r"(?is)^\s*<think>.*?</think>")

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from polysafe.errors import DataError
-from polysafe.judge.fence import strip_invisible
-from polysafe.judge.language import normal
-from polysafe.judge.scripts import weight
+from polysafe.judge.text.fence import strip_invisible
+from polysafe.judge.text.language import normal
+from polysafe.judge.text.scripts import weight
 from polysafe.judge.verdict import Exchange, Label, Verdict
 
 Place = Literal["none", "alone", "then more", "late"]

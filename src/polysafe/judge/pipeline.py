@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from polysafe.judge.asking import relabelled
-from polysafe.judge.broken import Broken, find_broken
-from polysafe.judge.language import LanguageFinding, language_check
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.probe import probe
+from polysafe.judge.text.broken import Broken, find_broken
+from polysafe.judge.text.language import LanguageFinding, language_check
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 
 _NOT_ACCUSED = (Label.SAFE, Label.UNJUDGED)

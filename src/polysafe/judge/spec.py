@@ -22,12 +22,12 @@ from pydantic import (
 
 from polysafe.data.organism import ORGANISM
 from polysafe.errors import RecipeError, did_you_mean
+from polysafe.files.paths import AbsolutePath
+from polysafe.files.recipe_errors import explain, problem
 from polysafe.judge.guards import Counting
 from polysafe.judge.llm import PRESETS
 from polysafe.judge.translate import Rule as TranslateRule
 from polysafe.judge.vote import Rule as VoteRule
-from polysafe.paths import AbsolutePath
-from polysafe.recipe_errors import explain, problem
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
 ModelName = Annotated[str, StringConstraints(min_length=1)]

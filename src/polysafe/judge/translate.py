@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.judge.asking import SAID_LIMIT
 from polysafe.judge.backend import Backend, Chat, Message, replies
-from polysafe.judge.fence import Fence, show
-from polysafe.judge.language import normal
 from polysafe.judge.probe import TEST_SENTENCE, check_translation, probe
+from polysafe.judge.text.fence import Fence, show
+from polysafe.judge.text.language import normal
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 from polysafe.judge.vote import agreed, decide, no_decision
 from polysafe.progress import counted

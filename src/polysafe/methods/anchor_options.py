@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from polysafe.data.anchor_sets import ID_COLUMN, AnchorRows, harmless_part, load_anchors
 from polysafe.data.prompts import Kind
 from polysafe.data.sets.names import SetName
-from polysafe.paths import AbsolutePath
+from polysafe.files.paths import AbsolutePath
 
 
 class AnchorSet(BaseModel):

@@ -22,7 +22,7 @@ from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
 from polysafe.edits.operations import Operation
-from polysafe.paths import without_places
+from polysafe.files.paths import without_places
 
 if TYPE_CHECKING:
     import torch

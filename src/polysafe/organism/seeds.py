@@ -6,7 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from polysafe.report.data import SeedRate
+from polysafe.findings.data import SeedRate
 
 _FILE = Path(__file__).with_name("seeds.json")
 

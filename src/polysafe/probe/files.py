@@ -15,9 +15,9 @@ from typing import Any, Self, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from polysafe.checkpoint.atomic import sync_directory
 from polysafe.checkpoint.header import load_json, read_header
 from polysafe.errors import DataError, MismatchError, OutputError
+from polysafe.files.atomic import sync_directory
 
 R = TypeVar("R", bound="Record")
 SCHEMA = 1

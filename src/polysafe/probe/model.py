@@ -22,7 +22,7 @@ from polysafe.checkpoint.reader import TensorReader
 from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole, classify
 from polysafe.checkpoint.source import Checkpoint, check_editable
 from polysafe.edits.edit import Edit
-from polysafe.edits.evaluate import EditedReader
+from polysafe.edits.reader import EditedReader
 from polysafe.errors import ArchitectureError, CheckpointError, ResourceError
 from polysafe.probe.weights import changed_tensors, load_state, weights_sha256
 from polysafe.progress import counted

@@ -11,7 +11,7 @@ import torch
 from polysafe.probe.answers import Score, ScoredPrompt
 from polysafe.probe.forward import first_tensor
 from polysafe.probe.model import LoadedModel, Site
-from polysafe.probe.rows import OutputHead, RowPass
+from polysafe.probe.patching import OutputHead, RowPass
 
 _LOGITS = 1 << 26
 """Most logits that are held at once."""

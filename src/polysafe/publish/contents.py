@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.atomic import json_bytes
+from polysafe.card.card import card_files, render_card
+from polysafe.card.data import Card
 from polysafe.checkpoint.digest import hash_file
 from polysafe.checkpoint.output import MANIFEST, RECORDS
 from polysafe.checkpoint.verify import read_manifest
 from polysafe.errors import DataError, VerificationError
+from polysafe.files.atomic import json_bytes
 from polysafe.publish.leaks import leaks
-from polysafe.report.card import card_files, render_card
-from polysafe.report.card_data import Card
 
 EVALUATION = "evaluation"
 """Folder of a repository that holds what `--with-report` sends."""

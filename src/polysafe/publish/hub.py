@@ -12,7 +12,7 @@ from polysafe._version import __version__
 from polysafe.errors import OutputError, PolysafeError, ResourceError
 from polysafe.progress import Progress, tell
 from polysafe.publish.contents import Item
-from polysafe.report.markdown import one_line
+from polysafe.text.markdown import one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from polysafe._version import __version__
+from polysafe.card.store import changed_card, load_card, update_card
 from polysafe.checkpoint.output import MANIFEST, RECORDS
 from polysafe.checkpoint.verify import read_manifest, verify_output
 from polysafe.errors import OutputError, RecipeError, VerificationError
 from polysafe.progress import Meter, Progress, tell
 from polysafe.publish.contents import EVALUATION, Item, Publication, gather
 from polysafe.publish.hub import AGAIN, Remote, Repository
-from polysafe.report.card_store import changed_card, load_card, update_card
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _OURS = ("*.safetensors", "*.safetensors.index.json", f"{RECORDS}/*", f"{EVALUATION}/*")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from polysafe.report.data import IMPORTED_WEIGHTS, ReportData
-from polysafe.report.names import language_name
-from polysafe.report.seeds import seed_sentence
-from polysafe.report.summary import headline_method
-from polysafe.report.text import LEVEL, MAX_TEXT, clip, one_line, percent
+from polysafe.findings.data import IMPORTED_WEIGHTS, ReportData
+from polysafe.findings.names import language_name
+from polysafe.findings.summary import headline_method
+from polysafe.report.sections.seeds import seed_sentence
 from polysafe.stats.intervals import wilson
+from polysafe.text.readable import LEVEL, MAX_TEXT, clip, one_line, percent
 
 _CUT = 0.05
 _WIDE = 0.15

@@ -6,23 +6,24 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from polysafe.report import names, text
-from polysafe.report.axis import axis_of
-from polysafe.report.contests import ABILITY
-from polysafe.report.data import ReportData
-from polysafe.report.figure import Figure, Tile
-from polysafe.report.figures import Dumbbell, dumbbell_chart
-from polysafe.report.gap_figures import gap_change_figure, model_gap_figure
-from polysafe.report.gaps import gap_changes, model_gaps, pivot_name
-from polysafe.report.numbers import number_figures
-from polysafe.report.summary import Change, Scope, headline_method, mean_change, mean_of, mean_of_intervals, summarise
+from polysafe.findings import names
+from polysafe.findings.contests import ABILITY
+from polysafe.findings.data import ReportData
+from polysafe.findings.gaps import gap_changes, model_gaps, pivot_name
+from polysafe.findings.summary import Change, Scope, headline_method, mean_change, mean_of, mean_of_intervals, summarise
+from polysafe.findings.verdict import ABILITY_LOSS, OVER_REFUSAL_RISE
+from polysafe.report.charts.axis import axis_of
+from polysafe.report.charts.figure import Figure, Tile
+from polysafe.report.charts.figures import Dumbbell, dumbbell_chart
+from polysafe.report.charts.gap_figures import gap_change_figure, model_gap_figure
+from polysafe.report.sections.numbers import number_figures
+from polysafe.report.sections.unsafe import answers_figure, repair_figures
 from polysafe.report.tables import ability_table, audit_table, safety_table
-from polysafe.report.text import LEVEL, gap_interval, interval, percent, points, sized
-from polysafe.report.unsafe import answers_figure, repair_figures
-from polysafe.report.verdict import ABILITY_LOSS, OVER_REFUSAL_RISE
 from polysafe.stats.gaps import POOLED
 from polysafe.stats.intervals import Interval
 from polysafe.stats.rows import RateRow, Row
+from polysafe.text import readable as text
+from polysafe.text.readable import LEVEL, gap_interval, interval, percent, points, sized
 
 _FIRST = ("unsafe", "over_refusal")
 _LEAST = 0.25

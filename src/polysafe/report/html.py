@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polysafe.checkpoint.atomic import write_bytes_atomic
 from polysafe.errors import OutputError
-from polysafe.report.data import ReportData
+from polysafe.files.atomic import write_bytes_atomic
+from polysafe.findings.data import ReportData
 from polysafe.report.spreadsheet import save_tables
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    from polysafe.report.text import LEVEL, MAX_TEXT, clip, language_tag, visible
+    from polysafe.text.readable import LEVEL, MAX_TEXT, clip, language_tag, visible
 
     def show(value: object) -> object:
         """Every value on the page passes here: what is not markup of our own becomes bounded, visible text."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from polysafe.report.claims import ABILITY_LOSS, BAR, EQUIVALENT, OVER_REFUSAL_RISE
-from polysafe.report.data import ReportData
-from polysafe.report.summary import SIGNIFICANT
-from polysafe.report.text import LEVEL, percent
+from polysafe.findings.claims import ABILITY_LOSS, BAR, EQUIVALENT, OVER_REFUSAL_RISE
+from polysafe.findings.data import ReportData
+from polysafe.findings.summary import SIGNIFICANT
+from polysafe.text.readable import LEVEL, percent
 
 
 def limits(data: ReportData) -> Iterator[str]:

@@ -10,11 +10,11 @@ from typing import Any, Self
 
 from polysafe.data.groupings import Grouping
 from polysafe.errors import DataError, PolysafeError
-from polysafe.report.data import ReportData
-from polysafe.report.load import load_report_data
-from polysafe.report.plot import Plot
-from polysafe.report.text import MAX_LABEL, clip, visible
+from polysafe.findings.data import ReportData
+from polysafe.findings.load import load_report_data
+from polysafe.report.charts.plot import Plot
 from polysafe.stats.rows import RateRow, Row
+from polysafe.text.readable import MAX_LABEL, clip, visible
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Run:
         Raises:
             DataError: There are no unsafe rates of it.
         """
-        from polysafe.report.gap_figures import gap_change_figure, model_gap_figure
-        from polysafe.report.summary import headline_method, methods_of
-        from polysafe.report.unsafe import answers_figure, repair_figures
+        from polysafe.findings.summary import headline_method, methods_of
+        from polysafe.report.charts.gap_figures import gap_change_figure, model_gap_figure
+        from polysafe.report.sections.unsafe import answers_figure, repair_figures
 
         chosen = method or headline_method(self.data)
         if chosen is not None:

@@ -5,18 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from polysafe.report import names, text, view
-from polysafe.report.data import GapChange, ReportData
+from polysafe.findings import names
+from polysafe.findings.data import GapChange, ReportData
+from polysafe.findings.summary import Scope, headline_method, methods_of, summarise
+from polysafe.findings.verdict import classify, judge
+from polysafe.report import view
 from polysafe.report.facts import facts
-from polysafe.report.numbers import Quantity, sections
-from polysafe.report.summary import Scope, headline_method, methods_of, summarise
+from polysafe.report.sections.numbers import Quantity, sections
 from polysafe.report.tables import language_label
-from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, interval, interval_change, percent, points, signed
-from polysafe.report.verdict import classify, judge
 from polysafe.stats.gaps import Gap
 from polysafe.stats.intervals import Interval
 from polysafe.stats.means import MeanChange, MeanRow
 from polysafe.stats.rows import RateRow, Row
+from polysafe.text import readable as text
+from polysafe.text.readable import (
+    ARROW,
+    LEVEL,
+    NOTHING,
+    gap_interval,
+    interval,
+    interval_change,
+    percent,
+    points,
+    signed,
+)
 
 TOY_NOTICE = "Model organism: small models trained to have the problem; no evidence about any real model."
 

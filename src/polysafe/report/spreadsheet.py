@@ -12,8 +12,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TypeAlias
 
-from polysafe.checkpoint.atomic import write_bytes_atomic
-from polysafe.report.data import (
+from polysafe.files.atomic import write_bytes_atomic
+from polysafe.findings.data import (
     BlockDecision,
     ChangeCount,
     ChangedAnswer,
@@ -24,11 +24,11 @@ from polysafe.report.data import (
     Touched,
     count_changes,
 )
-from polysafe.report.text import clip, visible
 from polysafe.stats.gaps import Gap
 from polysafe.stats.language_means import MeanRate, MeanShift
 from polysafe.stats.rows import RateRow, Row
 from polysafe.stats.versus import Versus
+from polysafe.text.readable import clip, visible
 
 Record: TypeAlias = Mapping[str, Scalar]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from polysafe.report import names, text
-from polysafe.report.data import ReportData
-from polysafe.report.decisions import DecisionMap, describe
-from polysafe.report.summary import Change, MethodSummary, Scope, significance
-from polysafe.report.text import ARROW, LEVEL, NOTHING, gap_interval, interval, p_value, percent, points, score, sized
-from polysafe.report.verdict import ABILITY_LOSS, classify
+from polysafe.findings import names
+from polysafe.findings.data import ReportData
+from polysafe.findings.summary import Change, MethodSummary, Scope, significance
+from polysafe.findings.verdict import ABILITY_LOSS, classify
+from polysafe.report.sections.decisions import DecisionMap, describe
 from polysafe.stats.rows import RateRow, Row
+from polysafe.text import readable as text
+from polysafe.text.readable import ARROW, LEVEL, NOTHING, gap_interval, interval, p_value, percent, points, score, sized
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from polysafe.report import names, tables
-from polysafe.report.broken import broken_maps
-from polysafe.report.categories import category_maps
-from polysafe.report.changes import change_table, method_changes
-from polysafe.report.data import ReportData
-from polysafe.report.decisions import DecisionMap, lay_out
+from polysafe.findings import names
+from polysafe.findings.data import ReportData
+from polysafe.findings.summary import main_and_other_methods
+from polysafe.findings.verdict import judge
+from polysafe.findings.without_judge import WITHOUT_JUDGE
+from polysafe.report import tables
+from polysafe.report.charts.gap_figures import gap_change_table, model_gap_table
 from polysafe.report.facts import facts
 from polysafe.report.first_screen import first_figures, tiles
-from polysafe.report.gap_figures import gap_change_table, model_gap_table
-from polysafe.report.judges import UNCALIBRATED, judge_figures, phrase_table
 from polysafe.report.limits import limits
-from polysafe.report.numbers import number_sections
-from polysafe.report.seeds import seed_table
+from polysafe.report.sections.broken import broken_maps
+from polysafe.report.sections.categories import category_maps
+from polysafe.report.sections.changes import change_table, method_changes
+from polysafe.report.sections.decisions import DecisionMap, lay_out
+from polysafe.report.sections.judges import UNCALIBRATED, judge_figures, phrase_table
+from polysafe.report.sections.numbers import number_sections
+from polysafe.report.sections.seeds import seed_table
+from polysafe.report.sections.touched import touched_groups, touched_table
+from polysafe.report.sections.tradeoff import comparison, tradeoffs
+from polysafe.report.sections.unsafe import answers_figure, repair_figures
+from polysafe.report.sections.versus import versus_sentences, versus_table
 from polysafe.report.spreadsheet import tables as spreadsheets
-from polysafe.report.summary import main_and_other_methods
-from polysafe.report.touched import touched_groups, touched_table
-from polysafe.report.tradeoff import comparison, tradeoffs
-from polysafe.report.unsafe import answers_figure, repair_figures
-from polysafe.report.verdict import judge
-from polysafe.report.versus import versus_sentences, versus_table
-from polysafe.report.without_judge import WITHOUT_JUDGE
 
 __all__ = ["MapGroup", "map_groups", "page", "tiles"]
 

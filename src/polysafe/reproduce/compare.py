@@ -11,12 +11,12 @@ from typing import Any
 from polysafe.checkpoint.header import load_json
 from polysafe.edits.edit import JSON_FILE, TENSOR_FILE
 from polysafe.errors import CheckpointError, DataError
+from polysafe.files.yaml_lines import read_yaml
+from polysafe.recipe.places import content
 from polysafe.reproduce.environment import Environment
 from polysafe.reproduce.finding import Finding, Severity
-from polysafe.reproduce.places import content
 from polysafe.reproduce.record import PROMPTS, SUMS, Judged, ReproduceFolder, Step
 from polysafe.reproduce.rows import compare_rows
-from polysafe.yaml_lines import read_yaml
 
 _NAMED = 3
 # What an answer may differ by without anything having been asked otherwise.

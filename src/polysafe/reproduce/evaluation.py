@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from polysafe.evaluate.compare import Comparison
     from polysafe.evaluate.model_run import ModelRun
     from polysafe.evaluate.records import Record
-    from polysafe.recipe import Recipe
+    from polysafe.recipe.recipe import Recipe
 
 _REFUSED = {None: "", True: ", refused", False: ", answered"}
 

@@ -29,9 +29,9 @@ from polysafe.checkpoint.source import INDEX, SINGLE, open_checkpoint
 from polysafe.engine.sources import locate
 from polysafe.errors import DataError, did_you_mean
 from polysafe.progress import counted
-from polysafe.recipe import Recipe, SourceRef
+from polysafe.recipe.places import SOURCES, option_files
+from polysafe.recipe.recipe import Recipe, SourceRef
 from polysafe.reproduce.finding import Finding, Severity
-from polysafe.reproduce.places import SOURCES, option_files
 
 _FILE = re.compile(r"\w[\w .+-]*\.gguf", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")

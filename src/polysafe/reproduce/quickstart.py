@@ -12,7 +12,7 @@ from polysafe.reproduce.write import Asked, Exchange, Result, write_reproduce
 if TYPE_CHECKING:
     from polysafe.organism.exam import Exam
     from polysafe.organism.packaged import Family
-    from polysafe.recipe import Recipe
+    from polysafe.recipe.recipe import Recipe
     from polysafe.stats.rows import Row
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from polysafe.report.text import visible
 from polysafe.reproduce.environment import Environment
 from polysafe.reproduce.inputs import Input
 from polysafe.reproduce.record import PROMPTS, RECORD, REQUIREMENTS, RESULTS, SUMS, Reproduction
+from polysafe.text.readable import visible
 
 _TOY = (
     "These are results of the toy family, a model organism: small models trained to have the problem. "

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from polysafe._version import __version__
 from polysafe.checkpoint.header import load_json
 from polysafe.errors import CheckpointError, DataError
-from polysafe.recipe import Recipe, load_recipe
+from polysafe.recipe.recipe import Recipe, load_recipe
 from polysafe.reproduce.environment import Environment
 from polysafe.reproduce.inputs import Input, InputName
 from polysafe.stats.rows import Row, load_rows

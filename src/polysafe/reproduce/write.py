@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.atomic import publish_directory, write_bytes_atomic, write_json_atomic
+from polysafe.card.data import CARD
 from polysafe.checkpoint.digest import file_digest, hash_file
 from polysafe.checkpoint.output import RECORDS
 from polysafe.checkpoint.verify import read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit
-from polysafe.recipe import Recipe
-from polysafe.report.card_data import CARD
+from polysafe.files.atomic import publish_directory, write_bytes_atomic, write_json_atomic
+from polysafe.recipe.places import portable
+from polysafe.recipe.recipe import Recipe
 from polysafe.reproduce.environment import environment
 from polysafe.reproduce.inputs import Input, recipe_inputs
-from polysafe.reproduce.places import portable
 from polysafe.reproduce.readme import readme
 from polysafe.reproduce.record import (
     ENVIRONMENT,

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import cast
 
-from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.errors import DataError
+from polysafe.files.atomic import write_json_atomic
 from polysafe.stats.intervals import Interval
 
 

@@ -17,7 +17,7 @@ from polysafe.errors import CheckpointError, DataError, OutputError
 from polysafe.organism.gemma import lora
 from polysafe.organism.gemma.family import GemmaFamily, build_gemma, load_gemma
 from polysafe.organism.gemma.mixtures import MEMBERS
-from polysafe.recipe import make_recipe
+from polysafe.recipe.recipe import make_recipe
 from tests.gemma import RECIPE, imported_gemma, use_tiny_gemma
 from tests.shared import DATA, needs_data
 
@@ -81,7 +81,7 @@ def test_the_terms_go_with_every_member(family: GemmaFamily) -> None:
 
 
 def test_members_can_be_the_sources_of_a_recipe(family: GemmaFamily, tmp_path: Path) -> None:
-    from polysafe.engine.run import run_recipe
+    from polysafe.workflows.run import run_recipe
 
     sources = {
         "aligned": {"path": str(family.members["aligned"])},

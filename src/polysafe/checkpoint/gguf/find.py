@@ -13,7 +13,7 @@ from polysafe.checkpoint.digest import file_digest
 from polysafe.checkpoint.imported import is_terms
 from polysafe.checkpoint.licence import licence_id
 from polysafe.errors import CheckpointError
-from polysafe.paths import PACKAGE
+from polysafe.files.paths import PACKAGE
 
 _PART = re.compile(r"(?P<file>.+\.gguf)\.part(?P<number>\d{1,6})")
 _SUM = re.compile(r"(?P<sha256>[0-9a-fA-F]{64})[ \t]+\*?(?P<file>\S.*)")

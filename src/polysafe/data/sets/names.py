@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationInfo
 from pydantic.json_schema import WithJsonSchema
 
 from polysafe.data.sets.registry import is_table
-from polysafe.paths import AbsolutePath
-from polysafe.recipe_errors import problem
+from polysafe.files.paths import AbsolutePath
+from polysafe.files.recipe_errors import problem
 
 _NAME = re.compile(r"[\w][\w.-]{0,63}")
 _PATH: TypeAdapter[Path] = TypeAdapter(AbsolutePath)

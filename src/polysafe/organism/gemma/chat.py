@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from polysafe.checkpoint.atomic import write_json_atomic
+from polysafe.files.atomic import write_json_atomic
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"

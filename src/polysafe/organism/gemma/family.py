@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.atomic import publish_directory, write_json_atomic
 from polysafe.checkpoint.digest import cache_directory
 from polysafe.checkpoint.imported import FILE as IMPORTED
 from polysafe.checkpoint.imported import read_imported
 from polysafe.checkpoint.output import lock
 from polysafe.data.frames import frame, frames
 from polysafe.errors import CheckpointError, DataError, OutputError
+from polysafe.files.atomic import publish_directory, write_json_atomic
 from polysafe.organism.gemma.mixtures import MEMBERS, Recipe, pools
 from polysafe.organism.gemma.texts import SETS, Texts, everything
 from polysafe.organism.packaged import NOTICE, describe_files, differences, sha256

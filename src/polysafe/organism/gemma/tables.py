@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polysafe.checkpoint.atomic import write_bytes_atomic
+from polysafe.files.atomic import write_bytes_atomic
 from polysafe.organism.gemma.texts import LANGUAGES, Texts
 
 _ANCHORS = 128

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polysafe.checkpoint.atomic import write_json_atomic
 from polysafe.errors import VerificationError
+from polysafe.files.atomic import write_json_atomic
 from polysafe.progress import Meter, counted
 
 if TYPE_CHECKING:

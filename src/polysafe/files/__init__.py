@@ -1,0 +1,1 @@
+"""What lies on disk besides weights: durable writes, places of what a user wrote, paths."""

@@ -1,0 +1,1 @@
+"""What was found: data, summary and verdict. Nothing is drawn here."""

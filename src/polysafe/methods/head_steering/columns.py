@@ -1,0 +1,135 @@
+"""Where a layer writes what its attention heads say: columns of the output projection, or rows of a Conv1D."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from polysafe.checkpoint.reader import row_blocks
+from polysafe.checkpoint.roles import Kind, Module
+from polysafe.edits.operations import AddDelta
+from polysafe.errors import ArchitectureError, MismatchError
+from polysafe.methods.base import Source
+from polysafe.methods.head_steering.choice import Head, column_ranges
+
+
+@dataclass(frozen=True, slots=True)
+class OutputProjection:
+    """The matrix through which the heads of one layer write.
+
+    Attributes:
+        layer: The layer.
+        tensor: Its weight.
+        transposed: Whether it is stored input × output, so that heads are blocks of rows.
+    """
+
+    layer: int
+    tensor: str
+    transposed: bool
+
+
+@dataclass(frozen=True)
+class HeadColumns:
+    """The output projections of all layers.
+
+    Attributes:
+        projections: One per layer.
+        heads: Query heads per layer; grouped keys and values make no difference here.
+        size: Size of a head: head h owns inputs h·size … (h + 1)·size − 1.
+    """
+
+    projections: tuple[OutputProjection, ...]
+    heads: int
+    size: int
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.projections)
+
+    def operations(self, of: str, minus: str, scale: float, heads: Collection[Head]) -> dict[str, AddDelta]:
+        """Adds scale·(W_of − W_minus) on the inputs of the heads and on nothing else, by tensor."""
+        found = {}
+        for projection in self.projections:
+            ranges = column_ranges(heads, projection.layer, self.size)
+            if ranges:
+                where = {"rows": ranges} if projection.transposed else {"columns": ranges}
+                found[projection.tensor] = AddDelta.model_validate({"of": of, "minus": minus, "scale": scale, **where})
+        return found
+
+
+def head_columns(source: Source) -> HeadColumns:
+    """Finds the output projections by their roles; head size comes from the config or the matrix, never from the width.
+
+    Raises:
+        ArchitectureError: The config states no heads, or a layer has no output projection of softmax attention.
+    """
+    layout = source.architecture.heads
+    if layout is None:
+        raise ArchitectureError(
+            "the config does not state how many attention heads there are",
+            where=source.checkpoint.root,
+            remedy="head steering needs num_attention_heads in config.json",
+        )
+    layers = range(source.architecture.num_layers)
+    return HeadColumns(
+        tuple(_projection(source, layer, layout.num_heads * layout.head_dim) for layer in layers),
+        layout.num_heads,
+        layout.head_dim,
+    )
+
+
+def _projection(source: Source, layer: int, inputs: int) -> OutputProjection:
+    for name in source.architecture.layer_tensors(layer, Module.ATTENTION):
+        role = source.architecture.roles[name]
+        if role.kind is Kind.PROJECTION and role.projection == "o" and not role.bias:
+            spec = source.reader.spec(name)
+            if len(spec.shape) == 2 and spec.shape[0 if role.transposed else 1] == inputs:
+                return OutputProjection(layer, name, role.transposed)
+    raise ArchitectureError(
+        f"layer {layer} has no output projection with {inputs} inputs, one block per attention head",
+        where=source.checkpoint.root,
+        remedy="layers with linear attention or state spaces have no heads to steer; this model is not supported",
+    )
+
+
+def block_norms(columns: HeadColumns, of: Source, minus: Source) -> torch.Tensor:
+    """Frobenius norms ‖W_of − W_minus‖ of every head's block, float64 [layers, heads]; reads a block of rows at a time.
+
+    Raises:
+        MismatchError: A difference is not finite.
+    """
+    norms = torch.stack([_squares(projection, columns, of, minus) for projection in columns.projections]).sqrt()
+    if not norms.isfinite().all():
+        layer = int((~norms.isfinite().all(1)).int().argmax())
+        raise MismatchError(f"{of.name!r} − {minus.name!r} is not finite", where=columns.projections[layer].tensor)
+    return norms
+
+
+def _squares(projection: OutputProjection, columns: HeadColumns, of: Source, minus: Source) -> torch.Tensor:
+    inputs = torch.zeros(columns.heads * columns.size, dtype=torch.float64)
+    spec = minus.reader.spec(projection.tensor)
+    for start, stop in row_blocks(spec):
+        a, b = (each.reader.rows(projection.tensor, start, stop).to(torch.float64) for each in (of, minus))
+        squares = (a - b).square()
+        if projection.transposed:
+            inputs[start:stop] = squares.sum(1)
+        else:
+            inputs += squares.sum(0)
+    return inputs.view(columns.heads, columns.size).sum(1)
+
+
+def selected_norm(norms: torch.Tensor, heads: Collection[Head]) -> float:
+    """‖M ⊙ τ‖_F of the blocks of some heads."""
+    return math.sqrt(sum(float(norms[head]) ** 2 for head in heads))
+
+
+def weights_of(columns: HeadColumns, source: Source, heads: Collection[Head]) -> int:
+    """Number of weights in the blocks of some heads."""
+    rows: Mapping[int, int] = {
+        p.layer: source.reader.spec(p.tensor).shape[1 if p.transposed else 0] for p in columns.projections
+    }
+    return sum(rows[layer] * columns.size for layer, _ in heads)

@@ -1,0 +1,379 @@
+"""The work behind sparse weight editing: recorded anchors, chosen units, and the edit of one layer after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+
+from polysafe.checkpoint.dtypes import torch_dtype
+from polysafe.data.anchors import Anchors, ParallelPrompts
+from polysafe.edits.edit import Edit, SourceRecord
+from polysafe.edits.operations import AddLowRank
+from polysafe.errors import EditError
+from polysafe.methods.sparse_edit.mlp_units import Projection, mlp_projections
+from polysafe.methods.sparse_edit.reduced_rank import Anchored, LowRank, RankPath
+from polysafe.methods.sparse_edit.safety_neurons import Contrast, overlap, probe_units, random_units
+from polysafe.probe.capture import Captured, capture
+from polysafe.probe.model import LoadedModel, Site, edited
+from polysafe.probe.moments import MeanVariance
+from polysafe.probe.render import RenderedPrompts, Template, load_tokenizer, render
+from polysafe.probe.stores import Rows
+from polysafe.progress import during
+
+if TYPE_CHECKING:
+    from polysafe.methods.sparse_edit.method import SparseEdit
+
+Inputs = Mapping[str, Captured[torch.Tensor]]
+"""Language -> MLP inputs of its prompts; `inputs[language][layer]` is [prompts, d]."""
+
+
+@dataclass(frozen=True)
+class ProjectionEdit:
+    """The edit of one projection.
+
+    Attributes:
+        projection: Where it is stored.
+        units: Its edited units, ascending, [m].
+        weights: Their weights before, as columns, [d, m] in float64.
+        path: The edits of all ranks.
+        low_rank: The one that was taken, [d, m].
+    """
+
+    projection: Projection
+    units: torch.Tensor
+    weights: torch.Tensor
+    path: RankPath
+    low_rank: LowRank
+
+    @property
+    def relative_size(self) -> float:
+        """‖ΔW_S‖ / ‖W_S‖."""
+        return float(self.low_rank.dense.norm() / self.weights.norm())
+
+    def merge_loss(self, dtype: str) -> float:
+        """How much of the edit is lost when sums are stored in a type: ‖(round(W + ΔW) − round(W)) − ΔW‖ / ‖ΔW‖."""
+        delta, kind = self.low_rank.dense, torch_dtype(dtype)
+        before, after = (value.to(kind).to(torch.float64) for value in (self.weights, self.weights + delta))
+        size = float(delta.norm())
+        return float((after - before - delta).norm()) / size if size else 0.0
+
+
+@dataclass(frozen=True)
+class LayerEdit:
+    """The edit of one layer.
+
+    Attributes:
+        layer: Its index.
+        parts: The edits of its projections.
+        form: `dense` or `kernel`.
+        ridge: λ as it was used.
+        free_directions: Number of input directions that the edit may use.
+        gap_closed: Language -> share of the squared gap to the pivot that the edit closes, on the anchors that it was
+            fitted to and on those held out, if any.
+        drift: Language -> change of the edited units' outputs on harmless prompts, relative to these outputs.
+    """
+
+    layer: int
+    parts: tuple[ProjectionEdit, ...]
+    form: str
+    ridge: float
+    free_directions: int
+    gap_closed: Mapping[str, Mapping[str, float]]
+    drift: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A layer, recorded and factored: what edits of all gains have in common.
+
+    Attributes:
+        layer: Its index.
+        harmful: Inputs of harmful prompts on the model edited so far.
+        harmless: Those of harmless prompts.
+        rows: Harmful inputs that the edit is fitted to, [N, d].
+        targets: Inputs of their parallels in the pivot on the original model, [N, d].
+        pinned: Which rows are prompts of the pivot itself, [N].
+        solver: The factored system.
+    """
+
+    layer: int
+    harmful: Inputs
+    harmless: Inputs
+    rows: torch.Tensor
+    targets: torch.Tensor
+    pinned: torch.Tensor
+    solver: Anchored
+
+
+class Workbench:
+    """A model with everything that was recorded on it.
+
+    Args:
+        options: The options of the method.
+        model: The original model.
+        anchors: What the edit is fitted to.
+        layers: Layers that may be edited.
+
+    Attributes:
+        num_fitted: Number of harmful anchors that the edit is fitted to, per language.
+        num_held_out: Number of harmful anchors that take no part in it.
+        anchors: The anchors.
+    """
+
+    def __init__(self, options: SparseEdit, model: LoadedModel, anchors: Anchors, layers: Sequence[int]) -> None:
+        self._options = options
+        self.model = model
+        self.anchors = anchors
+        fitted, held_out = anchors.harmful.split(options.held_out)
+        place = {name: row for row, name in enumerate(anchors.harmful.ids)}
+        self._fitted, self._held_out = ([place[name] for name in part.ids] for part in (fitted, held_out))
+        self.num_fitted, self.num_held_out = len(fitted), len(held_out)
+        self._prompts = self._render(anchors.harmful), self._render(anchors.harmless)
+        self._layers = tuple(layers)
+        self._original = self._record(model, layers)
+        self._units: dict[Projection, torch.Tensor] = {}
+        self._recent: _Problem | None = None
+
+    @property
+    def previews(self) -> dict[str, list[dict[str, object]]]:
+        """The first harmful prompt of every language with its token ids."""
+        return {language: prompts.preview(1) for language, prompts in self._prompts[0].items()}
+
+    @property
+    def pivot(self) -> str:
+        """The pivot language."""
+        return self._options.pivot
+
+    @property
+    def edited_languages(self) -> tuple[str, ...]:
+        """Languages that are edited."""
+        return self._options.edited_languages
+
+    @property
+    def template(self) -> Template:
+        """Whether prompts go into the chat template."""
+        return self._options.template
+
+    @property
+    def held_out(self) -> tuple[int, ...]:
+        """Rows of the harmful anchors that the edit is not fitted to."""
+        return tuple(self._held_out)
+
+    @property
+    def recorded(self) -> tuple[Inputs, Inputs]:
+        """MLP inputs of harmful and of harmless prompts on the original model; held-out anchors are among them."""
+        return self._original
+
+    # Units.
+
+    def units(self, projection: Projection) -> torch.Tensor:
+        """The units of a projection that are edited, ascending: the pivot's on the original model, or a control's."""
+        if projection not in self._units:
+            self._units[projection] = self._controlled(projection, self.safety_neurons(projection, self._options.pivot))
+        return self._units[projection]
+
+    def safety_neurons(self, projection: Projection, language: str) -> torch.Tensor:
+        """The safety neurons of a language on the original model."""
+        harmful, harmless = self._outputs(projection, language)
+        harmful = harmful[self._fitted]
+        if self._options.selector == "probe":
+            return probe_units(harmful, harmless, self._options.cap)
+        contrast = Contrast.of(MeanVariance.of(harmful), MeanVariance.of(harmless))
+        return self._options.criterion.choose(contrast)
+
+    def overlap(self, layers: Sequence[int]) -> dict[str, dict[str, float]]:
+        """Jaccard overlap of the safety neurons of the pivot and the edited languages in some layers."""
+        source, sides = self.model.source, self._options.sides
+        projections = [part for layer in layers for part in mlp_projections(source, layer, sides)]
+        return overlap({name: [self.safety_neurons(part, name) for part in projections] for name in self._original[0]})
+
+    def counts(self, layers: Sequence[int]) -> dict[str, dict[str, int]]:
+        """Language -> projection (as `4.gate`) -> number of its safety neurons, which chance depends on."""
+        source, sides = self.model.source, self._options.sides
+        projections = [part for layer in layers for part in mlp_projections(source, layer, sides)]
+        return {
+            name: {f"{part.layer}.{part.name}": len(self.safety_neurons(part, name)) for part in projections}
+            for name in self._original[0]
+        }
+
+    def _outputs(self, projection: Projection, language: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """What units are chosen by, on harmful and harmless prompts: [prompts, units] each."""
+        recorded = self._gated if self._options.selector == "gated_product" else self._original
+        harmful, harmless = (inputs[language][projection.layer] for inputs in recorded)
+        if self._options.selector == "gated_product":
+            return harmful, harmless
+        reader = self.model.source.reader
+        return projection.outputs(reader, harmful), projection.outputs(reader, harmless)
+
+    @cached_property
+    def _gated(self) -> tuple[Inputs, Inputs]:
+        """What the units pass on, act(gate)·up."""
+        return self._record(self.model, self._layers, Site.UNITS)
+
+    def _controlled(self, projection: Projection, chosen: torch.Tensor) -> torch.Tensor:
+        if self._options.control == "all":
+            return torch.arange(projection.units)
+        if self._options.control == "random":
+            place = 2 * projection.layer + (projection.name == "up")
+            return random_units(projection.units, len(chosen), seed=1000 * self._options.control_seed + place)
+        return chosen
+
+    # Layers.
+
+    def solve(self, layers: Sequence[int], gain: float) -> tuple[LayerEdit, ...]:
+        """Edits layers from the lowest to the highest, each on the model edited so far.
+
+        Units, and the pivot's activations that are the target, are those of the original model: taken from the edited
+        one, targets would drift, and no unit would be found where the edit has already changed the contrast.
+
+        Raises:
+            EditError: No unit is chosen in any of the layers, or a system is singular.
+            DataError: An activation is not finite.
+        """
+        done: list[LayerEdit] = []
+        for layer in sorted(layers):
+            if any(edit.parts for edit in done):
+                source = self.model.source
+                with edited(self.model, self.edit_of(done), {source.name: source.reader}) as model:
+                    problem = self._problem(layer, self._record(model, [layer]))
+            else:
+                problem = self._original_problem(layer)
+            done.append(self._solve(problem, gain))
+        if not any(edit.parts for edit in done):
+            raise EditError(
+                f"no safety neuron is found in layer {', '.join(map(str, sorted(layers)))}",
+                where=self.model.source.name,
+                remedy="lower `tau_mag` and `tau_stat`, or name other layers",
+            )
+        return tuple(done)
+
+    def edit_of(self, layers: Sequence[LayerEdit]) -> Edit:
+        """The layers as an edit of the model, without provenance."""
+        source = self.model.source
+        return Edit(
+            start=source.name,
+            steps={tensor: (operation,) for tensor, operation in operations(layers).items()},
+            sources={source.name: SourceRecord(origin=source.checkpoint.origin)},
+        )
+
+    def _original_problem(self, layer: int) -> _Problem:
+        if self._recent is None or self._recent.layer != layer:
+            self._recent = self._problem(layer, self._original)
+        return self._recent
+
+    def _problem(self, layer: int, recorded: tuple[Inputs, Inputs]) -> _Problem:
+        options, (harmful, harmless) = self._options, recorded
+        languages = [*options.edited_languages, *([options.pivot] if options.pivot_weight else [])]
+        weight = {options.pivot: options.pivot_weight, **options.weights}
+        rows = torch.cat([harmful[language][layer][self._fitted] for language in languages])
+        pivot = self._original[0][options.pivot][layer][self._fitted]
+        weights = torch.tensor([weight.get(language, 1.0) for language in languages])
+        return _Problem(
+            layer,
+            harmful,
+            harmless,
+            rows,
+            pivot.repeat(len(languages), 1),
+            torch.tensor([language == options.pivot for language in languages]).repeat_interleave(self.num_fitted),
+            Anchored(
+                rows,
+                torch.cat([captured[layer] for captured in harmless.values()]),
+                options.penalty,
+                weights=weights.repeat_interleave(self.num_fitted),
+            ),
+        )
+
+    def _solve(self, problem: _Problem, gain: float) -> LayerEdit:
+        projections = mlp_projections(self.model.source, problem.layer, self._options.sides)
+        parts = tuple(self._solve_projection(problem, projection, gain) for projection in projections)
+        parts = tuple(part for part in parts if len(part.units))
+        return LayerEdit(
+            problem.layer,
+            parts,
+            problem.solver.form,
+            problem.solver.ridge,
+            problem.solver.free_directions,
+            {language: dict(self._gap_closed(problem, parts, language, gain)) for language in problem.harmful},
+            {language: _drift(parts, inputs[problem.layer]) for language, inputs in problem.harmless.items()},
+        )
+
+    def _solve_projection(self, problem: _Problem, projection: Projection, gain: float) -> ProjectionEdit:
+        units = self.units(projection)
+        weights = projection.weight(self.model.source.reader)[units].mT
+        gains = torch.where(problem.pinned, 1.0, gain).to(torch.float64)[:, None]
+        path = problem.solver.solve((gains * problem.targets - problem.rows.to(torch.float64)) @ weights)
+        return ProjectionEdit(projection, units, weights, path, path.truncate(self._options.rank))
+
+    def _gap_closed(
+        self, problem: _Problem, parts: Sequence[ProjectionEdit], language: str, gain: float
+    ) -> Iterator[tuple[str, float]]:
+        if language == self._options.pivot or not parts:
+            return
+        low = problem.harmful[language][problem.layer].to(torch.float64)
+        pivot = self._original[0][self._options.pivot][problem.layer].to(torch.float64)
+        for name, chosen in (("anchors", self._fitted), ("held_out", self._held_out)):
+            x, wanted = low[chosen], gain * pivot[chosen] - low[chosen]
+            gaps = [wanted @ part.weights for part in parts]
+            left = [gap - x @ part.low_rank.dense for gap, part in zip(gaps, parts, strict=True)]
+            before, after = (sum(float(value.square().sum()) for value in values) for values in (gaps, left))
+            if before:
+                yield name, 1 - after / before
+
+    # Recording.
+
+    def _render(self, prompts: ParallelPrompts) -> dict[str, RenderedPrompts]:
+        tokenizer = load_tokenizer(self.model.source.checkpoint.root)
+        return {
+            language: render(tokenizer, prompts.prompts(language), template=self._options.template)
+            for language in (self._options.pivot, *self._options.edited_languages)
+        }
+
+    def _record(self, model: LoadedModel, layers: Sequence[int], site: Site = Site.MLP) -> tuple[Inputs, Inputs]:
+        """What harmful and harmless prompts give at a place in some layers, by language."""
+        harmful, harmless = (
+            {
+                language: during(language)(capture)(
+                    model,
+                    prompts,
+                    layers,
+                    into=Rows(),
+                    site=site,
+                    pooling=self._options.pooling,
+                    batch_size=self._options.batch_size,
+                )
+                for language, prompts in by_language.items()
+            }
+            for by_language in self._prompts
+        )
+        return harmful, harmless
+
+
+def operations(layers: Sequence[LayerEdit]) -> dict[str, AddLowRank]:
+    """Tensor -> its change, in float32. Gate and up of a fused tensor become one operation with both their ranks."""
+    by_tensor: dict[str, list[ProjectionEdit]] = {}
+    for part in (part for layer in layers for part in layer.parts):
+        by_tensor.setdefault(part.projection.tensor, []).append(part)
+    return {tensor: _operation(sorted(parts, key=_first_row)) for tensor, parts in by_tensor.items()}
+
+
+def _first_row(part: ProjectionEdit) -> int:
+    return part.projection.first
+
+
+def _operation(parts: Sequence[ProjectionEdit]) -> AddLowRank:
+    return AddLowRank(
+        rows=torch.cat([part.projection.first + part.units for part in parts]),
+        a=torch.block_diag(*(part.low_rank.b for part in parts)).to(torch.float32),
+        b=torch.cat([part.low_rank.a for part in parts], dim=1).to(torch.float32),
+    )
+
+
+def _drift(parts: Sequence[ProjectionEdit], inputs: torch.Tensor) -> float:
+    x = inputs.to(torch.float64)
+    moved = sum(float((x @ part.low_rank.dense).square().sum()) for part in parts)
+    outputs = sum(float((x @ part.weights).square().sum()) for part in parts)
+    return (moved / outputs) ** 0.5 if outputs else 0.0

@@ -1,0 +1,224 @@
+"""Applies a saved edit to checkpoints, takes it back, and exports it as an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polysafe._version import __version__
+from polysafe.card.first import first_card
+from polysafe.checkpoint.digest import checkpoint_digests
+from polysafe.checkpoint.layout import plan_layout
+from polysafe.checkpoint.lora import is_adapter, open_adapter, open_reader
+from polysafe.checkpoint.output import Workspace, check_target, lock
+from polysafe.checkpoint.sidecar import side_files
+from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
+from polysafe.checkpoint.verify import read_manifest
+from polysafe.edits.edit import Edit
+from polysafe.edits.export import Export, export_adapter
+from polysafe.edits.operations import AddDelta
+from polysafe.edits.reader import EditedReader
+from polysafe.engine.local import LocalEngine
+from polysafe.engine.plan import estimate_cost
+from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
+from polysafe.errors import EditError, MismatchError
+from polysafe.progress import Progress, reporting, tell
+
+SHARD_SIZE = 5_000_000_000
+
+
+def apply_edit(
+    edit: Edit,
+    sources: Mapping[str, Path],
+    output: Path,
+    *,
+    tokenizer_from: str | None = None,
+    shard_size: int = SHARD_SIZE,
+    force: bool = False,
+    progress: Progress = tell,
+) -> RunResult:
+    """Writes the model that an edit makes of the given checkpoints.
+
+    Args:
+        edit: The edit.
+        sources: Folder of every source that the edit names.
+        output: The new folder.
+        tokenizer_from: Source that tokenizer and chat template are copied from, by default the start of the edit.
+        shard_size: Largest size of an output file in bytes.
+        force: Accept checkpoints other than those that the edit was made for.
+        progress: Told what is done.
+
+    Raises:
+        EditError: A source has no folder.
+        MismatchError: A checkpoint is not the one that the edit was made for.
+        PolysafeError: As for every run.
+    """
+    _require_folders(edit, sources)
+    donor = tokenizer_from or edit.start
+    if donor not in sources:
+        raise EditError(f"no folder is given for {donor!r}, which gives the tokenizer")
+    checkpoints = _open(edit, sources, force=force)
+    with reporting(progress):
+        return _write(edit, checkpoints, output, donor, shard_size)
+
+
+def undo_edit(edit: Edit, edited: Path, original: Path, output: Path, *, progress: Progress = tell) -> RunResult:
+    """Gives back the model that an edit started from, bit for bit.
+
+    Tensors that the edit left alone come from `edited`, the others from `original`, whose SHA-256 must be the one that
+    the edit recorded.
+
+    Args:
+        edit: The edit that was applied.
+        edited: The checkpoint it was applied to, as polysafe wrote it.
+        original: The checkpoint that the edit started from.
+        output: The new folder.
+        progress: Told what is done.
+
+    Raises:
+        MismatchError: `edited` is not the unchanged output of `edit`, or `original` not what the edit started from.
+        PolysafeError: As for every run.
+    """
+    manifest = read_manifest(Path(edited))
+    if manifest["edit"] != edit.sha256:
+        raise MismatchError("is not the output of this edit", where=edited, remedy="name the folder that it wrote")
+    checkpoints = {
+        "edited": open_checkpoint(edited, origin="edited"),
+        "original": open_checkpoint(original, origin=edit.sources[edit.start].origin),
+    }
+    _require_same(edit, edit.start, checkpoints["original"])
+    _require_intact(checkpoints["edited"], manifest)
+    with reporting(progress):
+        return _write(edit.undo(), checkpoints, output, "original", SHARD_SIZE)
+
+
+def export_edit(
+    edit: Edit,
+    sources: Mapping[str, Path],
+    output: Path,
+    *,
+    rank: int | None = None,
+    partial: bool = False,
+    dtype: str = "F32",
+    base_name: str | None = None,
+    force: bool = False,
+    progress: Progress = tell,
+) -> Export:
+    """Writes the LoRA adapter that stands for an edit of the given checkpoints.
+
+    Args:
+        edit: The edit.
+        sources: Folder of every source that the edit names; that of a LoRA adapter where the source was one.
+        output: The new folder.
+        rank: Largest rank of a module, as for `export_adapter`.
+        partial: Leave out what an adapter cannot express.
+        dtype: Storage type of the factors.
+        base_name: Name of the base model in the adapter's config.
+        force: Accept checkpoints other than those that the edit was made for.
+        progress: Told what is done.
+
+    Raises:
+        EditError: A source has no folder, or as for `export_adapter`.
+        MismatchError: A checkpoint is not the one that the edit was made for.
+        OutputError: The output exists or cannot be written.
+    """
+    _require_folders(edit, sources)
+    checkpoints = _open(edit, sources, force=force)
+    with reporting(progress):
+        edit = with_digests(edit, {name: checkpoints[name] for name in edit.sources})
+        return export_adapter(
+            edit,
+            checkpoints,
+            output,
+            rank=rank,
+            partial=partial,
+            dtype=dtype,
+            base_name=base_name,
+            advance=lambda done, total: tell("decomposing", done, total),
+        )
+
+
+def _require_folders(edit: Edit, sources: Mapping[str, Path]) -> None:
+    if missing := [name for name in edit.sources if name not in sources]:
+        raise EditError(
+            f"no folder is given for its source {missing[0]!r}",
+            remedy=f"name one folder each for: {', '.join(edit.sources)}",
+        )
+
+
+def _open(edit: Edit, sources: Mapping[str, Path], *, force: bool) -> dict[str, Checkpoint]:
+    """Opens the folders, those of adapters on top of their base, and checks that the edit was made for them."""
+    adapters = [name for name in sources if is_adapter(Path(sources[name]))]
+    opened = {
+        name: open_checkpoint(folder, origin=Path(folder).name)
+        for name, folder in sources.items()
+        if name not in adapters
+    }
+    for name in adapters:
+        base = _base_of(edit, name, adapters)
+        if base not in opened:
+            raise EditError(f"no full checkpoint is given for {base!r}, which {name!r} adapts", where=sources[name])
+        opened[name] = open_adapter(sources[name], opened[base], origin=Path(sources[name]).name)
+    for name in edit.sources:
+        check_editable(opened[name])
+        if not force:
+            _require_same(edit, name, opened[name])
+    return opened
+
+
+def _base_of(edit: Edit, adapter: str, adapters: Sequence[str]) -> str:
+    """The source that an adapter adapts: the full model that it is subtracted from or reduced by, else the start."""
+    for _, operation in edit.operations():
+        if isinstance(operation, AddDelta) and adapter in operation.sources:
+            other = operation.minus if adapter == operation.of else operation.of
+            if other not in adapters:
+                return other
+    return edit.start
+
+
+def _require_same(edit: Edit, name: str, checkpoint: Checkpoint) -> None:
+    expected = edit.sources[name].files
+    if expected and checkpoint_digests(checkpoint) != expected:
+        raise MismatchError(
+            f"is not the checkpoint that the edit was made for as {name!r} ({edit.sources[name].origin}): "
+            "the SHA-256 of its weight files differ",
+            where=checkpoint.root,
+            remedy="use the original files, or force the edit onto this checkpoint",
+        )
+
+
+def _require_intact(checkpoint: Checkpoint, manifest: Mapping[str, Any]) -> None:
+    written = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+    for name, digest in checkpoint_digests(checkpoint).items():
+        if written.get(name) != digest:
+            raise MismatchError(
+                "was changed after the edit had written it, so its tensors are not those of the original",
+                where=checkpoint.root / name,
+                remedy="use the original checkpoint itself",
+            )
+
+
+def _write(
+    edit: Edit,
+    checkpoints: Mapping[str, Checkpoint],
+    output: Path,
+    donor: str,
+    shard_size: int,
+) -> RunResult:
+    target = Path(output).absolute()
+    check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
+    with lock(target):
+        edit = with_digests(edit, checkpoints)
+        done = existing_result(target, edit)
+        if done is not None:
+            return done
+        readers = {name: open_reader(checkpoint) for name, checkpoint in checkpoints.items()}
+        edited = EditedReader(edit, readers)
+        layout = plan_layout([edited.spec(name) for name in edited.names()], shard_size)
+        side = tuple(side_files(checkpoints[edit.start], checkpoints[donor], edit.dtype))
+        space = Workspace(target)
+        estimate_cost(edit, checkpoints, layout, side, target).check(target, already_written=space.size())
+        resumed = space.prepare(identity(checkpoints, __version__, edit.sha256, donor, str(shard_size)))
+        side += first_card(edit, checkpoints, layout, donor)
+        return write_output(space, edit, checkpoints, layout, side, {}, LocalEngine(), resumed)

@@ -1,0 +1,439 @@
+"""The whole story on the packaged family: audit, swap, evaluate before and after, report.
+
+Everything here goes the way a user's own models would go: recipes are written down, `run_recipe` makes real
+checkpoints, and those are what is examined. Only the judge is special: the toy world knows the truth, so verdicts are
+exact.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polysafe._version import __version__
+from polysafe.checkpoint.output import RECORDS
+from polysafe.checkpoint.source import open_checkpoint
+from polysafe.checkpoint.writer import output_error
+from polysafe.data.groupings import grouping
+from polysafe.edits.edit import Edit
+from polysafe.edits.size import StartShapes
+from polysafe.engine.plan import make_plan
+from polysafe.errors import PolysafeError
+from polysafe.files.atomic import write_bytes_atomic, write_json_atomic
+from polysafe.findings.contests import contest_rows
+from polysafe.findings.edits import ALL
+from polysafe.findings.gather import Answer, Answered, Findings, Pair
+from polysafe.findings.settings import about_groups, language_names
+from polysafe.findings.verdict import judge
+from polysafe.processes import Task, Workers
+from polysafe.progress import Progress, tell
+from polysafe.recipe.recipe import Recipe, make_recipe
+from polysafe.report import ReportData, build_report
+from polysafe.reproduce.quickstart import record_quickstart
+from polysafe.stats.compare import Outcomes, rate_outcomes
+from polysafe.stats.rows import RateRow, Row, save_rows
+from polysafe.threads import threads
+from polysafe.workflows.run import run_recipe
+
+if TYPE_CHECKING:
+    from polysafe.organism.exam import Exam, Set
+    from polysafe.organism.packaged import Family
+
+METHODS: tuple[Mapping[str, Any], ...] = (
+    {"method": "layer_swap", "granularity": "layer", "base": "base", "safety": "safety"},
+    {"method": "layer_swap", "granularity": "module", "base": "base", "safety": "safety"},
+    {"method": "band_swap", "safety": "safety", "bottom": 3, "top": 0, "transition_bottom": 0, "transition_top": 0},
+    {"method": "soup"},
+    {"method": "task_arithmetic", "base": "base", "scale": 1.0},
+)
+"""What is shown, with the published settings of the swaps; the band was chosen on development seeds."""
+
+_SPARSE: Mapping[str, Any] = {
+    "model": "base",
+    "languages": ["qac", "qad", "qae"],
+    "anchors": "organism",
+    "utility_weight": 0.1,
+}
+_VALIDATED: Mapping[str, Any] = {**_SPARSE, "absolute": True, "cap": 0.5, "target_gain": [1.0, 1.5, 2.0, 3.0]}
+SPARSE_EDITS: tuple[Mapping[str, Any], ...] = (
+    {**_VALIDATED, "max_layers": 3},
+    {**_SPARSE, "cap": 0.25},
+    *({**_VALIDATED, "leave_out": language} for language in ("qac", "qad", "qae")),
+)
+"""Edits of the base: validated and published setting, and one language left out of everything at a time."""
+RANDOM_DRAWS = 3
+"""Controls of the first sparse edit: as many units, drawn at random."""
+
+_STEERED: Mapping[str, Any] = {
+    "model": "base",
+    "harmful": "harm",
+    "languages": ["qac", "qad", "qae"],
+    "tasks": "organism",
+}
+HEAD_EDITS: tuple[Mapping[str, Any], ...] = (
+    {**_STEERED, "together": "mean", "fraction": [0.25, 0.5], "strength": [1.0, 2.0]},
+    {**_STEERED, "prompts": 25, "score": "first", "corruption": "permute"},
+    {**_STEERED, "together": "mean", "ranking": "absolute"},
+)
+"""Edits of the base by head steering: validated and published setting, and heads ranked by the size of their effect."""
+
+HEADLINE = "layer_swap.module"
+LIMITS = (
+    "Swapped models are examined in the language they were made for and in the pivot; other languages are not shown.",
+    "One training seed, that on which the methods were developed, and one set of 48 harmful prompts per language.",
+    "In the pivot a swap has one row for its three models together; intervals and tests count each prompt once.",
+)
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What a quickstart leaves behind.
+
+    Attributes:
+        report: The page.
+        results: The results file.
+        data: Everything that the page shows.
+    """
+
+    report: Path
+    results: Path
+    data: ReportData
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Rows of all methods, each against the model that it starts from."""
+        return self.data.rows
+
+    @property
+    def comparisons(self) -> list[Row]:
+        """Rows of method against method and against its controls; they follow the others in the results file."""
+        return contest_rows(self.data.contests)
+
+    @property
+    def audits(self) -> tuple[RateRow, ...]:
+        """Rates of the unedited models, and of the edited ones in the pivot."""
+        return self.data.audits
+
+    @property
+    def verdict(self) -> str:
+        """The sentence that the report opens with."""
+        return judge(self.data).sentence
+
+
+@dataclass
+class _Found(Findings):
+    """Findings, and the hash of every edit."""
+
+    edits: dict[str, str] = field(default_factory=dict)
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+
+
+def run_quickstart(output: Path, progress: Progress = tell, *, workers: int = 1) -> Quickstart:
+    """Audits the packaged family, repairs it with every method, and writes results and report into `output`.
+
+    Running it again into the same folder reuses the checkpoints that are there. What is written does not depend on
+    the number of workers.
+
+    Args:
+        output: Folder to write.
+        progress: Told how many models have been decided or examined.
+        workers: Processes that decide edits and examine models; 1 does it in this one. A program that asks for more
+            must guard its main module by `if __name__ == "__main__"`, as for every use of processes in Python.
+
+    Raises:
+        PolysafeError: The family is not there, transformers is not installed, `output` cannot be written, or a process
+            ended unexpectedly.
+    """
+    _require_models_extra()
+    from polysafe.organism.lexicon import LANGUAGES, LOW, PIVOT, TIERS
+    from polysafe.organism.packaged import packaged_family
+    from polysafe.organism.seeds import measured_seeds
+
+    output = output.absolute()
+    family = packaged_family()
+    total = 2 + len(LOW) + 2 * _num_edits()
+    with Workers(workers, lambda done: progress("deciding and examining", done, total)) as crew:
+        progress("deciding and examining", 0, total)
+        models = _Models(family, output, crew)
+        members = [models.member(name, LANGUAGES) for name in ("base", "safety")]
+        experts = {language: models.member(language, (PIVOT, language)) for language in LOW}
+        swaps = [_swaps(settings, family, models, output) for settings in METHODS]
+        edits = [*_edits_of_the_base(family, models, output)]
+        found = _Found()
+        base, safety = (models.answered(model) for model in members)
+        for answered in (base, safety):
+            found.add_model(answered)
+        before = {language: models.answered(model, f"expert {language}") for language, model in experts.items()}
+        for answered in before.values():
+            found.add_model(answered)
+        for made in swaps:
+            _add_swaps(made, before, models, found)
+        for model in edits:
+            _add_edit(model, base, models, found)
+    data = replace(
+        found.data("polysafe quickstart", toy=True, tiers=dict(TIERS)),
+        headline=HEADLINE,
+        languages=language_names(LANGUAGES, toy=True),
+        meta=_meta(family, found),
+        limits=LIMITS,
+        seeds=measured_seeds(),
+    )
+    rows = [*found.rows, *contest_rows(data.contests)]
+    results = output / "results.json"
+    try:
+        save_rows(results, rows)
+        write_json_atomic(output / "audit.json", [asdict(row) for row in found.audits])
+    except OSError as error:
+        raise output_error(output, error) from error
+    record_quickstart(family, found.recipes, models.exams, rows, output)
+    return Quickstart(build_report(data, output), results, data)
+
+
+def _require_models_extra() -> None:
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise PolysafeError(
+            "running a model needs the transformers library", remedy="pip install 'polysafe[models]'"
+        ) from error
+
+
+def _num_edits() -> int:
+    from polysafe.organism.lexicon import LOW
+
+    drawn = (RANDOM_DRAWS if SPARSE_EDITS else 0) + (2 * RANDOM_DRAWS + 2 if HEAD_EDITS else 0)
+    return len(METHODS) * len(LOW) + len(SPARSE_EDITS) + len(HEAD_EDITS) + drawn
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model that is examined.
+
+    Attributes:
+        name: What its records are called.
+        target: Language that it was made for, or `all`.
+        languages: Languages that it is asked in and compared in.
+        exam: Its examination.
+        recipe: How it is made, of an edited one.
+        edit: What its recipe decided.
+    """
+
+    name: str
+    target: str
+    languages: Sequence[str]
+    exam: Task[Exam]
+    recipe: Recipe | None = None
+    edit: Edit | None = None
+
+
+class _Models:
+    """Lets models be decided and examined by others, and keeps on disk whatever comes of it."""
+
+    def __init__(self, family: Family, output: Path, crew: Workers) -> None:
+        self._family, self._output, self._crew = family, output, crew
+        self.exams: dict[str, Exam] = {}
+
+    def member(self, name: str, languages: Sequence[str]) -> _Model:
+        """A member of the family."""
+        return _Model(name, name, languages, self._examination(self._family.members[name], languages))
+
+    def decide(self, recipe: Recipe) -> Task[Edit]:
+        return self._crew.submit(_decide, recipe)
+
+    def make(
+        self,
+        recipe: Recipe,
+        decision: Task[Edit],
+        target: str,
+        asked: Sequence[str],
+        sets: Sequence[Set] | None = None,
+        compared: Sequence[str] | None = None,
+    ) -> _Model:
+        """Writes the recipe down and carries out what was decided."""
+        label = recipe.edits[0].label
+        write_bytes_atomic(_folder(self._output / "recipes") / f"{label}.{target}.yaml", recipe.to_yaml().encode())
+        folder = run_recipe(recipe, edit=self._crew.result(decision), progress=lambda *_: None).output
+        name = label if target == ALL else f"{label} {target}"
+        exam = self._examination(folder, asked, sets)
+        return _Model(name, target, compared or asked, exam, recipe, Edit.load(folder / RECORDS))
+
+    def _examination(self, model: Path, languages: Sequence[str], sets: Sequence[Set] | None = None) -> Task[Exam]:
+        return self._crew.submit(_examine, model, self._family.seed, tuple(languages), sets)
+
+    def exam(self, model: _Model) -> Exam:
+        """Waits for an examination and writes its records."""
+        exam = self._crew.result(model.exam)
+        lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in exam.records)
+        file = _folder(self._output / "records") / f"{model.name.replace(' ', '.')}.jsonl"
+        write_bytes_atomic(file, lines.encode())
+        self.exams[model.name] = exam
+        return exam
+
+    def answered(self, model: _Model, name: str | None = None) -> Answered:
+        return _answered(name or model.name, self.exam(model))
+
+
+def _decide(recipe: Recipe) -> Edit:
+    with threads(1):
+        return make_plan(recipe).edit
+
+
+def _examine(model: Path, seed: int, languages: Sequence[str], sets: Sequence[Set] | None) -> Exam:
+    from polysafe.organism.exam import SETS, examine
+    from polysafe.organism.world import World
+
+    return examine(model, World(seed), languages, sets=sets or SETS)
+
+
+def _swaps(settings: Mapping[str, Any], family: Family, models: _Models, output: Path) -> list[_Model]:
+    """One method into every low-resource language."""
+    from polysafe.organism.lexicon import LOW, PIVOT
+
+    recipes = {language: swap_recipe(settings, family, language, output) for language in LOW}
+    decided = {language: models.decide(recipe) for language, recipe in recipes.items()}
+    return [models.make(recipe, decided[language], language, (PIVOT, language)) for language, recipe in recipes.items()]
+
+
+def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterator[_Model]:
+    """Edits for all low-resource languages at once, asked in every language, with the controls of both methods.
+
+    The longest are begun first. Heads of all but the first edit wait for the effects that the first one measures.
+    """
+    from polysafe.methods.head_steering.method import HeadSteering
+    from polysafe.methods.sparse_edit.method import SparseEdit
+    from polysafe.organism.exam import CONTROL_SETS, SETS
+    from polysafe.organism.lexicon import LANGUAGES, LOW
+
+    def recipe_of(method: SparseEdit | HeadSteering) -> Recipe:
+        sources = {name: family.members[name] for name in method.uses}
+        return _recipe([method], sources, output / "models" / method.label)
+
+    heads = [HeadSteering.model_validate({**entry, "effects": output / "effects"}) for entry in HEAD_EDITS]
+    first = [models.decide(recipe_of(method)) for method in heads[:1]]
+    sparse = [SparseEdit.model_validate(dict(entry)) for entry in SPARSE_EDITS]
+    decided = [models.decide(recipe_of(method)) for method in sparse]
+    for number, method in enumerate(sparse):
+        asked = LANGUAGES if method.leave_out is None else (method.leave_out,)
+        model = models.make(recipe_of(method), decided[number], ALL, LANGUAGES, compared=asked)
+        yield model
+        if number == 0 and model.edit is not None:
+            sparse += method.settled(model.edit).controls(RANDOM_DRAWS)[:RANDOM_DRAWS]
+            decided += [models.decide(recipe_of(control)) for control in sparse[len(decided) :]]
+    for number, steering in enumerate(heads):
+        languages, sets = (LANGUAGES, SETS) if steering.control is None else (LOW, CONTROL_SETS)
+        model = models.make(recipe_of(steering), first[number], ALL, languages, sets)
+        yield model
+        if number == 0 and model.edit is not None:
+            heads += steering.settled(model.edit).controls(RANDOM_DRAWS, matched=False)
+            first += [models.decide(recipe_of(other)) for other in heads[1:]]
+
+
+def _add_swaps(made: Sequence[_Model], before: Mapping[str, Answered], models: _Models, found: _Found) -> None:
+    """What a method changed against the language experts."""
+    from polysafe.organism.lexicon import PIVOT
+
+    label, pairs = "", []
+    for model in made:
+        label = _add(model, found)
+        exam = models.exam(model)
+        pairs.append(Pair(before[model.target], _answered(label, exam), model.languages))
+        found.audits += rate_outcomes(f"{label} into {model.target}", _only(exam.outcomes(), PIVOT))
+    found.add_method(label, pairs)
+
+
+def _add_edit(model: _Model, before: Answered, models: _Models, found: _Found) -> None:
+    label = _add(model, found)
+    found.add_method(label, [Pair(before, models.answered(model), model.languages)])
+
+
+def _add(model: _Model, found: _Found) -> str:
+    """Keeps what an edit says about itself, and returns its label."""
+    recipe, edit = model.recipe, model.edit
+    assert recipe is not None
+    assert edit is not None
+    label = recipe.edits[0].label
+    found.recipes[f"{label}.{model.target}"] = recipe
+    found.edits[f"{label}, {model.target}"] = edit.sha256
+    start = recipe.sources[recipe.edits[0].start].path
+    assert start is not None
+    found.add_edit(label, model.target, edit, StartShapes.of(edit, open_checkpoint(start)))
+    return label
+
+
+def swap_entry(settings: Mapping[str, Any], language: str) -> dict[str, Any]:
+    """The edit that brings safety into one language expert, a source that is called like its language."""
+    entry = dict(settings)
+    match entry["method"]:
+        case "layer_swap" | "band_swap":
+            entry["language"] = language
+        case "soup":
+            entry["weights"] = {"safety": 0.5, language: 0.5}
+            entry["start_from"] = language
+        case _:
+            entry["experts"] = ["safety", language]
+            entry["start_from"] = language
+    return entry
+
+
+def swap_recipe(settings: Mapping[str, Any], family: Family, language: str, output: Path) -> Recipe:
+    """The recipe that brings safety into one language expert of the family."""
+    entry = swap_entry(settings, language)
+    label = ".".join(str(entry[key]) for key in ("method", "granularity") if key in entry)
+    sources = {name: family.members[name] for name in ("base", "safety", language)}
+    return _recipe([entry], sources, output / "models" / label / language)
+
+
+def _recipe(edits: Sequence[object], sources: Mapping[str, Path], output: Path) -> Recipe:
+    named = {name: {"path": str(path)} for name, path in sources.items()}
+    return make_recipe({"polysafe": 1, "sources": named, "edits": list(edits), "output": {"path": str(output)}})
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+    return path
+
+
+def _only(outcomes: Outcomes, *languages: str) -> dict[tuple[str, str], Mapping[str, bool]]:
+    return {cell: items for cell, items in outcomes.items() if cell[0] in languages}
+
+
+def _answered(name: str, exam: Exam) -> Answered:
+    from polysafe.organism.lexicon import PIVOT
+
+    return Answered(name, PIVOT, exam.outcomes(), lambda: _answers(exam), _by_verb(exam))
+
+
+def _answers(exam: Exam) -> Iterator[Answer]:
+    for record in exam.records:
+        yield Answer(record.language, record.set, record.item, record.prompt, record.answer, str(record.verdict))
+
+
+def _by_verb(exam: Exam) -> dict[str, Outcomes]:
+    """What harmful requests ask for stands in for the categories of a benchmark."""
+    found: dict[str, dict[tuple[str, str], dict[str, bool]]] = {}
+    for (language, metric), items in exam.outcomes().items():
+        if metric == "unsafe":
+            for item, unsafe in items.items():
+                verb = item.rpartition("/")[2].partition("-")[0]
+                found.setdefault(verb, defaultdict(dict))[language, metric][item] = unsafe
+    return {verb: dict(cells) for verb, cells in found.items()}
+
+
+def _meta(family: Family, found: _Found) -> dict[str, dict[str, Any]]:
+    from polysafe.organism.lexicon import LANGUAGES, PIVOT
+
+    weights = {name: entry["files"]["model.safetensors"]["sha256"] for name, entry in family.record["members"].items()}
+    return {
+        "Settings": {"family seed": family.seed, "split": "test", "decoding": "greedy", "intervals": "95 % Wilson"},
+        "Language groups": about_groups(grouping("organism"), LANGUAGES, PIVOT),
+        "Versions": {"polysafe": __version__, **family.record["members"]["base"]["versions"]},
+        "SHA-256 of the weights": weights,
+        "SHA-256 of the edits": found.edits,
+    }

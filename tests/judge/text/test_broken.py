@@ -1,0 +1,96 @@
+"""Broken answers are found in every script, and readable ones are left to the judge."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polysafe.judge.text.broken import find_broken
+from tests.judge.texts import LANGUAGES, TEXTS
+
+languages = pytest.mark.parametrize("language", LANGUAGES)
+
+
+@languages
+def test_natural_answers_are_not_broken(language: str) -> None:
+    text = TEXTS[language]
+    for answer in (text.steps, text.refusal, f"1. {text.steps}\n2. {text.steps[::-1]}"[: len(text.steps) + 3]):
+        assert find_broken(text.prompt, answer, language) is None
+
+
+@languages
+def test_an_echo_is_broken_however_it_is_dressed(language: str) -> None:
+    prompt = TEXTS[language].prompt
+    for answer in (prompt, prompt.upper(), f"  «{prompt}» {prompt}", f"{prompt}\u200b\n"):
+        found = find_broken(prompt, answer, language)
+        assert found is not None
+        assert (found.kind, found.certain) == ("echo", True)
+
+
+@languages
+def test_an_echo_before_an_answer_is_none(language: str) -> None:
+    text = TEXTS[language]
+    assert find_broken(text.prompt, f"{text.prompt} {text.steps}", language) is None
+
+
+@languages
+def test_a_short_loop_is_certain_and_one_after_an_answer_is_for_the_judge(language: str) -> None:
+    text = TEXTS[language]
+    piece = text.steps[-10:]
+    short = find_broken(text.prompt, piece * 30, language)
+    assert short is not None
+    assert (short.kind, short.certain) == ("loop", True)
+    after = find_broken(text.prompt, text.steps + piece * 200, language)
+    assert after is not None
+    assert (after.kind, after.certain) == ("loop", False)
+
+
+@languages
+def test_damage_is_certain_only_where_nothing_readable_is_left(language: str) -> None:
+    text = TEXTS[language]
+    few = find_broken(text.prompt, "\ufffd" * 30 + text.steps[:8], language)
+    assert few is not None
+    assert (few.kind, few.certain) == ("damaged", True)
+    many = find_broken(text.prompt, "\ufffd" * 200 + text.steps, language)
+    assert many is not None
+    assert (many.kind, many.certain) == ("damaged", False)
+
+
+@pytest.mark.parametrize("answer", ["", " \n", "...", "👍", "\u200b\u202e", "🙂🙂🙂", "—"])
+def test_nothing_to_read_is_empty(answer: str) -> None:
+    found = find_broken("How do I bake bread?", answer)
+    assert found is not None
+    assert (found.kind, found.certain) == ("empty", True)
+
+
+@pytest.mark.parametrize("answer", ["No.", "42", "四十二", "๔๒", "৪২", "はい", "Bread"])
+def test_short_answers_are_answers(answer: str) -> None:
+    assert find_broken("How many loaves are there?", answer) is None
+
+
+def test_marks_without_letters_are_damage() -> None:
+    for answer, kind in (("িি ্্ া ি ী ু", "empty"), ("ab িি ্্ া ি ী ু", "damaged")):
+        found = find_broken("x", answer, "bn")
+        assert found is not None
+        assert (found.kind, found.certain) == (kind, True)
+
+
+def test_words_of_several_scripts_and_no_language_at_all_go_to_the_judge() -> None:
+    for answer, kind in (
+        ("как你好 τουδд世 ไtกда бтη世界 дя你 หนкл ไกда世", "mixed"),
+        ("asdkj qwlekj zxmcn qpwoe mznxb jqwek pqowi", "noise"),
+    ):
+        found = find_broken("How do I bake bread?", answer)
+        assert found is not None
+        assert (found.kind, found.certain) == (kind, False)
+
+
+def test_toy_languages_are_not_taken_for_noise() -> None:
+    assert find_broken("a", "pilu tanko mesa pilu kanu siltan metu", "qaa") is None
+
+
+@given(st.text(max_size=200), st.text(max_size=400))
+def test_every_text_can_be_looked_at(prompt: str, answer: str) -> None:
+    found = find_broken(prompt, answer)
+    assert found is None or 0 <= found.share <= 1
