@@ -1,6 +1,6 @@
 # make quickstart   set up, run the whole story on the packaged family, write quickstart-out/report/index.html
 # make test         set up, run every test
-# make lint         ruff and mypy
+# make lint         ruff, mypy and the directions of imports
 # make bench        speed and memory, beside the published programs' shape
 
 PYTHON ?= python3
@@ -49,6 +49,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -204,10 +204,10 @@ def _length(share: float, shape: Shape) -> int:
 
 
 def _toy() -> tuple[LoadedModel, PreTrainedTokenizerBase]:
+    from polysafe.checkpoint.opened import Source
     from polysafe.checkpoint.reader import CheckpointReader
     from polysafe.checkpoint.roles import classify
     from polysafe.checkpoint.source import open_checkpoint
-    from polysafe.methods.base import Source
     from polysafe.organism.packaged import packaged_family
     from polysafe.probe.model import load_model
     from polysafe.probe.render import load_tokenizer

@@ -25,13 +25,14 @@ import torch
 import yaml
 
 from benchmarks.hard_tables import tables
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.files.atomic import write_json_atomic
-from polysafe.methods.base import Method, Source
+from polysafe.methods.base import Method
 from polysafe.methods.registry import resolve
 from polysafe.organism.exam import SETS, Set, examine
 from polysafe.organism.family import HARD, build_family

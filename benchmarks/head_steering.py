@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
-from polysafe.methods.base import Source
 from polysafe.methods.head_steering.method import HeadSteering
 from polysafe.organism.exam import SETS, Exam, Set, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW

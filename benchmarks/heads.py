@@ -168,10 +168,10 @@ def _prompt(shape: Shape) -> ScoredPrompt:
 
 def _model(shape: Shape, folder: Path, device: str) -> LoadedModel:
     os.environ.setdefault("POLYSAFE_CACHE", str(folder.parent.parent / "cache"))
+    from polysafe.checkpoint.opened import Source
     from polysafe.checkpoint.reader import CheckpointReader
     from polysafe.checkpoint.roles import classify
     from polysafe.checkpoint.source import open_checkpoint
-    from polysafe.methods.base import Source
     from polysafe.probe.model import load_model
 
     write_model(shape, folder, device)

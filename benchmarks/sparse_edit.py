@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
-from polysafe.methods.base import Source
 from polysafe.methods.sparse_edit.method import SparseEdit
 from polysafe.organism.exam import REQUESTS, SETS, Exam, Set, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW

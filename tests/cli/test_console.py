@@ -5,17 +5,10 @@ import typer
 from rich.text import Text
 from typer.testing import CliRunner
 
-from polysafe.cli.console import (
-    format_bytes,
-    format_rate,
-    format_seconds,
-    inert,
-    print_json,
-    print_table,
-    progress,
-)
+from polysafe.cli.console import inert, print_json, print_table, progress
 from polysafe.cli.options import Quiet
 from polysafe.progress import tell
+from polysafe.text.units import format_bytes, format_rate, format_seconds
 
 HOSTILE = ["\x1b[2J", "[red]x[/red]", "a\rb", "\u202eabc", "\x9b31m", "\u2028", "[link=file:///x]y[/link]"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from polysafe.errors import DataError, OutputError
+from polysafe.evaluate.audited import read_audit
 from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.correction import FILE, keep_calibration
 from polysafe.evaluate.model_run import ModelRun
@@ -16,7 +17,6 @@ from polysafe.evaluate.run import evaluate_model
 from polysafe.judge.calibrate import Calibration, Counts
 from polysafe.stats.judge_error import Calibration as Error
 from polysafe.stats.judge_error import correct_rate
-from polysafe.workflows.audit import read_audit
 from tests.evaluate.fakes import FakeGenerator, FakeJudge, prompt_set
 
 JUDGE = FakeJudge()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from polysafe.errors import DataError, OutputError, RecipeError
+from polysafe.evaluate.audited import Audit
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.compare import compare_runs, run_notes
 from polysafe.evaluate.model_run import ModelRun
@@ -21,7 +22,7 @@ from polysafe.findings.verdict import judge
 from polysafe.judge.verdict import Label
 from polysafe.report.html import build_report
 from polysafe.report.screen import as_text, first_screen
-from polysafe.workflows.audit import Audit, audit
+from polysafe.workflows.audit import audit
 from tests.byte_level import save_byte_model
 
 FILE = file_of("refusal_odds")

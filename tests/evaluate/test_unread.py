@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from polysafe.evaluate.ability import Ability
+from polysafe.evaluate.audited import read_audit
 from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.metrics import BROKEN
@@ -21,7 +22,6 @@ from polysafe.judge.calibrate import Calibration, Counts
 from polysafe.judge.verdict import NO_REPLY, Exchange, Label, Verdict
 from polysafe.report.screen import first_screen
 from polysafe.stats.intervals import wilson
-from polysafe.workflows.audit import read_audit
 from tests.evaluate.fakes import FakeGenerator, FakeJudge, prompt_set
 
 ROWS = 40

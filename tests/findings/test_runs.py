@@ -15,6 +15,7 @@ from polysafe.data.groupings import grouping
 from polysafe.data.prompts import PromptSet
 from polysafe.errors import DataError
 from polysafe.evaluate.ability import Ability
+from polysafe.evaluate.audited import read_audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.correction import FILE as CALIBRATION
 from polysafe.evaluate.model_run import ModelRun
@@ -28,7 +29,6 @@ from polysafe.report.notebook import Run
 from polysafe.report.screen import first_screen
 from polysafe.stats.gaps import gap_rows
 from polysafe.text.readable import MAX_TEXT
-from polysafe.workflows.audit import read_audit
 from tests.evaluate.fakes import FakeGenerator, FakeJudge, prompt_set
 
 LANGUAGES = ("en", "sw", "bn")

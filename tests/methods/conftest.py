@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from polysafe.checkpoint.lora import open_reader
+from polysafe.checkpoint.opened import Source, Sources
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
-from polysafe.methods.base import Source, Sources
 from tests.models import trio
 
 Opener = Callable[[Mapping[str, Path]], Sources]

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import torch
 
+from polysafe.checkpoint.opened import Sources
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.reader import EditedReader
-from polysafe.methods.base import Sources
 
 State = dict[str, torch.Tensor]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from polysafe.checkpoint.opened import Source
 from polysafe.errors import CheckpointError, MismatchError
 from polysafe.methods.agreement import require_agreement, same_vocabulary_shape, vocabulary_conflict
-from polysafe.methods.base import Source
 from polysafe.methods.layer_swap import LayerSwap
 from tests.methods.conftest import Opener
 from tests.models import TinyModel, tiny_model, write_tokenizer

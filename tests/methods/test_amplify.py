@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from polysafe.checkpoint.opened import Sources
 from polysafe.errors import EditError
-from polysafe.methods.base import Sources
 from polysafe.methods.sparse_edit.amplify import amplification
 from polysafe.methods.sparse_edit.mlp_units import mlp_projections
 from tests.methods.helpers import differing, result, same_bits, state

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polysafe.methods.base import Sources
+from polysafe.checkpoint.opened import Sources
 from polysafe.methods.layer_swap import LayerSwap
 from tests.methods.conftest import Opener
 from tests.methods.helpers import differing, pattern, result, state

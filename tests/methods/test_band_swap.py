@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from polysafe.checkpoint.opened import Sources
 from polysafe.edits.operations import Blend, Copy
 from polysafe.errors import MismatchError, RecipeError
 from polysafe.methods.band_swap import PRESETS, BandSwap
-from polysafe.methods.base import Sources
 from tests.methods.conftest import Opener
 from tests.models import bump, layer_of, tiny_model
 

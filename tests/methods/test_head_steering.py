@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from polysafe.checkpoint.lora import open_adapter, open_reader
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
@@ -22,7 +23,6 @@ from polysafe.edits.edit import Edit
 from polysafe.edits.reader import EditedReader
 from polysafe.engine.plan import make_plan
 from polysafe.errors import ArchitectureError, DataError, EditError, MismatchError, RecipeError
-from polysafe.methods.base import Source
 from polysafe.methods.head_steering.columns import block_norms, head_columns
 from polysafe.methods.head_steering.method import HeadSteering
 from polysafe.recipe.recipe import make_recipe

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from polysafe.checkpoint.opened import Source, Sources
 from polysafe.checkpoint.roles import Kind, Module
 from polysafe.edits.edit import Edit, Provenance
 from polysafe.edits.operations import Blend, Copy
 from polysafe.errors import ArchitectureError, CheckpointError, MismatchError
-from polysafe.methods.base import Source, Sources
 from polysafe.methods.layer_swap import LayerSwap
 from tests.methods.conftest import Opener
 from tests.methods.helpers import differing, pattern, result, same_bits, state

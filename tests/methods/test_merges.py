@@ -9,8 +9,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from polysafe.checkpoint.opened import Sources
 from polysafe.errors import CheckpointError, MismatchError
-from polysafe.methods.base import Method, Sources
+from polysafe.methods.base import Method
 from polysafe.methods.layer_swap import LayerSwap
 from polysafe.methods.merges import DareMerge, Soup, TaskArithmetic, TiesMerge
 from tests.methods.conftest import Opener

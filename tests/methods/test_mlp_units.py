@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from polysafe.checkpoint.opened import Sources
 from polysafe.errors import ArchitectureError
-from polysafe.methods.base import Sources
 from polysafe.methods.sparse_edit.mlp_units import mlp_projections
 from tests.methods.helpers import state
 from tests.models import tiny_model

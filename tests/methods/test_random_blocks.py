@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from polysafe.checkpoint.opened import Sources
 from polysafe.methods.band_swap import BandSwap
-from polysafe.methods.base import Sources
 from polysafe.methods.layer_swap import LayerSwap
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.recipe.recipe import make_recipe

@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import pytest
 
+from polysafe.checkpoint.opened import Sources
 from polysafe.edits.edit import Edit
 from polysafe.errors import RecipeError
 from polysafe.methods import registry
 from polysafe.methods.band_swap import BandSwap
-from polysafe.methods.base import Method, Sources
+from polysafe.methods.base import Method
 from polysafe.methods.layer_swap import LayerSwap
 
 BUILT_IN = ("band_swap", "dare", "layer_swap", "soup", "task_arithmetic", "ties")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from polysafe.checkpoint.lora import open_adapter, open_reader
+from polysafe.checkpoint.opened import Source, Sources
 from polysafe.checkpoint.roles import Module, classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.methods import scores
-from polysafe.methods.base import Source, Sources
 from polysafe.methods.scores import relative_update_norms, scored_tensors
 from tests.methods.conftest import Opener
 from tests.methods.helpers import state

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from polysafe.checkpoint.opened import Sources
 from polysafe.data.anchors import Anchors, ParallelPrompts
-from polysafe.methods.base import Sources
 from polysafe.methods.constraints import OVER_REFUSAL, REFUSED
 from polysafe.methods.refusal_meter import RefusalMeter
 from polysafe.methods.sparse_edit.choice import effect_prompts

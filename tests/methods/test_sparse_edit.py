@@ -12,11 +12,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from polysafe.checkpoint.opened import Sources
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import AddLowRank
 from polysafe.edits.reader import EditedReader
 from polysafe.errors import ArchitectureError, DataError, EditError, MismatchError, RecipeError
-from polysafe.methods.base import Sources
 from polysafe.methods.registry import resolve
 from polysafe.methods.sparse_edit.method import SparseEdit
 from polysafe.methods.validation import Standing, Standings

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
-from polysafe.methods.base import Source
 from polysafe.methods.sparse_edit.amplify import amplification
 from polysafe.methods.sparse_edit.method import SparseEdit
 from polysafe.methods.sparse_edit.mlp_units import mlp_projections

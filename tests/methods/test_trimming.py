@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import Architecture
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import CheckpointError
-from polysafe.methods.base import Source
 from polysafe.methods.trimming import trimming_threshold
 from polysafe.threads import threads
 

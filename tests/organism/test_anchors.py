@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import DataError
-from polysafe.methods.base import Source
 from polysafe.organism.anchors import OrganismValidator, organism_anchors
 from polysafe.organism.exam import REQUESTS, examine, requests
 from polysafe.organism.lexicon import LANGUAGES, LOW, MID, PIVOT

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
-from polysafe.methods.base import Source
 from polysafe.probe.forward import first_tensor
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import RenderedPrompts

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from polysafe.checkpoint.lora import open_adapter, open_reader
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.edits.operations import AddLowRank, Copy
 from polysafe.edits.reader import EditedReader
 from polysafe.errors import ArchitectureError, CheckpointError, ResourceError
-from polysafe.methods.base import Source
 from polysafe.probe.capture import capture
 from polysafe.probe.model import LoadedModel, Site, edited, load_model
 from polysafe.probe.stores import Rows

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from polysafe.evaluate.audited import read_audit
 from polysafe.evaluate.compare import compare_runs
 from polysafe.findings.data import CorrectedRate, ReportData
 from polysafe.findings.runs import audit_report, comparison_report
 from polysafe.report.html import render
 from polysafe.report.screen import TOY_NOTICE, aligned, as_text, first_screen
 from polysafe.text.readable import ARROW, percent_number
-from polysafe.workflows.audit import read_audit
 from tests.findings.test_runs import run
 from tests.report.examples import example
 

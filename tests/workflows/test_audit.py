@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from polysafe.cli.app import app
 from polysafe.engine.imports import import_gguf
 from polysafe.errors import DataError, RecipeError
+from polysafe.evaluate.audited import Audit, read_audit
 from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.findings.runs import audit_report
@@ -25,7 +26,7 @@ from polysafe.organism.exam import examine
 from polysafe.organism.packaged import packaged_family
 from polysafe.recipe.recipe import make_recipe
 from polysafe.report.screen import first_screen
-from polysafe.workflows.audit import Audit, audit, read_audit
+from polysafe.workflows.audit import audit
 from polysafe.workflows.run import run_recipe
 from tests import exams
 from tests.byte_level import save_byte_model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from polysafe.checkpoint.sidecar import SideFile
 from polysafe.checkpoint.source import Checkpoint, file_inside
 from polysafe.data.organism import is_member
 from polysafe.edits.edit import Edit
-from polysafe.edits.explain import describe
+from polysafe.edits.explain import operations
 from polysafe.edits.operations import Blend, Copy
 from polysafe.errors import DataError
 from polysafe.recipe.places import portable
@@ -63,12 +62,6 @@ def first_card(
     )
     files = {**card_files(card), **_imported_files({name: checkpoints[name] for name in edit.sources})}
     return tuple(SideFile(name, content) for name, content in files.items())
-
-
-def operations(edit: Edit, layout: Layout) -> dict[str, int]:
-    """Number of tensors by what happens to them, for example `copy of safety`."""
-    names = (spec.name for shard in layout.shards for spec in shard.tensors)
-    return dict(Counter(describe(edit.steps.get(name, ()), edit.start) for name in names).most_common())
 
 
 def _source(name: str, edit: Edit, checkpoint: Checkpoint) -> CardSource:

@@ -9,6 +9,7 @@ from polysafe.cli.console import note, print_json, print_line, print_table, prin
 from polysafe.cli.inspect_logs import write_logs
 from polysafe.cli.report import print_summary
 from polysafe.errors import VerificationError
+from polysafe.evaluate.audited import Audit
 from polysafe.findings.runs import audit_report, evaluation_report
 from polysafe.inspect_ai.extra import require_inspect
 from polysafe.probe.render import Template
@@ -16,7 +17,6 @@ from polysafe.report.html import build_report
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
 from polysafe.text.readable import percent
-from polysafe.workflows.audit import Audit
 from polysafe.workflows.audit import audit as run_audit
 
 

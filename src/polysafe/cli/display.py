@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Protocol
 
-from polysafe.cli.console import format_number, format_rate, format_seconds
 from polysafe.text.readable import MAX_LABEL, one_line, shorten
+from polysafe.text.units import format_number, format_rate, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from polysafe.cli.console import (
-    format_bytes,
-    named_folders,
-    print_json,
-    print_line,
-    print_table,
-    print_warnings,
-    progress,
-    resumable,
-)
+from polysafe.cli.console import named_folders, print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.decisions import print_decisions, print_operations, print_trials
 from polysafe.cli.run import print_result
 from polysafe.edits.edit import Edit
@@ -22,6 +13,7 @@ from polysafe.edits.explain import explain as explain_edit
 from polysafe.edits.export import Export
 from polysafe.errors import EditError
 from polysafe.files.yaml_lines import write_yaml
+from polysafe.text.units import format_bytes
 from polysafe.workflows.apply import apply_edit, export_edit, undo_edit
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from polysafe.cli.console import format_bytes, note, print_json, print_line, progress, resumable
+from polysafe.cli.console import note, print_json, print_line, progress, resumable
 from polysafe.engine.imports import ImportResult, import_gguf
 from polysafe.recipe.recipe import parse_size
+from polysafe.text.units import format_bytes
 
 
 def import_weights(source: str, output: Path, *, dtype: str, shard_size: str, as_json: bool) -> None:

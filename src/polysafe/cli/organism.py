@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from polysafe.cli.console import format_bytes, note, print_json, print_table, progress, resumable
+from polysafe.cli.console import note, print_json, print_table, progress, resumable
 from polysafe.errors import RecipeError
 from polysafe.organism.packaged import NOTICE, Family, packaged_family
+from polysafe.text.units import format_bytes
 
 
 def build(output: Path, seed: int, *, hard: bool, as_json: bool) -> None:

@@ -8,20 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from polysafe.checkpoint.writer import output_error
-from polysafe.cli.console import (
-    format_bytes,
-    format_seconds,
-    print_json,
-    print_line,
-    print_table,
-    print_warnings,
-    progress,
-    resumable,
-)
+from polysafe.cli.console import print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.decisions import print_decisions, print_operations, print_trials
 from polysafe.engine.plan import Outline, Plan
 from polysafe.files.atomic import write_json_atomic
 from polysafe.recipe.recipe import load_recipe
+from polysafe.text.units import format_bytes, format_seconds
 from polysafe.workflows.run import plan_recipe
 
 

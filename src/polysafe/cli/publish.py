@@ -10,12 +10,13 @@ import typer
 from polysafe.card.card import unmeasured
 from polysafe.card.data import CARD
 from polysafe.card.store import update_card
-from polysafe.cli.console import format_bytes, note, print_json, print_line, print_table, progress, resumable
+from polysafe.cli.console import note, print_json, print_line, print_table, progress, resumable
 from polysafe.cli.run import note_licence
 from polysafe.errors import RecipeError
 from polysafe.publish.contents import Publication
 from polysafe.publish.push import Pushed, preview
 from polysafe.publish.push import push as push_model
+from polysafe.text.units import format_bytes
 
 CARD_LINES = 12
 """Lines of the card that a dry run shows."""

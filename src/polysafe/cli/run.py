@@ -7,12 +7,13 @@ from pathlib import Path
 import typer
 
 from polysafe.checkpoint.verify import read_manifest, verify_output
-from polysafe.cli.console import format_bytes, note, print_json, print_line, progress, resumable
+from polysafe.cli.console import note, print_json, print_line, progress, resumable
 from polysafe.engine.local import LocalEngine
 from polysafe.engine.write import RunResult
 from polysafe.errors import RecipeError
 from polysafe.progress import counted
 from polysafe.recipe.recipe import Recipe, load_recipe
+from polysafe.text.units import format_bytes
 from polysafe.workflows.run import run_recipe
 
 ENGINES = {"local": LocalEngine}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from polysafe.checkpoint.layout import Layout
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Operation
 
@@ -60,3 +61,9 @@ def _place(operation: AddDelta) -> str:
     ranges = [(name, getattr(operation, name)) for name in ("rows", "columns")]
     named = [f"{sum(stop - start for start, stop in kept)} {name}" for name, kept in ranges if kept is not None]
     return " and ".join(named) or "all columns"
+
+
+def operations(edit: Edit, layout: Layout) -> dict[str, int]:
+    """Number of tensors by what happens to them, for example `copy of safety`."""
+    names = (spec.name for shard in layout.shards for spec in shard.tensors)
+    return dict(Counter(describe(edit.steps.get(name, ()), edit.start) for name in names).most_common())

@@ -12,21 +12,22 @@ from typing import Any, Literal, overload
 
 import psutil
 
-from polysafe.card.first import operations
 from polysafe.checkpoint.layout import Layout, plan_layout
 from polysafe.checkpoint.lora import open_adapter, open_reader
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
 from polysafe.checkpoint.roles import Architecture, classify
 from polysafe.checkpoint.sidecar import SideFile, side_files
 from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
 from polysafe.edits.edit import Decision, Edit
+from polysafe.edits.explain import operations
 from polysafe.edits.reader import EditedReader
 from polysafe.engine.local import READ_AHEAD
 from polysafe.engine.sources import locate
 from polysafe.engine.support import kept_for, support_of
 from polysafe.errors import ResourceError
 from polysafe.evaluate.journal import Store
-from polysafe.methods.base import Source, Work
+from polysafe.methods.base import Work
 from polysafe.progress import Progress, counted, reporting, tell
 from polysafe.recipe.recipe import Recipe
 

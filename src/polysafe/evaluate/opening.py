@@ -9,6 +9,7 @@ from pathlib import Path
 
 from polysafe.checkpoint.dtypes import float_dtype
 from polysafe.checkpoint.imported import Imported, read_imported
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
@@ -42,7 +43,6 @@ from polysafe.judge.spec import (
 from polysafe.judge.translate import REPLY_TOKENS, ChatTranslator, Seq2SeqTranslator, TranslateTest, Translator
 from polysafe.judge.verdict import Judge
 from polysafe.judge.vote import Vote
-from polysafe.methods.base import Source
 from polysafe.probe.continuations import Continuations
 from polysafe.probe.likelihood import Scorer
 from polysafe.probe.model import LoadedModel, load_model

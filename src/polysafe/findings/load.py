@@ -7,6 +7,7 @@ from pathlib import Path
 
 from polysafe.data.groupings import Grouping
 from polysafe.errors import DataError
+from polysafe.evaluate.audited import read_audit
 from polysafe.evaluate.compare import RESULTS
 from polysafe.evaluate.model_run import RUN, ModelRun
 from polysafe.evaluate.saved import FILE as EVALUATION
@@ -16,7 +17,6 @@ from polysafe.findings.runs import audit_report, evaluation_report
 from polysafe.findings.settings import about_groups, language_names, language_tiers
 from polysafe.stats.rows import load_rows
 from polysafe.stats.versus import of_methods
-from polysafe.workflows.audit import read_audit
 
 REPORT = "report"
 DATA = "report.json"

@@ -9,6 +9,7 @@ from typing import Any
 
 from polysafe.data.groupings import Grouping
 from polysafe.evaluate import metrics
+from polysafe.evaluate.audited import Audit
 from polysafe.evaluate.compare import Comparison
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.saved import SavedEvaluation
@@ -20,7 +21,6 @@ from polysafe.findings.settings import about_runs, caveats, is_toy, language_nam
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.phrase_error import phrase_errors
 from polysafe.stats.intervals import Interval
-from polysafe.workflows.audit import Audit
 
 
 def audit_report(audit: Audit, *, pivot: str = "en", groups: Grouping | None = None) -> ReportData:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from polysafe.checkpoint.dtypes import EDITABLE
 from polysafe.checkpoint.header import load_json
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.roles import Kind
 from polysafe.errors import CheckpointError, MismatchError
-from polysafe.methods.base import Source
 
 _SHOWN = 3
 _VOCABULARY = frozenset({Kind.EMBEDDING, Kind.HEAD})

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from polysafe.checkpoint.opened import Sources
 from polysafe.checkpoint.roles import Kind
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.operations import Copy, blend
@@ -29,7 +30,7 @@ from polysafe.methods.agreement import (
     storage_notes,
     vocabulary_conflict,
 )
-from polysafe.methods.base import SourceName, Sources
+from polysafe.methods.base import SourceName
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
 

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from polysafe.checkpoint.dtypes import float_dtype
-from polysafe.checkpoint.reader import TensorReader
-from polysafe.checkpoint.roles import Architecture
-from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.opened import Sources
 from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
 from polysafe.edits.operations import Operation
@@ -31,26 +29,6 @@ if TYPE_CHECKING:
 
 SourceName = Annotated[str, Field(min_length=1)]
 """Name of a source of the recipe."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One model of a recipe, opened.
-
-    Attributes:
-        name: What the recipe calls it.
-        checkpoint: Its files.
-        architecture: The roles of its tensors.
-        reader: Where its tensors are read from; behind an earlier edit, the edited tensors.
-    """
-
-    name: str
-    checkpoint: Checkpoint
-    architecture: Architecture
-    reader: TensorReader
-
-
-Sources = Mapping[str, Source]
 
 
 @dataclass(frozen=True)

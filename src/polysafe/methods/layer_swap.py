@@ -24,6 +24,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from polysafe.checkpoint.opened import Source, Sources
 from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.operations import Arithmetic, Blend, Copy, Operation, blend
@@ -36,7 +37,7 @@ from polysafe.methods.agreement import (
     storage_notes,
     vocabulary_conflict,
 )
-from polysafe.methods.base import Source, SourceName, Sources
+from polysafe.methods.base import SourceName
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
 from polysafe.methods.scores import (

@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from polysafe.checkpoint.dtypes import EDITABLE
+from polysafe.checkpoint.opened import Sources
 from polysafe.checkpoint.roles import Kind
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import Blend, Copy, Dare, Operation, Ties, blend
@@ -29,7 +30,7 @@ from polysafe.methods.agreement import (
     storage_notes,
     vocabulary_conflict,
 )
-from polysafe.methods.base import Method, SourceName, Sources, distinct
+from polysafe.methods.base import Method, SourceName, distinct
 from polysafe.methods.registry import register
 from polysafe.methods.trimming import trimming_threshold
 

@@ -15,11 +15,11 @@ import torch
 
 from polysafe.checkpoint.header import TensorSpec
 from polysafe.checkpoint.lora import AdaptedCheckpoint, AdaptedReader
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
 from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
 from polysafe.edits.operations import Arithmetic
 from polysafe.errors import CheckpointError, MismatchError
-from polysafe.methods.base import Source
 from polysafe.threads import threads
 
 ZERO_NORM = 1e-8

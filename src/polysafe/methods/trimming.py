@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from polysafe.checkpoint.dtypes import torch_dtype
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import row_blocks
 from polysafe.errors import CheckpointError
-from polysafe.methods.base import Source
 from polysafe.threads import threads
 
 _BUCKETS = 1 << 16

@@ -30,7 +30,7 @@ from polysafe.progress import counted
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from polysafe.methods.base import Source
+    from polysafe.checkpoint.opened import Source
 
 DeviceMap = str | Mapping[str, int | str]
 

@@ -13,7 +13,7 @@ from polysafe.checkpoint.digest import model_sha256
 from polysafe.checkpoint.reader import CheckpointReader, TensorReader, row_blocks
 
 if TYPE_CHECKING:
-    from polysafe.methods.base import Source
+    from polysafe.checkpoint.opened import Source
 
 
 def changed_tensors(source: Source) -> tuple[str, ...]:

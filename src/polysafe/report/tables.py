@@ -9,7 +9,7 @@ from polysafe.findings import names
 from polysafe.findings.data import ReportData
 from polysafe.findings.summary import Change, MethodSummary, Scope, significance
 from polysafe.findings.verdict import ABILITY_LOSS, classify
-from polysafe.report.sections.decisions import DecisionMap, describe
+from polysafe.report.decisions import DecisionMap, describe
 from polysafe.stats.rows import RateRow, Row
 from polysafe.text import readable as text
 from polysafe.text.readable import ARROW, LEVEL, NOTHING, gap_interval, interval, p_value, percent, points, score, sized

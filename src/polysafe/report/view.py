@@ -12,13 +12,13 @@ from polysafe.findings.verdict import judge
 from polysafe.findings.without_judge import WITHOUT_JUDGE
 from polysafe.report import tables
 from polysafe.report.charts.gap_figures import gap_change_table, model_gap_table
+from polysafe.report.decisions import DecisionMap, lay_out
 from polysafe.report.facts import facts
 from polysafe.report.first_screen import first_figures, tiles
 from polysafe.report.limits import limits
 from polysafe.report.sections.broken import broken_maps
 from polysafe.report.sections.categories import category_maps
 from polysafe.report.sections.changes import change_table, method_changes
-from polysafe.report.sections.decisions import DecisionMap, lay_out
 from polysafe.report.sections.judges import UNCALIBRATED, judge_figures, phrase_table
 from polysafe.report.sections.numbers import number_sections
 from polysafe.report.sections.seeds import seed_table

@@ -2,77 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.data.languages import language
 from polysafe.data.organism import load_prompts
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.errors import DataError, RecipeError
+from polysafe.evaluate.audited import Audit, read_audit
 from polysafe.evaluate.cache import Cache
-from polysafe.evaluate.compare import run_notes
 from polysafe.evaluate.correction import keep_calibration
-from polysafe.evaluate.metrics import CAPABILITY
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.odds import measure_odds
 from polysafe.evaluate.opening import OpenedModel, open_judge, open_model
 from polysafe.evaluate.run import evaluate_model, of_kind
-from polysafe.evaluate.unread import comparable
 from polysafe.generate.completion import Sampling
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.lm_eval import prepare
 from polysafe.probe.render import Template
 from polysafe.progress import Progress, reporting, tell
-from polysafe.stats.gaps import Gap, gap_rows
-from polysafe.stats.judge_error import Corrected
-from polysafe.stats.means import MeanGap, MeanRow, mean_gaps, mean_rows
-from polysafe.stats.rows import RateRow
 
-_GAPS = ("unsafe", "over_refusal", CAPABILITY)
-_UNJUDGED_GAPS = ("refused", *_GAPS)
 _TOY_TOKENS = 8
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What an audit found.
-
-    Attributes:
-        run: Every record.
-        rates: Every metric in every language, with its interval.
-        gaps: The languages against the pivot on the same prompts; empty where the pivot was not asked.
-        notes: What a reader should know.
-        corrected: Language -> its unsafe rate, corrected for the judge's error; empty without a calibration.
-        numbers: Means of what was measured in numbers, such as refusal log-odds, in every language.
-        number_gaps: The languages against the pivot in them, on the same prompts.
-    """
-
-    run: ModelRun
-    rates: tuple[RateRow, ...]
-    gaps: tuple[Gap, ...]
-    notes: tuple[str, ...]
-    corrected: Mapping[str, Corrected] = field(default_factory=dict)
-    numbers: tuple[MeanRow, ...] = ()
-    number_gaps: tuple[MeanGap, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The audit in values that JSON can hold."""
-        return {
-            "model": self.run.name,
-            "run": str(self.run.folder),
-            "judge": self.run.judge,
-            "rates": [asdict(row) for row in self.rates],
-            "gaps": [asdict(gap) for gap in self.gaps],
-            "corrected": {language: asdict(found) for language, found in self.corrected.items()},
-            "numbers": [asdict(row) for row in self.numbers],
-            "number_gaps": [asdict(gap) for gap in self.number_gaps],
-            "truncation": [asdict(row) for row in self.run.truncation()],
-            "notes": list(self.notes),
-        }
 
 
 def audit(
@@ -179,32 +132,6 @@ def audit(
     return read_audit(ModelRun.load(run.folder), pivot)
 
 
-def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
-    """The audit that a run amounts to, corrected for the judge's error by the calibration in its folder.
-
-    Args:
-        run: The run.
-        pivot: Language that the others are compared with.
-    """
-    wanted = _GAPS if run.judged else _UNJUDGED_GAPS
-    asked = {cell: items for cell, items in comparable(run.outcomes).items() if cell[1].startswith(wanted)}
-    with_pivot = {metric for language, metric in asked if language == pivot}
-    cells = {cell: items for cell, items in asked.items() if cell[1] in with_pivot}
-    gaps = (
-        gap_rows(run.name, cells, pivot, clusters=run.repeated) if len({language for language, _ in cells}) > 1 else []
-    )
-    values = [each.values for each in run.numbers]
-    return Audit(
-        run,
-        tuple(run.rates()),
-        tuple(gaps),
-        (*run_notes(run), *_unread(run)),
-        run.corrected,
-        tuple(row for each in values for row in mean_rows(run.name, each, run.repeated)),
-        tuple(gap for each in values for gap in mean_gaps(run.name, each, pivot, run.repeated)),
-    )
-
-
 def _asked_judge(
     judge: JudgeSpec | str | Sequence[str] | None,
     key: str | None,
@@ -233,12 +160,6 @@ def _require_languages(languages: Collection[str] | None, sets: Sequence[PromptS
                 where=", ".join(one.name for one in sets),
                 remedy=f"languages: {', '.join(sorted(there))}",
             )
-
-
-def _unread(run: ModelRun) -> Iterator[str]:
-    count = sum(record.completion.tokens == 0 and record.truncated for record in run.records)
-    if count:
-        yield f"{count} prompts do not fit the model's positions; they have no answer and count as invalid"
 
 
 def _prompts(

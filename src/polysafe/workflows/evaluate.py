@@ -9,6 +9,7 @@ from pathlib import Path
 from polysafe.card.store import update_card
 from polysafe.engine.sources import locate
 from polysafe.errors import RecipeError
+from polysafe.evaluate.audited import Audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.disjoint import check_disjoint
 from polysafe.evaluate.opening import open_judge
@@ -19,7 +20,7 @@ from polysafe.progress import Progress, during, reporting, tell
 from polysafe.recipe.measures import Evaluate
 from polysafe.recipe.recipe import Recipe
 from polysafe.reproduce.evaluation import record_evaluation
-from polysafe.workflows.audit import Audit, audit
+from polysafe.workflows.audit import audit
 from polysafe.workflows.run import run_recipe
 
 

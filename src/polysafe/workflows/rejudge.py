@@ -11,6 +11,7 @@ from polysafe.checkpoint.source import open_checkpoint
 from polysafe.data.organism import Organism, organism_of
 from polysafe.data.prompts import PromptSet
 from polysafe.errors import DataError, RecipeError
+from polysafe.evaluate.audited import Audit, read_audit
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Store
@@ -24,7 +25,6 @@ from polysafe.generate.completion import Ask, Completion
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.spec import JudgeSpec, parse_judge
 from polysafe.progress import Progress, tell
-from polysafe.workflows.audit import Audit, read_audit
 
 
 class Recorded:

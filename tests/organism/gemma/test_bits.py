@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import OutputError
 from polysafe.evaluate.numbers import BITS, Numbers, changed_numbers
-from polysafe.methods.base import Source
 from polysafe.organism.gemma.ability import measure_bits
 from polysafe.organism.gemma.texts import Texts, translation_prompt
 from polysafe.probe.continuations import Continuations

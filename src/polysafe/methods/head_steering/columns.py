@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import row_blocks
 from polysafe.checkpoint.roles import Kind, Module
 from polysafe.edits.operations import AddDelta
 from polysafe.errors import ArchitectureError, MismatchError
-from polysafe.methods.base import Source
 from polysafe.methods.head_steering.choice import Head, column_ranges
 
 

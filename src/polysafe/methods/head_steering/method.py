@@ -22,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from polysafe.checkpoint.opened import Source, Sources
 from polysafe.data.organism import organism_of
 from polysafe.data.trials import Corruption
 from polysafe.edits.edit import Decision, Edit
@@ -29,7 +30,7 @@ from polysafe.edits.operations import AddDelta, Copy
 from polysafe.errors import RecipeError
 from polysafe.files.paths import AbsolutePath
 from polysafe.methods.agreement import require_agreement
-from polysafe.methods.base import Method, Source, SourceName, Sources, Support, Work, distinct
+from polysafe.methods.base import Method, SourceName, Support, Work, distinct
 from polysafe.methods.candidates import Candidates
 from polysafe.methods.head_steering.choice import (
     Combine,

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 import torch
 
+from polysafe.checkpoint.opened import Source
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.edits.operations import AddLowRank
 from polysafe.errors import EditError
-from polysafe.methods.base import Source
 from polysafe.methods.sparse_edit.mlp_units import Projection
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from polysafe.checkpoint.opened import Source
 from polysafe.edits.edit import Decision
-from polysafe.methods.base import Source
 from polysafe.methods.sparse_edit.solve import LayerEdit, ProjectionEdit, operations
 
 _SPECTRUM = 64  # singular values that are kept

@@ -23,6 +23,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from polysafe.checkpoint.opened import Source, Sources
 from polysafe.checkpoint.output import RECORDS
 from polysafe.data.anchor_sets import load_texts
 from polysafe.data.anchors import Anchors
@@ -33,7 +34,7 @@ from polysafe.edits.reader import EditedReader
 from polysafe.errors import ArchitectureError, EditError, RecipeError
 from polysafe.files.paths import AbsolutePath
 from polysafe.methods.anchor_options import AnchorFiles, AnchorSet
-from polysafe.methods.base import Method, Source, SourceName, Sources, Support, Work, distinct
+from polysafe.methods.base import Method, SourceName, Support, Work, distinct
 from polysafe.methods.candidates import Candidates
 from polysafe.methods.registry import register
 from polysafe.methods.sparse_edit.choice import (

@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import TensorReader
 from polysafe.checkpoint.roles import Kind, Module, TensorRole
 from polysafe.errors import ArchitectureError
-from polysafe.methods.base import Source
 
 Side = Literal["gate", "up"]
 ProjectionName = Literal["gate", "up", "fc_in"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from polysafe.report import BlockDecision
-from polysafe.report.sections.decisions import describe, lay_out
+from polysafe.report.decisions import describe, lay_out
 from tests.report.examples import decisions
 
 
