@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from polysafe.cli.console import DEFECT, Terminated, endings
 from polysafe.cli.groups import GROUPS
+from polysafe.cli.lazy import carried_out_by
 from polysafe.cli.options import (
     Calibration,
     Data,
@@ -71,6 +72,7 @@ def _root(
 
 
 @app.command()
+@carried_out_by("quickstart:quickstart")
 def quickstart(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("quickstart-out"),
     workers: Annotated[
@@ -91,15 +93,10 @@ def quickstart(
     _quiet: Quiet = False,
 ) -> None:
     """Run the whole story on a family that has the problem."""
-    from polysafe.cli import quickstart as command
-
-    if family == "gemma":
-        command.quickstart_gemma(output, data, seed=seed, limit=limit, workers=workers, as_json=as_json)
-    else:
-        command.quickstart(output, workers=workers, as_json=as_json)
 
 
 @app.command()
+@carried_out_by("plan:plan")
 def plan(
     recipe: Recipe,
     fit: Annotated[
@@ -113,12 +110,10 @@ def plan(
     ] = None,
 ) -> None:
     """Show what a recipe would do and what it needs."""
-    from polysafe.cli import plan as command
-
-    command.plan(recipe, fit=fit, data=data, as_json=as_json, save=save)
 
 
 @app.command()
+@carried_out_by("run:run")
 def run(
     recipe: Recipe,
     engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
@@ -127,24 +122,20 @@ def run(
     _quiet: Quiet = False,
 ) -> None:
     """Carry out a recipe, or go on where it was interrupted."""
-    from polysafe.cli import run as command
-
-    command.run(recipe, engine=engine, data=data, as_json=as_json)
 
 
 @app.command()
+@carried_out_by("run:verify")
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that polysafe wrote.", show_default=False)],
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
     """Check an output against its manifest."""
-    from polysafe.cli import run as command
-
-    command.verify(folder, as_json=as_json)
 
 
 @app.command("import")
+@carried_out_by("imports:import_weights")
 def import_(
     source: Annotated[
         str,
@@ -161,12 +152,10 @@ def import_(
     _quiet: Quiet = False,
 ) -> None:
     """Make an ordinary model folder of a GGUF file."""
-    from polysafe.cli import imports as command
-
-    command.import_weights(source, output, dtype=dtype, shard_size=shard_size, as_json=as_json)
 
 
 @app.command()
+@carried_out_by("audit:audit")
 def audit(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Folder of a model, or NAME@URL of a served one.", show_default=False)
@@ -223,39 +212,10 @@ def audit(
     _quiet: Quiet = False,
 ) -> None:
     """Measure how unsafe one model is in each language."""
-    from polysafe.cli import audit as command
-
-    command.audit(
-        model,
-        output,
-        judge=judge or (),
-        answers_only=answers_only,
-        safety=_listed(safety),
-        over_refusal=_listed(over_refusal),
-        capability=_listed(capability),
-        languages=_listed(languages) or None,
-        data=data,
-        limit=limit,
-        pivot=pivot,
-        template=template,
-        max_tokens=max_tokens,
-        translate=translate,
-        calibration=calibration,
-        device=device,
-        dtype=dtype,
-        family=family,
-        key=key,
-        judge_key=judge_key,
-        inspect_log=inspect_log,
-        as_json=as_json,
-    )
-
-
-def _listed(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 @app.command()
+@carried_out_by("audit:evaluate")
 def evaluate(
     recipe: Recipe,
     output: Output,
@@ -276,25 +236,10 @@ def evaluate(
     _quiet: Quiet = False,
 ) -> None:
     """Measure what the edits of a recipe change."""
-    from polysafe.cli import audit as command
-
-    command.evaluate(
-        recipe,
-        output,
-        judge=judge or (),
-        calibration=calibration,
-        data=data,
-        limit=limit,
-        pivot=pivot,
-        max_tokens=max_tokens,
-        device=device,
-        dtype=dtype,
-        inspect_log=inspect_log,
-        as_json=as_json,
-    )
 
 
 @app.command()
+@carried_out_by("reproduce:reproduce")
 def reproduce(
     folder: Annotated[
         Path,
@@ -316,21 +261,10 @@ def reproduce(
     _quiet: Quiet = False,
 ) -> None:
     """Make published results again and say what differs."""
-    from polysafe.cli import reproduce as command
-
-    command.reproduce(
-        folder,
-        output,
-        sources=source or (),
-        data=data,
-        judge=judge or (),
-        device=device,
-        check_only=check_only,
-        as_json=as_json,
-    )
 
 
 @app.command()
+@carried_out_by("report:compare")
 def compare(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Folder of a run.", show_default=False)],
     after: Annotated[
@@ -352,12 +286,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare runs of the same prompts, each with the first."""
-    from polysafe.cli import report as command
-
-    command.compare(before, after, methods=method or (), output=output, pivot=pivot, groups=grouping, as_json=as_json)
 
 
 @app.command()
+@carried_out_by("report:report")
 def report(
     run: Annotated[
         Path,
@@ -370,12 +302,10 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Build the report of a folder anew, as report/index.html in it."""
-    from polysafe.cli import report as command
-
-    command.report(run, pivot=pivot, groups=grouping, as_json=as_json)
 
 
 @app.command()
+@carried_out_by("publish:card")
 def card(
     model: Model,
     results: Annotated[
@@ -386,12 +316,10 @@ def card(
     as_json: Json = False,
 ) -> None:
     """Build the model card of an output anew."""
-    from polysafe.cli import publish as command
-
-    command.card(model, results=results, licence=licence, licence_name=licence_name, as_json=as_json)
 
 
 @app.command()
+@carried_out_by("publish:push")
 def push(
     model: Model,
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub.", show_default=False)],
@@ -425,21 +353,6 @@ def push(
     _quiet: Quiet = False,
 ) -> None:
     """Publish an output on the hub; resumes if interrupted."""
-    from polysafe.cli import publish as command
-
-    command.push(
-        model,
-        repo,
-        public=public,
-        dry_run=dry_run,
-        licence=licence,
-        licence_name=licence_name,
-        report=with_report,
-        answers=with_answers,
-        places=with_places,
-        token_env=token_env,
-        as_json=as_json,
-    )
 
 
 @app.command()

@@ -24,12 +24,12 @@ def audit(
     model: str,
     output: Path,
     *,
-    judge: Sequence[str],
+    judge: Sequence[str] | None,
     answers_only: bool,
-    safety: Sequence[str],
-    over_refusal: Sequence[str],
-    capability: Sequence[str],
-    languages: Sequence[str] | None,
+    safety: str,
+    over_refusal: str,
+    capability: str,
+    languages: str,
     data: Path | None,
     limit: int | None,
     pivot: str,
@@ -50,13 +50,13 @@ def audit(
     with resumable(), progress():
         found = run_audit(
             model,
-            safety=safety,
+            safety=_listed(safety),
             judge=judge or None,
             answers_only=answers_only,
             output=output,
-            languages=languages,
-            over_refusal=over_refusal,
-            capability=capability,
+            languages=_listed(languages) or None,
+            over_refusal=_listed(over_refusal),
+            capability=_listed(capability),
             data=data,
             limit=limit,
             pivot=pivot,
@@ -71,6 +71,10 @@ def audit(
             judge_key=judge_key,
         )
     _show(found, output, pivot=pivot, inspect_log=inspect_log, as_json=as_json)
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def judge_run(
@@ -206,7 +210,7 @@ def evaluate(
     recipe: Path,
     output: Path,
     *,
-    judge: Sequence[str],
+    judge: Sequence[str] | None,
     calibration: Path | None,
     data: Path | None,
     limit: int | None,

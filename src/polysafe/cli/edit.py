@@ -17,31 +17,31 @@ from polysafe.text.units import format_bytes
 from polysafe.workflows.apply import apply_edit, export_edit, undo_edit
 
 
-def explain(path: Path, *, as_json: bool) -> None:
+def explain(edit: Path, *, as_json: bool) -> None:
     """Print what an edit does."""
-    edit = Edit.load(path)
-    content = explain_edit(edit)
+    saved = Edit.load(edit)
+    content = explain_edit(saved)
     if as_json:
         print_json(content)
         return
-    print_line(f"edit {edit.sha256}, {format_bytes(edit.nbytes)}, starts from {edit.start!r}")
-    print_table(("source", "made from"), [(name, record.origin) for name, record in edit.sources.items()])
-    for part in edit.provenance:
+    print_line(f"edit {saved.sha256}, {format_bytes(saved.nbytes)}, starts from {saved.start!r}")
+    print_table(("source", "made from"), [(name, record.origin) for name, record in saved.sources.items()])
+    for part in saved.provenance:
         given = {name: value for name, value in part.options.items() if value is not None}
         for line in write_yaml([{"method": part.method, **given}]).split("\n"):
             print_line(line)
         print_decisions(part.label, part.decisions)
         print_trials(part.evidence)
     print_operations(content["operations"])
-    for part in edit.provenance:
+    for part in saved.provenance:
         for text in part.notes:
             print_line(f"note: {text}")
         print_warnings(part.warnings)
 
 
 def apply(
-    path: Path,
-    sources: Sequence[str],
+    edit: Path,
+    source: Sequence[str],
     output: Path,
     *,
     tokenizer_from: str | None,
@@ -49,9 +49,9 @@ def apply(
     as_json: bool,
 ) -> None:
     """Apply an edit to the models it names."""
-    edit, folders = Edit.load(path), named_folders(sources)
+    saved, folders = Edit.load(edit), named_folders(source)
     with resumable(), progress():
-        result = apply_edit(edit, folders, output, tokenizer_from=tokenizer_from, force=force)
+        result = apply_edit(saved, folders, output, tokenizer_from=tokenizer_from, force=force)
     print_result(result, as_json=as_json)
 
 
@@ -68,17 +68,17 @@ def controls(recipe: Path, output: Path, *, draws: int, as_json: bool) -> None:
         print_table(("edit", "folder"), list(written.items()))
 
 
-def undo(path: Path, edited: Path, original: Path, output: Path, *, as_json: bool) -> None:
+def undo(edit: Path, edited: Path, original: Path, output: Path, *, as_json: bool) -> None:
     """Take an edit back."""
-    edit = Edit.load(path)
+    saved = Edit.load(edit)
     with resumable(), progress():
-        result = undo_edit(edit, edited, original, output)
+        result = undo_edit(saved, edited, original, output)
     print_result(result, as_json=as_json)
 
 
 def export(
-    path: Path,
-    sources: Sequence[str],
+    edit: Path,
+    source: Sequence[str],
     output: Path,
     *,
     peft: bool,
@@ -92,10 +92,10 @@ def export(
     """Write an edit as a LoRA adapter."""
     if not peft:
         raise EditError("no form is chosen", where="edit export", remedy="add `--peft` for a LoRA adapter")
-    edit, folders = Edit.load(path), named_folders(sources)
+    saved, folders = Edit.load(edit), named_folders(source)
     with progress():
         result = export_edit(
-            edit,
+            saved,
             folders,
             output,
             rank=rank,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from polysafe.cli.lazy import carried_out_by
 from polysafe.cli.options import Calibration, EditFile, InspectLog, Json, Output, Quiet, Recipe, Translate
 
 edit_app = typer.Typer(no_args_is_help=True, help="Explain, apply, undo or export a saved edit.")
@@ -21,14 +22,13 @@ GROUPS = {"edit": edit_app, "organism": organism_app, "judge": judge_app, "inspe
 
 
 @edit_app.command("explain")
+@carried_out_by("edit:explain")
 def edit_explain(edit: EditFile, as_json: Json = False) -> None:
     """Show what an edit does and where it comes from."""
-    from polysafe.cli import edit as command
-
-    command.explain(edit, as_json=as_json)
 
 
 @edit_app.command("apply")
+@carried_out_by("edit:apply")
 def edit_apply(
     edit: EditFile,
     output: Output,
@@ -46,12 +46,10 @@ def edit_apply(
     _quiet: Quiet = False,
 ) -> None:
     """Apply an edit to the models it names."""
-    from polysafe.cli import edit as command
-
-    command.apply(edit, source, output, tokenizer_from=tokenizer_from, force=force, as_json=as_json)
 
 
 @edit_app.command("controls")
+@carried_out_by("edit:controls")
 def edit_controls(
     recipe: Recipe,
     output: Output,
@@ -60,12 +58,10 @@ def edit_controls(
     _quiet: Quiet = False,
 ) -> None:
     """Save a recipe's edit and what its choice of units or heads has to beat."""
-    from polysafe.cli import edit as command
-
-    command.controls(recipe, output, draws=draws, as_json=as_json)
 
 
 @edit_app.command("undo")
+@carried_out_by("edit:undo")
 def edit_undo(
     edit: EditFile,
     output: Output,
@@ -75,12 +71,10 @@ def edit_undo(
     _quiet: Quiet = False,
 ) -> None:
     """Take an edit back, bit for bit."""
-    from polysafe.cli import edit as command
-
-    command.undo(edit, edited, original, output, as_json=as_json)
 
 
 @edit_app.command("export")
+@carried_out_by("edit:export")
 def edit_export(
     edit: EditFile,
     output: Output,
@@ -109,23 +103,10 @@ def edit_export(
     _quiet: Quiet = False,
 ) -> None:
     """Write an edit as a small adapter that is loaded beside its base model."""
-    from polysafe.cli import edit as command
-
-    command.export(
-        edit,
-        source,
-        output,
-        peft=peft,
-        rank=rank,
-        partial=partial,
-        dtype=dtype,
-        base_name=base_name,
-        force=force,
-        as_json=as_json,
-    )
 
 
 @judge_app.command("run")
+@carried_out_by("audit:judge_run")
 def judge_run(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.", show_default=False)],
     output: Output,
@@ -146,24 +127,10 @@ def judge_run(
     _quiet: Quiet = False,
 ) -> None:
     """Judge the answers of a finished run; nothing is asked again."""
-    from polysafe.cli import audit as command
-
-    command.judge_run(
-        run,
-        output,
-        judge=judge,
-        pivot=pivot,
-        translate=translate,
-        calibration=calibration,
-        device=device,
-        family=family,
-        key=key,
-        inspect_log=inspect_log,
-        as_json=as_json,
-    )
 
 
 @judge_app.command("calibrate")
+@carried_out_by("audit:calibrate")
 def judge_calibrate(
     examples: Annotated[
         Path,
@@ -180,24 +147,20 @@ def judge_calibrate(
     _quiet: Quiet = False,
 ) -> None:
     """Measure a judge's error per language on labelled answers."""
-    from polysafe.cli import audit as command
-
-    command.calibrate(examples, output, judge=judge, translate=translate, device=device, key=key, as_json=as_json)
 
 
 @inspect_app.command("export")
+@carried_out_by("inspect_logs:export")
 def inspect_export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the logs.", show_default=False)],
     as_json: Json = False,
 ) -> None:
     """Write a finished run as Inspect logs; nothing is asked again."""
-    from polysafe.cli import inspect_logs as command
-
-    command.export(run, output, as_json=as_json)
 
 
 @inspect_app.command("import")
+@carried_out_by("inspect_logs:import_logs")
 def inspect_import(
     logs: Annotated[
         list[Path],
@@ -207,12 +170,10 @@ def inspect_import(
     as_json: Json = False,
 ) -> None:
     """Read Inspect logs of our tasks as a run, to compare it with others."""
-    from polysafe.cli import inspect_logs as command
-
-    command.import_logs(logs, output, as_json=as_json)
 
 
 @organism_app.command("build")
+@carried_out_by("organism:build")
 def organism_build(
     family: Annotated[
         Literal["toy", "hard", "gemma"],
@@ -242,19 +203,9 @@ def organism_build(
     _quiet: Quiet = False,
 ) -> None:
     """Train a family, or go on where it was interrupted."""
-    from polysafe.cli import organism as command
-
-    if family == "gemma":
-        command.build_real(data, output, seed, whole_vocabulary=whole_vocabulary, as_json=as_json)
-    else:
-        hard = family == "hard"
-        folder = output or Path(f"hard-{seed}" if hard else f"family-{seed}")
-        command.build(folder, seed, hard=hard, as_json=as_json)
 
 
 @organism_app.command("info")
+@carried_out_by("organism:info")
 def organism_info(as_json: Json = False) -> None:
     """Show the packaged toy family: its members and where they are."""
-    from polysafe.cli import organism as command
-
-    command.info(as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from polysafe.cli.console import note, print_json, print_table, progress, resumable
 from polysafe.errors import RecipeError
@@ -10,8 +11,24 @@ from polysafe.organism.packaged import NOTICE, Family, packaged_family
 from polysafe.text.units import format_bytes
 
 
-def build(output: Path, seed: int, *, hard: bool, as_json: bool) -> None:
-    """Train the family into `output`."""
+def build(
+    family: Literal["toy", "hard", "gemma"],
+    *,
+    output: Path | None,
+    seed: int,
+    data: Path | None,
+    whole_vocabulary: bool,
+    as_json: bool,
+) -> None:
+    """Train a family."""
+    if family == "gemma":
+        _build_real(data, output, seed, whole_vocabulary=whole_vocabulary, as_json=as_json)
+    else:
+        hard = family == "hard"
+        _build(output or Path(f"{'hard' if hard else 'family'}-{seed}"), seed, hard=hard, as_json=as_json)
+
+
+def _build(output: Path, seed: int, *, hard: bool, as_json: bool) -> None:
     from polysafe.organism.family import HARD, Recipe, build_family
 
     with resumable(), progress():
@@ -19,8 +36,7 @@ def build(output: Path, seed: int, *, hard: bool, as_json: bool) -> None:
     _show(family, as_json=as_json)
 
 
-def build_real(data: Path | None, output: Path | None, seed: int, *, whole_vocabulary: bool, as_json: bool) -> None:
-    """Train the family in real languages into `output`."""
+def _build_real(data: Path | None, output: Path | None, seed: int, *, whole_vocabulary: bool, as_json: bool) -> None:
     from polysafe.organism.gemma.family import build_gemma
 
     texts = required_texts(data)

@@ -48,14 +48,14 @@ def push(
     dry_run: bool,
     licence: str | None,
     licence_name: str | None,
-    report: Path | None,
-    answers: bool,
-    places: bool,
+    with_report: Path | None,
+    with_answers: bool,
+    with_places: bool,
     token_env: str | None,
     as_json: bool,
 ) -> None:
     """Publish an output; or show what would be sent, with exit code 1 if that would be refused."""
-    if answers and report is None:
+    if with_answers and with_report is None:
         raise RecipeError("whose answers?", where="--with-answers", remedy="name the evaluation: --with-report DIR")
     token = _token(token_env)
     with resumable(), progress():
@@ -66,9 +66,9 @@ def push(
                 public=public,
                 licence=licence,
                 licence_name=licence_name,
-                report=report,
-                answers=answers,
-                places=places,
+                report=with_report,
+                answers=with_answers,
+                places=with_places,
             )
         else:
             done = push_model(
@@ -77,9 +77,9 @@ def push(
                 public=public,
                 licence=licence,
                 licence_name=licence_name,
-                report=report,
-                answers=answers,
-                places=places,
+                report=with_report,
+                answers=with_answers,
+                places=with_places,
                 token=token,
             )
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from polysafe.cli.console import note, print_json, print_line, progress, resumable
 from polysafe.cli.organism import required_texts
@@ -14,22 +15,26 @@ from polysafe.processes import usable_cores
 from polysafe.workflows.quickstart import Quickstart, run_quickstart
 
 
-def quickstart(output: Path, *, workers: int | None, as_json: bool) -> None:
-    """Run it, say what came out and where the report is."""
-    with resumable(), progress():
-        done = run_quickstart(output, workers=workers or usable_cores())
-    _show(done, as_json=as_json)
-
-
-def quickstart_gemma(
-    output: Path, data: Path | None, *, seed: int, limit: int | None, workers: int | None, as_json: bool
+def quickstart(
+    output: Path,
+    *,
+    workers: int | None,
+    family: Literal["toy", "gemma"],
+    data: Path | None,
+    seed: int,
+    limit: int | None,
+    as_json: bool,
 ) -> None:
-    """The same on the family in real languages."""
-    from polysafe.workflows.quickstart_gemma import run_gemma_quickstart
-
-    texts = required_texts(data)
+    """Run it, say what came out and where the report is."""
+    cores = workers or usable_cores()
+    texts = required_texts(data) if family == "gemma" else None
     with resumable(), progress():
-        done = run_gemma_quickstart(output, texts, seed=seed, limit=limit, workers=workers or usable_cores())
+        if texts is None:
+            done = run_quickstart(output, workers=cores)
+        else:
+            from polysafe.workflows.quickstart_gemma import run_gemma_quickstart
+
+            done = run_gemma_quickstart(output, texts, seed=seed, limit=limit, workers=cores)
     _show(done, as_json=as_json)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from polysafe.checkpoint.writer import output_error
 from polysafe.cli.console import note, print_json, print_line, print_table
-from polysafe.data.groupings import grouping
+from polysafe.data.groupings import Grouping
+from polysafe.data.groupings import grouping as named_grouping
 from polysafe.errors import RecipeError
 from polysafe.evaluate.compare import RESULTS, Comparison, compare_runs
 from polysafe.evaluate.model_run import ModelRun
@@ -24,15 +25,15 @@ from polysafe.stats.rows import save_rows
 from polysafe.text.readable import MAX_LABEL, clip
 
 
-def report(folder: Path, *, pivot: str, groups: str | None, as_json: bool) -> None:
+def report(run: Path, *, pivot: str, grouping: str | None, as_json: bool) -> None:
     """Build a folder's report anew and say what it says first."""
-    run = Run.load(folder, pivot=pivot, groups=None if groups is None else grouping(groups))
-    page = run.report()
+    found = Run.load(run, pivot=pivot, groups=_groups(grouping))
+    page = found.report()
     if as_json:
-        rows = [asdict(row) for row in run.rows or run.data.audits]
-        print_json({"report": str(page), "verdict": judge(run.data).sentence, "toy": run.data.toy, "rows": rows})
+        rows = [asdict(row) for row in found.rows or found.data.audits]
+        print_json({"report": str(page), "verdict": judge(found.data).sentence, "toy": found.data.toy, "rows": rows})
         return
-    print_summary(run.data)
+    print_summary(found.data)
     print_line(f"report   {page}")
 
 
@@ -40,16 +41,16 @@ def compare(
     before: Path,
     after: Sequence[Path],
     *,
-    methods: Sequence[str],
+    method: Sequence[str] | None,
     output: Path | None,
     pivot: str,
-    groups: str | None,
+    grouping: str | None,
     as_json: bool,
 ) -> None:
     """Compare one or more runs with the one before them, language by language."""
     start, others = ModelRun.load(before), [ModelRun.load(folder) for folder in after]
-    found = [compare_runs(start, run, name) for run, name in zip(others, _names(others, methods), strict=True)]
-    data = comparison_report(found, pivot=pivot, groups=None if groups is None else grouping(groups))
+    found = [compare_runs(start, run, name) for run, name in zip(others, _names(others, method or ()), strict=True)]
+    data = comparison_report(found, pivot=pivot, groups=_groups(grouping))
     written = {} if output is None else _write(data, output)
     if as_json:
         print_json({**_as_json(found), "means": [asdict(mean) for mean in data.means], **written})
@@ -57,6 +58,10 @@ def compare(
     print_summary(data)
     for name, path in written.items():
         print_line(f"{name:8} {path}")
+
+
+def _groups(name: str | None) -> Grouping | None:
+    return None if name is None else named_grouping(name)
 
 
 def _names(runs: Sequence[ModelRun], methods: Sequence[str]) -> list[str]:

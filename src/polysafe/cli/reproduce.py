@@ -20,15 +20,15 @@ def reproduce(
     folder: Path,
     output: Path,
     *,
-    sources: Sequence[str],
+    source: Sequence[str] | None,
     data: Path | None,
-    judge: Sequence[str],
+    judge: Sequence[str] | None,
     device: str | None,
     check_only: bool,
     as_json: bool,
 ) -> None:
     """Do it again; exit code 1 if something that was computed differs, 2 if an input does."""
-    given = named_folders(sources)
+    given = named_folders(source or ())
     with resumable(), progress():
         done = run_again(
             folder,

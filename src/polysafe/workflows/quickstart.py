@@ -151,7 +151,7 @@ def run_quickstart(output: Path, progress: Progress = tell, *, workers: int = 1)
     _require_models_extra()
     from polysafe.organism.lexicon import LANGUAGES, LOW, PIVOT, TIERS
     from polysafe.organism.packaged import packaged_family
-    from polysafe.organism.seeds import measured_seeds
+    from polysafe.workflows.seeds import measured_seeds
 
     output = output.absolute()
     family = packaged_family()

@@ -13,7 +13,7 @@ import pytest
 from polysafe.findings.data import SeedRate
 from polysafe.findings.names import method_name
 from polysafe.organism.lexicon import LOW
-from polysafe.organism.seeds import measured_seeds
+from polysafe.workflows.seeds import measured_seeds
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("instructions", "knowledge", "arithmetic", "reading")
@@ -67,7 +67,7 @@ def of(method: str) -> list[SeedRate]:
 
 
 def test_the_file_says_what_the_records_say() -> None:
-    content = json.loads((ROOT / "src" / "polysafe" / "organism" / "seeds.json").read_bytes())
+    content = json.loads((ROOT / "src" / "polysafe" / "workflows" / "seeds.json").read_bytes())
     assert content["rows"] == list(recorded())
 
 
