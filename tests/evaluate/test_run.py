@@ -20,7 +20,7 @@ from polysafe.evaluate.compare import compare_runs, run_notes
 from polysafe.evaluate.model_run import RECORDS, RUN, ModelRun
 from polysafe.evaluate.run import evaluate_model
 from polysafe.generate.completion import Ask, Completion
-from polysafe.judge.guards import WildGuard
+from polysafe.judge.guards.wildguard import WildGuard
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.verdict import Exchange, Label, Verdict

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from polysafe.errors import ResourceError
 from polysafe.judge.backend import Chat, ClientBackend, LocalBackend, Message, Reply, replies
-from polysafe.judge.guards import LlamaGuard
+from polysafe.judge.guards.llama_guard import LlamaGuard
 from polysafe.judge.verdict import Label
 from polysafe.organism.packaged import packaged_family
 from polysafe.probe.model import LoadedModel, load_model

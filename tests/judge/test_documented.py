@@ -6,7 +6,12 @@ import pytest
 
 from polysafe.data.sets.registry import benchmark
 from polysafe.judge.documented import judge_notes
-from polysafe.judge.guards import GUARDS, LlamaGuard, PolyGuard, Qwen3Guard, ShieldGemma, WildGuard, make_guard
+from polysafe.judge.guards import GUARDS, make_guard
+from polysafe.judge.guards.llama_guard import LlamaGuard
+from polysafe.judge.guards.polyguard import PolyGuard
+from polysafe.judge.guards.qwen3guard import Qwen3Guard
+from polysafe.judge.guards.shieldgemma import ShieldGemma
+from polysafe.judge.guards.wildguard import WildGuard
 from polysafe.judge.llm import LlmJudge
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.translate import ChatTranslator, Rule, TranslateTest
@@ -58,5 +63,5 @@ def test_translations_are_in_a_language_that_the_judge_is_documented_for(rule: R
 
 
 def test_every_guard_says_what_it_is_documented_for() -> None:
-    for family in GUARDS:
+    for family in GUARDS.names():
         assert "en" in make_guard(family, BACKEND).languages

@@ -9,7 +9,12 @@ import pytest
 from polysafe.errors import DataError, PolysafeError, ResourceError
 from polysafe.generate.client import UnservedError
 from polysafe.judge.backend import Backend, Chat, ClientBackend, Reply
-from polysafe.judge.guards import GUARDS, LlamaGuard, PolyGuard, Qwen3Guard, ShieldGemma, WildGuard
+from polysafe.judge.guards import GUARDS
+from polysafe.judge.guards.llama_guard import LlamaGuard
+from polysafe.judge.guards.polyguard import PolyGuard
+from polysafe.judge.guards.qwen3guard import Qwen3Guard
+from polysafe.judge.guards.shieldgemma import ShieldGemma
+from polysafe.judge.guards.wildguard import WildGuard
 from polysafe.judge.llm import PRESETS, LlmJudge
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.pipeline import Pipeline
@@ -33,10 +38,10 @@ def says(word: str) -> Callable[[Chat], str]:
     return lambda chat: f"VERDICT-{mark_of(chat)}: {word}"
 
 
-@pytest.mark.parametrize("family", GUARDS)
+@pytest.mark.parametrize("family", GUARDS.names())
 def test_every_guard_has_to_call_the_test_exchange_safe(family: str) -> None:
     backend = Scripted(lambda _: SAFE[family])
-    probe(Pipeline(GUARDS[family](backend)))
+    probe(Pipeline(GUARDS.get(family)(backend)))
     assert all("capital of France" in chat.messages[0].content + chat.messages[-1].content for chat in backend.chats)
 
 

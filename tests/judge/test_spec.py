@@ -81,7 +81,7 @@ def test_the_exact_judge_needs_no_translation() -> None:
 
 def test_every_guard_and_protocol_has_a_name() -> None:
     assert set(get_args(Protocol)) == set(PRESETS)
-    for family in GUARDS:
+    for family in GUARDS.names():
         assert parse_judge(f"{family}=x").kind == family
         assert "path" in keys_of(family)
     assert keys_of("oracle") == ()

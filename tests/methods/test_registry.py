@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+import polysafe.registry
 from polysafe.checkpoint.opened import Sources
 from polysafe.edits.edit import Edit
 from polysafe.errors import RecipeError
@@ -66,6 +67,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def _provide(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     entries = EntryPoints([EntryPoint(name, value, registry.GROUP)])
     monkeypatch.setattr(registry, "entry_points", entries.select)
+    monkeypatch.setattr(polysafe.registry, "entry_points", entries.select)
 
 
 def test_built_in_methods_are_found() -> None:

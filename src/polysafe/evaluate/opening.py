@@ -21,7 +21,9 @@ from polysafe.generate.local import LocalGenerator
 from polysafe.generate.server import ServerGenerator
 from polysafe.judge.backend import Backend, Chat, ClientBackend, LocalBackend, Reply
 from polysafe.judge.frames import RefusalOrFrame
-from polysafe.judge.guards import GUARDS, LlamaGuard, Qwen3Guard, make_guard
+from polysafe.judge.guards import GUARDS, make_guard
+from polysafe.judge.guards.llama_guard import LlamaGuard
+from polysafe.judge.guards.qwen3guard import Qwen3Guard
 from polysafe.judge.llm import LlmJudge, preset
 from polysafe.judge.nobody import Nobody
 from polysafe.judge.pipeline import Pipeline
@@ -187,7 +189,7 @@ def _judge(spec: Asked | VoteSpec | TranslateTestSpec, device: str | None, stack
         case LlamaGuardSpec():
             return LlamaGuard(_backend(spec, LlamaGuard.reply_tokens, device, stack), spec.version)
         case _:
-            return make_guard(spec.kind, _backend(spec, GUARDS[spec.kind].reply_tokens, device, stack))
+            return make_guard(spec.kind, _backend(spec, GUARDS.get(spec.kind).reply_tokens, device, stack))
 
 
 def _translator(place: Place, device: str | None, stack: ExitStack) -> Translator:

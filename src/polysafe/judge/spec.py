@@ -7,7 +7,7 @@ value, so that a recipe can say whatever the command line can.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +24,8 @@ from polysafe.data.organism import ORGANISM
 from polysafe.errors import RecipeError, did_you_mean
 from polysafe.files.paths import AbsolutePath
 from polysafe.files.recipe_errors import explain, problem
-from polysafe.judge.guards import Counting
+from polysafe.judge.guards import GUARDS
+from polysafe.judge.guards.qwen3guard import Counting
 from polysafe.judge.llm import PRESETS
 from polysafe.judge.translate import Rule as TranslateRule
 from polysafe.judge.vote import Rule as VoteRule
@@ -33,6 +34,12 @@ Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
 ModelName = Annotated[str, StringConstraints(min_length=1)]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Budget = Annotated[int, Field(ge=1)]
+_PLAIN = tuple(name for name in GUARDS.names() if name not in ("qwen3guard", "llama_guard"))
+if TYPE_CHECKING:
+    PlainGuard = Literal["polyguard", "shieldgemma", "wildguard"]
+else:
+    PlainGuard = Literal[_PLAIN]
+"""Families of guard models without options of their own, those of other packages among them."""
 Protocol = Literal["multijail", "soteria", "soteria.published", "strict", "loose"]
 
 
@@ -94,7 +101,7 @@ class LlamaGuardSpec(Place):
 class GuardSpec(Place):
     """A guard model without options."""
 
-    kind: Literal["polyguard", "wildguard", "shieldgemma"]
+    kind: PlainGuard
     """Guard model's family."""
 
 
@@ -212,7 +219,7 @@ JudgeBlock = Annotated[JudgeSpec, Field(discriminator="kind")]
 _MODELS: Mapping[str, type[BaseModel]] = {
     "qwen3guard": Qwen3GuardSpec,
     "llama_guard": LlamaGuardSpec,
-    **dict.fromkeys(("polyguard", "wildguard", "shieldgemma"), GuardSpec),
+    **dict.fromkeys(_PLAIN, GuardSpec),
     "openai": OpenAISpec,
     "transformers": TransformersSpec,
     "vote": VoteSpec,
@@ -227,7 +234,7 @@ _SHORT: Mapping[str, Mapping[str, Any]] = {
     "llama_guard": {"kind": "llama_guard"},
     "llama_guard_3": {"kind": "llama_guard"},
     "llama_guard_4": {"kind": "llama_guard", "version": 4},
-    **{family: {"kind": family} for family in ("polyguard", "wildguard", "shieldgemma")},
+    **{family: {"kind": family} for family in _PLAIN},
     **{name: {"protocol": name} for name in PRESETS},
 }
 """What stands before `=` on the command line -> what a recipe would say."""

@@ -9,16 +9,14 @@ A name means the latest version of a method, `name.v1` one version of it.
 
 from __future__ import annotations
 
-import pkgutil
 import re
 from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import TypeVar
 
-import polysafe.methods
 from polysafe.errors import RecipeError, did_you_mean
 from polysafe.methods.base import Method
+from polysafe.registry import modules_of, provided
 
 GROUP = "polysafe.methods"
 
@@ -84,37 +82,17 @@ def names() -> tuple[str, ...]:
 
 @cache
 def _load_builtin() -> None:
-    for module in pkgutil.iter_modules(polysafe.methods.__path__, f"{polysafe.methods.__name__}."):
-        import_module(module.name)
+    for _ in modules_of("polysafe.methods"):
+        pass  # a method registers itself
 
 
 def _load_plugin(name: str) -> None:
-    for entry in entry_points(group=GROUP, name=name):
-        method = _load(entry)
+    for method, place in provided(GROUP, name):
         if not (isinstance(method, type) and issubclass(method, Method) and method.name == name):
             raise RecipeError(
-                f"the entry point provides {method!r}, which is not a method called {name!r}",
-                where=_place(entry),
+                f"the entry point provides {method!r}, which is not a method called {name!r}", where=place
             )
         register(method)
-
-
-def _load(entry: EntryPoint) -> object:
-    try:
-        return entry.load()
-    except RecipeError:
-        raise
-    except Exception as error:
-        raise RecipeError(
-            f"the method {entry.name!r} cannot be loaded: {type(error).__name__}: {error}",
-            where=_place(entry),
-            remedy="update or remove the package that provides it",
-        ) from error
-
-
-def _place(entry: EntryPoint) -> str:
-    package = "an installed package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
-    return f"{package} ({entry.value})"
 
 
 def _unknown(name: str, bare: str) -> RecipeError:

@@ -5,28 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from polysafe.data.exams import belebele, global_mmlu, mgsm, mmmlu, xcopa
 from polysafe.data.languages import language
 from polysafe.data.questions import Question, QuestionSet
 from polysafe.data.sets.base import Benchmark, Request
-from polysafe.errors import DataError, did_you_mean
+from polysafe.errors import DataError
+from polysafe.registry import Registry
 
-_BENCHMARKS = {
-    one.name: one
-    for one in (
-        belebele.BENCHMARK,
-        global_mmlu.BENCHMARK,
-        global_mmlu.BENCHMARK_LITE,
-        mgsm.BENCHMARK,
-        mmmlu.BENCHMARK,
-        xcopa.BENCHMARK,
-    )
-}
+GROUP = "polysafe.exams"
+_EXAMS: Registry[Benchmark[Question]] = Registry(
+    "benchmark of ability",
+    GROUP,
+    "polysafe.data.exams",
+    lambda value: value.name if isinstance(value, Benchmark) else None,
+    error=DataError,
+)
 
 
 def exam_names() -> tuple[str, ...]:
     """Names of all benchmarks of ability."""
-    return tuple(_BENCHMARKS)
+    return _EXAMS.names()
 
 
 def exam(name: str) -> Benchmark[Question]:
@@ -35,12 +32,7 @@ def exam(name: str) -> Benchmark[Question]:
     Raises:
         DataError: There is none.
     """
-    if name not in _BENCHMARKS:
-        raise DataError(
-            f"there is no benchmark of ability {name!r}",
-            remedy=did_you_mean(name, _BENCHMARKS) or f"benchmarks: {', '.join(_BENCHMARKS)}",
-        )
-    return _BENCHMARKS[name]
+    return _EXAMS.get(name)
 
 
 def load_questions(

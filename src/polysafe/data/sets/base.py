@@ -98,6 +98,8 @@ class Benchmark(Generic[Entry]):
         dimensions: Dimension -> its parts, for example `split` -> `test`, `train`.
         defaults: Dimension -> the part that is meant where none is said; all parts where it is not in it.
         notes: What a reader of results should know.
+        overlaps: Other set with some of the same prompts, translated or reworded -> the part of this one that holds
+            them, empty for any. One of the two has to say so.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Benchmark(Generic[Entry]):
     dimensions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
+    overlaps: Mapping[str, str] = field(default_factory=dict)
 
     def parts_of(self, words: Iterable[str]) -> dict[str, str]:
         """Dimension -> part, for the words after the set's name.

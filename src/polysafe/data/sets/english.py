@@ -132,6 +132,8 @@ STRONGREJECT = Benchmark(
     source="strongreject_dataset.csv of github.com/alexandrasouly/strongreject",
     read=_strongreject,
     hub="walledai/StrongREJECT",
+    # some behaviours of AdvBench; MultiJail drew on the same published red-team prompts
+    overlaps={"advbench": "", "multijail": ""},
 )
 JAILBREAKBENCH = Benchmark(
     name="jailbreakbench",
@@ -142,6 +144,7 @@ JAILBREAKBENCH = Benchmark(
     read=_jailbreakbench,
     hub="JailbreakBench/JBB-Behaviors",
     dimensions={"kind": JAILBREAK_KINDS},
+    overlaps={"advbench": "", "harmbench": "", "strongreject": ""},
 )
 XSTEST = Benchmark(
     name="xstest",

@@ -78,4 +78,6 @@ BENCHMARK = Benchmark(
     dimensions={"kind": KINDS, "split": SPLITS},
     defaults={"kind": "harmful", "split": "test"},
     notes="the harmless test split has no Chinese",
+    # test = JailbreakBench, HarmBench test, StrongREJECT; train = AdvBench and others; val = HarmBench val
+    overlaps={"jailbreakbench": "", "harmbench": "", "strongreject": "", "advbench": "", "multijail": "test"},
 )

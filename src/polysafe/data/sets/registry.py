@@ -8,48 +8,27 @@ from pathlib import Path
 from polysafe.data.anchors import normalised
 from polysafe.data.languages import language
 from polysafe.data.prompts import Kind, Prompt, PromptSet
-from polysafe.data.sets import english, multijail, polyrefuse, table, xsafety
+from polysafe.data.sets import table
 from polysafe.data.sets.base import Benchmark, Request, collect
 from polysafe.data.tables import SUFFIXES
-from polysafe.errors import DataError, did_you_mean
+from polysafe.errors import DataError
+from polysafe.registry import Registry
 
-_BENCHMARKS = {
-    one.name: one
-    for one in (
-        multijail.BENCHMARK,
-        xsafety.BENCHMARK,
-        table.XTHREATBENCH,
-        polyrefuse.BENCHMARK,
-        english.ADVBENCH,
-        english.HARMBENCH,
-        english.STRONGREJECT,
-        english.JAILBREAKBENCH,
-        english.XSTEST,
-        english.ORBENCH,
-    )
-}
-_SHARED = (
-    # PolyRefuse: test = JailbreakBench, HarmBench test, StrongREJECT; train = AdvBench and others; val = HarmBench val
-    ("polyrefuse", "jailbreakbench"),
-    ("polyrefuse", "harmbench"),
-    ("polyrefuse", "strongreject"),
-    ("polyrefuse", "advbench"),
-    # JailbreakBench and StrongREJECT took some of AdvBench's behaviours
-    ("jailbreakbench", "advbench"),
-    ("strongreject", "advbench"),
-    # JailbreakBench also took some of HarmBench's and StrongREJECT's
-    ("jailbreakbench", "harmbench"),
-    ("jailbreakbench", "strongreject"),
-    # MultiJail and StrongREJECT drew on the same published red-team prompts, and PolyRefuse's test part on StrongREJECT
-    ("multijail", "strongreject"),
-    ("multijail", "polyrefuse.test"),
+GROUP = "polysafe.sets"
+_SETS: Registry[Benchmark[Prompt]] = Registry(
+    "set",
+    GROUP,
+    "polysafe.data.sets",
+    lambda value: value.name if isinstance(value, Benchmark) else None,
+    error=DataError,
+    hint="; or a table of your own",
 )
 _SHOWN = 3
 
 
 def set_names() -> tuple[str, ...]:
     """Names of all benchmarks."""
-    return tuple(_BENCHMARKS)
+    return _SETS.names()
 
 
 def benchmark(name: str) -> Benchmark[Prompt]:
@@ -58,12 +37,7 @@ def benchmark(name: str) -> Benchmark[Prompt]:
     Raises:
         DataError: There is none.
     """
-    if name not in _BENCHMARKS:
-        raise DataError(
-            f"there is no set {name!r}",
-            remedy=did_you_mean(name, _BENCHMARKS) or f"sets: {', '.join(_BENCHMARKS)}; or a table of your own",
-        )
-    return _BENCHMARKS[name]
+    return _SETS.get(name)
 
 
 def is_table(name: str | Path) -> bool:
@@ -111,7 +85,7 @@ def load_set(
     wanted = frozenset(codes) if codes is not None else None
     prompts = found.read(Request(folder, parts, wanted, columns or {}))
     full = found.full_name(parts)
-    loaded = collect(full, prompts, licence=found.licence, origin=origin, overlaps=_overlaps(bare, parts))
+    loaded = collect(full, prompts, licence=found.licence, origin=origin, overlaps=_overlaps(found, parts))
     return loaded.select(codes, limit, all_of_them=all_languages)
 
 
@@ -144,15 +118,11 @@ def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
         )
 
 
-def _overlaps(name: str, parts: Mapping[str, str]) -> frozenset[str]:
-    """Other sets that hold prompts of these parts of a set."""
-    found = set()
-    for pair in _SHARED:
-        for one, other in (pair, pair[::-1]):
-            bare, _, part = one.partition(".")
-            if bare == name and (not part or part in parts.values()):
-                found.add(other.partition(".")[0])
-    return frozenset(found)
+def _overlaps(found: Benchmark[Prompt], parts: Mapping[str, str]) -> frozenset[str]:
+    """Other sets that hold prompts of these parts of a set, by what either of the two says."""
+    mine = {name for name, part in found.overlaps.items() if not part or part in parts.values()}
+    theirs = {other.name for other in _SETS.own.values() if found.name in other.overlaps}
+    return frozenset(mine | theirs)
 
 
 def _family(prompts: PromptSet) -> str:

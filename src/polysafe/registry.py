@@ -1,0 +1,112 @@
+"""Things by name: those that polysafe brings, found in the files of a package, and those that other packages provide.
+
+Another package provides one by an entry point of the group; it is not imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Generic, TypeVar
+
+from polysafe.errors import PolysafeError, RecipeError, did_you_mean
+
+Thing = TypeVar("Thing")
+
+
+class Registry(Generic[Thing]):
+    """Everything of one sort.
+
+    Args:
+        what: What one of them is called in messages: `set of prompts`.
+        group: Entry points of this group are such things, by their names.
+        package: Dotted name of the package whose modules hold those of polysafe.
+        named: The name of a value, None where it is not such a thing.
+        error: Class of the error where there is none of a name.
+        hint: What is said after the names of all.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        group: str,
+        package: str,
+        named: Callable[[object], str | None],
+        *,
+        error: Callable[..., PolysafeError] = RecipeError,
+        hint: str = "",
+    ) -> None:
+        self._what, self._group, self._package, self._named = what, group, package, named
+        self._error, self._hint = error, hint
+
+    @cached_property
+    def own(self) -> dict[str, Thing]:
+        """Name -> thing, of those that polysafe brings."""
+        found: dict[str, Thing] = {}
+        for module in modules_of(self._package):
+            for value in vars(module).values():
+                if (name := self._named(value)) is not None:
+                    found[name] = value
+        return dict(sorted(found.items()))
+
+    def names(self) -> tuple[str, ...]:
+        """All names; what other packages provide is named without being imported."""
+        return (*self.own, *sorted({entry.name for entry in entry_points(group=self._group)} - set(self.own)))
+
+    def get(self, name: str) -> Thing:
+        """The thing of a name; what polysafe brings comes first.
+
+        Raises:
+            PolysafeError: There is none, in the class that the registry was made with.
+            RecipeError: The package that provides it cannot be loaded, or provides something else.
+        """
+        if name in self.own:
+            return self.own[name]
+        for thing, place in provided(self._group, name):
+            if self._named(thing) != name:
+                raise RecipeError(f"the entry point provides {thing!r}, which is no {self._what} {name!r}", where=place)
+            return thing  # type: ignore[return-value]  # `named` says that it is one
+        names = self.names()
+        raise self._error(
+            f"there is no {self._what} {name!r}",
+            remedy=did_you_mean(name, names) or f"there are: {', '.join(names)}{self._hint}",
+        )
+
+
+def modules_of(package: str) -> Iterator[ModuleType]:
+    """Every module of a package, imported, in the order of their names."""
+    parent = import_module(package)
+    for module in pkgutil.iter_modules(parent.__path__, f"{package}."):
+        yield import_module(module.name)
+
+
+def provided(group: str, name: str) -> Iterator[tuple[object, str]]:
+    """What other packages provide under a name, and which package that is.
+
+    Raises:
+        RecipeError: A package cannot be loaded.
+    """
+    for entry in entry_points(group=group, name=name):
+        yield _load(entry), _place(entry)
+
+
+def _load(entry: EntryPoint) -> object:
+    try:
+        return entry.load()
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise RecipeError(
+            f"{entry.name!r} cannot be loaded: {type(error).__name__}: {error}",
+            where=_place(entry),
+            remedy="update or remove the package that provides it",
+        ) from error
+
+
+def _place(entry: EntryPoint) -> str:
+    package = "an installed package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+    return f"{package} ({entry.value})"

@@ -1,0 +1,114 @@
+"""Things by name: what polysafe brings, and what another installed package provides."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import polysafe.registry
+from polysafe.data.sets.base import Benchmark
+from polysafe.errors import DataError, RecipeError
+from polysafe.registry import Registry
+
+SETS: Registry[Benchmark[object]] = Registry(
+    "set",
+    "some.group",
+    "polysafe.data.sets",
+    lambda value: value.name if isinstance(value, Benchmark) else None,
+    error=DataError,
+    hint="; or a file",
+)
+
+PACKAGE = '''
+from polysafe.data.prompts import Prompt
+from polysafe.data.sets.base import Benchmark
+from polysafe.judge.asking import Reading
+from polysafe.judge.backend import Chat, Message
+from polysafe.judge.guards.base import Guard
+from polysafe.judge.verdict import Label
+
+
+class Strict(Guard):
+    """Everything is unsafe."""
+
+    family = "strict_guard"
+    languages = frozenset({"en"})
+    reply_tokens = 1
+
+    def questions(self, prompt, answer, name):
+        return (Chat(name, (Message("user", answer.text),)),)
+
+    def parse(self, text):
+        return Reading(Label.UNSAFE)
+
+
+def read(request):
+    yield Prompt("kitchen", "1", "en", "How do I boil an egg?", "harmless", None)
+
+
+KITCHEN = Benchmark("kitchen", "questions of a cook", ("en",), "CC0", "nowhere", read)
+'''
+USE = """
+from pathlib import Path
+from polysafe.data.sets import load_set
+from polysafe.judge.spec import parse_judge
+print(parse_judge("strict_guard=folder").kind, load_set("kitchen", data=Path("data")).prompts[0].id)
+"""
+
+
+@pytest.fixture
+def provide(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module of another package, with the entry point `other`."""
+    module = ModuleType("some_package")
+    monkeypatch.setitem(sys.modules, "some_package", module)
+    entries = EntryPoints([EntryPoint("other", "some_package:thing", "some.group")])
+    monkeypatch.setattr(polysafe.registry, "entry_points", entries.select)
+    return module
+
+
+def test_what_polysafe_brings_is_found() -> None:
+    assert SETS.get("multijail") is SETS.own["multijail"]
+    assert list(SETS.own) == sorted(SETS.own)
+
+
+def test_what_a_package_provides_is_named_without_being_imported(provide: ModuleType) -> None:
+    assert SETS.names() == (*SETS.own, "other")
+    thing: Benchmark[object] = Benchmark("other", "", (), "", "", lambda _: iter(()))
+    provide.thing = thing  # type: ignore[attr-defined]
+    assert SETS.get("other") is thing
+
+
+def test_what_a_package_provides_has_to_be_what_it_says(provide: ModuleType) -> None:
+    with pytest.raises(RecipeError, match="'other' cannot be loaded: AttributeError"):
+        SETS.get("other")
+    provide.thing = 3  # type: ignore[attr-defined]
+    with pytest.raises(RecipeError, match="provides 3, which is no set 'other'"):
+        SETS.get("other")
+
+
+def test_a_name_that_there_is_not() -> None:
+    with pytest.raises(DataError, match="there is no set 'multijial'") as caught:
+        SETS.get("multijial")
+    assert "multijail" in str(caught.value.remedy)
+    with pytest.raises(DataError) as caught:
+        SETS.get("zzz")
+    assert str(caught.value.remedy).endswith("xthreatbench; or a file")
+
+
+def test_a_set_and_a_guard_of_an_installed_package_are_used_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "cook.py").write_text(PACKAGE)
+    info = tmp_path / "cook-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cook\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[polysafe.sets]\nkitchen = cook:KITCHEN\n[polysafe.guards]\nstrict_guard = cook:Strict\n"
+    )
+    (tmp_path / "data" / "kitchen").mkdir(parents=True)
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{USE}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "strict_guard kitchen/1/en\n", done.stderr
