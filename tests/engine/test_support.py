@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from polysafe.edits.edit import Edit
-from polysafe.engine.plan import Outline, Plan, make_plan, open_sources
+from polysafe.engine.job import resolve
+from polysafe.engine.plan import Outline, Plan, make_plan
 from polysafe.engine.support import job_parts
 from polysafe.errors import DataError, MismatchError, VerificationError
 from polysafe.evaluate.judge_meter import JudgeMeter
@@ -232,7 +233,7 @@ def test_what_is_kept_is_not_used_with_another_judge(tmp_path: Path) -> None:
     judge.mkdir()
     (judge / "model.safetensors").write_bytes(b"weights")
     made = toy(tmp_path, judge={"kind": "qwen3guard", "path": str(judge)})
-    checkpoints = open_sources(made)
+    checkpoints = resolve(made).checkpoints
     before = list(job_parts(made, checkpoints))
     assert list(job_parts(made, checkpoints)) == before
     (judge / "model.safetensors").write_bytes(b"other weights")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,3 +137,21 @@ def _open_problems(root: Path) -> list[str]:
     except CheckpointError as error:
         return [str(error)]
     return []
+
+
+def is_whole(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Whether every file of a manifest is there in its size; `verify_output` also reads them."""
+    return all(
+        (folder / entry["path"]).is_file() and (folder / entry["path"]).stat().st_size == entry["size"]
+        for entry in content["files"]
+    )
+
+
+def small_digests(content: Path, weights: Mapping[str, object]) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of every file in a folder that is being written but the weights and the manifest."""
+    paths = {path.relative_to(content).as_posix(): path for path in content.rglob("*") if path.is_file()}
+    return {
+        name: (path.stat().st_size, hash_file(path))
+        for name, path in paths.items()
+        if name not in weights and name != MANIFEST
+    }

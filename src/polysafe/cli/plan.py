@@ -90,7 +90,7 @@ def _needs(planned: Plan) -> list[tuple[str, str]]:
     return [
         ("output", str(planned.output)),
         ("files", str(len(planned.layout.shards))),
-        ("tokenizer from", planned.donor),
+        ("tokenizer from", planned.job.donor),
         ("reads", format_bytes(cost.bytes_read)),
         ("writes", format_bytes(cost.bytes_written)),
         ("free on disk", format_bytes(cost.free_disk)),

@@ -21,10 +21,9 @@ from polysafe.checkpoint.imported import FILE, Imported, imported_bytes
 from polysafe.checkpoint.layout import Layout, plan_layout
 from polysafe.checkpoint.licence import licence_id
 from polysafe.checkpoint.output import MANIFEST, Workspace, check_target, lock
-from polysafe.checkpoint.verify import manifest, read_manifest
+from polysafe.checkpoint.verify import is_whole, manifest, read_manifest, small_digests
 from polysafe.checkpoint.writer import output_error, write_shard
 from polysafe.engine.import_card import import_card
-from polysafe.engine.write import is_whole, small_digests
 from polysafe.errors import (
     ArchitectureError,
     CheckpointError,
@@ -212,7 +211,7 @@ class _Import:
             raise CheckpointError(
                 "changed while it was being read", where=self._file.where, remedy="run again when nothing writes to it"
             )
-        files = {**small_digests(self._space, weights), **weights}
+        files = {**small_digests(self._space.content, weights), **weights}
         content = manifest(_NO_EDIT, files, {"imported": {"origin": record.origin, "files": {record.file: digest}}})
         self._write({MANIFEST: json_bytes(content)})
         self._space.publish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,17 +13,15 @@ from typing import Any, Literal, overload
 import psutil
 
 from polysafe.checkpoint.layout import Layout, plan_layout
-from polysafe.checkpoint.lora import open_adapter, open_reader
 from polysafe.checkpoint.opened import Source
-from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
-from polysafe.checkpoint.roles import Architecture, classify
+from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader, TensorReader
 from polysafe.checkpoint.sidecar import SideFile, side_files
-from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
+from polysafe.checkpoint.source import Checkpoint
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.explain import operations
 from polysafe.edits.reader import EditedReader
+from polysafe.engine.job import Job, RecipeJob, resolve
 from polysafe.engine.local import READ_AHEAD
-from polysafe.engine.sources import locate
 from polysafe.engine.support import kept_for, support_of
 from polysafe.errors import ResourceError
 from polysafe.evaluate.journal import Store
@@ -83,32 +81,28 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe, decided.
+    """A job, decided.
 
     Attributes:
-        recipe: The recipe.
-        edit: What its methods decided, as one edit.
-        checkpoints: The inputs by source name.
+        job: What was asked for.
+        edit: What was decided.
         layout: The output files.
         side: The files that come with the weights.
-        donor: The source that tokenizer and chat template come from.
         cost: What carrying it out takes.
         notes: Findings about the inputs.
     """
 
-    recipe: Recipe
+    job: Job
     edit: Edit
-    checkpoints: Mapping[str, Checkpoint]
     layout: Layout
     side: tuple[SideFile, ...]
-    donor: str
     cost: Cost
     notes: tuple[str, ...] = field(default=())
 
     @property
     def output(self) -> Path:
         """The folder that will be written."""
-        return self.recipe.output.path
+        return self.job.target
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -130,7 +124,7 @@ class Plan:
         return {
             "polysafe_plan": SCHEMA,
             "start": self.edit.start,
-            "tokenizer_from": self.donor,
+            "tokenizer_from": self.job.donor,
             "sources": {name: record.model_dump() for name, record in self.edit.sources.items()},
             "methods": [part.model_dump(mode="json") for part in self.edit.provenance],
             "operations": dict(self.operations),
@@ -175,143 +169,113 @@ class Outline:
         }
 
 
-def outline(recipe: Recipe, checkpoints: Mapping[str, Checkpoint] | None = None) -> Outline:
+def outline(job: RecipeJob) -> Outline:
     """What a recipe has to run models for before it is decided. Reads headers and prompts, runs and writes nothing.
-
-    Args:
-        recipe: The recipe.
-        checkpoints: The sources if they are open already.
 
     Raises:
         PolysafeError: A source or a set of prompts is unusable.
     """
-    checkpoints = checkpoints or open_sources(recipe)
     with ExitStack() as stack:
-        sources = _opened(checkpoints, stack, lambda _: None)
+        sources = stack.enter_context(job.sources())
         steps = [
-            (method.label, tuple(method.work(sources, support_of(recipe, method, checkpoints, stack))))
-            for method in recipe.edits
+            (method.label, tuple(method.work(sources, support_of(job.recipe, method, job.checkpoints, stack))))
+            for method in job.recipe.edits
         ]
         notes = _all_notes(sources)
-    return Outline(recipe, {label: work for label, work in steps if work}, notes)
+    return Outline(job.recipe, {label: work for label, work in steps if work}, notes)
 
 
 @overload
 def make_plan(
-    recipe: Recipe,
+    recipe: Recipe | RecipeJob,
     progress: Progress = ...,
     *,
     edit: Edit | None = ...,
-    checkpoints: Mapping[str, Checkpoint] | None = ...,
     fit: Literal[True] = ...,
     journal: Store | None = ...,
 ) -> Plan: ...
 @overload
 def make_plan(
-    recipe: Recipe,
+    recipe: Recipe | RecipeJob,
     progress: Progress = ...,
     *,
     edit: Edit | None = ...,
-    checkpoints: Mapping[str, Checkpoint] | None = ...,
     fit: bool,
     journal: Store | None = ...,
 ) -> Plan | Outline: ...
 def make_plan(
-    recipe: Recipe,
+    recipe: Recipe | RecipeJob,
     progress: Progress = tell,
     *,
     edit: Edit | None = None,
-    checkpoints: Mapping[str, Checkpoint] | None = None,
     fit: bool = True,
     journal: Store | None = None,
 ) -> Plan | Outline:
-    """Opens the sources of a recipe, lets its methods decide, and adds up the cost. Writes nothing.
+    """Lets the methods of a recipe decide, and adds up the cost. Writes nothing.
 
     Methods that need a model run it here, which may take long; without `fit` they do not, and what they would run is
     returned instead of a plan.
 
     Args:
-        recipe: The recipe.
+        recipe: The recipe, or the job that it was resolved to.
         progress: Told how much of the sources has been read to decide.
         edit: What the methods decided in an earlier run, to be used instead of deciding again.
-        checkpoints: The sources if they are open already.
         fit: Whether to run models where a method needs that.
         journal: Where candidates that were compared are looked up and kept; that of this very job.
 
     Raises:
-        PolysafeError: A source is unusable, the sources do not fit together, or an option does not fit them. Whether
-            the result fits this machine is judged by `Plan.cost.check`.
+        PolysafeError: As for `resolve`; the sources do not fit together, or an option does not fit them. Whether the
+            result fits this machine is judged by `Plan.cost.check`.
     """
-    checkpoints = checkpoints or open_sources(recipe, progress)
-    needed = None if edit is not None else outline(recipe, checkpoints)
+    job = recipe if isinstance(recipe, RecipeJob) else resolve(recipe, progress)
+    needed = None if edit is not None else outline(job)
     if needed is not None and needed.work and not fit:
         return needed
+    runs = needed is not None and bool(needed.work)  # then bytes that were read say nothing of the time left
     with ExitStack() as stack:
         stack.enter_context(reporting(progress))
-        runs = needed is not None and bool(needed.work)  # then bytes that were read say nothing of the time left
-        size = sum(checkpoint.total_bytes for checkpoint in checkpoints.values())
+        size = sum(checkpoint.total_bytes for checkpoint in job.checkpoints.values())
         meter = counted("deciding", 1 if runs else size)
-        sources = _opened(checkpoints, stack, (lambda _: None) if runs else meter)
+        sources = stack.enter_context(job.sources(None if runs else meter))
         began = time.perf_counter()
-        edit = edit or _fit(recipe, sources, checkpoints, stack, journal)
+        decided = edit or _fit(job, sources, stack, journal)
         meter.finish()
         rate = _observed_rate(sources, time.perf_counter() - began)
-        edited = EditedReader(edit, {name: source.reader for name, source in sources.items()})
-        layout = plan_layout([edited.spec(name) for name in edited.names()], recipe.output.shard_size)
-    donor = _donor(recipe)
-    side = tuple(side_files(checkpoints[edit.start], checkpoints[donor], edit.dtype))
-    notes = _all_notes(sources)
-    cost = estimate_cost(edit, checkpoints, layout, side, recipe.output.path, rate)
-    return Plan(recipe, edit, checkpoints, layout, side, donor, cost, notes)
+        readers = {name: source.reader for name, source in sources.items()}
+        return plan_edit(job, decided, readers, rate=rate, notes=_all_notes(sources))
 
 
-def open_sources(recipe: Recipe, progress: Progress = tell) -> dict[str, Checkpoint]:
-    """Opens every source that the recipe uses, by name; GGUF files are made into folders of the user's cache."""
-    used = dict.fromkeys((*(name for method in recipe.edits for name in method.uses), _donor(recipe)))
-    return {name: _open_source(recipe, name, progress) for name in used}
+def plan_edit(
+    job: Job,
+    edit: Edit,
+    readers: Mapping[str, TensorReader],
+    *,
+    rate: float = ASSUMED_RATE,
+    notes: tuple[str, ...] = (),
+) -> Plan:
+    """The plan of a job whose edit is there.
+
+    Args:
+        job: The job.
+        edit: The edit.
+        readers: The inputs of the job, open.
+        rate: Reading speed in bytes per second.
+        notes: Findings about the inputs.
+    """
+    edited = EditedReader(edit, readers)
+    layout = plan_layout([edited.spec(name) for name in edited.names()], job.shard_size)
+    side = tuple(side_files(job.checkpoints[edit.start], job.checkpoints[job.donor], edit.dtype))
+    return Plan(job, edit, layout, side, estimate_cost(edit, job.checkpoints, layout, side, job.target, rate), notes)
 
 
-def _open_source(recipe: Recipe, name: str, progress: Progress) -> Checkpoint:
-    """Opens what a recipe names, full or as an adapter of another source."""
-    reference = recipe.sources[name]
-    folder, origin = locate(reference, progress)
-    if reference.adapter_of is None:
-        return open_checkpoint(folder, origin=origin)
-    return open_adapter(folder, _open_source(recipe, reference.adapter_of, progress), origin=origin)
-
-
-def _donor(recipe: Recipe) -> str:
-    return recipe.output.tokenizer_from or recipe.edits[0].donor()
-
-
-def _architecture(checkpoint: Checkpoint) -> Architecture:
-    check_editable(checkpoint)
-    return classify(checkpoint)
-
-
-def _opened(
-    checkpoints: Mapping[str, Checkpoint], stack: ExitStack, advance: Callable[[int], None]
-) -> dict[str, Source]:
-    return {
-        name: Source(name, checkpoint, _architecture(checkpoint), stack.enter_context(open_reader(checkpoint, advance)))
-        for name, checkpoint in checkpoints.items()
-    }
-
-
-def _fit(
-    recipe: Recipe,
-    sources: dict[str, Source],
-    checkpoints: Mapping[str, Checkpoint],
-    stack: ExitStack,
-    journal: Store | None,
-) -> Edit:
+def _fit(job: RecipeJob, sources: dict[str, Source], stack: ExitStack, journal: Store | None) -> Edit:
     """Each method sees the result of the one before under the name of the model that the recipe changes."""
-    start = recipe.edits[0].start
+    start = job.recipe.edits[0].start
     whole: Edit | None = None
-    for place, method in enumerate(recipe.edits):
+    for place, method in enumerate(job.recipe.edits):
         kept = None if journal is None else kept_for(journal, place)
         seen = sources if whole is None else {**sources, start: _behind(whole, sources)}
-        edit = method.fit_with(seen, support_of(recipe, method, checkpoints, stack, kept))
+        edit = method.fit_with(seen, support_of(job.recipe, method, job.checkpoints, stack, kept))
         whole = edit if whole is None else whole.then(edit)
     assert whole is not None
     return whole

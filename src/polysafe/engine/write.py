@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.digest import checkpoint_digests, hash_file
+from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.layout import Layout
 from polysafe.checkpoint.output import MANIFEST, RECORDS, Workspace
 from polysafe.checkpoint.sidecar import SideFile
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.checkpoint.update import finish_update
-from polysafe.checkpoint.verify import manifest, read_manifest
+from polysafe.checkpoint.verify import is_whole, manifest, read_manifest, small_digests
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit, SourceRecord
-from polysafe.engine.local import Engine, ShardTask
+from polysafe.engine.local import Engine, LocalEngine, ShardTask
+from polysafe.engine.plan import Plan
 from polysafe.errors import OutputError
-from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_atomic
+from polysafe.files.atomic import write_bytes_atomic, write_json_atomic
 from polysafe.progress import counted
 
 
@@ -38,16 +38,6 @@ class RunResult:
     manifest: Mapping[str, Any]
     resumed: bool = False
     complete_before: bool = False
-
-
-def identity(checkpoints: Mapping[str, Checkpoint], *parts: str) -> str:
-    """Tells two jobs apart without reading weights: their parts, and name, size and time of every input file."""
-    files = [
-        [name, str(header.file), header.size, header.mtime_ns]
-        for name, checkpoint in sorted(checkpoints.items())
-        for header in checkpoint.headers
-    ]
-    return hashlib.sha256(json_bytes([list(parts), files])).hexdigest()
 
 
 def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint]) -> Edit:
@@ -82,49 +72,46 @@ def existing_result(target: Path, edit: Edit) -> RunResult | None:
     )
 
 
-def is_whole(folder: Path, content: Mapping[str, Any]) -> bool:
-    """Whether every file of a manifest is there in its size; `verify_output` also reads them."""
-    return all(
-        (folder / entry["path"]).is_file() and (folder / entry["path"]).stat().st_size == entry["size"]
-        for entry in content["files"]
-    )
-
-
-def write_output(
-    space: Workspace,
-    edit: Edit,
-    checkpoints: Mapping[str, Checkpoint],
-    layout: Layout,
-    side: tuple[SideFile, ...],
-    records: Mapping[str, bytes],
-    engine: Engine,
-    resumed: bool,
+def carry_out(
+    plan: Plan,
+    card: Callable[[Edit], tuple[SideFile, ...]],
+    records: Callable[[Edit], Mapping[str, bytes]] = lambda _: {},
+    engine: Engine | None = None,
 ) -> RunResult:
-    """Writes every file into the workspace and publishes it. On failure the workspace stays, to be resumed.
+    """Writes every file into the workspace and publishes it; goes on where an earlier run of the same job stopped.
+
+    On failure the workspace stays, to be resumed. Whoever calls this holds the lock of the output.
 
     Args:
-        space: The prepared workspace.
-        edit: What to apply, with the digests of its inputs.
-        checkpoints: The inputs by source name.
-        layout: The files that hold tensors.
-        side: The other files of the checkpoint.
-        records: Files for the records folder beside edit and manifest.
-        engine: Who does the work.
-        resumed: Whether the workspace holds earlier work.
+        plan: What to do.
+        card: Gives the model card and what belongs to it, for the edit with the digests of its inputs.
+        records: Gives files for the records folder beside edit and manifest.
+        engine: Who does the work; this process by default.
 
     Raises:
-        PolysafeError: Reading or writing failed.
+        PolysafeError: The output does not fit, or reading or writing failed.
     """
-    _write_small_files(space, edit, layout, side, records)
-    used = {name: checkpoints[name] for name in edit.sources}
+    job, space = plan.job, plan.job.space
+    known = all(record.files for record in plan.edit.sources.values())
+    edit = plan.edit if known else with_digests(plan.edit, job.checkpoints)
+    done = existing_result(job.target, edit)
+    if done is not None:
+        if space.holds(job.identity):
+            space.discard()
+        return done
+    plan.cost.check(job.target, already_written=space.size())
+    resumed = space.prepare(job.identity)
+    _write_small_files(space, edit, plan.layout, (*plan.side, *card(edit)), records(edit))
+    used = {name: job.checkpoints[name] for name in edit.sources}
     tasks = [
-        ShardTask(edit, used, shard, space.content, space.progress / f"{shard.name}.json") for shard in layout.shards
+        ShardTask(edit, used, shard, space.content, space.progress / f"{shard.name}.json")
+        for shard in plan.layout.shards
     ]
-    digests = engine.execute(tasks, counted("writing", layout.size))
+    digests = (engine or LocalEngine()).execute(tasks, counted("writing", plan.layout.size))
     for checkpoint in used.values():
         checkpoint.check_unchanged()
-    weights = {shard.name: (shard.size, digest) for shard, digest in zip(layout.shards, digests, strict=True)}
-    content = manifest(edit.sha256, {**small_digests(space, weights), **weights}, _source_lines(edit))
+    weights = {shard.name: (shard.size, digest) for shard, digest in zip(plan.layout.shards, digests, strict=True)}
+    content = manifest(edit.sha256, {**small_digests(space.content, weights), **weights}, _source_lines(edit))
     try:
         write_json_atomic(space.content / MANIFEST, content)
     except OSError as error:
@@ -147,16 +134,6 @@ def _write_small_files(
             write_bytes_atomic(path, file.content)
     except OSError as error:
         raise output_error(space.content, error) from error
-
-
-def small_digests(space: Workspace, weights: Mapping[str, object]) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of every file in a workspace but the weights and the manifest."""
-    paths = {path.relative_to(space.content).as_posix(): path for path in space.content.rglob("*") if path.is_file()}
-    return {
-        name: (path.stat().st_size, hash_file(path))
-        for name, path in paths.items()
-        if name not in weights and name != MANIFEST
-    }
 
 
 def _source_lines(edit: Edit) -> dict[str, Any]:

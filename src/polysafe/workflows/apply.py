@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from polysafe._version import __version__
 from polysafe.card.first import first_card
 from polysafe.checkpoint.digest import checkpoint_digests
-from polysafe.checkpoint.layout import plan_layout
-from polysafe.checkpoint.lora import is_adapter, open_adapter, open_reader
-from polysafe.checkpoint.output import Workspace, check_target, lock
-from polysafe.checkpoint.sidecar import side_files
+from polysafe.checkpoint.lora import is_adapter, open_adapter
+from polysafe.checkpoint.output import lock
 from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
 from polysafe.checkpoint.verify import read_manifest
 from polysafe.edits.edit import Edit
 from polysafe.edits.export import Export, export_adapter
 from polysafe.edits.operations import AddDelta
-from polysafe.edits.reader import EditedReader
-from polysafe.engine.local import LocalEngine
-from polysafe.engine.plan import estimate_cost
-from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
+from polysafe.engine.job import Job
+from polysafe.engine.plan import plan_edit
+from polysafe.engine.write import RunResult, carry_out, with_digests
 from polysafe.errors import EditError, MismatchError
 from polysafe.progress import Progress, reporting, tell
 
@@ -206,19 +203,10 @@ def _write(
     donor: str,
     shard_size: int,
 ) -> RunResult:
-    target = Path(output).absolute()
-    check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
-    with lock(target):
-        edit = with_digests(edit, checkpoints)
-        done = existing_result(target, edit)
-        if done is not None:
-            return done
-        readers = {name: open_reader(checkpoint) for name, checkpoint in checkpoints.items()}
-        edited = EditedReader(edit, readers)
-        layout = plan_layout([edited.spec(name) for name in edited.names()], shard_size)
-        side = tuple(side_files(checkpoints[edit.start], checkpoints[donor], edit.dtype))
-        space = Workspace(target)
-        estimate_cost(edit, checkpoints, layout, side, target).check(target, already_written=space.size())
-        resumed = space.prepare(identity(checkpoints, __version__, edit.sha256, donor, str(shard_size)))
-        side += first_card(edit, checkpoints, layout, donor)
-        return write_output(space, edit, checkpoints, layout, side, {}, LocalEngine(), resumed)
+    job = Job(checkpoints, Path(output).absolute(), donor, shard_size, lambda: ())
+    with lock(job.target):
+        known = with_digests(edit, checkpoints)
+        job = replace(job, parts=lambda: (known.sha256, donor, str(shard_size)))
+        with job.readers() as readers:
+            plan = plan_edit(job, known, readers)
+        return carry_out(plan, lambda made: first_card(made, checkpoints, plan.layout, donor))

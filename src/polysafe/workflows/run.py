@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from polysafe._version import __version__
 from polysafe.card.first import first_card
 from polysafe.card.store import load_card, update_card
-from polysafe.checkpoint.output import RECORDS, Workspace, check_target, lock
-from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.output import RECORDS, Workspace, lock
+from polysafe.checkpoint.sidecar import SideFile
 from polysafe.checkpoint.verify import read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import JSON_FILE, Edit
-from polysafe.engine.local import Engine, LocalEngine
-from polysafe.engine.plan import Outline, Plan, make_plan, open_sources
-from polysafe.engine.support import job_parts
-from polysafe.engine.write import RunResult, existing_result, identity, with_digests, write_output
+from polysafe.engine.job import RecipeJob, resolve
+from polysafe.engine.local import Engine
+from polysafe.engine.plan import Outline, Plan, make_plan
+from polysafe.engine.write import RunResult, carry_out
 from polysafe.errors import VerificationError
 from polysafe.evaluate.journal import Journal
 from polysafe.files.atomic import json_bytes
@@ -52,15 +50,12 @@ def run_recipe(
         PolysafeError: Something is wrong with recipe, inputs, output place or machine. Inputs are untouched and
             nothing appears at the output.
     """
-    target = recipe.output.path
-    checkpoints = open_sources(recipe, progress)
-    check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
-    with lock(target), reporting(progress):
-        space = Workspace(target)
-        meant = recipe.with_data(data)
-        job = _job(meant, checkpoints)
-        plan = _decide(meant, space, job, checkpoints, saved_edit(space, job) or edit)
-        result = _carry_out(replace(plan, recipe=recipe), space, job, engine or LocalEngine())
+    job = resolve(recipe, progress, data=data)
+    with lock(job.target), reporting(progress):
+        plan = _decide(job, saved_edit(job) or edit)
+        result = carry_out(
+            plan, lambda made: _card(plan, made, recipe), lambda made: _records(plan, made, recipe), engine
+        )
     return _with_licence(result, recipe) if result.complete_before else result
 
 
@@ -82,35 +77,30 @@ def plan_recipe(
     Raises:
         PolysafeError: As for `make_plan`; the workspace cannot be written, or another process uses it.
     """
-    recipe = recipe.with_data(data)
-    target = recipe.output.path
-    checkpoints = open_sources(recipe)
-    check_target(target, [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders])
-    space, job = Workspace(target), _job(recipe, checkpoints)
-    if (edit := saved_edit(space, job)) is not None:
-        return make_plan(recipe, progress, edit=edit, checkpoints=checkpoints)
-    plan = make_plan(recipe, progress, checkpoints=checkpoints, fit=False)
+    job = resolve(recipe, progress, data=data)
+    if (edit := saved_edit(job)) is not None:
+        return make_plan(job, progress, edit=edit)
+    plan = make_plan(job, progress, fit=False)
     if not fit or isinstance(plan, Plan):
         return plan
-    with lock(target), reporting(progress):
-        plan = _decide(recipe, space, job, checkpoints)
-        space.prepare(job)
-        _keep(space, plan.edit)
+    with lock(job.target), reporting(progress):
+        plan = _decide(job)
+        job.space.prepare(job.identity)
+        _keep(job.space, plan.edit)
     return plan
 
 
-def _decide(
-    recipe: Recipe, space: Workspace, job: str, checkpoints: Mapping[str, Checkpoint], edit: Edit | None = None
-) -> Plan:
+def _decide(job: RecipeJob, edit: Edit | None = None) -> Plan:
     """Lets methods decide. Where they compare candidates, each is kept in the workspace until the edit is there."""
-    if recipe.validation is None or edit is not None:
-        return make_plan(recipe, edit=edit, checkpoints=checkpoints)
-    space.prepare(job)
+    if job.recipe.validation is None or edit is not None:
+        return make_plan(job, edit=edit)
+    space = job.space
+    space.prepare(job.identity)
     path = space.progress / _TRIALS
     with space.kept_if_used():
         try:
             with Journal(path) as journal:
-                plan = make_plan(recipe, checkpoints=checkpoints, journal=journal)
+                plan = make_plan(job, journal=journal)
         except VerificationError:  # that none may be taken is decided for good
             space.discard()
             raise
@@ -126,10 +116,6 @@ def _keep(space: Workspace, edit: Edit) -> None:
         raise output_error(space.content, error) from error
 
 
-def _job(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> str:
-    return identity(checkpoints, __version__, recipe.to_yaml(), *job_parts(recipe, checkpoints))
-
-
 def _with_licence(result: RunResult, recipe: Recipe) -> RunResult:
     """A licence that was named only after the model had been made goes into its card."""
     chosen = recipe.output
@@ -142,26 +128,18 @@ def _with_licence(result: RunResult, recipe: Recipe) -> RunResult:
     return replace(result, manifest=read_manifest(result.output))
 
 
-def saved_edit(space: Workspace, job: str) -> Edit | None:
+def saved_edit(job: RecipeJob) -> Edit | None:
     """The edit that an interrupted run of the same job had decided on, None if there is none."""
-    file = space.content / RECORDS / JSON_FILE
-    return Edit.load(file) if space.holds(job) and file.exists() else None
+    file = job.space.content / RECORDS / JSON_FILE
+    return Edit.load(file) if job.space.holds(job.identity) and file.exists() else None
 
 
-def _carry_out(plan: Plan, space: Workspace, job: str, engine: Engine) -> RunResult:
-    known = all(record.files for record in plan.edit.sources.values())
-    edit = plan.edit if known else with_digests(plan.edit, plan.checkpoints)
-    done = existing_result(space.target, edit)
-    if done is not None:
-        if space.holds(job):
-            space.discard()
-        return done
-    plan.cost.check(space.target, already_written=space.size())
-    resumed = space.prepare(job)
-    records = {
+def _card(plan: Plan, edit: Edit, recipe: Recipe) -> tuple[SideFile, ...]:
+    return first_card(edit, plan.job.checkpoints, plan.layout, plan.job.donor, recipe)
+
+
+def _records(plan: Plan, edit: Edit, recipe: Recipe) -> dict[str, bytes]:
+    return {
         "plan.json": json_bytes(plan.with_edit(edit).to_json()),
-        "recipe.yaml": plan.recipe.to_yaml(relative_to=space.target).encode(),
+        "recipe.yaml": recipe.to_yaml(relative_to=plan.output).encode(),
     }
-    card = first_card(edit, plan.checkpoints, plan.layout, plan.donor, plan.recipe)
-    side = (*plan.side, *card)
-    return write_output(space, edit, plan.checkpoints, plan.layout, side, records, engine, resumed)
