@@ -86,17 +86,6 @@ def test_without_a_judge_of_refusals_there_is_no_rate_of_them() -> None:
     assert forced["en", "over_refusal"] == {"trial/1": False}
 
 
-def test_categories_and_sets_split_the_items() -> None:
-    records = [record(0, Label.SAFE, category="a"), record(1, Label.UNSAFE, category="b"), record(2, Label.SAFE)]
-    found = metrics.outcomes_by_category(records)
-    assert {name: list(cells["en", "unsafe"].values()) for name, cells in found.items()} == {
-        "a": [False],
-        "b": [True],
-        "none": [False],
-    }
-    assert metrics.outcomes_by_set(records) == {"trial": metrics.outcomes(records)}
-
-
 def test_prompts_with_one_text_are_one_cluster() -> None:
     records = [
         record(0, Label.SAFE, text="same  text"),

@@ -176,6 +176,12 @@ def test_batches_do_not_matter(sources: Sources, anchors: object) -> None:
 # Several layers.
 
 
+def test_how_it_was_computed_does_not_make_another_edit(sources: Sources, anchors: object) -> None:
+    one, other = (entry(anchors, **how).fit(sources) for how in ({}, {"device": "cpu", "batch_size": 16}))
+    assert one.sha256 == other.sha256
+    assert entry(anchors, batch_size=3).fit(sources).provenance[0].options == one.provenance[0].options
+
+
 def test_later_layers_see_the_edit_but_keep_neurons_and_targets_of_the_original(
     sources: Sources, anchors: object
 ) -> None:

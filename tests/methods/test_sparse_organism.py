@@ -14,9 +14,7 @@ from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
-from polysafe.methods.sparse_edit.amplify import amplification
 from polysafe.methods.sparse_edit.method import SparseEdit
-from polysafe.methods.sparse_edit.mlp_units import mlp_projections
 from polysafe.organism.exam import SETS, Exam, Set, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW, MID
 from polysafe.organism.packaged import packaged_family
@@ -120,18 +118,6 @@ def test_the_gap_closes_on_anchors_that_were_held_out(model: LoadedModel) -> Non
     for closed in layer["gap_closed"].values():
         assert closed["held_out"] > 0.9
         assert closed["anchors"] >= closed["held_out"] - 0.01
-
-
-def test_silenced_safety_neurons_lose_refusals(model: LoadedModel) -> None:
-    """What the choice of neurons rests on: without them, even the pivot complies; random units matter less."""
-    layers, method = (3, 4, 5), entry(layers=(3, 4, 5), cap=0.25)
-    evidence = fit(model, layers=layers, cap=0.25).provenance[0].evidence["layers"]
-    projections = [part for layer in layers for part in mlp_projections(model.source, layer)]
-    chosen = {part: torch.tensor(evidence[str(part.layer)]["projections"][part.name]["units"]) for part in projections}
-    assert method.published is False
-    silenced = amplification(model.source, chosen, 0.0)
-    refused = ask(model, silenced, HARMFUL, ("en",)).rates()["en"]["refused"]
-    assert refused < base_rates()["en"]["refused"]
 
 
 def test_without_the_utility_term_harmless_requests_are_refused(model: LoadedModel) -> None:

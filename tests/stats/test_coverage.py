@@ -8,8 +8,6 @@ from scipy import stats
 
 from polysafe.stats import (
     Calibration,
-    bootstrap_rate,
-    bounded_rate,
     correct_rate,
     mcnemar_clustered,
     paired_interval,
@@ -81,18 +79,16 @@ def duplicated(draw: np.random.Generator, rate: float) -> tuple[list[bool], list
 @pytest.mark.parametrize("rate", [0.1, 0.4])
 def test_clusters_are_not_independent_items(rate: float) -> None:
     draw, runs = np.random.default_rng(1), 600
-    held = {"clustered": 0, "bootstrap": 0, "naive": 0}
+    held = {"clustered": 0, "naive": 0}
     for _ in range(runs):
         outcomes, clusters = duplicated(draw, rate)
         for name, ends in (
             ("clustered", wilson_clustered(outcomes, clusters)),
-            ("bootstrap", bootstrap_rate(outcomes, clusters, resamples=2000, seed=draw)),
             ("naive", wilson(sum(outcomes), len(outcomes))),
         ):
             assert ends is not None
             held[name] += ends.low <= rate <= ends.high
     assert held["clustered"] / runs >= 0.93
-    assert held["bootstrap"] / runs >= 0.91
     assert held["naive"] / runs < 0.85
 
 
@@ -109,14 +105,3 @@ def test_paired_clusters_cover_and_hold_their_level() -> None:
         rejected += mcnemar_clustered([int(x) for x in net]) <= 0.05
     assert held / runs >= 0.93
     assert rejected / runs <= 0.06
-
-
-def test_bounds_hold_whatever_is_missing() -> None:
-    draw, runs, held = np.random.default_rng(3), 1000, 0
-    for _ in range(runs):
-        outcomes = draw.random(N) < 0.3
-        silent = np.where(outcomes, draw.random(N) < 0.4, draw.random(N) < 0.02)  # judges fail on the unsafe ones
-        found = bounded_rate(int((outcomes & ~silent).sum()), N, int(silent.sum()))
-        assert found is not None
-        held += found.low <= 0.3 <= found.high
-    assert held / runs >= 0.97

@@ -16,8 +16,6 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 
 from polysafe.stats import (
     benjamini_hochberg,
-    bootstrap_difference,
-    bootstrap_rate,
     detectable_unpaired,
     holm,
     mcnemar_clustered,
@@ -88,27 +86,6 @@ def test_power_of_pairs_by_enumeration(n: int, discordant: float, difference: fl
         inner = stats.binom.pmf(rejected, changed, chance).sum() if rejected else 0.0
         wanted += stats.binom.pmf(changed, n, discordant) * inner
     assert power_paired(n, discordant, difference) == pytest.approx(wanted, abs=1e-9)
-
-
-@pytest.mark.parametrize("method", ["percentile", "BCa"])
-def test_bootstrap_of_independent_items(method: str) -> None:
-    """scipy draws items one by one; the two agree up to the noise of drawing."""
-    outcomes = np.array([True] * 37 + [False] * 263)
-    reference = stats.bootstrap(
-        (outcomes.astype(float),), np.mean, n_resamples=20_000, method=method, rng=np.random.default_rng(1)
-    ).confidence_interval
-    found = bootstrap_rate(list(outcomes), method=method.lower(), resamples=20_000)  # type: ignore[arg-type]
-    assert found == pytest.approx(tuple(reference), abs=0.004)
-
-
-def test_bootstrap_of_pairs() -> None:
-    before = [True] * 60 + [False] * 140
-    after = [False] * 40 + [True] * 30 + [False] * 130
-    change = np.array(after, float) - np.array(before, float)
-    reference = stats.bootstrap((change,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1))
-    assert bootstrap_difference(before, after, resamples=20_000) == pytest.approx(
-        tuple(reference.confidence_interval), abs=0.005
-    )
 
 
 @pytest.mark.parametrize(

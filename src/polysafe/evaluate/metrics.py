@@ -94,11 +94,6 @@ def unsafe_by_category(records: Iterable[Record]) -> dict[str, Outcomes]:
     return {name: dict(cells) for name, cells in groups.items()}
 
 
-def outcomes_by_set(records: Sequence[Record], *, refusals: bool | None = None) -> dict[str, Outcomes]:
-    """Name of the set -> outcomes of its prompts."""
-    return _grouped(records, lambda record: record.prompt.set, refusals)
-
-
 def clusters(records: Iterable[Record]) -> dict[tuple[str, str], str]:
     """(language, item) -> the first item of that language whose prompt has the same text.
 

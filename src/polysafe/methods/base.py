@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from polysafe.methods.validation import Kept, Validation
 
+_COMPUTED_HOW = ("batch_size", "device")
+"""Options of several methods that say how, and change nothing of what is meant."""
+
 SourceName = Annotated[str, Field(min_length=1)]
 """Name of a source of the recipe."""
 
@@ -204,9 +207,13 @@ class Method(BaseModel, ABC):
 
 
 def _options(method: Method) -> dict[str, Any]:
-    """What a file is called belongs to an edit, where it lies does not: the edit would be another one elsewhere."""
+    """What a file is called belongs to an edit, where it lies does not, nor how it was computed: by default, it says.
+
+    Otherwise the same decision would be another edit elsewhere.
+    """
     options: dict[str, Any] = without_places(method.model_dump(mode="json"))
-    return options
+    fields = type(method).model_fields
+    return options | {name: fields[name].default for name in _COMPUTED_HOW if name in fields}
 
 
 def distinct(names: Iterable[str | None]) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Intervals, paired tests, multiplicity, judge error, and the rows that results are made of. Knows no model."""
 
-from polysafe.stats.bootstrap import bootstrap_difference, bootstrap_rate
 from polysafe.stats.clusters import wilson_clustered
 from polysafe.stats.compare import Outcomes, adjust, collect, compare_outcomes, rate_outcomes
 from polysafe.stats.differences import Difference, newcombe_paired, paired_difference, paired_interval, tango
@@ -8,7 +7,6 @@ from polysafe.stats.gaps import Gap, adjust_gaps, gap_rows
 from polysafe.stats.intervals import Interval, mean_interval, wilson
 from polysafe.stats.judge_error import Calibration, Corrected, correct_rate
 from polysafe.stats.language_means import MeanRate, MeanShift, mean_rate, mean_shift
-from polysafe.stats.missing import Bounded, bounded_difference, bounded_outcomes, bounded_rate
 from polysafe.stats.multiplicity import Adjustment, benjamini_hochberg, holm
 from polysafe.stats.power import (
     Detectable,
@@ -25,7 +23,6 @@ from polysafe.stats.tests import mcnemar_clustered, mcnemar_exact, pivot_exact
 
 __all__ = [
     "Adjustment",
-    "Bounded",
     "Calibration",
     "Corrected",
     "Detectable",
@@ -40,11 +37,6 @@ __all__ = [
     "adjust",
     "adjust_gaps",
     "benjamini_hochberg",
-    "bootstrap_difference",
-    "bootstrap_rate",
-    "bounded_difference",
-    "bounded_outcomes",
-    "bounded_rate",
     "collect",
     "compare_outcomes",
     "correct_rate",

@@ -27,7 +27,7 @@ def flags(outcomes: Sequence[bool]) -> NDArray[np.float64]:
     if wrong.size:
         raise DataError(
             f"outcome {wrong[0]} of {numbers.size} is {outcomes[int(wrong[0])]!r}, neither true nor false",
-            remedy="Count items without a verdict by bounded_rate or bounded_difference.",
+            remedy="Leave items without a verdict out, and count them.",
         )
     return numbers
 
