@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from polysafe.errors import DataError
-from polysafe.report import BlockDecision, ReportData
+from polysafe.findings.data import LayerUnits
+from polysafe.report import ReportData
 from tests.report.examples import HOSTILE, change, example, hostile
 
 
@@ -53,12 +54,8 @@ def test_a_row_outside_its_range_is_refused() -> None:
         ReportData.from_json(json.dumps(value).encode())
 
 
-def test_copies_what_it_shows_of_a_decision() -> None:
-    decision = BlockDecision("layers.1.mlp", 1, "mlp", "blend", 0.5, 0.0009, {"p_safety": 0.1}, borderline=True)
-    assert BlockDecision.of(decision) == decision
-
-
 def test_a_number_that_is_not_finite_is_refused() -> None:
-    decision = BlockDecision("layers.0", 0, None, "safety", 1.0, float("nan"))
+    unit = LayerUnits(0, "mlp", (1,), 2, (float("nan"), 1.0))
+    touched = replace(example().touched[0], layers=(unit,))
     with pytest.raises(DataError, match="not finite"):
-        replace(example(), decisions={"soup": {"qac": (decision,)}}).to_json()
+        replace(example(), touched=(touched,)).to_json()

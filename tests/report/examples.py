@@ -9,7 +9,7 @@ from random import Random
 from polysafe.findings.contests import Contest, Edited, contests
 from polysafe.findings.data import CorrectedRate, GapChange, JudgeError, LayerUnits, SeedRate, Touched
 from polysafe.findings.gather import Answered, Findings, Pair
-from polysafe.report import BlockDecision, ChangedAnswer, ReportData
+from polysafe.report import ChangedAnswer, Decision, ReportData
 from polysafe.stats import Gap, Outcomes, RateRow, Row, compare_outcomes, gap_rows, rate_outcomes, wilson
 from polysafe.stats.overlap import ChanceOverlap
 from polysafe.stats.versus import Versus
@@ -97,7 +97,7 @@ def seeds(method: str = "layer_swap.module") -> tuple[SeedRate, ...]:
     return tuple(SeedRate(s, s == 0, method, before, dict.fromkeys(LOW, rate), 48, -0.01) for s, rate in after.items())
 
 
-def decisions(layers: int, modules: tuple[str | None, ...]) -> tuple[BlockDecision, ...]:
+def decisions(layers: int, modules: tuple[str | None, ...]) -> tuple[Decision, ...]:
     """Decisions of every kind, layer by layer, and those outside the layers."""
     kinds = [("safety", 1.0, 0.02), ("language", 0.0, -0.0125), ("blend", 0.5, 0.00095)]
     inside = []
@@ -106,8 +106,19 @@ def decisions(layers: int, modules: tuple[str | None, ...]) -> tuple[BlockDecisi
             choice, weight, score = kinds[(layer + number) % 3]
             name = f"layers.{layer}" + (f".{module}" if module else "")
             detail = {"n_safety": 1.5, "n_language": 0.5}
-            inside.append(BlockDecision(name, layer, module, choice, weight, score, detail, choice == "blend"))
-    return (*inside, BlockDecision("embedding", None, None, "blend", 0.5))
+            inside.append(
+                Decision(
+                    block=name,
+                    layer=layer,
+                    module=module,
+                    choice=choice,
+                    safety_weight=weight,
+                    score=score,
+                    detail=detail,
+                    borderline=choice == "blend",
+                )
+            )
+    return (*inside, Decision(block="embedding", choice="blend", safety_weight=0.5))
 
 
 def change(number: int, text: str = "kolu vata", before: str = "unsafe", after: str = "refused") -> ChangedAnswer:
@@ -239,7 +250,16 @@ def hostile(text: str) -> ReportData:
     """A report in which every text that comes from outside is `text`."""
     attack = [Row(text, code, metric, 1.0, 0.5, 4, 0.5, 1.0, 0.2, 0.8, 0.5, 0.5) for code in (text, "qac")
               for metric in ("unsafe", "refused", text, f"capability.{text}")]  # fmt: skip
-    block = BlockDecision(text, 0, text, text, 0.5, 0.1, {text: 1.0}, borderline=True)
+    block = Decision(
+        block=text,
+        layer=0,
+        module=text,
+        choice=text,
+        safety_weight=0.5,
+        score=0.1,
+        detail={text: 1.0},
+        borderline=True,
+    )
     rates = tuple(rate_outcomes(text, outcomes(flat((text, "en"), unsafe=0.25, refused=0.7), 3)))
     gaps = [Gap(text, code, "en", "unsafe", 0.9, 0.1, 40, 40, 0.6, 0.9, 0.01, 0.01, 1, 2) for code in (text, "qac")]
     units = (LayerUnits(0, text, (1,), 4, (0.1, 0.9, 0.2, 0.0)), LayerUnits(1, None, (0, 2), 4))
@@ -255,7 +275,7 @@ def hostile(text: str) -> ReportData:
         toy=False,
         tiers={text: text, "qac": "low"},
         audits=rates,
-        decisions={text: {text: (block, BlockDecision(text, None, None, text, 0.5))}},
+        decisions={text: {text: (block, Decision(block=text, choice=text, safety_weight=0.5))}},
         changes=(ChangedAnswer(*[text] * 9), change(1, text)),
         languages={text: text, "qac": text},
         gaps=tuple(GapChange(text, gap, gap) for gap in gaps),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from polysafe.report import BlockDecision
+from polysafe.report import Decision
 from polysafe.report.decisions import describe, lay_out
 from tests.report.examples import decisions
 
@@ -33,7 +33,7 @@ def test_a_layer_without_a_decision_stays_empty() -> None:
 
 
 def test_a_huge_layer_index_costs_one_column() -> None:
-    laid = lay_out("qac", [BlockDecision("layers.9", 10**12, None, "safety", 1.0)])
+    laid = lay_out("qac", [Decision(block="layers.9", layer=10**12, choice="safety", safety_weight=1.0)])
     assert laid.layers == (10**12,)
 
 
@@ -45,7 +45,7 @@ def test_titles_carry_score_and_borderline() -> None:
 
 
 def test_an_unknown_choice_is_kept_in_words() -> None:
-    decision = BlockDecision("layers.0", 0, None, "base", 0.0)
+    decision = Decision(block="layers.0", layer=0, choice="base", safety_weight=0.0)
     laid = lay_out("qac", [decision])
     assert describe(decision) == "base"
     cell = laid.rows[0][1][0]

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from polysafe.edits.edit import Decision
 from polysafe.errors import DataError
 from polysafe.files.atomic import write_bytes_atomic
 from polysafe.findings.contests import Contest
@@ -28,66 +29,6 @@ MAX_CHANGES = 25
 """Changed prompts that a report holds per method, language and set; the others are in the records of the runs."""
 
 Scalar: TypeAlias = str | int | float | bool | None
-
-
-class DecisionLike(Protocol):
-    """What a method says about one block; the decisions of an edit have this shape."""
-
-    @property
-    def block(self) -> str: ...
-    @property
-    def layer(self) -> int | None: ...
-    @property
-    def module(self) -> str | None: ...
-    @property
-    def choice(self) -> str: ...
-    @property
-    def safety_weight(self) -> float: ...
-    @property
-    def score(self) -> float | None: ...
-    @property
-    def detail(self) -> Mapping[str, float]: ...
-    @property
-    def borderline(self) -> bool: ...
-
-
-@dataclass(frozen=True)
-class BlockDecision:
-    """Where one block of the output comes from.
-
-    Attributes:
-        block: Name of the block, as `layers.3.attention` or `embedding`.
-        layer: Index of the layer; None outside the layers.
-        module: attention or mlp; None where the layer was decided as a whole.
-        choice: safety, language, blend, or another word of the method.
-        safety_weight: Share of the safety expert, 0 … 1.
-        score: d = p_safety − p_language, or None where nothing was scored.
-        detail: Further numbers behind the decision.
-        borderline: Whether rounding noise could have decided otherwise.
-    """
-
-    block: str
-    layer: int | None
-    module: str | None
-    choice: str
-    safety_weight: float
-    score: float | None = None
-    detail: Mapping[str, float] = field(default_factory=dict)
-    borderline: bool = False
-
-    @classmethod
-    def of(cls, decision: DecisionLike) -> BlockDecision:
-        """Copies what the report shows of a decision."""
-        return cls(
-            block=decision.block,
-            layer=decision.layer,
-            module=decision.module,
-            choice=decision.choice,
-            safety_weight=decision.safety_weight,
-            score=decision.score,
-            detail=dict(decision.detail),
-            borderline=decision.borderline,
-        )
 
 
 @dataclass(frozen=True)
@@ -352,7 +293,7 @@ class ReportData:
     tiers: Mapping[str, str]
     headline: str | None = None
     audits: tuple[RateRow, ...] = ()
-    decisions: Mapping[str, Mapping[str, tuple[BlockDecision, ...]]] = field(default_factory=dict)
+    decisions: Mapping[str, Mapping[str, tuple[Decision, ...]]] = field(default_factory=dict)
     changes: tuple[ChangedAnswer, ...] = ()
     change_counts: tuple[ChangeCount, ...] = ()
     languages: Mapping[str, str] = field(default_factory=dict)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from polysafe.edits.edit import Edit, Provenance
+from polysafe.edits.edit import Decision, Edit, Provenance
 from polysafe.edits.size import StartShapes, weights_touched
-from polysafe.findings.data import BlockDecision, LayerUnits, Touched
+from polysafe.findings.data import LayerUnits, Touched
 from polysafe.stats.overlap import ChanceOverlap, chance_overlap
 
 ALL = "all"
@@ -25,10 +25,10 @@ def target_of(edit: Edit) -> str:
     return named.pop() if len(named) == 1 else ALL
 
 
-def block_decisions(edit: Edit) -> tuple[BlockDecision, ...]:
+def block_decisions(edit: Edit) -> tuple[Decision, ...]:
     """Which model each block came from; empty for edits that are not made of blocks of several models."""
     decisions = [decision for part in edit.provenance for decision in part.decisions]
-    return tuple(BlockDecision.of(each) for each in decisions) if _SWAPPED & {d.choice for d in decisions} else ()
+    return tuple(decisions) if _SWAPPED & {d.choice for d in decisions} else ()
 
 
 def touched(label: str, target: str, edit: Edit, start: StartShapes) -> tuple[Touched, ...]:

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from polysafe.edits.edit import Edit
+from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.size import StartShapes
 from polysafe.evaluate.unread import comparable, compared, rates
 from polysafe.findings.contests import Edited, contests
 from polysafe.findings.data import (
     MAX_CHANGES,
-    BlockDecision,
     ChangeCount,
     ChangedAnswer,
     CorrectedRate,
@@ -121,7 +120,7 @@ class Findings:
     audit_gaps: list[Gap] = field(default_factory=list)
     categories: dict[str, list[Row]] = field(default_factory=dict)
     audit_categories: dict[str, list[RateRow]] = field(default_factory=dict)
-    decisions: dict[str, dict[str, tuple[BlockDecision, ...]]] = field(default_factory=dict)
+    decisions: dict[str, dict[str, tuple[Decision, ...]]] = field(default_factory=dict)
     touched: list[Touched] = field(default_factory=list)
     changes: list[ChangedAnswer] = field(default_factory=list)
     change_counts: list[ChangeCount] = field(default_factory=list)

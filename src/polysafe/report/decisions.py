@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polysafe.findings.data import BlockDecision
+from polysafe.edits.edit import Decision
 from polysafe.text.readable import percent, score
 
 _CHOICES = {"safety": "S", "language": "L", "blend": "B"}
@@ -45,10 +45,10 @@ class DecisionMap:
     outside: tuple[tuple[str, Cell], ...]
     density: str
     summary: str
-    decisions: tuple[BlockDecision, ...]
+    decisions: tuple[Decision, ...]
 
 
-def lay_out(language: str, decisions: Sequence[BlockDecision]) -> DecisionMap:
+def lay_out(language: str, decisions: Sequence[Decision]) -> DecisionMap:
     """Arranges decisions by layer and module."""
     inside = [decision for decision in decisions if decision.layer is not None]
     layers = tuple(sorted({decision.layer for decision in inside if decision.layer is not None}))
@@ -65,14 +65,14 @@ def lay_out(language: str, decisions: Sequence[BlockDecision]) -> DecisionMap:
     )
 
 
-def describe(decision: BlockDecision) -> str:
+def describe(decision: Decision) -> str:
     """A decision in words."""
     if decision.choice == "blend":
         return f"blend, {percent(decision.safety_weight)} safety"
     return decision.choice
 
 
-def _cell(decision: BlockDecision) -> Cell:
+def _cell(decision: Decision) -> Cell:
     known = decision.choice in _CHOICES
     border = ", borderline" if decision.borderline else ""
     return Cell(
@@ -99,7 +99,7 @@ def _density(columns: int) -> str:
     return "letters" if columns <= _LETTERS_UP_TO else "colours"
 
 
-def _summary(layers: int, decisions: Sequence[BlockDecision]) -> str:
+def _summary(layers: int, decisions: Sequence[Decision]) -> str:
     choices = Counter(decision.choice for decision in decisions if decision.layer is not None)
     counts = ", ".join(f"{count} {choice}" for choice, count in choices.most_common())
     borderline = sum(decision.borderline for decision in decisions)

@@ -12,9 +12,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TypeAlias
 
+from polysafe.edits.edit import Decision
 from polysafe.files.atomic import write_bytes_atomic
 from polysafe.findings.data import (
-    BlockDecision,
     ChangeCount,
     ChangedAnswer,
     CorrectedRate,
@@ -106,7 +106,7 @@ def _tables() -> dict[str, tuple[Sequence[str], Callable[[ReportData], Iterable[
     edits = ("method", "target", *_names(Touched)[2:9])
     units = ("method", "target", "unit", "layer", "module", "index", "chosen", "score")
     overlaps = ("method", "target", "unit", "language", "other", "jaccard", "chance", "chance_low", "chance_high")
-    decisions = ("method", "language", *(name for name in _names(BlockDecision) if name != "detail"))
+    decisions = ("method", "language", *(name for name in Decision.model_fields if name != "detail"))
     return {
         "results.csv": (_names(Row), lambda data: map(asdict, data.rows)),
         "audit.csv": (_names(RateRow), lambda data: map(asdict, data.audits)),
@@ -197,4 +197,4 @@ def _decisions(data: ReportData) -> Iterator[Record]:
     for method, languages in data.decisions.items():
         for language, blocks in languages.items():
             for block in blocks:
-                yield {"method": method, "language": language} | asdict(block)
+                yield {"method": method, "language": language} | block.model_dump()
