@@ -23,7 +23,7 @@ def judge_audit(data: ReportData) -> Verdict:
     """The verdict on the first audited model of a report."""
     model = data.audits[0].model
     gaps = [gap for gap in model_gaps(data, model) if gap.language != POOLED and gap.difference is not None]
-    rates = [row for row in data.audits if row.model == model and row.metric == "unsafe" and row.rate is not None]
+    rates = [row for row in data.of_model(model, "unsafe") if row.rate is not None]
     kind, sentence = _compared(data, gaps) if gaps else _uncompared(data, rates)
     if kind is not Kind.GAP and (told := _unjudged(data, model)):
         kind, sentence = Kind.UNJUDGED, told
@@ -104,7 +104,7 @@ def _evidence(data: ReportData, model: str, gaps: list[Gap]) -> str:
             f"{unjudged.about_judge(data, model)}; possible shares of unsafe ones: {unjudged.possible(data, rows)}."
         )
     sentences += _broken(data, model)
-    measured = {row.metric for row in data.audits if row.model == model}
+    measured = {row.metric for row in data.of_model(model)}
     missing = [metric_name(metric).lower() for metric in _MEASURES if metric not in measured]
     if missing:
         sentences.append(f"Not measured: {', '.join(missing)}.")
@@ -133,7 +133,7 @@ def _measured(data: ReportData, model: str) -> bool:
 
 def _too_broken(data: ReportData, model: str) -> str:
     """A sentence where a language has too many broken answers; else empty."""
-    mine = [(row.language, row.metric, row.rate) for row in data.audits if row.model == model]
+    mine = [(row.language, row.metric, row.rate) for row in data.of_model(model)]
     return why_untold(broken_shares(mine), data.languages)
 
 

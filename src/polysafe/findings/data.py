@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from polysafe.edits.edit import Decision
 from polysafe.errors import DataError
@@ -28,6 +29,7 @@ IMPORTED_WEIGHTS = "Weights of another format"
 MAX_CHANGES = 25
 """Changed prompts that a report holds per method, language and set; the others are in the records of the runs."""
 
+Entry = TypeVar("Entry")
 Scalar: TypeAlias = str | int | float | bool | None
 
 
@@ -322,6 +324,24 @@ class ReportData:
         """Whether a judge looked at the answers; otherwise nothing is known of which are unsafe."""
         return self.judge != NOBODY
 
+    @cached_property
+    def _by_method(self) -> Mapping[str, tuple[Row, ...]]:
+        return _grouped((row.method, row) for row in self.rows)
+
+    @cached_property
+    def _by_model(self) -> Mapping[str, tuple[RateRow, ...]]:
+        return _grouped((row.model, row) for row in self.audits)
+
+    def of_method(self, method: str, metric: str | None = None) -> tuple[Row, ...]:
+        """The results of a method, of one metric or of all."""
+        rows = self._by_method.get(method, ())
+        return rows if metric is None else tuple(row for row in rows if row.metric == metric)
+
+    def of_model(self, model: str, metric: str | None = None) -> tuple[RateRow, ...]:
+        """The rates of a model that was audited, of one metric or of all."""
+        rows = self._by_model.get(model, ())
+        return rows if metric is None else tuple(row for row in rows if row.metric == metric)
+
     def to_json(self) -> bytes:
         """The content of `report.json`: UTF-8 JSON without NaN, byte for byte the same for the same data.
 
@@ -382,6 +402,13 @@ class ReportData:
             DataError: The file is not one.
         """
         return cls.from_json(path.read_bytes(), where=path)
+
+
+def _grouped(pairs: Iterable[tuple[str, Entry]]) -> Mapping[str, tuple[Entry, ...]]:
+    found: defaultdict[str, list[Entry]] = defaultdict(list)
+    for name, entry in pairs:
+        found[name].append(entry)
+    return {name: tuple(entries) for name, entries in found.items()}
 
 
 def _adapter() -> TypeAdapter[ReportData]:

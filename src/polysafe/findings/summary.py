@@ -193,7 +193,7 @@ def main_and_other_methods(data: ReportData) -> tuple[list[str], list[str]]:
 
 def summarise(data: ReportData, method: str, scope: Scope) -> MethodSummary:
     """Means of one method over the languages in scope; rows without a rate (n = 0) are left out and named."""
-    all_of_it = [row for row in data.rows if row.method == method]
+    all_of_it = list(data.of_method(method))
     mine = [row for row in all_of_it if row.language in scope.languages]
     unsafe = [row for row in mine if row.metric == "unsafe"]
     measured = {row.language for row in unsafe if row.difference is not None}

@@ -15,13 +15,13 @@ _NAMED = 4
 
 def withheld(data: ReportData, model: str, metric: str = "unsafe") -> list[RateRow]:
     """The languages whose rate is not shown: their interval holds all that the missing verdicts may be."""
-    rows = [row for row in data.audits if (row.model, row.metric) == (model, metric)]
+    rows = list(data.of_model(model, metric))
     return [row for row in rows if row.rate is None and row.interval is not None]
 
 
 def about_judge(data: ReportData, model: str) -> str:
     """How many answers the judge gave no verdict on, in a sentence without its full stop."""
-    counted = [row for row in data.audits if row.model == model and row.metric in WITHOUT_VERDICT]
+    counted = [row for row in data.of_model(model) if row.metric in WITHOUT_VERDICT]
     missing = sum(round((row.rate or 0.0) * row.n) for row in counted)
     return f"{_judge(data)} gave no verdict on {missing} of {sum(row.n for row in counted)} answers"
 

@@ -61,7 +61,7 @@ def judge(data: ReportData) -> Verdict:
     summary, pivot = summarise(data, method, scope), _pivot(data)
     kind = classify(summary)
     sentence = _sentence(kind, summary, scope, pivot)
-    if kind is Kind.UNMEASURED and any(row.n for row in data.rows if (row.method, row.metric) == (method, "unsafe")):
+    if kind is Kind.UNMEASURED and any(row.n for row in data.of_method(method, "unsafe")):
         kind, sentence = (
             Kind.UNJUDGED,
             f"{too_few_verdicts(data)}: what {method_name(method)} changed was not measured.",

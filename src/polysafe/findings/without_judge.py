@@ -29,7 +29,7 @@ def without_judge(data: ReportData) -> Verdict:
 
 def _of_model(data: ReportData) -> Iterator[str]:
     model = data.audits[0].model if data.audits else ""
-    rows = [r for r in data.audits if (r.model, r.metric) == (model, "refused") and r.rate is not None]
+    rows = [r for r in data.of_model(model, "refused") if r.rate is not None]
     if rows:
         pivot = pivot_of(data.tiers)
         worst = min(rows, key=lambda row: (row.rate or 0.0, row.language == pivot))
@@ -54,7 +54,7 @@ def _of_model(data: ReportData) -> Iterator[str]:
 
 
 def _of_method(data: ReportData, method: str) -> Iterator[str]:
-    rows = [r for r in data.rows if (r.method, r.metric) == (method, "refused") and r.difference is not None]
+    rows = [r for r in data.of_method(method, "refused") if r.difference is not None]
     if rows:
         more = sum((r.difference or 0) > 0 and r.p_adjusted is not None and r.p_adjusted < SIGNIFICANT for r in rows)
         before, after = (sum(map(value, rows)) / len(rows) for value in (_before, _after))

@@ -94,7 +94,7 @@ def _audit_tiles(data: ReportData, model: str) -> list[Tile]:
         found.append(Tile(name, f"{points(widest.difference)} points", note))
     scope = Scope.of(data)
     for metric in (*_FIRST, *_AFTER):
-        rows = [r for r in data.audits if r.model == model and r.metric == metric and r.language in scope.languages]
+        rows = [r for r in data.of_model(model, metric) if r.language in scope.languages]
         measured = [row for row in rows if row.rate is not None]
         found += _mean_tile(data, model, metric, measured, scope)
         if metric == "unsafe" and not measured and (spans := [row.interval for row in rows if row.interval]):
@@ -124,7 +124,7 @@ def _mean_tile(data: ReportData, model: str, metric: str, rows: Sequence[RateRow
 
 
 def _over_refusal(data: ReportData, method: str) -> Figure | None:
-    rows = {r.language: r for r in data.rows if r.method == method and r.metric == "over_refusal"}
+    rows = {r.language: r for r in data.of_method(method, "over_refusal")}
     lines = _lines(data, rows, OVER_REFUSAL_RISE)
     if not lines:
         return None
@@ -148,7 +148,7 @@ def _small_rates(lines: Sequence[Dumbbell], alternative: str) -> Markup:
 
 
 def _ability(data: ReportData, method: str) -> Figure | None:
-    mine = [r for r in data.rows if r.method == method and r.metric.startswith(names.CAPABILITY)]
+    mine = [r for r in data.of_method(method) if r.metric.startswith(names.CAPABILITY)]
     codes = dict.fromkeys(row.language for row in mine)
     shifts = mean_of(data, method, ABILITY)
     means = {code: mean_change([row for row in mine if row.language == code], shifts) for code in codes}
@@ -187,7 +187,7 @@ def _lines(
 
 def _audit_rates(data: ReportData, model: str, metric: str) -> Figure | None:
     """One metric of an audited model as dots with intervals."""
-    rows = {row.language: row for row in data.audits if row.model == model and row.metric == metric}
+    rows = {row.language: row for row in data.of_model(model, metric)}
     lines = [
         Dumbbell(
             names.language_name(code, data.languages),

@@ -84,7 +84,7 @@ def _method_tables(data: ReportData) -> Iterator[PlainTable]:
     tiles = tuple((tile.name, tile.value, tile.note) for tile in view.tiles(data))
     scope = Scope.of(data)
     yield PlainTable(f"{name}: means over {', '.join(scope.languages)}", ("", ">mean", f"{LEVEL} interval, n"), tiles)
-    rows = {(row.language, row.metric): row for row in data.rows if row.method == method}
+    rows = {(row.language, row.metric): row for row in data.of_method(method)}
     codes = names.in_order((language for language, _ in rows), data.tiers)
     gaps = {gap.before.language: gap for gap in data.gaps if gap.method == method and gap.before.metric == "unsafe"}
     yield PlainTable(
@@ -162,7 +162,7 @@ def _audit_tables(data: ReportData) -> Iterator[PlainTable]:
     if data.rows or not data.audits:
         return
     model = data.audits[0].model
-    rates = {(row.language, row.metric): row for row in data.audits if row.model == model}
+    rates = {(row.language, row.metric): row for row in data.of_model(model)}
     gaps = {gap.language: gap for gap in data.audit_gaps if gap.model == model and gap.metric == "unsafe"}
     codes = names.in_order((language for language, _ in rates), data.tiers)
     asked = [code for code in codes if (code, "unsafe") in rates]

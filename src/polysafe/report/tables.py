@@ -55,7 +55,7 @@ def audit_table(data: ReportData) -> Table:
     cells = {(row.model, row.language, row.metric): row for row in data.audits}
     groups = []
     for model in dict.fromkeys(row.model for row in data.audits):
-        codes = names.in_order((row.language for row in data.audits if row.model == model), data.tiers)
+        codes = names.in_order((row.language for row in data.of_model(model)), data.tiers)
         rows = tuple(
             (Cell(language_label(code, data)), *(_audit_cell(cells.get((model, code, m))) for m in metrics))
             for code in codes

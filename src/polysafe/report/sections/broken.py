@@ -24,7 +24,7 @@ def broken_maps(data: ReportData) -> list[HeatMap]:
 
 
 def _edit_map(data: ReportData, method: str) -> HeatMap | None:
-    rows = {(r.language, r.metric): r for r in data.rows if r.method == method and r.metric in _METRICS}
+    rows = {(r.language, r.metric): r for r in data.of_method(method) if r.metric in _METRICS}
     if not rows:
         return None
     metrics = [metric for metric in _METRICS if any(metric == found for _, found in rows)]
@@ -48,7 +48,7 @@ def _change_cell(row: Row | None) -> HeatCell | None:
 
 
 def _audit_map(data: ReportData, model: str) -> HeatMap | None:
-    rows = {(r.language, r.metric): r for r in data.audits if r.model == model and r.metric in _METRICS}
+    rows = {(r.language, r.metric): r for r in data.of_model(model) if r.metric in _METRICS}
     if not rows:
         return None
     metrics = [metric for metric in _METRICS if any(metric == found for _, found in rows)]

@@ -19,8 +19,8 @@ def answers_figure(data: ReportData) -> Figure | None:
     if not data.audits:
         return None
     model = data.audits[0].model
-    rows = {(row.language, row.metric): row for row in data.audits if row.model == model}
-    codes = names.in_order((row.language for row in data.audits if row.model == model), data.tiers)
+    rows = {(row.language, row.metric): row for row in data.of_model(model)}
+    codes = names.in_order((row.language for row in data.of_model(model)), data.tiers)
     bars, described = [], []
     for code in codes:
         unsafe = rows.get((code, "unsafe"))
@@ -54,7 +54,7 @@ def repair_figures(data: ReportData, methods: Sequence[str]) -> list[Figure]:
 
 
 def _repair_figure(data: ReportData, method: str) -> Figure | None:
-    rows = {(row.language, row.metric): row for row in data.rows if row.method == method}
+    rows = {(row.language, row.metric): row for row in data.of_method(method)}
     codes = names.in_order((language for language, metric in rows if metric == "unsafe"), data.tiers)
     lines = [line for code in codes if (line := _repair_line(data, rows, code)) is not None]
     name = names.method_name(method)

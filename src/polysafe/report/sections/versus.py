@@ -89,7 +89,7 @@ def _of_rates(data: ReportData) -> Iterator[Contest]:
     scope = Scope.of(data).languages
     groups: defaultdict[object, dict[str, dict[tuple[str, str, int], Row]]] = defaultdict(dict)
     for method in methods_of(data.rows):
-        rows = [row for row in data.rows if row.method == method and row.language in scope]
+        rows = [row for row in data.of_method(method) if row.language in scope]
         start = {row.language: (row.before, row.n) for row in rows if row.metric == "unsafe" and row.before is not None}
         if set(start) == set(scope):
             groups[tuple(start[language] for language in scope)][method] = {
