@@ -11,12 +11,12 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from hypothesis import given, settings
 
 from polysafe.card.card import render_card, unmeasured
-from polysafe.card.citations import METHODS
 from polysafe.card.data import Card, CardMethod, CardSource
 from polysafe.card.meta import front_matter, model_index
 from polysafe.checkpoint.hub import HubId
 from polysafe.checkpoint.licence import Licence
 from polysafe.errors import CheckpointError, DataError
+from polysafe.methods.layer_swap import LayerSwap
 from tests.card.cards import COMMIT, card, metadata, results
 from tests.text.test_markdown import MARKUP, hostile, tokens
 
@@ -126,13 +126,15 @@ def test_origins_hashes_and_paper_are_shown() -> None:
     assert f"[`org/base`](https://huggingface.co/org/base/tree/{COMMIT}) at `{COMMIT}`" in text
     assert "d" * 64 in text
     assert "c" * 64 in text
-    assert METHODS["layer_swap"] in text
+    assert LayerSwap.citation in text
 
 
 def test_methods_that_ship_have_a_paper() -> None:
-    from polysafe.methods.registry import names
+    from polysafe.methods.registry import names, resolve
 
-    assert set(METHODS) == set(names())
+    for name in names():
+        assert "https://arxiv.org/abs/" in resolve(name).citation
+        assert all(label.partition(".")[0] == name for label in resolve(name).titles)
 
 
 def test_toy_models_are_called_so_first() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polysafe.card import meta as card_meta
-from polysafe.card.citations import cited
 from polysafe.card.data import CARD, CARD_DATA, Card, CardSource
 from polysafe.findings.names import CAPABILITY, metric_name
+from polysafe.methods.registry import described
 from polysafe.stats.rows import Row
 from polysafe.text.markdown import Prose, block, inline, listed, table
 from polysafe.text.readable import NOTHING, change, interval_change, p_value
@@ -102,8 +102,8 @@ def _licences(card: Card) -> Prose:
 
 
 def _papers(card: Card) -> list[Prose]:
-    papers = [cited(method.method) for method in card.methods]
-    return [Prose(paper) for paper in dict.fromkeys(papers) if paper is not None]
+    papers = [found.citation for method in card.methods if (found := described(method.method)) is not None]
+    return [Prose(paper) for paper in dict.fromkeys(papers) if paper]
 
 
 def _results(rows: list[Row]) -> Prose:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from polysafe.methods.registry import described
+
 PUBLISHED = ".published"
 CONTROL = "control."
 WITHOUT = ".without_"
-BASELINES = frozenset({"band_swap", "soup", "task_arithmetic", "ties", "dare"})
 CAPABILITY = "capability."
 
 SAFETY_METRICS = {
@@ -33,26 +34,17 @@ _TASKS = {
     "arithmetic": "Arithmetic",
     "reading": "Reading",
 }
-_METHODS = {
-    "layer_swap.layer": "Layer-wise swapping",
-    "layer_swap.module": "Module-wise swapping",
-    "band_swap": "Fixed-band swapping",
-    "soup": "Model soup",
-    "task_arithmetic": "Task arithmetic",
-    "ties": "TIES",
-    "dare": "DARE",
-    "sparse_edit": "Sparse weight editing",
-    "head_steering": "Head steering",
-}
 _TIERS = {"pivot": "pivot", "high": "high-resource", "mid": "mid-resource", "low": "low-resource"}
 
 
 def method_name(method: str) -> str:
     """A method's name in words; an unknown one keeps its own words."""
     bare, _, left_out = method.removesuffix(PUBLISHED).removeprefix(CONTROL).partition(WITHOUT)
-    known = max((name for name in _METHODS if f"{bare}.".startswith(f"{name}.")), key=len, default="")
+    found = described(bare)
+    titles = found.titles if found else {}
+    known = max((name for name in titles if f"{bare}.".startswith(f"{name}.")), key=len, default="")
     words = " ".join(
-        filter(None, [_METHODS.get(known, ""), bare[len(known) :].replace("_", " ").replace(".", " ").strip()])
+        filter(None, [titles.get(known, ""), bare[len(known) :].replace("_", " ").replace(".", " ").strip()])
     )
     if left_out:
         words += f" (without {left_out})"
@@ -69,7 +61,8 @@ def method_kind(method: str) -> str:
         return "published"
     if WITHOUT in method:
         return "transfer"
-    return "baseline" if method.partition(".")[0] in BASELINES else "method"
+    found = described(method)
+    return "baseline" if found is not None and found.baseline else "method"
 
 
 def metric_name(metric: str) -> str:

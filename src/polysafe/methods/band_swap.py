@@ -56,6 +56,12 @@ class BandSwap(BlockMethod):
 
     name: ClassVar[str] = "band_swap"
     version: ClassVar[int] = 1
+    titles: ClassVar[Mapping[str, str]] = {"band_swap": "Fixed-band swapping"}
+    citation: ClassVar[str] = (
+        "Bandarkar, Muller, Yuvraj, Hou, Singhal, Lv and Liu: Layer Swapping for Zero-Shot Cross-Lingual "
+        "Transfer in Large Language Models. ICLR 2025. https://arxiv.org/abs/2410.01335"
+    )
+    baseline: ClassVar[bool] = True
 
     safety: SourceName
     """Source that was tuned for safety."""

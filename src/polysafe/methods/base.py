@@ -96,12 +96,22 @@ class Method(BaseModel, ABC):
     `polysafe.methods`) with a subclass that sets `name` and `version`, is decorated with `@register`, and
     implements `start`, `uses` and `fit`. Raise the version, and keep the old class, whenever the same options
     would give another edit.
+
+    Attributes:
+        name: What a recipe calls it.
+        version: Version of what it does.
+        titles: Beginning of its labels in results -> what it is called on a page.
+        citation: The paper that it is from, as a model card cites it; empty for none.
+        baseline: Whether it is one that knows nothing of safety, shown for comparison.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     name: ClassVar[str]
     version: ClassVar[int]
+    titles: ClassVar[Mapping[str, str]] = {}
+    citation: ClassVar[str] = ""
+    baseline: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

@@ -80,6 +80,14 @@ class LayerSwap(BlockMethod):
 
     name: ClassVar[str] = "layer_swap"
     version: ClassVar[int] = 1
+    titles: ClassVar[Mapping[str, str]] = {
+        "layer_swap.layer": "Layer-wise swapping",
+        "layer_swap.module": "Module-wise swapping",
+    }
+    citation: ClassVar[str] = (
+        "Shin and Hwang: Layer-wise Swapping for Generalizable Multilingual Safety. EACL 2026. "
+        "https://arxiv.org/abs/2601.22620"
+    )
 
     base: SourceName
     """Source that both experts were fine-tuned from."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -129,6 +130,12 @@ class Soup(Merge):
 
     name: ClassVar[str] = "soup"
     version: ClassVar[int] = 1
+    titles: ClassVar[Mapping[str, str]] = {"soup": "Model soup"}
+    citation: ClassVar[str] = (
+        "Wortsman et al.: Model soups: averaging weights of multiple fine-tuned models improves accuracy "
+        "without increasing inference time. ICML 2022. https://arxiv.org/abs/2203.05482"
+    )
+    baseline: ClassVar[bool] = True
 
     weights: Annotated[dict[SourceName, Scale], Field(min_length=1)]
     """Weight of every model; the weights add up to 1."""
@@ -155,6 +162,11 @@ class TaskArithmetic(TaskVectorMerge):
 
     name: ClassVar[str] = "task_arithmetic"
     version: ClassVar[int] = 1
+    titles: ClassVar[Mapping[str, str]] = {"task_arithmetic": "Task arithmetic"}
+    citation: ClassVar[str] = (
+        "Ilharco et al.: Editing Models with Task Arithmetic. ICLR 2023. https://arxiv.org/abs/2212.04089"
+    )
+    baseline: ClassVar[bool] = True
 
     scale: float | dict[SourceName, float] = 0.5
     """λ of all experts, or one per expert."""
@@ -177,6 +189,12 @@ class TiesMerge(TaskVectorMerge):
 
     name: ClassVar[str] = "ties"
     version: ClassVar[int] = 1
+    titles: ClassVar[Mapping[str, str]] = {"ties": "TIES"}
+    citation: ClassVar[str] = (
+        "Yadav, Tam, Choshen, Raffel and Bansal: TIES-Merging: Resolving Interference When Merging Models. "
+        "NeurIPS 2023. https://arxiv.org/abs/2306.01708"
+    )
+    baseline: ClassVar[bool] = True
 
     density: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of each task vector's entries that is kept, largest magnitudes first."""
@@ -207,6 +225,12 @@ class DareMerge(TaskVectorMerge):
 
     name: ClassVar[str] = "dare"
     version: ClassVar[int] = 1
+    titles: ClassVar[Mapping[str, str]] = {"dare": "DARE"}
+    citation: ClassVar[str] = (
+        "Yu, Yu, Yu, Huang and Li: Language Models are Super Mario: Absorbing Abilities from Homologous "
+        "Models as a Free Lunch. ICML 2024. https://arxiv.org/abs/2311.03099"
+    )
+    baseline: ClassVar[bool] = True
 
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Probability of dropping an entry; survivors are divided by 1 - drop."""

@@ -81,6 +81,15 @@ def names() -> tuple[str, ...]:
 
 
 @cache
+def described(label: str) -> type[Method] | None:
+    """The method that a label of results begins with, for its titles and citation; None where nobody knows it."""
+    try:
+        return resolve(label.partition(".")[0])
+    except RecipeError:
+        return None
+
+
+@cache
 def _load_builtin() -> None:
     for _ in modules_of("polysafe.methods"):
         pass  # a method registers itself

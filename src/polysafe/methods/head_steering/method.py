@@ -90,6 +90,11 @@ class HeadSteering(Method):
 
     name: ClassVar[str] = "head_steering"
     version: ClassVar[int] = 1
+    titles: ClassVar[Mapping[str, str]] = {"head_steering": "Head steering"}
+    citation: ClassVar[str] = (
+        "Banerjee, Layek, Chatterjee, Mukherjee and Hazra: Soteria: Language-Specific Functional Parameter "
+        "Steering for Multilingual Safety Alignment. Findings of EMNLP 2025. https://arxiv.org/abs/2502.11244"
+    )
 
     model: SourceName
     """Source that is edited."""

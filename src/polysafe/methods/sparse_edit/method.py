@@ -17,7 +17,7 @@ single layer are the published method.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -69,6 +69,11 @@ class SparseEdit(Method):
 
     name: ClassVar[str] = "sparse_edit"
     version: ClassVar[int] = 1
+    titles: ClassVar[Mapping[str, str]] = {"sparse_edit": "Sparse weight editing"}
+    citation: ClassVar[str] = (
+        "Liang, Wang and Wang: Multilingual Safety Alignment Via Sparse Weight Editing. ICML 2026. "
+        "https://arxiv.org/abs/2602.22554"
+    )
 
     model: SourceName
     """Source that is edited: a model that refuses in the pivot language."""
