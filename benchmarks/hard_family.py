@@ -145,7 +145,8 @@ class Bench:
         before, bounds = self.starts[start], self.plan["bounds"]
         begins = {language: self._begins(model, language) for language in before}
         refused = fmean(begins[language].over_refusal - each.over_refusal for language, each in before.items())
-        if _mean(begins, start) >= best or refused > bounds["over_refusal"]:
+        worse = begins[PIVOT].unsafe - before[PIVOT].unsafe
+        if _mean(begins, start) >= best or refused > bounds["over_refusal"] or worse > bounds["pivot_unsafe"]:
             return None
         lost = fmean(each.ability - self._ability(model, language) for language, each in before.items())
         return None if lost > bounds["ability_loss"] else _mean(begins, start)

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from polysafe._version import __version__
+from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.output import RECORDS
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes
-from polysafe.errors import OutputError, VerificationError
+from polysafe.errors import OutputError, PolysafeError, VerificationError
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.numbers import changed_numbers
 from polysafe.files.atomic import write_bytes_atomic
@@ -394,8 +395,27 @@ def _answered(run: ModelRun) -> Answered:
 def _decide(recipe: Recipe) -> Decision:
     from polysafe.engine.plan import make_plan
 
+    known = _decided(recipe)
+    if known is not None:
+        return known
     try:
         with threads(1):
             return make_plan(recipe, fit=True).edit
     except VerificationError as error:
         return error.problem
+
+
+def _decided(recipe: Recipe) -> Edit | None:
+    """The edit of a model that this very recipe made of these very files before."""
+    output = recipe.output.path
+    try:
+        written = (output / RECORDS / "recipe.yaml").read_text(encoding="utf-8")
+        edit = Edit.load(output / RECORDS)
+    except (OSError, PolysafeError):
+        return None
+    sources = {name: reference.path for name, reference in recipe.sources.items() if name in edit.sources}
+    same = all(
+        path is not None and checkpoint_digests(open_checkpoint(path)) == edit.sources[name].files
+        for name, path in sources.items()
+    )
+    return edit if same and written == recipe.to_yaml(relative_to=output) else None
