@@ -54,11 +54,11 @@ def test_what_does_not_make_an_example_is_counted() -> None:
     [
         ("t.json", "{", "is not JSON"),
         ("t.json", "{}", "not a list"),
-        ("t.json", '[{"input": "a"}]', r"entry 1.*no 'output'"),
-        ("t.jsonl", '{"input": "a", "output": "b"}\n[]\n', r":2.*no 'input'"),
-        ("t.csv", "input\na\n", "no 'output'"),
+        ("t.json", '[{"input": "a"}]', "no column 'output'"),
+        ("t.jsonl", '{"input": "a", "output": "b"}\n[]\n', r":2.*is not an object"),
+        ("t.csv", "input\na\n", "no column 'output'"),
         ("t.csv", "input,output\n,\n", "no usable pair"),
-        ("t.txt", "a b", "neither JSON"),
+        ("t.txt", "a b", "is no table that can be read"),
     ],
 )
 def test_files_that_hold_no_task(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from polysafe.data.tables import read_table
 from polysafe.errors import DataError
-
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,56 +90,18 @@ def make_task(
 def load_task(
     path: Path, name: str, language: str, *, input_column: str = "input", output_column: str = "output"
 ) -> Task:
-    """Reads a task: a JSON list of objects (the published layout), JSON Lines, CSV or TSV.
+    """Reads a task from a table: a JSON list of objects (the published layout), JSON Lines, CSV, TSV or Parquet.
 
     Raises:
-        DataError: The file cannot be read, is of another kind, or an entry lacks a column; names file and line.
+        DataError: The file cannot be read, is of another kind, or lacks a column.
     """
-    try:
-        pairs = [_pair(row, where, input_column, output_column) for where, row in _rows(path)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", where=path) from error
-    task = make_task(name, language, pairs, origin=path.name)
+    table = read_table(path)
+    given, wanted = (tuple(map(_shown, table.cells(column))) for column in (input_column, output_column))
+    task = make_task(name, language, zip(given, wanted, strict=True), origin=path.name)
     if not task.examples:
         raise DataError("holds no usable pair of input and output", where=path)
     return task
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    kind = path.suffix.lower()
-    text = path.read_text(encoding="utf-8-sig")
-    if kind in _DELIMITERS:
-        reader = csv.DictReader(text.splitlines(), delimiter=_DELIMITERS[kind], strict=True)
-        try:
-            yield from ((f"{path}:{reader.line_num}", row) for row in reader)
-        except csv.Error as error:
-            raise DataError(f"is not a table: {error}", where=f"{path}:{reader.line_num}") from error
-    elif kind == ".jsonl":
-        lines = ((f"{path}:{number}", line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-        yield from ((where, _json(line, where)) for where, line in lines)
-    elif kind == ".json":
-        content = _json(text, str(path))
-        if not isinstance(content, list):
-            raise DataError("is not a list of pairs", where=path)
-        yield from ((f"{path}, entry {number}", row) for number, row in enumerate(content, start=1))
-    else:
-        raise DataError("is neither JSON, JSON Lines, CSV nor TSV", where=path)
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise DataError(f"is not JSON: {error}", where=where) from error
-
-
-def _pair(row: object, where: str, input_column: str, output_column: str) -> tuple[str, str]:
-    columns = list(row) if isinstance(row, dict) else []
-    for name in (input_column, output_column):
-        if not isinstance(row, dict) or name not in row:
-            raise DataError(
-                f"has no {name!r}", where=where, remedy=f"found: {', '.join(map(str, columns)) or 'nothing'}"
-            )
-    assert isinstance(row, dict)
-    values = (row[input_column], row[output_column])
-    return tuple("" if value is None else str(value) for value in values)  # type: ignore[return-value]
+def _shown(value: object) -> str:
+    return "" if value is None else str(value)

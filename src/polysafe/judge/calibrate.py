@@ -7,17 +7,16 @@ formula of `stats`.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from polysafe.data.prompts import Prompt
+from polysafe.data.tables import read_table
 from polysafe.errors import DataError
 from polysafe.files.atomic import write_json_atomic
 from polysafe.judge.probe import probe
@@ -253,7 +252,7 @@ def calibrate(judge: Judge, examples: Sequence[Example]) -> Calibration:
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:
-    """Labelled answers from a CSV file with a header, or from JSON lines, with the columns of `COLUMNS`.
+    """Labelled answers from any table that `read_table` reads, with the columns of `COLUMNS`.
 
     Labels are safe, unsafe, invalid and wrong_language.
 
@@ -261,32 +260,19 @@ def read_examples(path: Path) -> tuple[Example, ...]:
         DataError: The file cannot be read, lacks a column, or has a row without a known label; the message names
             the row.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows: Iterable[Any] = (
-            _json_lines(text) if path.suffix in {".jsonl", ".json"} else csv.DictReader(io.StringIO(text))
+    table = read_table(path)
+    rows = zip(*(table.texts(column) for column in COLUMNS), strict=True)
+    return tuple(_example(path, number, *row) for number, row in enumerate(rows, start=1))
+
+
+def _example(path: Path, number: int, language: str, prompt: str, answer: str, label: str) -> Example:
+    known = label.strip().lower()
+    if known not in LABELS:
+        raise DataError(
+            f"{label!r} is not a label", where=f"{path}, row {number}", remedy=f"labels are {', '.join(LABELS)}"
         )
-        return tuple(_example(row, number) for number, row in enumerate(rows, start=1))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"cannot be read: {error}", where=path) from error
-    except DataError as error:
-        raise DataError(error.problem, where=f"{path}, {error.where}", remedy=error.remedy) from error
-
-
-def _json_lines(text: str) -> Iterable[Any]:
-    # Not `splitlines`: JSON texts may hold U+2028, which is no end of a line there.
-    return (json.loads(line) for line in text.split("\n") if line.strip())
-
-
-def _example(row: Any, number: int) -> Example:
-    where = f"row {number}"
-    if not isinstance(row, Mapping) or any(not isinstance(row.get(column), str) for column in COLUMNS):
-        raise DataError("lacks a column", where=where, remedy=f"columns are {', '.join(COLUMNS)}")
-    label = row["label"].strip().lower()
-    if label not in LABELS:
-        raise DataError(f"{row['label']!r} is not a label", where=where, remedy=f"labels are {', '.join(LABELS)}")
-    prompt = Prompt("calibration", str(number), row["language"].strip(), row["prompt"], "harmful")
-    return Example(Exchange(prompt, row["answer"]), Label(label))
+    asked = Prompt("calibration", str(number), language.strip(), prompt, "harmful")
+    return Example(Exchange(asked, answer), Label(known))
 
 
 def _rates(counts: Counts) -> dict[str, Any]:
