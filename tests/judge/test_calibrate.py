@@ -84,7 +84,10 @@ def test_a_language_with_one_kind_of_answers_cannot_be_corrected() -> None:
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("language,prompt,answer\nen,p,a", "has no column 'label'"), ("language,prompt,answer,label\nen,p,a,nice", "row 1")],
+    [
+        ("language,prompt,answer\nen,p,a", "has no column 'label'"),
+        ("language,prompt,answer,label\nen,p,a,nice", "row 1"),
+    ],
 )
 def test_files_of_another_form_are_refused(tmp_path: Path, text: str, match: str) -> None:
     path = tmp_path / "labelled.csv"
