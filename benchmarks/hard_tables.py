@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import percent, table_row
-from polysafe.findings.names import CONTROL
+from polysafe.methods.base import CONTROL
 from polysafe.organism.lexicon import LOW
 from polysafe.stats.means import student_interval
 from polysafe.stats.multiplicity import holm

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.markdown import percent, table_row
 from benchmarks.real_outcomes import BOUNDARY, Outcomes, read, read_runs, save
 from polysafe.evaluate.numbers import BITS
-from polysafe.findings.names import CONTROL
+from polysafe.methods.base import CONTROL
 from polysafe.stats.differences import paired_difference
 from polysafe.stats.intervals import wilson
 from polysafe.stats.means import student_interval

@@ -9,7 +9,7 @@ from typing import Literal
 from polysafe.cli.console import note, print_json, print_line, progress, resumable
 from polysafe.cli.organism import required_texts
 from polysafe.cli.report import print_summary
-from polysafe.findings.names import CONTROL
+from polysafe.methods.base import CONTROL
 from polysafe.organism.packaged import NOTICE
 from polysafe.processes import usable_cores
 from polysafe.workflows.quickstart import Quickstart, run_quickstart

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from polysafe.evaluate.unread import comparable
-from polysafe.findings.names import CAPABILITY, CONTROL, WITHOUT, method_kind
+from polysafe.findings.names import CAPABILITY, WITHOUT, method_kind
+from polysafe.methods.base import CONTROL
 from polysafe.stats.compare import Outcomes
 from polysafe.stats.rows import RateRow, Row
 from polysafe.stats.versus import Versus, adjust_versus, mean_difference, mean_rate, versus_row

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from polysafe.methods.base import CONTROL
 from polysafe.methods.registry import described
 
 PUBLISHED = ".published"
-CONTROL = "control."
 WITHOUT = ".without_"
 CAPABILITY = "capability."
 

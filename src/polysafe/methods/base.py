@@ -226,6 +226,15 @@ def _options(method: Method) -> dict[str, Any]:
     return options | {name: fields[name].default for name in _COMPUTED_HOW if name in fields}
 
 
+CONTROL = "control."
+"""What the labels of controls begin with."""
+
+
+def control_label(of: str, kind: str, seed: int) -> str:
+    """The label of a control: `control.sparse_edit.random.0`; only random ones are drawn, and have a seed."""
+    return f"{CONTROL}{of}.{kind}" + (f".{seed}" if kind.startswith("random") else "")
+
+
 def distinct(names: Iterable[str | None]) -> tuple[str, ...]:
     """The names that are given, each once, in order."""
     return tuple(dict.fromkeys(name for name in names if name is not None))

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from polysafe.edits.edit import Edit
-from polysafe.methods.base import Method
+from polysafe.methods.base import Method, control_label
 
 Block = TypeVar("Block", bound=Hashable)
 Choice = TypeVar("Choice")
@@ -38,7 +38,7 @@ class BlockMethod(Method, ABC):
         """`rule_label`, or that of its control."""
         if self.control is None:
             return self.rule_label
-        return f"control.{self.rule_label}.{self.control}.{self.control_seed}"
+        return control_label(self.rule_label, self.control, self.control_seed)
 
     def settled(self, edit: Edit) -> Self:  # noqa: ARG002 (other methods read it)
         """The same options: nothing is chosen on prompts."""

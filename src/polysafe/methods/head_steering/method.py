@@ -30,7 +30,7 @@ from polysafe.edits.operations import AddDelta, Copy
 from polysafe.errors import RecipeError
 from polysafe.files.paths import AbsolutePath
 from polysafe.methods.agreement import require_agreement
-from polysafe.methods.base import Method, SourceName, Support, Work, distinct
+from polysafe.methods.base import Method, SourceName, Support, Work, control_label, distinct
 from polysafe.methods.candidates import Candidates
 from polysafe.methods.head_steering.choice import (
     Combine,
@@ -175,8 +175,7 @@ class HeadSteering(Method):
     def label(self) -> str:
         """`head_steering`, with what sets this entry apart: a control, another ranking, or the published setting."""
         if self.control is not None:
-            seed = f".{self.control_seed}" if self.control.startswith("random") else ""
-            return f"control.{self.name}.{self.control}{seed}" + (".matched" if self.matched else "")
+            return control_label(self.name, self.control, self.control_seed) + (".matched" if self.matched else "")
         if self.ranking != "signed":
             return f"{self.name}.{self.ranking}"
         return f"{self.name}.published" if self.published else self.name

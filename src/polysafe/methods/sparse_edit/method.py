@@ -34,7 +34,7 @@ from polysafe.edits.reader import EditedReader
 from polysafe.errors import ArchitectureError, EditError, RecipeError
 from polysafe.files.paths import AbsolutePath
 from polysafe.methods.anchor_options import AnchorFiles, AnchorSet
-from polysafe.methods.base import Method, SourceName, Support, Work, distinct
+from polysafe.methods.base import Method, SourceName, Support, Work, control_label, distinct
 from polysafe.methods.candidates import Candidates
 from polysafe.methods.registry import register
 from polysafe.methods.sparse_edit.choice import (
@@ -165,8 +165,7 @@ class SparseEdit(Method):
     def label(self) -> str:
         """`sparse_edit`, with what sets this entry apart: a control, a language left out, or the published setting."""
         if self.control is not None:
-            seed = f".{self.control_seed}" if self.control == "random" else ""
-            return f"control.{self.name}.{self.control}{seed}"
+            return control_label(self.name, self.control, self.control_seed)
         if self.leave_out is not None:
             return f"{self.name}.without_{self.leave_out}"
         return f"{self.name}.published" if self.published else self.name
