@@ -129,24 +129,29 @@ def change_table(found: Sequence[Change], metric: str) -> str:
     chosen = [each for each in found if each.metric == metric]
     languages = list(dict.fromkeys(each.language for each in chosen))
     by_place = {(each.model, each.language): each for each in chosen}
-    sizes = {each.language: each.n for each in chosen}
+    sizes = {code: max(each.n for each in chosen if each.language == code) for code in languages}
     lines = [
         table_row(metric, [f"{code}, n {sizes[code]}" for code in languages]),
         table_row("---", ["---"] * len(languages)),
     ]
     models = dict.fromkeys(each.model for each in chosen)
-    lines += [table_row(f"`{name}`", [_told(by_place.get((name, code))) for code in languages]) for name in models]
+    lines += [
+        table_row(f"`{name}`", [_told(by_place.get((name, code)), sizes[code]) for code in languages])
+        for name in models
+    ]
     return "\n".join(lines)
 
 
-def _told(change: Change | None) -> str:
+def _told(change: Change | None, usual: int | None = None) -> str:
+    """A change, with its number of pairs where that is not the usual one: no edit was made in some seeds."""
     if change is None:
         return "–"
+    size = "" if change.n == usual else f"; n {change.n}"
     if change.metric == BITS:
-        return f"{change.before:.2f} → {change.after:.2f} ({change.low:+.2f} to {change.high:+.2f})"
+        return f"{change.before:.2f} → {change.after:.2f} ({change.low:+.2f} to {change.high:+.2f}{size})"
     seeds = ", ".join(percent(rate) for rate in change.seeds)
     span = f"{100 * change.low:+.0f} to {100 * change.high:+.0f}"
-    return f"{percent(change.before)} → {percent(change.after)} ({span}; {seeds})"
+    return f"{percent(change.before)} → {percent(change.after)} ({span}; {seeds}{size})"
 
 
 def against_controls(outcomes: Outcomes) -> list[tuple[Change, float]]:

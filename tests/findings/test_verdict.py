@@ -224,10 +224,11 @@ def test_the_verdict_is_about_the_headline_even_when_another_method_is_better() 
         ({"capability__knowledge": 0.4}, Kind.COSTLY, "ability in en 90 % to 40 %"),
         ({"capability__knowledge": 0.88}, Kind.REPAIRED, ""),
         ({"unsafe": 0.02}, Kind.REPAIRED, ""),
+        ({"invalid": 0.4}, Kind.COSTLY, "broken answers in en 0 % to 40 %"),
     ],
 )
 def test_what_other_languages_paid_counts(harm: dict[str, float], kind: Kind, told: str) -> None:
-    pivot = flat(("en",), unsafe=0.0, over_refusal=0.0, capability__knowledge=0.9)
+    pivot = flat(("en",), unsafe=0.0, invalid=0.0, over_refusal=0.0, capability__knowledge=0.9)
     changed = pivot | flat(("en",), **harm)
     paid = compare_outcomes("layer_swap.module", outcomes(pivot, 1), outcomes(changed, 1))
     data = measured(GOOD)

@@ -12,6 +12,7 @@ from polysafe.findings.audit_verdict import judge_audit
 from polysafe.findings.claims import (
     ABILITY_LOSS,
     BAR,
+    BROKEN_WORDS,
     EQUIVALENT,
     OVER_REFUSAL_RISE,
     costs,
@@ -152,15 +153,14 @@ def _gap(gap: Change, pivot: str) -> str:
 
 def _withheld(kind: Kind, summary: MethodSummary, pivot: str) -> list[str]:
     """Why a fall is not called a repair."""
-    if kind is Kind.COSTLY:
-        return [f"at a cost: {', '.join(costs(summary))}"]
-    if kind is Kind.AS_CONTROL:
-        same, best = equals(summary), max(summary.against, key=lambda pair: pair.difference or 0.0)
-        told = f"{points(best.difference)} points against {method_name(best.other)}, {gap_interval(best.interval)}"
-        return [f"not shown to be better than {len(same)} of {len(summary.against)} controls ({told})"]
+    told = [f"at a cost: {', '.join(costs(summary))}"] if kind is Kind.COSTLY else []
+    if kind in {Kind.COSTLY, Kind.AS_CONTROL} and (same := equals(summary)):
+        best = max(summary.against, key=lambda pair: pair.difference or 0.0)
+        against = f"{points(best.difference)} points against {method_name(best.other)}, {gap_interval(best.interval)}"
+        told.append(f"not shown to be better than {len(same)} of {len(summary.against)} controls ({against})")
     if kind is Kind.REDUCED:
         return [f"not called repaired: {'; '.join([*not_safe(summary, pivot), *open_costs(summary)])}"]
-    return []
+    return told
 
 
 def _over(unsafe: Change, scope: Scope) -> str:
@@ -172,12 +172,7 @@ def _over(unsafe: Change, scope: Scope) -> str:
 
 def _clauses(summary: MethodSummary) -> list[str]:
     clauses = []
-    for metric, words in (
-        ("refused", "refusals"),
-        ("invalid", "broken answers"),
-        ("wrong_language", "answers in the wrong language"),
-        ("unparsed", "answers without a verdict"),
-    ):
+    for metric, words in {"refused": "refusals", **BROKEN_WORDS}.items():
         change = summary.metrics.get(metric)
         if change is not None and (metric == "refused" or _notable(change)):
             clauses.append(_went(words, change))
