@@ -43,8 +43,8 @@ class Outcomes:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Models that were measured in every seed, in the order of the first."""
-        return tuple(name for name in self.seeds[0] if all(name in seed for seed in self.seeds))
+        """All models, in the order of the first seed; an edit that validation did not take is missing in some."""
+        return tuple(dict.fromkeys(name for seed in self.seeds for name in seed))
 
 
 def read_runs(folders: Sequence[Path]) -> Outcomes:
