@@ -84,6 +84,25 @@ def test_the_state_of_another_run_is_ignored(tmp_path: Path, monkeypatch: pytest
     assert same(weights(STAGES[1], state), weights(STAGES[1]))
 
 
+@pytest.mark.parametrize("other", ["masks", "handicap"])
+def test_so_is_that_of_a_run_that_moves_other_weights(
+    other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0.0)
+    state, model = tmp_path / "state", make_model(WORLD, TINY, 0)
+    masks = {name: torch.ones_like(weight) for name, weight in model.named_parameters() if "mlp" in name}
+    given = {"masks": masks, "handicap": torch.ones(len(WORDS))}
+
+    def kill(done: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model, STAGES[1], pools, WORDS, state=state, progress=kill, **{other: given[other]})  # type: ignore[arg-type]
+    assert state.exists()
+    assert same(weights(STAGES[1], state), weights(STAGES[1]))
+
+
 def test_half_a_state_does_no_harm(tmp_path: Path) -> None:
     state = tmp_path / "state"
     (tmp_path / "state.partial").write_bytes(b"cut off")

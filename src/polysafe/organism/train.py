@@ -134,7 +134,7 @@ def train(
             stage says what moves.
         handicap: As for `loss_on`.
         state: A file that keeps the state of an unfinished run. Its fingerprint covers the settings, the
-            starting weights and the first examples; a file of another run is ignored.
+            starting weights, masks, handicap and the first examples; a file of another run is ignored.
         progress: Called with the number of steps done.
 
     Returns:
@@ -144,7 +144,9 @@ def train(
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     run: Unfinished | None = None
     if state:
-        known = fingerprint(stage.model_dump_json(), pools(0), model.named_parameters())
+        held = {} if handicap is None else {"handicap": handicap}
+        given = [*model.named_parameters(), *(masks or {}).items(), *held.items()]
+        known = fingerprint(stage.model_dump_json(), pools(0), given)
         run = Unfinished(state, known, named, optimizers)
     start, log, total = run.restore() if run else (0, [], 0.0)
     saved = time.monotonic()
