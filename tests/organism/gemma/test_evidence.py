@@ -35,6 +35,22 @@ def test_a_language_expert_loses_refusals(outcomes: Outcomes) -> None:
         assert lost.p_value < 0.001
 
 
+def test_validation_took_a_sparse_edit_on_one_seed_of_three(outcomes: Outcomes) -> None:
+    """What the pages say first of the edit that worked: it was not found on the fresh seeds."""
+    assert list(outcomes.names) == [0, 1, 2]
+    assert ["sparse_edit" in seed for seed in outcomes.seeds] == [True, False, False]
+    assert ["head_steering" in seed for seed in outcomes.seeds] == [True, False, True]
+    published = [change(outcomes, "sparse_edit.published", "aligned", code) for code in ("zh", "vi", "bn", "sw")]
+    assert all(each.low > -0.03 and each.high < 0.04 and each.n == 450 for each in published)
+
+
+def test_no_swap_or_merge_halves_an_expert(outcomes: Outcomes) -> None:
+    for language in ("bn", "vi"):
+        for name in ("layer_swap.layer", "layer_swap.module", "band_swap", "soup", "task_arithmetic", "ties", "dare"):
+            found = change(outcomes, f"{name}.{language}", language, language)
+            assert found.after > found.before / 2
+
+
 def test_a_swap_and_its_random_control_are_told_apart(outcomes: Outcomes) -> None:
     """Random blocks bring more refusals back than the published rule, which gives the last layers to the expert."""
     found = {
@@ -74,7 +90,7 @@ def test_head_steering_and_its_random_controls_are_not(outcomes: Outcomes) -> No
     against = [
         p_value
         for each, p_value in against_controls(outcomes)
-        if each.metric == "unsafe" and each.start.startswith("control.head_steering.random_per_layer")
+        if each.metric == "unsafe" and each.start.startswith("control.head_steering.random")
     ]
-    assert len(against) == 6
+    assert len(against) == 4 * 4  # kinds of controls times languages
     assert min(against) > 0.05
