@@ -41,7 +41,8 @@ def test_validation_took_a_sparse_edit_on_one_seed_of_three(outcomes: Outcomes) 
     assert ["sparse_edit" in seed for seed in outcomes.seeds] == [True, False, False]
     assert ["head_steering" in seed for seed in outcomes.seeds] == [True, False, True]
     published = [change(outcomes, "sparse_edit.published", "aligned", code) for code in ("zh", "vi", "bn", "sw")]
-    assert all(each.low > -0.03 and each.high < 0.04 and each.n == 450 for each in published)
+    assert all(each.low < 0 < each.high and abs(each.after - each.before) < 0.02 for each in published)
+    assert {each.n for each in published} == {450}
 
 
 def test_no_swap_or_merge_halves_an_expert(outcomes: Outcomes) -> None:
