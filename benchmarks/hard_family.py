@@ -191,7 +191,7 @@ class Bench:
         given = {
             each.layer for each in edit.provenance[-1].decisions if each.layer is not None and each.safety_weight > 0.5
         }
-        return {"layers": recovery(given, self.planted.layers, network.layers)}
+        return {"layers": recovery(given, self.planted.layers, network.layers)} if given else {}
 
 
 def _source(name: str, path: Path, stack: ExitStack) -> Source:
