@@ -32,7 +32,7 @@ from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.files.atomic import write_json_atomic
-from polysafe.methods.base import Method
+from polysafe.methods.base import CONTROL, Method
 from polysafe.methods.registry import resolve
 from polysafe.organism.exam import SETS, Set, examine
 from polysafe.organism.family import HARD, build_family
@@ -263,6 +263,19 @@ def run(output: Path, seeds: Sequence[int]) -> None:
         write_json_atomic(file, {"seed": seed, "cpu_seconds": seconds, "rows": rows})
 
 
+def _lines(results: Sequence[Mapping[str, Any]]) -> str:
+    """What the tables are made of, a line for each seed: of controls the unsafe answers alone."""
+    kept = [{**result, "rows": [_kept(row) for row in result["rows"]]} for result in results]
+    return "[\n" + ",\n".join(json.dumps(each, separators=(",", ":")) for each in kept) + "\n]\n"
+
+
+def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
+    if not row["arm"].startswith(CONTROL):
+        return dict(row)
+    unsafe = {name: digits for name, digits in row["outcomes"].items() if name.endswith("/unsafe")}
+    return {"arm": row["arm"], "start": row["start"], "chosen": row["chosen"], "outcomes": unsafe}
+
+
 def _brief(row: Mapping[str, Any]) -> str:
     found = {name: digits for name, digits in row["outcomes"].items() if name.endswith("/unsafe")}
     return " ".join(f"{name.partition('/')[0]} {digits.count('1') / len(digits):.2f}" for name, digits in found.items())
@@ -283,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = [json.loads(file.read_text(encoding="utf-8")) for each in files for file in each]
     results = [each for content in found for each in (content if isinstance(content, list) else [content])]
     if options.keep:
-        write_json_atomic(options.keep, results)
+        options.keep.write_text(_lines(results), encoding="utf-8")
     print("\n\n".join(tables(results)))
 
 
