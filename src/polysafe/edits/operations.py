@@ -1,7 +1,7 @@
 """The four operations that every method's result is made of.
 
 An operation says how one tensor of the result comes about. It is a value: it refers to models by the names that the
-edit gives them and holds no tensors but its own factors. How operations are evaluated is in `evaluate.py`.
+edit gives them and holds no tensors but its own factors. How operations are evaluated is in `reader.py`.
 """
 
 from __future__ import annotations
