@@ -40,7 +40,7 @@ from tests.judge.helpers import STEPS, Scripted, verdict_line
 from tests.shared import DATA, needs_data
 
 pytestmark = inspect_warns
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
