@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -112,3 +113,11 @@ def test_results_are_kept_seed_by_seed(tmp_path: Path, monkeypatch: pytest.Monke
         hard_family.run(tmp_path, [10, 11])
     assert asked == [11]
     assert capsys.readouterr().out == ""
+
+
+def test_the_page_has_the_tables_of_the_outcomes() -> None:
+    root = Path(__file__).parents[2]
+    found = json.loads((root / "benchmarks" / "results" / "hard_family.json").read_text(encoding="utf-8"))
+    planned = PLAN["seeds"]
+    assert [each["seed"] for each in found] == planned[: len(found)]
+    assert "\n\n".join(tables(found)) in (root / "docs" / "hard_family.md").read_text(encoding="utf-8")
