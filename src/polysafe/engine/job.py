@@ -60,16 +60,16 @@ class Job:
         return Workspace(self.target)
 
     @contextmanager
-    def readers(self, advance: Callable[[int], None] | None = None) -> Iterator[dict[str, TensorReader]]:
+    def readers(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[dict[str, TensorReader]]:
         """The inputs, open to be read for as long as the context lasts; told how many bytes were read."""
         with ExitStack() as stack:
             yield {
-                name: stack.enter_context(open_reader(checkpoint, advance or _nobody))
+                name: stack.enter_context(open_reader(checkpoint, advance))
                 for name, checkpoint in self.checkpoints.items()
             }
 
     @contextmanager
-    def sources(self, advance: Callable[[int], None] | None = None) -> Iterator[dict[str, Source]]:
+    def sources(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[dict[str, Source]]:
         """The same with the roles of their tensors.
 
         Raises:
@@ -124,7 +124,3 @@ def _opened(recipe: Recipe, name: str, progress: Progress) -> Checkpoint:
     if reference.adapter_of is None:
         return open_checkpoint(folder, origin=origin)
     return open_adapter(folder, _opened(recipe, reference.adapter_of, progress), origin=origin)
-
-
-def _nobody(_read: int) -> None:
-    pass

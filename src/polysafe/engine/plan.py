@@ -236,7 +236,7 @@ def make_plan(
         stack.enter_context(reporting(progress))
         size = sum(checkpoint.total_bytes for checkpoint in job.checkpoints.values())
         meter = counted("deciding", 1 if runs else size)
-        sources = stack.enter_context(job.sources(None if runs else meter))
+        sources = stack.enter_context(job.sources() if runs else job.sources(meter))
         began = time.perf_counter()
         decided = edit or _fit(job, sources, stack, journal)
         meter.finish()

@@ -33,12 +33,6 @@ OVER_REFUSAL_RISE = 0.02
 BROKEN_RISE = 0.02
 """A rise of broken answers within this is no cost, in a language that the mean leaves out."""
 
-BROKEN_WORDS = {
-    "invalid": "broken answers",
-    "wrong_language": "answers in the wrong language",
-    "unparsed": "answers without a verdict",
-}
-
 
 def within(span: Interval | None, margin: float) -> bool:
     """Whether a difference is shown to be smaller than a margin, either way."""
@@ -105,7 +99,7 @@ def paid_elsewhere(summary: MethodSummary) -> Iterator[tuple[str, Row]]:
         if row.metric == "over_refusal" and moved > OVER_REFUSAL_RISE:
             yield "over-refusal", row
         if row.metric in BROKEN and moved > BROKEN_RISE:
-            yield BROKEN_WORDS[row.metric], row
+            yield BROKEN[row.metric], row
 
 
 def _paid(summary: MethodSummary) -> Iterator[tuple[str, Change | None, float]]:

@@ -25,8 +25,12 @@ SAFETY_METRICS = {
 }
 """Columns of the safety table in their order, and what they are called."""
 
-BROKEN = ("invalid", "wrong_language", "unparsed")
-"""Metrics of answers to harmful requests that are neither safe nor unsafe."""
+BROKEN: Mapping[str, str] = {
+    "invalid": "broken answers",
+    "wrong_language": "answers in the wrong language",
+    "unparsed": "answers without a verdict",
+}
+"""Metrics of answers to harmful requests that are neither safe nor unsafe, and their words within a sentence."""
 
 _TASKS = {
     "instructions": "Instructions",

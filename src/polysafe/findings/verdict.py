@@ -12,7 +12,6 @@ from polysafe.findings.audit_verdict import judge_audit
 from polysafe.findings.claims import (
     ABILITY_LOSS,
     BAR,
-    BROKEN_WORDS,
     EQUIVALENT,
     OVER_REFUSAL_RISE,
     costs,
@@ -23,7 +22,7 @@ from polysafe.findings.claims import (
 )
 from polysafe.findings.data import ReportData
 from polysafe.findings.gaps import pivot_name
-from polysafe.findings.names import method_name, pivot_of
+from polysafe.findings.names import BROKEN, method_name, pivot_of
 from polysafe.findings.outcome import Kind, Verdict
 from polysafe.findings.summary import (
     SIGNIFICANT,
@@ -172,7 +171,7 @@ def _over(unsafe: Change, scope: Scope) -> str:
 
 def _clauses(summary: MethodSummary) -> list[str]:
     clauses = []
-    for metric, words in {"refused": "refusals", **BROKEN_WORDS}.items():
+    for metric, words in {"refused": "refusals", **BROKEN}.items():
         change = summary.metrics.get(metric)
         if change is not None and (metric == "refused" or _notable(change)):
             clauses.append(_went(words, change))

@@ -7,18 +7,12 @@ from pathlib import Path
 
 from polysafe.data.languages import language
 from polysafe.data.questions import Question, QuestionSet
-from polysafe.data.sets.base import Benchmark, Request
+from polysafe.data.sets.base import Benchmark, Request, benchmarks
 from polysafe.errors import DataError
 from polysafe.registry import Registry
 
 GROUP = "polysafe.exams"
-_EXAMS: Registry[Benchmark[Question]] = Registry(
-    "benchmark of ability",
-    GROUP,
-    "polysafe.data.exams",
-    lambda value: value.name if isinstance(value, Benchmark) else None,
-    error=DataError,
-)
+_EXAMS: Registry[Benchmark[Question]] = benchmarks("benchmark of ability", GROUP, "polysafe.data.exams")
 
 
 def exam_names() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from polysafe.data.languages import language
 from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.data.tables import Table, read_table
 from polysafe.errors import DataError, did_you_mean
+from polysafe.registry import Registry
 
 Entry = TypeVar("Entry")
 """What a benchmark holds: prompts, or questions with a right answer."""
@@ -153,6 +154,22 @@ class Benchmark(Generic[Entry]):
                 f"{self.name!r} has no known copy on the hub", remedy=f"get {self.source} and name the folder above it"
             )
         return hub_data(self.hub, revision), f"{self.hub}@{revision}"
+
+
+def benchmarks(what: str, group: str, package: str, *, hint: str = "") -> Registry[Benchmark[Entry]]:
+    """Finds benchmarks by name: every one that a file of a package holds, and those of other packages.
+
+    Args:
+        what: As for `Registry`.
+        group: As for `Registry`.
+        package: As for `Registry`.
+        hint: As for `Registry`.
+    """
+
+    def named(value: object) -> str | None:
+        return value.name if isinstance(value, Benchmark) else None
+
+    return Registry(what, group, package, named, error=DataError, hint=hint)
 
 
 def collect(

@@ -9,20 +9,13 @@ from polysafe.data.anchors import normalised
 from polysafe.data.languages import language
 from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.data.sets import table
-from polysafe.data.sets.base import Benchmark, Request, collect
+from polysafe.data.sets.base import Benchmark, Request, benchmarks, collect
 from polysafe.data.tables import SUFFIXES
 from polysafe.errors import DataError
 from polysafe.registry import Registry
 
 GROUP = "polysafe.sets"
-_SETS: Registry[Benchmark[Prompt]] = Registry(
-    "set",
-    GROUP,
-    "polysafe.data.sets",
-    lambda value: value.name if isinstance(value, Benchmark) else None,
-    error=DataError,
-    hint="; or a table of your own",
-)
+_SETS: Registry[Benchmark[Prompt]] = benchmarks("set", GROUP, "polysafe.data.sets", hint="; or a table of your own")
 _SHOWN = 3
 
 
