@@ -25,10 +25,7 @@ import torch
 import yaml
 
 from benchmarks.hard_tables import tables
-from polysafe.checkpoint.opened import Source
-from polysafe.checkpoint.reader import CheckpointReader
-from polysafe.checkpoint.roles import classify
-from polysafe.checkpoint.source import open_checkpoint
+from polysafe.checkpoint.opened import open_source
 from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.files.atomic import write_json_atomic
@@ -72,7 +69,7 @@ class Bench:
     def __init__(self, family: Family, plan: Mapping[str, Any], stack: ExitStack) -> None:
         self.family, self.plan, self.world = family, plan, family.world
         self.words = vocabulary(self.world)
-        self.sources = {name: _source(name, path, stack) for name, path in family.members.items()}
+        self.sources = {name: stack.enter_context(open_source(path, name)) for name, path in family.members.items()}
         self.models = {name: load_model(self.sources[name]) for name in ("base", *LOW)}
         self.planted = HARD.planting.draw(HARD.network, family.seed) if HARD.planting else Planted((), ())
         self.starts = {
@@ -192,11 +189,6 @@ class Bench:
             each.layer for each in edit.provenance[-1].decisions if each.layer is not None and each.safety_weight > 0.5
         }
         return {"layers": recovery(given, self.planted.layers, network.layers)} if given else {}
-
-
-def _source(name: str, path: Path, stack: ExitStack) -> Source:
-    checkpoint = open_checkpoint(path)
-    return Source(name, checkpoint, classify(checkpoint), stack.enter_context(CheckpointReader(checkpoint)))
 
 
 def _asked(start: str) -> tuple[str, ...]:

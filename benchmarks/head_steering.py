@@ -21,10 +21,7 @@ from typing import Any
 
 import torch
 
-from polysafe.checkpoint.opened import Source
-from polysafe.checkpoint.reader import CheckpointReader
-from polysafe.checkpoint.roles import classify
-from polysafe.checkpoint.source import open_checkpoint
+from polysafe.checkpoint.opened import open_source
 from polysafe.edits.edit import Edit
 from polysafe.methods.head_steering.method import HeadSteering
 from polysafe.organism.exam import SETS, Exam, Set, examine
@@ -60,7 +57,7 @@ class Bench:
 
     def __init__(self, family: Family, stack: ExitStack, effects: Path) -> None:
         self.family, self.effects = family, effects / f"seed-{family.seed}"
-        self.sources = {name: _source(family, name, stack) for name in ("base", "harm")}
+        self.sources = {name: stack.enter_context(open_source(family.members[name], name)) for name in ("base", "harm")}
         self.model = load_model(self.sources["base"])
         self.rows: list[dict[str, Any]] = []
 
@@ -151,11 +148,6 @@ class Bench:
             "absolute_by_layer": _by_layer(scores.abs()),
             "largest_share": round(float(scores.abs().max() / scores.abs().sum()), 3),
         }
-
-
-def _source(family: Family, name: str, stack: ExitStack) -> Source:
-    checkpoint = open_checkpoint(family.members[name])
-    return Source(name, checkpoint, classify(checkpoint), stack.enter_context(CheckpointReader(checkpoint)))
 
 
 def _summary(edit: Edit) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.errors import DataError, ResourceError
 from polysafe.generate.completion import Ask, Completion, Sampling
 from polysafe.generate.local import TOGETHER, LocalGenerator
@@ -20,7 +21,6 @@ from polysafe.probe.batches import Pace
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
 from tests.byte_level import save_byte_model
-from tests.probe.helpers import open_source
 
 BASE = packaged_family().members["base"]
 

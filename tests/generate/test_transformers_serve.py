@@ -13,6 +13,7 @@ import torch
 from transformers.utils.import_utils import is_serve_available
 from typer.testing import CliRunner
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.cli.app import app
 from polysafe.errors import ResourceError
 from polysafe.evaluate.model_run import ModelRun
@@ -27,7 +28,6 @@ from polysafe.probe.model import load_model
 from polysafe.probe.render import load_tokenizer
 from polysafe.workflows.audit import audit
 from tests.generate.transformers_serve import TransformersServe
-from tests.probe.helpers import open_source
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.errors import ResourceError
 from polysafe.judge.backend import Chat, ClientBackend, LocalBackend, Message, Reply, replies
 from polysafe.judge.guards.llama_guard import LlamaGuard
@@ -17,7 +18,6 @@ from polysafe.organism.packaged import packaged_family
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
 from tests.judge.helpers import Scripted, exchanges
-from tests.probe.helpers import open_source
 
 
 def chats(*texts: str) -> list[Chat]:

@@ -15,6 +15,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerBase
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.data.exams import load_questions
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.cache import Cache
@@ -28,7 +29,6 @@ from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import Template, load_tokenizer
 from tests import exams
 from tests.byte_level import save_byte_model
-from tests.probe.helpers import open_source
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"

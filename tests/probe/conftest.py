@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.probe.model import LoadedModel, load_model
 from tests.models import tiny_model
-from tests.probe.helpers import open_source
 
 Loader = Callable[[str], LoadedModel]
 

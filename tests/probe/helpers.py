@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 
-from polysafe.checkpoint.opened import Source
-from polysafe.checkpoint.reader import CheckpointReader
-from polysafe.checkpoint.roles import classify
-from polysafe.checkpoint.source import open_checkpoint
 from polysafe.probe.forward import first_tensor
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import RenderedPrompts
-
-
-@contextmanager
-def open_source(folder: Path) -> Iterator[Source]:
-    """A checkpoint folder as a method sees it."""
-    checkpoint = open_checkpoint(folder)
-    with CheckpointReader(checkpoint) as reader:
-        yield Source(folder.name, checkpoint, classify(checkpoint), reader)
 
 
 def prompts(

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.edits.operations import AddLowRank
 from polysafe.errors import ArchitectureError, DataError, MismatchError, PolysafeError, RecipeError
@@ -22,7 +23,7 @@ from polysafe.probe.render import RenderedPrompts
 from polysafe.probe.stores import Moments, Rows, Statistics, Store
 from polysafe.progress import Progress, reporting
 from tests.models import FAMILIES, HIDDEN, INNER, read_weights, write_weights
-from tests.probe.helpers import near, open_source, plainly, prompts
+from tests.probe.helpers import near, plainly, prompts
 
 Loader = Callable[[str], LoadedModel]
 POOLED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"last": lambda x: x[-1], "mean": lambda x: x.mean(0)}

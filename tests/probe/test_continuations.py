@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.errors import DataError
 from polysafe.probe.continuations import Ask, Continuations
 from polysafe.probe.likelihood import Scorer
@@ -17,7 +18,6 @@ from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
 from tests.byte_level import POSITIONS, save_byte_model
 from tests.models import tiny_model
-from tests.probe.helpers import open_source
 
 ASKS = [
     ("Which?\nAnswer:", (" A", " B", " neither of them")),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.data.trials import Shot, Trials
 from polysafe.errors import ArchitectureError, DataError, MismatchError
 from polysafe.organism.packaged import packaged_family
@@ -19,7 +20,6 @@ from polysafe.probe.effects import HeadEffects, head_effects, mean_outputs
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
 from polysafe.probe.scorers import LayerScorer, RowScorer, patched_scores
-from tests.probe.helpers import open_source
 
 BASE = packaged_family().members["base"]
 

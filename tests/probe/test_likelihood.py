@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.errors import DataError
 from polysafe.probe.likelihood import Likelihood, Scorer
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import continued, load_tokenizer, render
 from tests.byte_level import POSITIONS, byte_tokenizer, save_byte_model
 from tests.models import FAMILIES, tiny_model
-from tests.probe.helpers import open_source
 
 REQUESTS = [
     ("Which?\nAnswer:", " A"),

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from polysafe.checkpoint.lora import open_adapter, open_reader
-from polysafe.checkpoint.opened import Source
+from polysafe.checkpoint.opened import Source, open_source
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit, SourceRecord
@@ -23,7 +23,7 @@ from polysafe.probe.model import LoadedModel, Site, edited, load_model
 from polysafe.probe.stores import Rows
 from polysafe.probe.weights import changed_tensors, weights_sha256
 from tests.models import EXPERTS, FAMILIES, HIDDEN, INNER, read_weights, tiny_model, write_weights
-from tests.probe.helpers import open_source, plainly, prompts
+from tests.probe.helpers import plainly, prompts
 
 Loader = Callable[[str], LoadedModel]
 EXPERT_FAMILIES = {"mixtral", "qwen3_moe", "gpt_oss"}

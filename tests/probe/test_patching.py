@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.errors import ArchitectureError
 from polysafe.probe import patching as module
 from polysafe.probe.model import LoadedModel, Site, load_model
 from polysafe.probe.patching import OutputHead, RowPass, Scores, attend_rows, causal
 from tests.models import FAMILIES, tiny_model
 from tests.probe.conftest import Loader
-from tests.probe.helpers import open_source
 
 PROMPT, ANSWER = (1, 5, 9, 7, 3, 20, 21, 22, 9), (4, 6)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from polysafe.checkpoint.opened import open_source
 from polysafe.data.openings import opening_languages, openings
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
@@ -18,7 +19,6 @@ from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.refusal import RefusalOdds, RefusalSignal
 from polysafe.probe.render import load_tokenizer
 from tests.byte_level import save_byte_model
-from tests.probe.helpers import open_source
 
 PROMPTS = [Prompt("set", str(n), "en", " ".join(["how do I bake bread"] * n), "harmless") for n in range(1, 5)]
 

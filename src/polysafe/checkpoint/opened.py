@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from polysafe.checkpoint.reader import TensorReader
-from polysafe.checkpoint.roles import Architecture
-from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.reader import CheckpointReader, TensorReader
+from polysafe.checkpoint.roles import Architecture, classify
+from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -28,3 +30,20 @@ class Source:
 
 
 Sources = Mapping[str, Source]
+
+
+@contextmanager
+def open_source(folder: Path, name: str | None = None) -> Iterator[Source]:
+    """A folder as a source, for as long as the context lasts.
+
+    Args:
+        folder: The checkpoint folder.
+        name: What it is called; by default as the folder.
+
+    Raises:
+        CheckpointError: The folder holds no sound checkpoint.
+        ArchitectureError: Its tensors cannot be told apart.
+    """
+    checkpoint = open_checkpoint(folder)
+    with CheckpointReader(checkpoint) as reader:
+        yield Source(name or folder.name or str(folder), checkpoint, classify(checkpoint), reader)

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from polysafe.checkpoint.dtypes import float_dtype
 from polysafe.checkpoint.imported import Imported, read_imported
-from polysafe.checkpoint.opened import Source
-from polysafe.checkpoint.reader import CheckpointReader
-from polysafe.checkpoint.roles import classify
-from polysafe.checkpoint.source import Checkpoint, open_checkpoint
+from polysafe.checkpoint.opened import open_source
+from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.organism import Organism, organism_of
 from polysafe.errors import RecipeError
 from polysafe.generate.client import ChatClient
@@ -224,7 +222,5 @@ def _backend(
 @contextmanager
 def _loaded(folder: Path, device: str | None, dtype: str | None = None) -> Iterator[LoadedModel]:
     computed = None if dtype is None else float_dtype(dtype)
-    checkpoint = open_checkpoint(folder)
-    with CheckpointReader(checkpoint) as reader:
-        source = Source(folder.name or str(folder), checkpoint, classify(checkpoint), reader)
+    with open_source(folder) as source:
         yield load_model(source, device, dtype=computed)
