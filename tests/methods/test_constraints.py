@@ -29,6 +29,9 @@ class Scripted:
         self.prompts = N
         self.notes: tuple[str, ...] = ("a note",)
 
+    def prepare(self, model: LoadedModel, languages: Sequence[str]) -> None:
+        """Nothing has to be known."""
+
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:
         return self.readings[cast("str", model)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,20 +95,23 @@ class RecipeJob(Job):
     recipe: Recipe
 
 
-def resolve(recipe: Recipe, progress: Progress = tell, *, data: Path | None = None) -> RecipeJob:
+def resolve(
+    recipe: Recipe, progress: Progress = tell, *, data: Path | None = None, names: Collection[str] = ()
+) -> RecipeJob:
     """Opens every source that a recipe uses; GGUF files are made into folders of the user's cache.
 
     Args:
         recipe: The recipe.
         progress: Told how far the making of folders is.
         data: Folder with a folder per set, instead of the recipe's; what is written does not tell.
+        names: Further sources to open.
 
     Raises:
         PolysafeError: A source cannot be opened.
         OutputError: The output would touch an input or foreign files.
     """
     meant, donor = recipe.with_data(data), recipe.output.tokenizer_from or recipe.edits[0].donor()
-    used = dict.fromkeys((*(name for method in recipe.edits for name in method.uses), donor))
+    used = dict.fromkeys((*(name for method in recipe.edits for name in method.uses), donor, *names))
     checkpoints = {name: _opened(recipe, name, progress) for name in used}
 
     def parts() -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -25,7 +25,8 @@ from polysafe.engine.local import READ_AHEAD
 from polysafe.engine.support import kept_for, support_of
 from polysafe.errors import ResourceError
 from polysafe.evaluate.journal import Store
-from polysafe.methods.base import Work
+from polysafe.methods.base import Method, Support, Work
+from polysafe.probe.model import resident_behind
 from polysafe.progress import Progress, counted, reporting, tell
 from polysafe.recipe.recipe import Recipe
 
@@ -269,21 +270,32 @@ def plan_edit(
 
 
 def _fit(job: RecipeJob, sources: dict[str, Source], stack: ExitStack, journal: Store | None) -> Edit:
-    """Each method sees the result of the one before under the name of the model that the recipe changes."""
-    start = job.recipe.edits[0].start
-    whole: Edit | None = None
-    for place, method in enumerate(job.recipe.edits):
+    def support(place: int, method: Method) -> Support:
         kept = None if journal is None else kept_for(journal, place)
-        seen = sources if whole is None else {**sources, start: _behind(whole, sources)}
-        edit = method.fit_with(seen, support_of(job.recipe, method, job.checkpoints, stack, kept))
-        whole = edit if whole is None else whole.then(edit)
-    assert whole is not None
+        return support_of(job.recipe, method, job.checkpoints, stack, kept)
+
+    return decide(job.recipe.edits, sources, support)
+
+
+def decide(methods: Sequence[Method], sources: Mapping[str, Source], support: Callable[[int, Method], Support]) -> Edit:
+    """Lets methods decide, each on the result of the one before under the name of the model that all of them change.
+
+    Args:
+        methods: The edits of a recipe.
+        sources: Its sources.
+        support: Place and method -> what the method is given.
+
+    Raises:
+        PolysafeError: As for `Method.fit_with`.
+    """
+    first, *others = methods
+    whole = first.fit_with(sources, support(0, first))
+    readers = {name: source.reader for name, source in sources.items()}
+    for place, method in enumerate(others, start=1):
+        behind = replace(sources[first.start], reader=EditedReader(whole, readers))
+        with resident_behind(behind, whole, readers):
+            whole = whole.then(method.fit_with({**sources, first.start: behind}, support(place, method)))
     return whole
-
-
-def _behind(edit: Edit, sources: Mapping[str, Source]) -> Source:
-    reader = EditedReader(edit, {name: source.reader for name, source in sources.items()})
-    return replace(sources[edit.start], reader=reader)
 
 
 def estimate_cost(

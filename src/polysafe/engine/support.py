@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.languages import is_language, language
 from polysafe.data.organism import load_prompts, organism_of
-from polysafe.data.prompts import Kind, PromptSet
+from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.errors import DataError
 from polysafe.evaluate.journal import Store
 from polysafe.evaluate.keys import Key, content_hash
 from polysafe.judge.spec import OrganismSpec
 from polysafe.methods.base import Method, Support
-from polysafe.methods.constraints import Constrained, Meter
-from polysafe.methods.validation import Kept, Validation
+from polysafe.methods.constraints import MEANS, Constrained, Meter
+from polysafe.methods.validation import Kept
 from polysafe.recipe.measures import Validate
 from polysafe.recipe.recipe import Recipe
 
@@ -49,7 +49,7 @@ def support_of(
     if block is None:
         return Support(recipe.data, dtype=recipe.dtype)
     start = checkpoints[recipe.edits[0].start]
-    return Support(recipe.data, lambda: _validation(recipe, block, method, start, stack), kept, recipe.dtype)
+    return Support(recipe.data, lambda: validation_of(recipe, block, [method], start, stack), kept, recipe.dtype)
 
 
 def kept_for(journal: Store, place: int) -> Kept:
@@ -86,7 +86,7 @@ def job_parts(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Iterator
         yield from method.digests(recipe.data)
         if recipe.validation is not None and languages_of(method):
             start = checkpoints[recipe.edits[0].start]
-            chosen = _sets(recipe.validation, _wanted(recipe.validation, method), start, recipe.data)
+            chosen = _sets(recipe.validation, _wanted(recipe.validation, [method]), start, recipe.data)
             yield from (prompts.sha256 for prompts in chosen)
     if recipe.validation is not None and recipe.validation.judge is not None:
         yield from _stamps(recipe.validation.judge.model_dump())
@@ -111,29 +111,55 @@ def languages_of(method: Method) -> tuple[str, ...]:
     return (getattr(method, "pivot", PIVOT), *spoken) if spoken else ()
 
 
-def _validation(recipe: Recipe, block: Validate, method: Method, start: Checkpoint, stack: ExitStack) -> Validation:
-    from polysafe.evaluate.disjoint import check_validation
+def validation_of(
+    recipe: Recipe,
+    block: Validate,
+    methods: Sequence[Method],
+    start: Checkpoint,
+    stack: ExitStack,
+    *,
+    harmless: bool = False,
+) -> Constrained:
+    """What edits are compared by.
 
-    wanted = _wanted(block, method)
+    Args:
+        recipe: The recipe.
+        block: Its `validation`, or one in its place.
+        methods: The edits whose languages are asked in, where the block names none.
+        start: The model that they start from.
+        stack: What closes a judge.
+        harmless: Whether to read also what becomes of harmless answers (`HarmlessMeter`), limit or not.
+
+    Raises:
+        DataError: Its prompts cannot be read, are anchors, or are reported on.
+    """
+    from polysafe.evaluate.disjoint import check_validation
+    from polysafe.methods.harmless_meter import HarmlessMeter, Together
+
+    wanted = _wanted(block, methods)
     sets = _sets(block, wanted, start, recipe.data)
     reported = () if recipe.evaluate is None else (*recipe.evaluate.safety, *recipe.evaluate.over_refusal)
     check_validation(recipe.edits, sets, reported, start=start.root, data=recipe.data)
-    meter = _meter(block, sets, method, start, stack)
-    harmless = {prompt.language for one in sets for prompt in one.prompts if prompt.kind == "harmless"}
-    if unmeasured := [code for code in wanted if code not in harmless]:
+    prompts = [prompt for one in sets for prompt in one.prompts]
+    template = next(filter(None, (getattr(each, "template", None) for each in methods)), None) or _own_template(start)
+    meter = _meter(block, prompts, methods, template, start, stack)
+    spoken = {prompt.language for prompt in prompts if prompt.kind == "harmless"}
+    if unmeasured := [code for code in wanted if code not in spoken]:
         meter.notes += (f"validation has no harmless prompts in {', '.join(unmeasured)}: no limit holds there",)
-    return Constrained(meter, block.constraints.model_dump(), block.candidates)
+    limits = block.constraints.limits
+    if harmless or limits.keys() & set(MEANS):
+        meter = Together(meter, HarmlessMeter(prompts, template=template))
+    return Constrained(meter, limits, block.candidates)
 
 
 def _meter(
     block: Validate,
-    sets: tuple[PromptSet, ...],
-    method: Method,
+    prompts: Sequence[Prompt],
+    methods: Sequence[Method],
+    template: Template,
     start: Checkpoint,
     stack: ExitStack,
 ) -> Meter:
-    prompts = [prompt for one in sets for prompt in one.prompts]
-    template = getattr(method, "template", None) or _own_template(start)
     if block.judge is None:
         from polysafe.methods.refusal_meter import RefusalMeter
 
@@ -148,7 +174,7 @@ def _meter(
         template=template,
         max_tokens=block.max_tokens or (_TOY_TOKENS if toy else _TOKENS),
         organism=lambda: organism_of(start),
-        device=getattr(method, "device", None),
+        device=next(filter(None, (getattr(each, "device", None) for each in methods)), None),
     )
 
 
@@ -159,8 +185,8 @@ def _own_template(start: Checkpoint) -> Template:
     return "chat" if load_tokenizer(start.root).chat_template else "raw"
 
 
-def _wanted(block: Validate, method: Method) -> tuple[str, ...]:
-    spoken = block.languages or languages_of(method)
+def _wanted(block: Validate, methods: Sequence[Method]) -> tuple[str, ...]:
+    spoken = block.languages or [name for method in methods for name in languages_of(method)]
     return tuple(dict.fromkeys(language(each).code if is_language(each) else each for each in spoken))
 
 

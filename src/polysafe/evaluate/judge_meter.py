@@ -19,7 +19,7 @@ from polysafe.judge.verdict import Exchange, Judge, Label
 from polysafe.methods.constraints import HELPFUL, OVER_REFUSAL, REFUSED, Reading
 from polysafe.methods.validation import PROMPTS
 from polysafe.probe.model import LoadedModel
-from polysafe.probe.render import Template, load_tokenizer
+from polysafe.probe.render import Template, cached_tokenizer
 from polysafe.progress import tell
 
 
@@ -58,6 +58,9 @@ class JudgeMeter:
         self.prompts = len(self._asked)
         self.notes: tuple[str, ...] = ()
 
+    def prepare(self, model: LoadedModel, languages: Sequence[str]) -> None:
+        """Nothing has to be known of the unedited model."""
+
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:
         """Whether harmful prompts are refused, and harmless ones refused or answered helpfully.
 
@@ -68,7 +71,7 @@ class JudgeMeter:
         asked = {prompt.id: prompt for prompt in self._asked if prompt.language in languages}
         generator = LocalGenerator(
             model,
-            load_tokenizer(model.source.checkpoint.root),
+            cached_tokenizer(model.source.checkpoint.root),
             Sampling(max_tokens=self._max_tokens),
             template=self._template,
             unreadable="empty",

@@ -13,7 +13,7 @@ from polysafe.methods.constraints import OVER_REFUSAL, REFUSED, Reading
 from polysafe.methods.validation import PROMPTS
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.refusal import RefusalSignal
-from polysafe.probe.render import Template, load_tokenizer
+from polysafe.probe.render import Template, cached_tokenizer
 from polysafe.progress import tell
 
 
@@ -51,10 +51,13 @@ class RefusalMeter:
                 remedy=f"languages: {', '.join(sorted(known))}; or name a `judge` instead of the signal",
             )
 
+    def prepare(self, model: LoadedModel, languages: Sequence[str]) -> None:
+        """Nothing has to be known of the unedited model."""
+
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:
         """Log-odds of harmful prompts as `refused`, of harmless ones as `over_refusal`."""
         asked = {prompt.id: prompt for prompt in self._prompts if prompt.language in languages}
-        signal = RefusalSignal(model, load_tokenizer(model.source.checkpoint.root), template=self._template)
+        signal = RefusalSignal(model, cached_tokenizer(model.source.checkpoint.root), template=self._template)
         found: defaultdict[tuple[str, str], dict[str, float | bool]] = defaultdict(dict)
         for done, odds in enumerate(signal.measure(list(asked.values())), start=1):
             prompt = asked[odds.id]

@@ -162,7 +162,7 @@ class Scorer:
         self, sequences: RenderedPrompts, batch: range, answers: Sequence[Sequence[tuple[int, tuple[int, ...]]]]
     ) -> list[tuple[int, Likelihood]]:
         kept = max(len(answer) for row in answers for _, answer in row)
-        logits = self._logits(sequences, batch, kept)
+        logits = self.logits(sequences, batch, kept)
         found = []
         for i, row, scores in zip(batch, answers, logits, strict=True):
             for place, answer in row:
@@ -172,8 +172,17 @@ class Scorer:
                 found.append((place, Likelihood(total, greedy, digest)))
         return found
 
-    def _logits(self, sequences: RenderedPrompts, batch: range, kept: int) -> torch.Tensor:
-        """Logits before every token of the answers, [sequences, kept, vocabulary]."""
+    def logits(self, sequences: RenderedPrompts, batch: range, kept: int) -> torch.Tensor:
+        """Logits at the last tokens of some sequences.
+
+        Args:
+            sequences: Prompts with answers, without the last token of each answer.
+            batch: Which of them, by place.
+            kept: Number of tokens, counted from the end.
+
+        Returns:
+            [sequences, kept, vocabulary].
+        """
         inputs = sequences.batch(batch).to(self._model.device)
         options: dict[str, Any] = {"logits_to_keep": kept} if self.keeps else {}
         if self.takes_positions:

@@ -8,11 +8,13 @@ classified by the same tables as the files, so that the two can be compared and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -173,6 +175,9 @@ def load_model(
             were told from the files.
         ResourceError: The device cannot be used or is too small.
     """
+    kept = _resident.get()
+    if kept is not None and (known := kept.model_of(source, device, dtype)) is not None:
+        return known
     check_editable(source.checkpoint)
     advance = counted(f"loading {source.name}", 1)
     target = torch.device("cpu" if device is None else device)
@@ -217,6 +222,56 @@ def edited(loaded: LoadedModel, edit: Edit, readers: Mapping[str, TensorReader])
     finally:
         for name, parameter in targets.items():
             _set(parameter, originals[name])
+
+
+class Resident:
+    """A loaded model that stays, for many edits of it: within it, whoever loads its source gets this very model.
+
+    Args:
+        model: The model. Whoever gets it puts back what is changed.
+    """
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self._known = {id(model.source.reader): model}
+        self._tokens: list[Token[Resident | None]] = []
+
+    def __enter__(self) -> Self:
+        self._tokens.append(_resident.set(self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _resident.reset(self._tokens.pop())
+
+    def model_of(
+        self, source: Source, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> LoadedModel | None:
+        """The model of a source, None where it is another one, or wanted elsewhere or in another type."""
+        here = self.model.device == torch.device("cpu" if device is None else device)
+        return self._known.get(id(source.reader)) if here and dtype in (None, self.model.model.dtype) else None
+
+    @contextmanager
+    def behind(self, source: Source, edit: Edit, readers: Mapping[str, TensorReader]) -> Iterator[None]:
+        """Within it, the model is edited, and the one of a source behind the edit."""
+        with edited(self.model, edit, readers) as model:
+            self._known[id(source.reader)] = model
+            try:
+                yield
+            finally:
+                del self._known[id(source.reader)]
+
+
+_resident: ContextVar[Resident | None] = ContextVar("resident", default=None)
+
+
+@contextmanager
+def resident_behind(source: Source, edit: Edit, readers: Mapping[str, TensorReader]) -> Iterator[None]:
+    """As `Resident.behind`, where there is one; nothing happens otherwise."""
+    kept = _resident.get()
+    with nullcontext() if kept is None else kept.behind(source, edit, readers):
+        yield
 
 
 def _parameter(loaded: LoadedModel, name: str, shape: tuple[int, ...]) -> torch.nn.Parameter:

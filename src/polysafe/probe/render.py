@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,6 +129,20 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
         ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
+
+
+def cached_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The same, loaded once for many edits of one model: a large vocabulary takes seconds.
+
+    Raises:
+        CheckpointError: As `load_tokenizer`.
+    """
+    return _cached_tokenizer(folder, tuple((file.name, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())))
+
+
+@lru_cache(maxsize=2)
+def _cached_tokenizer(folder: Path, _files: tuple[tuple[str, int], ...]) -> PreTrainedTokenizerBase:
+    return load_tokenizer(folder)
 
 
 def render(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -11,8 +11,10 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     field_serializer,
+    model_serializer,
     model_validator,
 )
 
@@ -75,6 +77,23 @@ class Constraints(Block):
     helpful: Loss = -0.02
     """Most that helpful answers to harmless prompts may fall; measured by a judge alone."""
 
+    kl: Annotated[float, Field(ge=0)] | None = None
+    """Most that the next tokens of harmless answers may diverge, in nats per token; no limit where it is left out."""
+
+    answers: Annotated[float, Field(le=0)] | None = None
+    """Most that the log-probability of harmless answers may fall, in nats per token; no limit where it is left out."""
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Metric -> limit, of those that have one."""
+        stated: dict[str, float] = self.model_dump(exclude_none=True)
+        return stated
+
+    @model_serializer(mode="wrap")
+    def _stated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = dump(self)
+        return {key: value for key, value in written.items() if value is not None}
+
 
 class Validate(_Judged):
     """What methods choose by. No prompt of it may be an anchor, or be reported on."""
@@ -111,6 +130,35 @@ class Validate(_Judged):
         if self.signal is not None and self.judge is not None:
             raise problem("candidates are compared by a `signal` or by a `judge`", "remove one", at=("signal",))
         return self
+
+
+Objective = Literal["refused", "over_refusal", "helpful", "kl", "answers", "size"]
+
+
+class Search(Block):
+    """How fields of the edits that have several values are searched (`polysafe search`)."""
+
+    trials: Annotated[int, Field(ge=1)] = 100
+    """Most points that are tried."""
+
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Minutes after which no further point is tried; no limit where it is left out."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the sampler."""
+
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    """Optuna's sampler. A space of no more points than `trials` is tried whole."""
+
+    objectives: Annotated[tuple[Objective, ...], *NotEmpty, AfterValidator(_distinct)] = ("refused", "kl")
+    """What is made better: refusals first; then what they cost. Constraints are those of `validation`."""
+
+    by: Literal["signal", "judge"] | None = None
+    """What every point is read by. By default refusal log-odds, where openings of refusals are known in all edited
+    languages, and the judge decides among the best; otherwise the judge reads every point."""
+
+    judged: Annotated[int, Field(ge=1)] = 8
+    """Points of the front that a judge is asked about, where points are read by the signal."""
 
 
 class Evaluate(_Judged):

@@ -212,6 +212,12 @@ class Recipe(Block):
                 "write `polysafe: 1`, or install the polysafe that wrote the recipe",
                 at=("polysafe",),
             )
+        if isinstance(data, Mapping) and "search" in data:
+            raise problem(
+                "fields of this recipe are to be searched",
+                "run `polysafe search` on it; it ends in a recipe whose fields are settled",
+                at=("search",),
+            )
         return data
 
     @model_validator(mode="after")
@@ -306,7 +312,12 @@ def _mention(value: object, name: str) -> Place:
     return ()
 
 
-def _validate(data: object, folder: str | os.PathLike[str], document: Document | None) -> Recipe:
+def build_recipe(data: object, folder: str | os.PathLike[str], document: Document | None) -> Recipe:
+    """A recipe from plain values that may have stood in a file.
+
+    Raises:
+        RecipeError: Naming every value that is wrong, with its line where the file is known.
+    """
     try:
         return Recipe.model_validate(data, context={"folder": os.fspath(folder)})
     except ValidationError as error:
@@ -359,7 +370,7 @@ def make_recipe(data: Mapping[str, object], folder: str | os.PathLike[str] = "")
     Raises:
         RecipeError: Naming every value that is wrong.
     """
-    return _validate(data, folder, None)
+    return build_recipe(data, folder, None)
 
 
 def parse_recipe(text: str, name: str = "recipe", folder: str | os.PathLike[str] = "") -> Recipe:
@@ -376,7 +387,7 @@ def parse_recipe(text: str, name: str = "recipe", folder: str | os.PathLike[str]
     document = read_yaml(text, name)
     if not isinstance(document.value, dict):
         raise RecipeError("a recipe is a mapping that begins with `polysafe: 1`", where=f"{name}:1")
-    return _validate(document.value, folder, document)
+    return build_recipe(document.value, folder, document)
 
 
 def load_recipe(path: str | os.PathLike[str]) -> Recipe:
@@ -386,6 +397,15 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
         RecipeError: The file cannot be read, or, with line numbers, what is wrong in it.
     """
     file = Path(path)
+    return parse_recipe(read_recipe_file(file), str(file), file.parent)
+
+
+def read_recipe_file(file: Path) -> str:
+    """The text of a recipe file.
+
+    Raises:
+        RecipeError: It cannot be read.
+    """
     if file.is_dir():
         raise RecipeError("a folder, not a recipe", where=file, remedy="name the YAML file in it")
     try:
@@ -394,12 +414,11 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     except OSError as error:
         raise RecipeError(f"cannot be read: {error.strerror}", where=file) from None
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         where = f"{file}:{line}"
         raise RecipeError("not UTF-8 text", where=where, remedy="save the file as UTF-8") from None
-    return parse_recipe(text, str(file), file.parent)
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""A point of a space, and what the edited model does there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any, Self
+
+from polysafe.methods.constraints import ANSWERS, HELPFUL, KL, OVER_REFUSAL, REFUSED, Reading
+from polysafe.recipe.measures import Objective
+
+SIZE = "size"
+
+Flat = list[tuple[str, str, dict[str, float | bool]]]
+"""A reading in values that JSON can hold: language, metric, prompt -> value."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an edited model does on validation prompts.
+
+    Attributes:
+        feasible: Whether every loss stays within its constraint.
+        score: Mean plus lowest gain over the edited languages: log-odds, or shares of prompts.
+        p_value: Two-sided test of no mean gain, paired by prompt.
+        gains: What became of refusals in each edited language (`constraints.Change`).
+        losses: What is held by constraints, with its limit.
+        costs: Metric -> mean loss over languages, in its unit; `size` is the share of weights that may change.
+        reading: What was read, prompt by prompt.
+        seconds: Wall time, for deciding and for reading.
+        edit: Hash of the edit.
+    """
+
+    feasible: bool
+    score: float
+    p_value: float
+    gains: Sequence[Mapping[str, Any]]
+    losses: Sequence[Mapping[str, Any]]
+    costs: Mapping[str, float]
+    reading: Flat = field(repr=False)
+    seconds: Mapping[str, float]
+    edit: str
+
+    @property
+    def mean_gain(self) -> float:
+        """Mean gain over the edited languages."""
+        return fmean(gain["difference"] for gain in self.gains)
+
+    def value(self, objective: Objective) -> float | None:
+        """What an objective makes smaller, None where it was not measured."""
+        return -self.score if objective == REFUSED else self.costs.get(objective)
+
+    @property
+    def excess(self) -> dict[str, float]:
+        """Metric -> how far the worst language is beyond its constraint; 0 or less where all are within."""
+        found: dict[str, float] = {}
+        for loss in self.losses:
+            over = (1 if loss["limit"] >= 0 else -1) * loss["difference"] - abs(loss["limit"])
+            beyond = min(over, 0.0) if loss["within"] else max(over, 1e-9)
+            found[loss["metric"]] = max(beyond, found.get(loss["metric"], -1.0))
+        return found
+
+    def to_json(self, *, reading: bool = True) -> dict[str, Any]:
+        """The outcome as plain data."""
+        content = asdict(self)
+        return content if reading else {key: value for key, value in content.items() if key != "reading"}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """What `to_json` gave, with its reading."""
+        reading = [(language, metric, items) for language, metric, items in content["reading"]]
+        return cls(**{**content, "reading": reading})
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point that was tried.
+
+    Attributes:
+        number: Its place in the order of trials.
+        setting: Name of every parameter -> its value.
+        outcome: What came of it, None where the edit could not be made.
+        problem: Why not.
+    """
+
+    number: int
+    setting: Mapping[str, Any]
+    outcome: Outcome | None = None
+    problem: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The point as plain data, without what was read prompt by prompt."""
+        outcome = None if self.outcome is None else self.outcome.to_json(reading=False)
+        return {"number": self.number, "setting": dict(self.setting), "outcome": outcome, "problem": self.problem}
+
+
+def flat(reading: Reading) -> Flat:
+    """A reading as plain data."""
+    return [(language, metric, dict(items)) for (language, metric), items in reading.items()]
+
+
+def reading_of(flat_reading: Flat) -> Reading:
+    """What `flat` was given."""
+    return {(language, metric): items for language, metric, items in flat_reading}
+
+
+def costs(before: Reading, after: Reading, size: float) -> dict[str, float]:
+    """What each metric but refusals of harmful prompts loses, a mean over its languages; and the size of the edit."""
+    signs = {OVER_REFUSAL: 1, KL: 1, HELPFUL: -1, ANSWERS: -1}
+    losses: dict[str, list[float]] = {}
+    for (language, metric), items in before.items():
+        if metric in signs and items:
+            now = after[language, metric]
+            change = fmean(float(now[prompt]) - float(value) for prompt, value in items.items())
+            losses.setdefault(metric, []).append(signs[metric] * change)
+    return {**{metric: fmean(values) for metric, values in losses.items()}, SIZE: size}

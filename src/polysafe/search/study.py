@@ -1,0 +1,307 @@
+"""The points of a search, one after the other or by several processes, kept on disk as they come.
+
+Which point is tried next is Optuna's choice: its tree-structured Parzen estimator (Ozaki et al., *Multiobjective
+tree-structured Parzen estimator*, JAIR 2022) or NSGA-II (Deb et al., 2002), with constraints; a space that is small
+enough is tried whole. A sampler draws anew for every point, from the seed and the number of points before it, so that
+a search that was killed goes on as it would have gone on, if one process makes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polysafe.checkpoint.writer import output_error
+from polysafe.errors import OutputError, PolysafeError, ResourceError, VerificationError
+from polysafe.methods.validation import PROMPTS
+from polysafe.progress import Parts
+from polysafe.search.points import Outcome, Point
+from polysafe.search.space import Choices, Number, Parameter, Some, Space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import optuna
+    from optuna.trial import FrozenTrial, Trial
+
+JOURNAL = "study.journal"
+STAGE = "points"
+_OUTCOME, _PROBLEM, _EXCESS, _SURPLUS, _IDENTITY = "outcome", "problem", "excess", "surplus", "identity"
+_HOPELESS = 5
+"""So many points in a row that cannot be made, at the beginning, end a search."""
+_NONE = "null"
+
+Try = Callable[[Mapping[str, Any]], Outcome]
+"""What comes of a point."""
+
+
+class Study:
+    """The points that were tried, in a folder.
+
+    Args:
+        folder: It exists.
+        space: The recipe and its fields.
+        identity: What tells this search from others: points of another one are not taken over.
+
+    Raises:
+        OutputError: Another search, or something else, lies in the folder.
+        ResourceError: Optuna is not installed.
+    """
+
+    def __init__(self, folder: Path, space: Space, identity: str) -> None:
+        self._space, self._search, self._folder = space, space.search, folder
+        self._study = _opened(folder, len(space.search.objectives))
+        known = self._study.user_attrs.get(_IDENTITY)
+        if known is None:
+            self._study.set_user_attr(_IDENTITY, identity)
+        elif known != identity:
+            raise OutputError(
+                "holds another search: its recipe, models or prompts are others",
+                where=folder,
+                remedy="name another folder, or delete this one",
+            )
+
+    def points(self) -> list[Point]:
+        """All points that were tried, in their order."""
+        return [_point(number, trial, self._space) for number, trial in enumerate(self._finished())]
+
+    def begin(self) -> None:
+        """Drops what a search that was killed had begun, and puts the published point first."""
+        from optuna.trial import TrialState
+
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        defaults = self._space.defaults()
+        if defaults is not None and not self._study.trials:
+            self._study.enqueue_trial(_encoded(self._space, defaults))
+
+    def run(self, attempt: Try, trials: int, *, prompts: int = 1, until: float = math.inf, worker: int = 0) -> None:
+        """Tries points until there are enough of them or the time is over.
+
+        Args:
+            attempt: Makes an edit and reads the edited model.
+            trials: Number of points in all.
+            prompts: Number of prompts that each is read by.
+            until: Time (`time.monotonic`) after which no point is begun.
+            worker: Number of this process.
+
+        Raises:
+            VerificationError: None of the first points can be made.
+        """
+        known = {_key(point.setting): point for point in self.points()}
+        parts = Parts(STAGE, PROMPTS, prompts, 0)
+        while (count := len(self._counted())) < trials and time.monotonic() < until:
+            with _quiet():
+                self._study.sampler = self._sampler(count, worker)
+                trial = self._study.ask()
+                setting = {each.name: _suggested(trial, each) for each in self._space.parameters}
+            if self._surplus(trial, trials):
+                break
+            before = known.get(_key(setting))
+            parts.expect(trials - count)
+            with parts.part(known=before is not None):
+                point = before if before is not None else _tried(trial.number, setting, attempt)
+            known[_key(setting)] = point
+            self._told(trial, point)
+            _require_hope(self._finished())
+
+    def _told(self, trial: Trial, point: Point) -> None:
+        from optuna.trial import TrialState
+
+        values = None if point.outcome is None else [point.outcome.value(each) for each in self._search.objectives]
+        with _quiet(), self._writing():
+            if point.outcome is None or values is None or not all(v is not None and math.isfinite(v) for v in values):
+                problem = point.problem or f"not measured: {', '.join(self._unmeasured(values))}"
+                trial.set_user_attr(_PROBLEM, problem)
+                self._study.tell(trial, state=TrialState.FAIL)
+                return
+            trial.set_user_attr(_OUTCOME, point.outcome.to_json())
+            trial.set_user_attr(_EXCESS, list(point.outcome.excess.values()))
+            self._study.tell(trial, values)
+
+    def _unmeasured(self, values: Sequence[float | None] | None) -> list[str]:
+        found = zip(self._search.objectives, values or (), strict=False)
+        return [name for name, value in found if value is None or not math.isfinite(value)]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise output_error(self._folder / JOURNAL, error) from error
+
+    def _surplus(self, trial: Trial, trials: int) -> bool:
+        """Whether another process has begun the last point; then this one is dropped."""
+        from optuna.trial import TrialState
+
+        counted = [each.number for each in self._counted()]
+        if counted.index(trial.number) < trials:
+            return False
+        trial.set_user_attr(_SURPLUS, True)
+        self._study.tell(trial, state=TrialState.FAIL)
+        return True
+
+    def _counted(self) -> list[FrozenTrial]:
+        """Points that are tried or being tried."""
+        from optuna.trial import TrialState
+
+        found = self._study.get_trials(deepcopy=False)
+        return [trial for trial in found if trial.state is TrialState.RUNNING or _is_finished(trial)]
+
+    def _finished(self) -> list[FrozenTrial]:
+        return [trial for trial in self._study.get_trials(deepcopy=False) if _is_finished(trial)]
+
+    def _sampler(self, count: int, worker: int) -> Any:
+        import optuna
+
+        size, seed = self._space.size, (self._search.seed * 1_000_003 + count) * 64 + worker
+        if size is not None and size <= self._search.trials:
+            return optuna.samplers.BruteForceSampler(seed=seed)
+        match self._search.sampler:
+            case "random":
+                return optuna.samplers.RandomSampler(seed=seed)
+            case "nsga2":
+                return optuna.samplers.NSGAIISampler(seed=seed, constraints_func=_excess)
+        return optuna.samplers.TPESampler(seed=seed, constraints_func=_excess)
+
+
+def _opened(folder: Path, objectives: int) -> optuna.Study:
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        raise ResourceError(
+            "Optuna is not installed", remedy="install the extra: pip install 'polysafe[search]'"
+        ) from error
+    file = folder / JOURNAL
+    try:
+        _complete(file)
+        with _quiet():
+            storage = JournalStorage(JournalFileBackend(str(file)))
+            return optuna.create_study(
+                storage=storage, study_name="polysafe", directions=["minimize"] * objectives, load_if_exists=True
+            )
+    except OSError as error:
+        raise output_error(file, error) from error
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise OutputError(
+            "is no journal of a search", where=file, remedy="name another folder, or delete this one"
+        ) from error
+
+
+def _complete(file: Path) -> None:
+    """Cuts off a last line that a kill left half written: what it would have said is asked for again."""
+    if not file.exists():
+        return
+    with file.open("r+b") as stream:
+        content = stream.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            stream.truncate(whole)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Optuna's messages and its warnings of experimental features away; errors come through."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _is_finished(trial: FrozenTrial) -> bool:
+    return _OUTCOME in trial.user_attrs or _PROBLEM in trial.user_attrs
+
+
+def _excess(trial: FrozenTrial) -> Sequence[float]:
+    found: list[float] = trial.user_attrs.get(_EXCESS, [1.0])
+    return found
+
+
+def _tried(number: int, setting: Mapping[str, Any], attempt: Try) -> Point:
+    try:
+        return Point(number, setting, attempt(setting))
+    except PolysafeError as error:
+        return Point(number, setting, problem=" ".join(error.problem.split()))
+
+
+def _require_hope(finished: Sequence[FrozenTrial]) -> None:
+    problems = [trial.user_attrs.get(_PROBLEM) for trial in finished]
+    if len(problems) >= _HOPELESS and all(problems):
+        same = all(first == second for first, second in pairwise(problems))
+        told = problems[0] if same else "; ".join(dict.fromkeys(map(str, problems)))
+        raise VerificationError(
+            f"none of the first {_HOPELESS} points can be made: {told}",
+            where="search",
+            remedy="mend what is said here, then run the same command with another folder",
+        )
+
+
+def _point(number: int, trial: FrozenTrial, space: Space) -> Point:
+    setting = {each.name: _decoded(each, trial.params) for each in space.parameters}
+    content = trial.user_attrs.get(_OUTCOME)
+    outcome = None if content is None else Outcome.from_json(content)
+    return Point(number, setting, outcome, trial.user_attrs.get(_PROBLEM, ""))
+
+
+def _suggested(trial: Trial, parameter: Parameter) -> Any:
+    match parameter.domain:
+        case Number() as domain if parameter.whole:
+            step = int(domain.step or 1)
+            trial.suggest_int(parameter.name, int(domain.low), int(domain.high), step=step, log=domain.log)
+        case Number() as domain:
+            trial.suggest_float(parameter.name, domain.low, domain.high, step=domain.step, log=domain.log)
+        case Choices(choices=choices):
+            trial.suggest_categorical(parameter.name, [json.dumps(each) for each in choices])
+        case Some(among=among) if parameter.size is not None:
+            trial.suggest_categorical(parameter.name, [json.dumps(each) for each in _subsets(parameter.domain)])
+        case Some(among=among):
+            for slot in range(parameter.domain.slots):
+                texts = [json.dumps(each) for each in among]
+                trial.suggest_categorical(f"{parameter.name}#{slot}", texts if slot == 0 else [_NONE, *texts])
+    return _decoded(parameter, trial.params)
+
+
+def _decoded(parameter: Parameter, params: Mapping[str, Any]) -> Any:
+    """The value of a parameter from what Optuna calls it; members of a subset keep the order of the recipe."""
+    match parameter.domain:
+        case Number():
+            return params[parameter.name]
+        case Some(among=among) if parameter.size is None:
+            chosen = [json.loads(value) for name, value in params.items() if name.startswith(f"{parameter.name}#")]
+            return [each for each in among if each in chosen]
+    return json.loads(params[parameter.name])
+
+
+def _subsets(domain: Some) -> Iterator[list[Any]]:
+    for count in range(1, domain.slots + 1):
+        yield from map(list, combinations(domain.among, count))
+
+
+def _encoded(space: Space, setting: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in space.parameters:
+        value = setting[each.name]
+        match each.domain:
+            case Number():
+                found[each.name] = value
+            case Some() if each.size is None:
+                texts = [*map(json.dumps, value), *[_NONE] * each.domain.slots][: each.domain.slots]
+                found |= {f"{each.name}#{slot}": text for slot, text in enumerate(texts)}
+            case _:
+                found[each.name] = json.dumps(value)
+    return found
+
+
+def _key(setting: Mapping[str, Any]) -> str:
+    return json.dumps(setting, sort_keys=True)
