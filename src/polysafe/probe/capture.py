@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -96,8 +96,13 @@ def capture(
     record = _record(model, prompts, pairs, into, site, places, pooling)
     kept = measurements(model).captured
     key = capture_key(record, batch_size, side)
-    if probe_file is None and (found := kept.get(key)) is not None and set(places) <= set(found.record.layers):
-        return found
+    found = kept.get(key) if probe_file is None else None
+    if found is not None:
+        whole = _places(model, {*places, *found.record.layers}, site)
+        places = {layer: name for layer, name in places.items() if layer not in found.record.layers}
+        if not places:
+            return found
+        record = _record(model, prompts, pairs, into, site, whole, pooling)
     done = _resume(probe_file, record, into, len(prompts))
     waiting = [index for index in _by_length(prompts, pairs) if not done[index]]
     advance = counted("activations", len(prompts), int(done.sum()))
@@ -113,6 +118,8 @@ def capture(
                 _save(probe_file, record, prompts.ids, into, done)
     if probe_file is not None and waiting:
         _save(probe_file, record, prompts.ids, into, done)
+    if found is not None:
+        into.join(found.store)
     captured = kept[key] = Captured(record, prompts.ids, into)
     return captured
 
@@ -181,7 +188,7 @@ def _hash_of(hashes: Iterable[str | None]) -> str:
     return hashlib.sha256("\n".join(map(str, hashes)).encode()).hexdigest()
 
 
-def _places(model: LoadedModel, layers: Sequence[int] | None, site: Site) -> dict[int, str]:
+def _places(model: LoadedModel, layers: Collection[int] | None, site: Site) -> dict[int, str]:
     """Layer -> module, in the order of the layers."""
     wanted = range(model.architecture.num_layers) if layers is None else sorted(set(layers))
     if not wanted:

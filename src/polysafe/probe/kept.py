@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from polysafe.probe.effects import HeadEffects
     from polysafe.probe.files import ProbeRecord, Record
     from polysafe.probe.model import LoadedModel
+    from polysafe.probe.render import RenderedPrompts
 
 _current: ContextVar[Measurements | None] = ContextVar("measurements", default=None)
 
@@ -26,6 +27,7 @@ class Measurements:
     def __init__(self) -> None:
         self.captured: dict[str, Captured[Any]] = {}
         self.effects: dict[str, HeadEffects] = {}
+        self.rendered: dict[str, RenderedPrompts] = {}
         self._tokens: list[Token[Measurements | None]] = []
 
     def __enter__(self) -> Self:

@@ -66,6 +66,10 @@ class Store(ABC, Generic[T]):
             MismatchError: Layers or shapes differ.
         """
 
+    def join(self, other: Self) -> None:
+        """Takes what another store of the same kind has of further layers, of the same prompts."""
+        self._layers = {**other._layers, **self._layers}
+
     @abstractmethod
     def tensors(self) -> Tensors:
         """What has to be stored."""

@@ -18,9 +18,10 @@ from polysafe.methods.sparse_edit.mlp_units import Projection, mlp_projections
 from polysafe.methods.sparse_edit.reduced_rank import Anchored, LowRank, RankPath
 from polysafe.methods.sparse_edit.safety_neurons import Contrast, overlap, probe_units, random_units
 from polysafe.probe.capture import Captured, capture
+from polysafe.probe.kept import measurements
 from polysafe.probe.model import LoadedModel, Site, edited
 from polysafe.probe.moments import MeanVariance
-from polysafe.probe.render import RenderedPrompts, Template, load_tokenizer, render
+from polysafe.probe.render import RenderedPrompts, Template, cached_tokenizer, render
 from polysafe.probe.stores import Rows
 from polysafe.progress import during
 
@@ -326,11 +327,15 @@ class Workbench:
     # Recording.
 
     def _render(self, prompts: ParallelPrompts) -> dict[str, RenderedPrompts]:
-        tokenizer = load_tokenizer(self.model.source.checkpoint.root)
-        return {
-            language: render(tokenizer, prompts.prompts(language), template=self._options.template)
-            for language in (self._options.pivot, *self._options.edited_languages)
-        }
+        """The prompts of every language, rendered once for many edits of one model."""
+        root, template = self.model.source.checkpoint.root, self._options.template
+        kept, found = measurements(self.model).rendered, {}
+        for language in (self._options.pivot, *self._options.edited_languages):
+            key = f"{root} {template} {prompts.sha256} {language}"
+            if key not in kept:
+                kept[key] = render(cached_tokenizer(root), prompts.prompts(language), template=template)
+            found[language] = kept[key]
+        return found
 
     def _record(self, model: LoadedModel, layers: Sequence[int], site: Site = Site.MLP) -> tuple[Inputs, Inputs]:
         """What harmful and harmless prompts give at a place in some layers, by language."""
