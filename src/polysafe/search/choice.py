@@ -36,7 +36,7 @@ class Optimism:
     """What the best of many points promises too much, since it was chosen by the prompts that it is judged by.
 
     Attributes:
-        promised: Its mean gain on validation, or the mean of the best over resamples where it has none.
+        promised: Its mean gain on validation.
         expected: The same on prompts that took no part in choosing, by the bootstrap.
         points: Number of points that were chosen from.
         prompts: Number of prompts.
@@ -204,17 +204,14 @@ def optimism(
         return None
     gains = np.array([_by_prompt(outcome, before, prompts) for outcome in outcomes])
     rng = np.random.default_rng(seed)
-    inside, outside = [], []
+    outside = []
     for _ in range(RESAMPLES):
         drawn = rng.integers(len(prompts), size=len(prompts))
         left = np.setdiff1d(np.arange(len(prompts)), drawn)
         if len(left):
-            means = np.nanmean(gains[:, drawn], axis=1)
-            winner = int(means.argmax())
-            inside.append(float(means[winner]))
+            winner = int(np.nanmean(gains[:, drawn], axis=1).argmax())
             outside.append(float(np.nanmean(gains[winner, left])))
-    promised = float(np.nanmean(gains, axis=1).max())
-    return Optimism(promised, promised - (fmean(inside) - fmean(outside)), len(outcomes), len(prompts))
+    return Optimism(float(np.nanmean(gains, axis=1).max()), fmean(outside), len(outcomes), len(prompts))
 
 
 def _by_prompt(

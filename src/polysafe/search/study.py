@@ -74,10 +74,18 @@ class Study:
 
     def begin(self) -> None:
         """Drops what a search that was killed had begun, and puts the published point first."""
+        with _quiet(), self._writing():
+            self._tidy()
+
+    def _tidy(self) -> None:
         from optuna.trial import TrialState
 
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self._study.tell(trial.number, state=TrialState.FAIL)
+        begun = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in begun:
+            if _OUTCOME in trial.user_attrs:
+                self._complete(trial.number, Outcome.from_json(trial.user_attrs[_OUTCOME]))
+            else:
+                self._study.tell(trial.number, state=TrialState.FAIL)
         defaults = self._space.defaults()
         if defaults is not None and not self._study.trials:
             self._study.enqueue_trial(_encoded(self._space, defaults))
@@ -122,9 +130,16 @@ class Study:
                 trial.set_user_attr(_PROBLEM, problem)
                 self._study.tell(trial, state=TrialState.FAIL)
                 return
-            trial.set_user_attr(_OUTCOME, point.outcome.to_json())
             trial.set_user_attr(_EXCESS, list(point.outcome.excess.values()))
-            self._study.tell(trial, values)
+            trial.set_user_attr(_OUTCOME, point.outcome.to_json())
+            self._complete(trial.number, point.outcome)
+
+    def _complete(self, number: int, outcome: Outcome) -> None:
+        """Tells Optuna what came of a point; a kill may have come before that."""
+        # the sampler of a whole space would end a loop of Optuna's, and there is none
+        self._study.sampler = _plain_sampler() if self._whole else self._sampler(0, 0)
+        values = [value for each in self._search.objectives if (value := outcome.value(each)) is not None]
+        self._study.tell(number, values)
 
     def _unmeasured(self, values: Sequence[float | None] | None) -> list[str]:
         found = zip(self._search.objectives, values or (), strict=False)
@@ -158,11 +173,16 @@ class Study:
     def _finished(self) -> list[FrozenTrial]:
         return [trial for trial in self._study.get_trials(deepcopy=False) if _is_finished(trial)]
 
+    @property
+    def _whole(self) -> bool:
+        """Whether the space is so small that all of it is tried."""
+        return self._space.size is not None and self._space.size <= self._search.trials
+
     def _sampler(self, count: int, worker: int) -> Any:
         import optuna
 
-        size, seed = self._space.size, (self._search.seed * 1_000_003 + count) * 64 + worker
-        if size is not None and size <= self._search.trials:
+        seed = (self._search.seed * 1_000_003 + count) * 64 + worker
+        if self._whole:
             return optuna.samplers.BruteForceSampler(seed=seed)
         match self._search.sampler:
             case "random":
@@ -170,6 +190,12 @@ class Study:
             case "nsga2":
                 return optuna.samplers.NSGAIISampler(seed=seed, constraints_func=_excess)
         return optuna.samplers.TPESampler(seed=seed, constraints_func=_excess)
+
+
+def _plain_sampler() -> Any:
+    import optuna
+
+    return optuna.samplers.RandomSampler()
 
 
 def _opened(folder: Path, objectives: int) -> optuna.Study:
