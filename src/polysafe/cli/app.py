@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from polysafe.cli.choosing import CHOOSING
 from polysafe.cli.console import DEFECT, Terminated, endings
 from polysafe.cli.groups import GROUPS
 from polysafe.cli.lazy import carried_out_by
@@ -134,27 +135,8 @@ def verify(
     """Check an output against its manifest."""
 
 
-@app.command()
-@carried_out_by("search:search")
-def search(
-    recipe: Recipe,
-    output: Output,
-    trials: Annotated[
-        int | None, typer.Option(help="Points to try instead of the recipe's; 100 by default.", show_default=False)
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Minutes after which no point is begun.", show_default=False)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed instead of the recipe's.", min=0, show_default=False)] = None,
-    workers: Annotated[int, typer.Option(help="Processes; each holds the model.", min=1)] = 1,
-    controls: Annotated[
-        int, typer.Option(help="Draws of each random control that what is found is compared with.", min=0)
-    ] = 0,
-    data: Data = None,
-    as_json: Json = False,
-    _quiet: Quiet = False,
-) -> None:
-    """Choose the fields of a recipe that have several values, or go on where it was interrupted."""
+for _command in CHOOSING:
+    app.command()(_command)
 
 
 @app.command("import")

@@ -98,6 +98,16 @@ class BandSwap(BlockMethod):
             raise ValueError("safety and language must be two different sources")
         return self
 
+    @classmethod
+    def ranges(cls, layers: int) -> Mapping[str, Any]:
+        """Where the band begins and ends, and what blends into it."""
+        return {
+            "bottom": {"low": 0, "high": max(1, layers // 2)},
+            "top": {"low": 0, "high": max(1, layers // 2 - 1)},
+            "transition_bottom": 0,
+            "transition_top": 0,
+        }
+
     @property
     def rule_label(self) -> str:
         """`band_swap`."""

@@ -128,6 +128,15 @@ class Method(BaseModel, ABC):
     def uses(self) -> tuple[str, ...]:
         """Names of all sources that the options refer to, each once."""
 
+    @classmethod
+    def ranges(cls, layers: int) -> Mapping[str, Any]:  # noqa: ARG003
+        """What a search varies where nobody says otherwise: option -> its values, as a recipe writes them.
+
+        Args:
+            layers: Number of layers of the model.
+        """
+        return {}
+
     def donor(self) -> str:
         """Name of the source whose tokenizer, chat template and generation config the result gets."""
         return self.start

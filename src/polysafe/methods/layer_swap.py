@@ -40,13 +40,7 @@ from polysafe.methods.agreement import (
 from polysafe.methods.base import SourceName
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
-from polysafe.methods.scores import (
-    Ratios,
-    Scored,
-    relative_update_norms,
-    require_descendant,
-    scored_tensors,
-)
+from polysafe.methods.scores import Ratios, Scored, relative_update_norms, require_descendant, scored_tensors
 
 _EPSILON = 1e-8
 _REFERENCE_LAYERS = 32  # depth of the models that the published τ was chosen on
@@ -139,6 +133,13 @@ class LayerSwap(BlockMethod):
         if self.granularity == "layer" and (self.norms != "language" or self.normalise != "joint"):
             raise ValueError("norms and normalise: per_family need granularity: module")
         return self
+
+    @classmethod
+    def ranges(cls, layers: int) -> Mapping[str, Any]:  # noqa: ARG003
+        """Both published rules, the threshold as a quantile of what it is compared with, and the blend between."""
+        share = {"low": 0.0, "high": 1.0}
+        kinds = {"choices": ["layer", "module"]}
+        return {"granularity": kinds, "tau_mode": "quantile", "tau": share, "safety_weight": share}
 
     @property
     def rule_label(self) -> str:

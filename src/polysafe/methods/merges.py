@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -170,6 +170,11 @@ class TaskArithmetic(TaskVectorMerge):
 
     scale: float | dict[SourceName, float] = 0.5
     """λ of all experts, or one per expert."""
+
+    @classmethod
+    def ranges(cls, layers: int) -> Mapping[str, Any]:  # noqa: ARG003
+        """λ."""
+        return {"scale": {"low": 0.1, "high": 1.2}}
 
     @model_validator(mode="after")
     def _scales_match(self) -> TaskArithmetic:

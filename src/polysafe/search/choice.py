@@ -16,6 +16,8 @@ from polysafe.recipe.measures import Objective
 from polysafe.search.points import Outcome, Point, reading_of
 
 RESAMPLES = 1000
+ONE_ERROR = 0.3173
+"""Two-sided p value of a difference of one standard error."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,9 @@ def recommend(points: Sequence[Point], objectives: Sequence[Objective], tried: i
     """Which point to take.
 
     It keeps every constraint, and its mean gain is shown to be above 0, corrected for all points that were tried
-    (Bonferroni). Of those that do, the one that gains most; or one of the front that is not shown to gain less than it
-    (paired by prompt, 5 %) and is better by the second objective, since what is gained by chance is paid for with
-    certainty.
+    (Bonferroni). Of those that do, the one that gains most; or one of the front that lies within one standard error of
+    it (paired by prompt; the rule of Breiman et al., *Classification and Regression Trees*, 1984) and is better by the
+    second objective: what may be gained by chance is paid for with certainty.
 
     Args:
         points: What there is to choose from.
@@ -143,7 +145,7 @@ def _mildest(
         for point in others
         if point.outcome is not None
         and (value := point.outcome.value(second)) is not None
-        and (p_value := paired_p(best, point.outcome)) > ALPHA
+        and (p_value := paired_p(best, point.outcome)) > ONE_ERROR
     ]
     if not ties or (mildest := min(ties, key=lambda tie: tie[0]))[1].number == best_point.number:
         return Choice(best_point, most)
@@ -151,7 +153,7 @@ def _mildest(
     assert point.outcome is not None
     return Choice(
         point,
-        f"it is not shown to gain less than the best of the {feasible} points within the constraints "
+        f"it lies within one standard error of the best of the {feasible} points within the constraints "
         f"({point.outcome.mean_gain:+.3f} against {best.mean_gain:+.3f}, p = {p_value:.2g}) and costs less: "
         f"{second} {value:.3g} instead of {best.value(second):.3g}",
     )

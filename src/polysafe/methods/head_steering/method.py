@@ -171,6 +171,11 @@ class HeadSteering(Method):
             raise ValueError("positive goes with the signed ranking")
         return self
 
+    @classmethod
+    def ranges(cls, layers: int) -> Mapping[str, Any]:  # noqa: ARG003
+        """How many heads, and how strongly."""
+        return {"fraction": {"low": 0.05, "high": 1.0}, "strength": {"low": 0.02, "high": 2.0, "log": True}}
+
     @property
     def label(self) -> str:
         """`head_steering`, with what sets this entry apart: a control, another ranking, or the published setting."""

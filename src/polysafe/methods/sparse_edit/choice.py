@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -195,3 +196,22 @@ def _shortfall(harmful: Inputs, harmless: Inputs, layer: int, bench: Workbench) 
     gaps = {name: part[0].mean() - part[1].mean() for name, part in along.items()}
     short = torch.stack([gaps[pivot] - gaps[name] for name in others]).mean()
     return float(short / spread) if float(spread) > 0 else 0.0
+
+
+def searched(layers: int) -> dict[str, object]:
+    """What a search varies by default: middle layers, and what decides how strong an edit is.
+
+    Layers go from a third to 85 % of the depth: there refusals sit in the models that were looked at.
+
+    Args:
+        layers: Number of layers of the model.
+    """
+    first = layers // 3
+    middle = list(range(first, max(first + 1, math.ceil(0.85 * layers))))
+    return {
+        "layers": {"among": middle, "most": min(3, len(middle))},
+        "target_gain": {"low": 0.75, "high": 3.0},
+        "cap": {"choices": [0.01, 0.1, 0.5]},
+        "absolute": {"choices": [False, True]},
+        "utility_weight": {"low": 0.1, "high": 10.0, "log": True},
+    }

@@ -42,6 +42,7 @@ from polysafe.methods.sparse_edit.choice import (
     effect_prompts,
     preference,
     rank_layers,
+    searched,
     setting,
     shortlist,
     try_candidates,
@@ -160,6 +161,11 @@ class SparseEdit(Method):
         if not self.edited_languages:
             raise ValueError("leave_out leaves no language to edit")
         return self
+
+    @classmethod
+    def ranges(cls, layers: int) -> Mapping[str, object]:
+        """Middle layers, and what decides how strong an edit is."""
+        return searched(layers)
 
     @property
     def label(self) -> str:
