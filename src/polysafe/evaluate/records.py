@@ -108,7 +108,7 @@ class Record:
 
 def completion_to_json(completion: Completion) -> dict[str, Any]:
     """An answer without the name of its message, as caches keep it."""
-    return {name: value for name, value in asdict(completion).items() if name != "id"}
+    return {name: value for name, value in asdict(completion).items() if name not in {"id", "token_ids"}}
 
 
 def completion_from_json(name: str, data: Any) -> Completion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -54,6 +54,8 @@ class Completion:
         ending: Whether the model ended it, or the budget.
         tokens: New tokens, None where the server does not say.
         prompt_sha256: SHA-256 of the token ids that the model read, None where only the server knows them.
+        token_ids: The answer's tokens without the one that ended it, None where only the server knows them; no record
+            keeps them.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Completion:
     ending: Ending
     tokens: int | None = None
     prompt_sha256: str | None = None
+    token_ids: tuple[int, ...] | None = field(default=None, compare=False)
 
 
 class Generator(Protocol):

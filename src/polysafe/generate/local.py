@@ -221,4 +221,5 @@ class LocalGenerator:
             ending="length" if ends is None else "stop",
             tokens=len(kept) + (ends is not None),
             prompt_sha256=hashlib.sha256(str(list(prompts.tokens[index])).encode()).hexdigest(),
+            token_ids=tuple(kept),
         )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +30,7 @@ from polysafe.methods.validation import PROMPTS
 from polysafe.probe.batches import fitting_batches
 from polysafe.probe.likelihood import ROWS, Scorer, tokens_of
 from polysafe.probe.model import LoadedModel
-from polysafe.probe.render import RenderedPrompts, Template, cached_tokenizer, continued, render
+from polysafe.probe.render import Template, cached_tokenizer, render
 from polysafe.progress import tell
 
 if TYPE_CHECKING:
@@ -110,22 +110,18 @@ class HarmlessMeter:
             model, self._tokenizer, Sampling(max_tokens=TOKENS), template=self._template, unreadable="empty"
         )
         asks = [Ask(name, prompt.text) for name, prompt in asked.items()]
-        answers = {answer.id: answer.text for answer in generator.generate(asks)}
-        answered = [prompt for prompt in asked.values() if answers[prompt.id].strip()]
-        if not answered:
+        answers = {answer.id: answer.token_ids for answer in generator.generate(asks) if answer.token_ids}
+        if not answers:
             return
-        sequences, begins = self._sequences(answered, answers)
-        order = sorted(range(len(answered)), key=lambda place: -len(sequences.tokens[place]))
-        self._asked = [answered[place] for place in order]
-        self._answers = [sequences.tokens[place][begins[place] :] for place in order]
-        self._inputs = RenderedPrompts(
-            tuple(prompt.id for prompt in self._asked),
-            (),
-            tuple(sequences.tokens[place][:-1] for place in order),
-            sequences.padding,
-            sequences.template,
-            sequences.tokenizer,
+        rendered = render(self._tokenizer, {name: asked[name].text for name in answers}, template=self._template)
+        order = sorted(
+            range(len(rendered)), key=lambda place: -len(rendered.tokens[place]) - len(answers[rendered.ids[place]])
         )
+        self._asked = [asked[rendered.ids[place]] for place in order]
+        self._answers = [answers[rendered.ids[place]] for place in order]
+        prompts = rendered.select(order)
+        read = tuple((*ids, *answer[:-1]) for ids, answer in zip(prompts.tokens, self._answers, strict=True))
+        self._inputs = replace(prompts, tokens=read)
         self._known = [_Known.of(logits) for _, logits in self._logits(model)]
 
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:
@@ -145,17 +141,6 @@ class HarmlessMeter:
                 if math.isfinite(value):
                     found[prompt.language, metric][f"{prompt.set}/{prompt.parallel}"] = value
         return dict(found)
-
-    def _sequences(self, prompts: Sequence[Prompt], answers: dict[str, str]) -> tuple[RenderedPrompts, tuple[int, ...]]:
-        """Prompts with their answers, and where each answer begins."""
-        rendered = render(self._tokenizer, {prompt.id: prompt.text for prompt in prompts}, template=self._template)
-        wholes = continued(
-            self._tokenizer, rendered, [(place, answers[prompt.id]) for place, prompt in enumerate(prompts)]
-        )
-        tokens = tuple(whole[: begins + TOKENS] for whole, begins in wholes)
-        return RenderedPrompts(
-            rendered.ids, (), tokens, rendered.padding, rendered.template, rendered.tokenizer
-        ), tuple(begins for _, begins in wholes)
 
     def _logits(self, model: LoadedModel) -> Iterator[tuple[int, torch.Tensor]]:
         """Place of a prompt, and the logits before every token of its answer, [tokens, vocabulary]."""
