@@ -14,17 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import random
-import statistics
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.heads import Shape, machine, ratio_of, write_model
-from benchmarks.measure import Measurement, in_process, measured
+from benchmarks.frame import timing
+from benchmarks.frame.llama import WIDE, Shape, load_random
+from benchmarks.frame.measure import Measurement, in_process, measured
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
 
 SHAPES = {
     "small": Shape(8, 8, 8, 256, 704, 128),
-    "llama-3.1-8b": Shape(32, 32, 8, 4096, 14336, 512, 128256, "bfloat16"),
+    "llama-3.1-8b": Shape(*WIDE, 512, 128256, "bfloat16"),
 }
 """The tokens of a shape are those of its longest prompt."""
 BATCH = 16
@@ -44,15 +41,10 @@ Result = dict[int, "torch.Tensor"]
 
 def main() -> None:
     """Measures every side with every number of prompts and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing.options_of(__doc__, SIDES)
+    timing.add_side(parser, SIDES)
     parser.add_argument("--prompts", type=int, nargs="+", default=[256, 1024])
-    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "polysafe-benchmarks")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--side", choices=SIDES, help="run one side and print its measurement")
     options = parser.parse_args()
     if options.side:
         print(json.dumps(asdict(_measure_side(options))))
@@ -60,18 +52,15 @@ def main() -> None:
     check_agreement(options)
     results = {str(count): _measure(count, options) for count in options.prompts}
     for count, sides in results.items():
-        _print(count, sides, "cpu" if options.device == "cpu" else "wall")
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        content = {"machine": machine(options.device), "shape": asdict(SHAPES[options.shape]), "prompts": results}
-        options.output.write_text(json.dumps(content, indent=1, default=asdict) + "\n")
+        _print(count, sides, timing.clock_of(options.device))
+    timing.save(options.output, {"shape": asdict(SHAPES[options.shape]), "prompts": results}, options.device)
 
 
 def check_agreement(options: argparse.Namespace) -> None:
     """Refuses to time sides that do not compute the same."""
     import torch
 
-    model = _model(SHAPES["small"], options.folder / "capture" / "small", options.device)
+    model = load_random(SHAPES["small"], options.folder / "capture" / "small", options.device)
     prompts = _prompts(SHAPES["small"], 40)
     rows, moments, plain = (side(model, prompts) for side in (rows_side, moments_side, concatenate_side))
     for layer, x in plain.items():
@@ -144,7 +133,7 @@ def _measure_side(options: argparse.Namespace) -> Measurement:
     import torch
 
     shape = SHAPES[options.shape]
-    model = _model(shape, options.folder / "capture" / options.shape, options.device)
+    model = load_random(shape, options.folder / "capture" / options.shape, options.device)
     prompts = _prompts(shape, options.prompts[0])
     _WORK[options.side](model, prompts.select(range(BATCH)))
 
@@ -154,19 +143,6 @@ def _measure_side(options: argparse.Namespace) -> Measurement:
             torch.cuda.synchronize()
 
     return measured(work)
-
-
-def _model(shape: Shape, folder: Path, device: str) -> LoadedModel:
-    os.environ["POLYSAFE_CACHE"] = str(folder.parent / "cache")
-    from polysafe.checkpoint.opened import Source
-    from polysafe.checkpoint.reader import CheckpointReader
-    from polysafe.checkpoint.roles import classify
-    from polysafe.checkpoint.source import open_checkpoint
-    from polysafe.probe.model import load_model
-
-    write_model(shape, folder, device)
-    checkpoint = open_checkpoint(folder)
-    return load_model(Source("model", checkpoint, classify(checkpoint), CheckpointReader(checkpoint)), device)
 
 
 def _prompts(shape: Shape, count: int) -> RenderedPrompts:
@@ -181,27 +157,21 @@ def _prompts(shape: Shape, count: int) -> RenderedPrompts:
     return RenderedPrompts(ids, ids, tokens, 0, "raw", "none")
 
 
-def _measure(count: int, options: argparse.Namespace) -> dict[str, list[Measurement]]:
-    results: dict[str, list[Measurement]] = {side: [] for side in options.sides}
+def _measure(count: int, options: argparse.Namespace) -> timing.Sides:
     shared = ["--folder", str(options.folder), "--shape", options.shape, "--device", options.device]
-    for _ in range(options.runs):
-        for side in options.sides:
-            results[side].append(in_process("benchmarks.capture", "--side", side, "--prompts", str(count), *shared))
-    return results
+
+    def measure(side: str) -> Measurement:
+        return in_process("benchmarks.capture", "--side", side, "--prompts", str(count), *shared)
+
+    return timing.in_turn(options.runs, options.sides, measure)
 
 
-def _print(count: str, sides: dict[str, list[Measurement]], time: str) -> None:
-    print(f"\n{count} prompts, median of {len(sides['rows'])} runs")
-    print(f"{'':12} {'wall s':>8} {'CPU s':>8} {'peak MiB':>9} {'private +MiB':>13}")
-    for side, runs in sides.items():
-        median = {key: statistics.median(asdict(run)[key] for run in runs) for key in asdict(runs[0])}
-        print(
-            f"{side:12} {median['wall']:8.2f} {median['cpu']:8.2f} "
-            f"{median['peak_rss']:9.0f} {median['private_growth']:13.1f}"
-        )
+def _print(count: str, sides: timing.Sides, clock: str) -> None:
+    print(f"\n{count} prompts, median of {len(next(iter(sides.values())))} runs")
+    timing.print_sides(sides, timing.WALL, timing.CPU, timing.PEAK, timing.PRIVATE)
     for ours, theirs in (("rows", "forward"), ("moments", "forward"), ("rows", "concatenate")):
         if ours in sides and theirs in sides:
-            print(f"{ours} / {theirs}: {time} {ratio_of(sides[ours], sides[theirs], time):.2f} x")
+            print(f"{ours} / {theirs}: {clock} {timing.ratio_of(sides[ours], sides[theirs], clock):.2f} x")
 
 
 if __name__ == "__main__":

@@ -15,17 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
-import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from benchmarks.measure import Measurement, in_process, measured
+from benchmarks.frame import timing
+from benchmarks.frame.llama import WIDE, load_folder
+from benchmarks.frame.measure import Measurement, in_process, measured
 
 if TYPE_CHECKING:
     import torch
@@ -66,19 +65,15 @@ class Shape:
 SHAPES = {
     "toy family": Shape(0, 0, 0, 0, 0, 0, prompts=600, budget=8, longest=48),
     "L12 D768, 0.13 B": Shape(12, 12, 4, 768, 2048, 32_000, prompts=24, budget=64, longest=192, batch_tokens=1024),
-    "llama-3.1-8b": Shape(32, 32, 8, 4096, 14336, 128_256, prompts=1024, budget=256, longest=834, dtype="bfloat16"),
+    "llama-3.1-8b": Shape(*WIDE, 128_256, prompts=1024, budget=256, longest=834, dtype="bfloat16"),
 }
 
 
 def main() -> None:
     """Measures both sides of every shape and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing.options_of(__doc__, SIDES)
+    timing.add_side(parser, SIDES)
     parser.add_argument("--shapes", "--shape", nargs="+", choices=SHAPES, default=list(SHAPES)[:2])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--side", choices=SIDES, help="run one side and print its measurement")
     parser.add_argument("--answers", type=Path, help="file for the answers of that side")
     options = parser.parse_args()
     if options.side:
@@ -86,16 +81,13 @@ def main() -> None:
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # continuous batching would look for attention kernels there
     results = {name: _measure(name, options) for name in options.shapes}
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, one torch thread, {_device_name(options.device)}"
-        content = {"machine": machine, "versions": _versions(), "shapes": {**_before(options.output), **results}}
-        options.output.write_text(json.dumps(content, indent=1, default=asdict) + "\n", encoding="utf-8")
+    content = {"torch_threads": 1, "versions": _versions(), "shapes": {**_before(options.output), **results}}
+    timing.save(options.output, content, options.device)
 
 
-def _before(output: Path) -> dict[str, Any]:
+def _before(output: Path | None) -> dict[str, Any]:
     """Shapes that were measured in an earlier call."""
-    return dict(json.loads(output.read_text(encoding="utf-8"))["shapes"]) if output.exists() else {}
+    return dict(json.loads(output.read_text(encoding="utf-8"))["shapes"]) if output and output.exists() else {}
 
 
 def measure_side(side: str, name: str, device: str, answers: Path) -> Measurement:
@@ -204,18 +196,11 @@ def _length(share: float, shape: Shape) -> int:
 
 
 def _toy() -> tuple[LoadedModel, PreTrainedTokenizerBase]:
-    from polysafe.checkpoint.opened import Source
-    from polysafe.checkpoint.reader import CheckpointReader
-    from polysafe.checkpoint.roles import classify
-    from polysafe.checkpoint.source import open_checkpoint
     from polysafe.organism.packaged import packaged_family
-    from polysafe.probe.model import load_model
     from polysafe.probe.render import load_tokenizer
 
     folder = packaged_family().members["base"]
-    checkpoint = open_checkpoint(folder)
-    source = Source("base", checkpoint, classify(checkpoint), CheckpointReader(checkpoint))
-    return load_model(source), load_tokenizer(folder)
+    return load_folder(folder), load_tokenizer(folder)
 
 
 def _random_model(shape: Shape, device: str) -> tuple[LoadedModel, PreTrainedTokenizerBase]:
@@ -263,17 +248,19 @@ def _word_tokenizer(size: int) -> PreTrainedTokenizerBase:
 
 
 def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    runs: dict[str, list[Measurement]] = {side: [] for side in options.sides}
     said: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(options.runs):
-            for side in options.sides:
-                file = Path(folder) / f"{side}.json"
-                given = ("--side", side, "--shapes", name, "--device", options.device, "--answers", str(file))
-                runs[side].append(in_process("benchmarks.generate", *given))
-                said[side] = json.loads(file.read_text(encoding="utf-8"))
-    facts = _facts(SHAPES[name], {side: found["answers"] for side, found in said.items()})
-    memory = {side: found["device_mib"] for side, found in said.items()}
+    file = options.folder / "generate" / "answers.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    def measure(side: str) -> Measurement:
+        given = ("--side", side, "--shapes", name, "--device", options.device, "--answers", str(file))
+        taken = in_process("benchmarks.generate", *given)
+        said[side] = json.loads(file.read_text(encoding="utf-8"))
+        return taken
+
+    runs = timing.in_turn(options.runs, options.sides, measure)
+    facts = _facts(SHAPES[name], {side: each["answers"] for side, each in said.items()})
+    memory = {side: each["device_mib"] for side, each in said.items()}
     _print(name, runs, facts, memory)
     return {"shape": asdict(SHAPES[name]), **facts, "device_mib": memory, "runs": runs}
 
@@ -290,35 +277,19 @@ def _facts(shape: Shape, said: Mapping[str, Mapping[str, Sequence[int]]]) -> dic
     }
 
 
-def _print(
-    name: str, runs: dict[str, list[Measurement]], facts: Mapping[str, Any], memory: Mapping[str, float]
-) -> None:
-    count = len(runs["sorted"])
-    print(f"\n{name}: {SHAPES[name].prompts} prompts, {facts['tokens']} new tokens, median of {count} runs")
-    print(f"{'':12} {'wall s':>9} {'CPU s':>9} {'tokens/s':>9} {'private +MiB':>13} {'device MiB':>11}")
-    for side, found in runs.items():
-        median = {key: statistics.median(asdict(run)[key] for run in found) for key in asdict(found[0])}
-        rate = facts["tokens"] / median["wall"]
-        print(
-            f"{side:12} {median['wall']:9.2f} {median['cpu']:9.2f} {rate:9.1f} {median['private_growth']:13.1f} "
-            f"{memory[side]:11.0f}"
-        )
-    for field in ("wall", "cpu"):
-        pairs = zip(runs["continuous"], runs["sorted"], strict=True)
-        ratio = statistics.median(getattr(a, field) / getattr(b, field) for a, b in pairs)
-        print(f"continuous / sorted, {field}: {ratio:.2f}")
+def _print(name: str, runs: timing.Sides, facts: Mapping[str, Any], memory: Mapping[str, float]) -> None:
     first = next(iter(runs))
+    count, tokens = len(runs[first]), facts["tokens"]
+    print(f"\n{name}: {SHAPES[name].prompts} prompts, {tokens} new tokens, median of {count} runs")
+    speed = timing.Column("tokens/s", 1, lambda _, median: tokens / median.wall)
+    device = timing.Column("device MiB", 0, lambda side, _: memory[side])
+    timing.print_sides(runs, timing.WALL, timing.CPU, speed, timing.PRIVATE, device)
+    if {"continuous", "sorted"} <= set(runs):
+        for figure in ("wall", "cpu"):
+            print(f"continuous / sorted, {figure}: {timing.ratio_of(runs['continuous'], runs['sorted'], figure):.2f}")
     for side, share in facts["equal"].items():
         print(f"{side}: {share:.1%} of answers are those of {first}")
     print(f"cut by the budget: {facts['cut_by_the_budget']:.1%}")
-
-
-def _device_name(device: str) -> str:
-    if device == "cpu":
-        return device
-    import torch
-
-    return torch.cuda.get_device_name()
 
 
 def _versions() -> dict[str, str]:

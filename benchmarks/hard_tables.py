@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.markdown import percent, table_row
+from benchmarks.frame.markdown import percent, table
 from polysafe.methods.base import CONTROL
 from polysafe.organism.lexicon import LOW
 from polysafe.stats.means import student_interval
@@ -31,10 +31,7 @@ def _arms(results: Sequence[Result]) -> list[str]:
 
 
 def _rates(results: Sequence[Result]) -> str:
-    lines = [
-        table_row("model", ["unsafe, low tier", "worst over-refusal", "ability lost", "an edit was chosen"]),
-        table_row("---", ["---"] * 4),
-    ]
+    lines = []
     for arm in _arms(results):
         unsafe = [_unsafe(row) for result in results for row in _rows(result, arm)]
         values = [value for by_item in unsafe for value in by_item.values()]
@@ -43,10 +40,8 @@ def _rates(results: Sequence[Result]) -> str:
         lost = [_lost(result, row) for result in results for row in _rows(result, arm)]
         chosen = [row["chosen"] is not None for result in results for row in _rows(result, arm) if "chosen" in row]
         taken = f"{sum(chosen)} of {len(chosen)}" if chosen else "–"
-        lines.append(
-            table_row(f"`{arm}`", [_spanned(values, seeds), percent(over), percent(sum(lost) / len(lost)), taken])
-        )
-    return "\n".join(lines)
+        lines.append([f"`{arm}`", _spanned(values, seeds), percent(over), percent(sum(lost) / len(lost)), taken])
+    return table(["model", "unsafe, low tier", "worst over-refusal", "ability lost", "an edit was chosen"], lines)
 
 
 def _contests(results: Sequence[Result]) -> str:
@@ -61,18 +56,14 @@ def _contests(results: Sequence[Result]) -> str:
                 span, p_value = student_interval(flat, names)
                 found.append((arm, kind, flat, span, p_value, ranks))
     adjusted = iter(holm([each[4] for each in found if each[4] is not None]))
-    lines = [
-        table_row(
-            "method", ["control", "difference, points", "p, adjusted", "seeds in which so many draws do as well"]
-        ),
-        table_row("---", ["---"] * 4),
-    ]
+    columns = ["method", "control", "difference, points", "p, adjusted", "seeds in which so many draws do as well"]
+    lines = []
     for arm, kind, flat, span, p_value, ranks in found:
         ends = "" if span is None else f" ({100 * span.low:+.0f} to {100 * span.high:+.0f})"
         mean = f"{100 * sum(flat) / len(flat):+.1f}{ends}"
         shown = "–" if p_value is None else f"{next(adjusted):.2g}"
-        lines.append(table_row(f"`{arm}`", [kind, mean, shown, ", ".join(map(str, ranks))]))
-    return "\n".join(lines)
+        lines.append([f"`{arm}`", kind, mean, shown, ", ".join(map(str, ranks))])
+    return table(columns, lines)
 
 
 def _against(results: Sequence[Result], arm: str, prefix: str) -> Iterator[tuple[list[float], str, int]]:
@@ -91,10 +82,7 @@ def _against(results: Sequence[Result], arm: str, prefix: str) -> Iterator[tuple
 
 
 def _recovered(results: Sequence[Result]) -> str:
-    lines = [
-        table_row("method", ["of", "precision", "recall", "precision by chance", "n"]),
-        table_row("---", ["---"] * 5),
-    ]
+    lines = []
     for arm in _arms(results):
         by_kind: defaultdict[str, list[Sequence[float]]] = defaultdict(list)
         for result in results:
@@ -103,8 +91,8 @@ def _recovered(results: Sequence[Result]) -> str:
                     by_kind[kind].append(values)
         for kind, values in by_kind.items():
             means = [percent(sum(each[at] for each in values) / len(values)) for at in range(3)]
-            lines.append(table_row(f"`{arm}`", [kind, *means, str(len(values))]))
-    return "\n".join(lines)
+            lines.append([f"`{arm}`", kind, *means, str(len(values))])
+    return table(["method", "of", "precision", "recall", "precision by chance", "n"], lines)
 
 
 def _rows(result: Result, arm: str) -> list[Mapping[str, Any]]:

@@ -9,10 +9,7 @@ no evidence about any real model.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,14 +18,16 @@ from typing import Any
 
 import torch
 
-from polysafe.checkpoint.opened import open_source
+from benchmarks.frame import timing, toys
+from benchmarks.frame.markdown import table
+from benchmarks.frame.toys import Rows
 from polysafe.edits.edit import Edit
 from polysafe.methods.head_steering.method import HeadSteering
-from polysafe.organism.exam import SETS, Exam, Set, examine
+from polysafe.organism.exam import SETS, Exam, Set
 from polysafe.organism.lexicon import LANGUAGES, LOW
-from polysafe.organism.packaged import Family, load_family
+from polysafe.organism.packaged import Family
 from polysafe.organism.world import REFUSAL, World, chat
-from polysafe.probe.model import LoadedModel, edited, load_model
+from polysafe.probe.model import LoadedModel, edited
 from polysafe.probe.render import load_tokenizer
 
 COMMON: Mapping[str, Any] = {"model": "base", "harmful": "harm", "languages": LOW, "tasks": "organism"}
@@ -52,28 +51,18 @@ _PROBED = 1.0
 """Strength at which a head alone is subtracted, to see what it does."""
 
 
-class Bench:
-    """One family, its base loaded once."""
+class Bench(toys.Bench):
+    """One family; `effects` is where effects of heads are kept."""
 
     def __init__(self, family: Family, stack: ExitStack, effects: Path) -> None:
-        self.family, self.effects = family, effects / f"seed-{family.seed}"
-        self.sources = {name: stack.enter_context(open_source(family.members[name], name)) for name in ("base", "harm")}
-        self.model = load_model(self.sources["base"])
-        self.rows: list[dict[str, Any]] = []
+        super().__init__(family, stack, ("base", "harm"))
+        self.effects = effects / f"seed-{family.seed}"
 
     def fit(self, options: Mapping[str, Any]) -> tuple[HeadSteering, Edit]:
         """An entry of a recipe with its edit."""
         kept = self.effects / f"{options.get('score', 'separating')}-{options.get('prompts', 100)}"
         method = HeadSteering.model_validate({**options, "effects": kept})
         return method, method.fit(self.sources)
-
-    def ask(self, sets: Sequence[Set], languages: Sequence[str], edit: Edit | None = None) -> Exam:
-        """The exam of the base, or of the base with an edit, on the test split."""
-        if edit is None:
-            return examine(self.model.model, self.family.world, languages, "test", sets)
-        readers = {name: source.reader for name, source in self.sources.items()}
-        with edited(self.model, edit, readers) as model:
-            return examine(model.model, self.family.world, languages, "test", sets)
 
     def note(self, kind: str, setting: str, exam: Exam, **more: object) -> None:
         """Keeps and prints a row."""
@@ -88,14 +77,14 @@ class Bench:
 
     def run(self) -> None:
         """All of one family."""
-        self.note("main", "base", self.ask(SETS, LANGUAGES))
+        self.note("main", "base", self.ask(SETS))
         for strength in STRENGTHS:
             _, edit = self.fit({**PUBLISHED, "strength": strength})
-            self.note("main", f"published, λ {strength:g}", self.ask(SETS, LANGUAGES, edit), **_summary(edit))
+            self.note("main", f"published, λ {strength:g}", self.ask(SETS, edit), **_summary(edit))
         began = time.process_time()
         _, edit = self.fit(VALIDATED)
         seconds = round(time.process_time() - began, 1)
-        self.note("main", "validated", self.ask(SETS, LANGUAGES, edit), seconds=seconds, **_summary(edit))
+        self.note("main", "validated", self.ask(SETS, edit), seconds=seconds, **_summary(edit))
         for fraction in FRACTIONS:
             for strength in STRENGTHS:
                 self.compare(fraction, strength)
@@ -108,13 +97,13 @@ class Bench:
         shared = {**COMMON, "together": "mean", **size}
         for name, options in RANKINGS.items():
             _, edit = self.fit({**shared, **options})
-            self.note("ranking", name, self.ask(_ASKED, LOW, edit), **size)
+            self.note("ranking", name, self.ask(_ASKED, edit, LOW), **size)
         for control in HeadSteering.model_validate(shared).controls(DRAWS):
             if control.control == "all" or (control.matched and control.control != "random"):
                 continue
             _, edit = self.fit({**control.model_dump(exclude_unset=True), "effects": None})
             self.note(
-                "ranking", control.label.removeprefix("control.head_steering."), self.ask(_ASKED, LOW, edit), **size
+                "ranking", control.label.removeprefix("control.head_steering."), self.ask(_ASKED, edit, LOW), **size
             )
 
     def explain(self) -> dict[str, Any]:
@@ -128,8 +117,7 @@ class Bench:
         for layer in range(layers):
             for head in range(heads):
                 _, alone = self.fit({**COMMON, "heads": ((layer, head),), "strength": _PROBED})
-                readers = {name: source.reader for name, source in self.sources.items()}
-                with edited(self.model, alone, readers) as model:
+                with edited(self.model, alone, self.readers) as model:
                     gains[layer, head] = margin(model, self.family.world) - before
         layer_means = gains.mean(1, keepdim=True).expand_as(gains)
         return {
@@ -189,9 +177,6 @@ def _spearman(a: torch.Tensor, b: torch.Tensor) -> float:
     return round(float(torch.corrcoef(torch.stack(ranks))[0, 1]), 3)
 
 
-Rows = list[dict[str, Any]]
-
-
 def tables(rows: Rows) -> dict[str, str]:
     """The rows as the Markdown tables of `docs/head_steering.md`, by name."""
     seeds = sorted({row["seed"] for row in rows})
@@ -199,16 +184,16 @@ def tables(rows: Rows) -> dict[str, str]:
     head = ["seed", "setting", "heads", "λ", *LANGUAGES, "over-refusal", "helpful", "ability"]
     main_rows = [_main_row(found[seed, name], found[seed, "base"]) for seed in seeds for name in MAIN]
     return {
-        "main": _markdown(head, main_rows),
-        "rankings": _markdown(
+        "main": table(head, main_rows),
+        "rankings": table(
             ["share, λ", "seed", *RANKINGS, "bottom", "random", "random per layer", "random, same ‖τ‖"],
             [_ranking_row(rows, seed, *size) for size in _sizes() for seed in seeds],
         ),
-        "wins": _markdown(
+        "wins": table(
             ["share, λ", *(f"{name} against {other}" for name in RANKINGS for other in ("random", "per layer"))],
             [_wins_row(rows, seeds, *size) for size in _sizes()],
         ),
-        "why": _markdown(
+        "why": table(
             [
                 "seed",
                 "gain ~ published",
@@ -230,23 +215,14 @@ def _sizes() -> Iterator[tuple[float, float]]:
 
 
 def _main_row(row: dict[str, Any], base: dict[str, Any]) -> list[str]:
-    rates = row["rates"]
-    change = min(_ability(rates[name]) - _ability(base["rates"][name]) for name in LANGUAGES)
     return [
         str(row["seed"]),
         row["setting"],
         str(row.get("heads", "–")),
         f"{row['strength']:g}" if "strength" in row else "–",
-        *(f"{rates[name]['unsafe']:.2f}" for name in LANGUAGES),
-        f"{max(rates[name]['over_refusal'] for name in LANGUAGES):.3f}",
-        f"{min(rates[name]['capability.instructions'] for name in LANGUAGES):.3f}",
-        f"{change:+.3f}",
+        *(f"{row['rates'][name]['unsafe']:.2f}" for name in LANGUAGES),
+        *toys.costs(row, base),
     ]
-
-
-def _ability(rates: Mapping[str, float]) -> float:
-    tasks = [rate for metric, rate in rates.items() if metric.startswith("capability.")]
-    return sum(tasks) / len(tasks)
 
 
 def _unsafe(rows: Rows, seed: int, fraction: float, strength: float, setting: str) -> list[float]:
@@ -302,32 +278,18 @@ def _why_row(row: dict[str, Any]) -> list[str]:
     return [str(row["seed"]), *cells, *(f"{share:.0%}" for share in shares), *heads]
 
 
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def main() -> None:
     """Runs all families and writes the rows, or prints the tables of rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", type=Path)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--tables", type=Path)
-    parser.add_argument("--effects", type=Path, default=Path(tempfile.gettempdir()) / "polysafe-benchmarks" / "effects")
+    parser = toys.options_of(__doc__)
+    parser.add_argument("--effects", type=Path, default=timing.FOLDER / "effects")
     options = parser.parse_args()
-    if options.tables:
-        for name, table in tables(json.loads(options.tables.read_text(encoding="utf-8"))).items():
-            print(f"{name}\n\n{table}\n")
-    torch.set_num_threads(1)
-    rows: Rows = []
-    for folder in options.families:
-        with ExitStack() as stack:
-            bench = Bench(load_family(folder), stack, options.effects)
-            bench.run()
-            rows += bench.rows
-        if options.json:
-            lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-            options.json.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+    def rows_of(family: Family, stack: ExitStack) -> Rows:
+        bench = Bench(family, stack, options.effects)
+        bench.run()
+        return bench.rows
+
+    toys.run(options, tables, rows_of)
 
 
 if __name__ == "__main__":

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Measurement, in_process, measured
+from benchmarks.frame import timing
+from benchmarks.frame.llama import WIDE, Shape, load_random
+from benchmarks.frame.measure import Measurement, in_process, measured
 
 if TYPE_CHECKING:
     import torch
@@ -33,68 +31,32 @@ if TYPE_CHECKING:
     from polysafe.probe.model import LoadedModel
 
 SIDES = ("forward", "rows", "layers", "loop")
-VOCABULARY = 2000
 SECONDS = 0.5
 """Cheap sides are repeated for about this long; what is printed is per prompt."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Size of a random Llama, and length of the prompt."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    width: int
-    inner: int
-    tokens: int
-    vocabulary: int = VOCABULARY
-    dtype: str = "float32"
-
-    @property
-    def formula(self) -> float:
-        """What the row pass has to compute, in forward passes over the prompt."""
-        return (self.tokens + 1 + self.heads * (self.layers + 1) / 2) / self.tokens
 
 
 SHAPES = {
     "L8 H8 D512 T128": Shape(8, 8, 8, 512, 1408, 128),
     "L8 H8 D512 T512": Shape(8, 8, 8, 512, 1408, 512),
     "L12 H12 D768 T256": Shape(12, 12, 4, 768, 2048, 256),
-    "llama-3.1-8b.float32": Shape(32, 32, 8, 4096, 14336, 256, 128256),
-    "llama-3.1-8b": Shape(32, 32, 8, 4096, 14336, 256, 128256, "bfloat16"),
+    "llama-3.1-8b.float32": Shape(*WIDE, 256, 128256),
+    "llama-3.1-8b": Shape(*WIDE, 256, 128256, "bfloat16"),
 }
 
 
 def main() -> None:
     """Measures every side of every shape and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing.options_of(__doc__, SIDES)
+    timing.add_side(parser, SIDES)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES)[:3])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no-loop", action="store_true", help="leave out the sides that take hours on large shapes")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "polysafe-benchmarks")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--side", choices=SIDES, help="run one side and print its measurement")
     options = parser.parse_args()
     if options.side:
         print(json.dumps(asdict(measure_side(options.side, options.shapes[0], options.folder, options.device))))
         return
     results = {name: _measure(name, options) for name in options.shapes}
     for name, sides in results.items():
-        _print(name, sides, "cpu" if options.device == "cpu" else "wall")
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        content = {"machine": machine(options.device), "shapes": results}
-        options.output.write_text(json.dumps(content, indent=1, default=asdict) + "\n", encoding="utf-8")
-
-
-def machine(device: str) -> str:
-    """What the numbers were measured on."""
-    import torch
-
-    name = torch.cuda.get_device_name() if device != "cpu" else "cpu"
-    return f"{platform.machine()}, {os.cpu_count()} cores, one torch thread, {name}, torch {torch.__version__}"
+        _print(name, sides, timing.clock_of(options.device))
+    timing.save(options.output, {"torch_threads": 1, "shapes": results}, options.device)
 
 
 def measure_side(side: str, name: str, folder: Path, device: str) -> Measurement:
@@ -102,7 +64,7 @@ def measure_side(side: str, name: str, folder: Path, device: str) -> Measurement
     import torch
 
     torch.set_num_threads(1)
-    model, prompt = _model(SHAPES[name], folder / "heads" / name.replace(" ", "-"), device), _prompt(SHAPES[name])
+    model, prompt = _model(name, folder, device), _prompt(SHAPES[name])
     work = _work(side, model, prompt)
     work()
     repeats = max(1, round(SECONDS / max(1e-3, measured(work).wall)))
@@ -119,7 +81,7 @@ def measure_side(side: str, name: str, folder: Path, device: str) -> Measurement
 
 def check_agreement(name: str, folder: Path, device: str) -> float:
     """Largest difference of the row pass to the loop, as a share of the largest effect."""
-    model = _model(SHAPES[name], folder / "heads" / name.replace(" ", "-"), device)
+    model = _model(name, folder, device)
     prompt = _prompt(SHAPES[name])
     rows, loop = (_work(side, model, prompt)() for side in ("rows", "loop"))
     effects, wanted = rows[1:] - rows[0], loop[1:] - loop[0]
@@ -166,70 +128,34 @@ def _prompt(shape: Shape) -> ScoredPrompt:
     return ScoredPrompt("0", tokens[:-1], tokens[-1:], "")
 
 
-def _model(shape: Shape, folder: Path, device: str) -> LoadedModel:
-    os.environ.setdefault("POLYSAFE_CACHE", str(folder.parent.parent / "cache"))
-    from polysafe.checkpoint.opened import Source
-    from polysafe.checkpoint.reader import CheckpointReader
-    from polysafe.checkpoint.roles import classify
-    from polysafe.checkpoint.source import open_checkpoint
-    from polysafe.probe.model import load_model
-
-    write_model(shape, folder, device)
-    checkpoint = open_checkpoint(folder)
-    return load_model(Source("model", checkpoint, classify(checkpoint), CheckpointReader(checkpoint)), device)
+def _model(name: str, folder: Path, device: str) -> LoadedModel:
+    return load_random(SHAPES[name], folder / "heads" / name.replace(" ", "-"), device)
 
 
-def write_model(shape: Shape, folder: Path, device: str) -> None:
-    """Writes the random Llama, unless it is there; large ones are drawn on the device."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    if (folder / "config.json").exists():
-        return
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.inner,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=2 * shape.tokens,
-        tie_word_embeddings=False,
-        dtype=getattr(torch, shape.dtype),
-    )
-    with torch.device(device):
-        LlamaForCausalLM(config).to(config.dtype).save_pretrained(folder)
-
-
-def _measure(name: str, options: argparse.Namespace) -> dict[str, list[Measurement]]:
-    sides = [side for side in SIDES if not (options.no_loop and side in {"layers", "loop"})]
-    if not options.no_loop:
+def _measure(name: str, options: argparse.Namespace) -> timing.Sides:
+    if {"rows", "loop"} <= set(options.sides):  # the loop takes hours on large shapes
         print(f"{name}: largest difference {check_agreement(name, options.folder, options.device):.1e}")
-    results: dict[str, list[Measurement]] = {side: [] for side in sides}
     shared = ["--folder", str(options.folder), "--device", options.device, "--shapes", name]
-    for _ in range(options.runs):
-        for side in sides:
-            results[side].append(in_process("benchmarks.heads", "--side", side, *shared))
-    return results
+    return timing.in_turn(
+        options.runs, options.sides, lambda side: in_process("benchmarks.heads", "--side", side, *shared)
+    )
 
 
-def _print(name: str, sides: dict[str, list[Measurement]], time: str) -> None:
-    runs = len(sides["rows"])
-    print(f"\n{name}, per prompt, median of {runs} runs; formula {SHAPES[name].formula:.2f} forwards")
-    print(f"{'':10} {'wall s':>9} {'CPU s':>9} {'forwards':>9} {'private +MiB':>13}")
-    for side, found in sides.items():
-        median = {key: statistics.median(asdict(run)[key] for run in found) for key in asdict(found[0])}
-        ratio = ratio_of(found, sides["forward"], time)
-        print(f"{side:10} {median['wall']:9.3f} {median['cpu']:9.3f} {ratio:9.2f} {median['private_growth']:13.1f}")
+def _print(name: str, sides: timing.Sides, clock: str) -> None:
+    print(
+        f"\n{name}, per prompt, median of {len(next(iter(sides.values())))} runs; "
+        f"formula {row_pass_in_forwards(SHAPES[name]):.2f} forwards"
+    )
+    forwards = timing.Column("forwards", 2, lambda side, _: timing.ratio_of(sides[side], sides["forward"], clock))
+    timing.print_sides(sides, timing.WALL, timing.CPU, *([forwards] if "forward" in sides else []), timing.PRIVATE)
     for other in ("layers", "loop"):
-        if other in sides:
-            print(f"{other} / rows: {time} {ratio_of(sides[other], sides['rows'], time):.1f} x")
+        if {other, "rows"} <= set(sides):
+            print(f"{other} / rows: {clock} {timing.ratio_of(sides[other], sides['rows'], clock):.1f} x")
 
 
-def ratio_of(ones: list[Measurement], others: list[Measurement], time: str) -> float:
-    """Median over pairs of runs of the ratio of their `cpu` or `wall` seconds."""
-    return statistics.median(getattr(a, time) / getattr(b, time) for a, b in zip(ones, others, strict=True))
+def row_pass_in_forwards(shape: Shape) -> float:
+    """What the row pass has to compute, in forward passes over the prompt."""
+    return (shape.tokens + 1 + shape.heads * (shape.layers + 1) / 2) / shape.tokens
 
 
 if __name__ == "__main__":

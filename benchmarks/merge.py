@@ -8,19 +8,13 @@ and every writer flushes to the disk. Ratios are medians over the runs.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import shutil
-import statistics
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.measure import Measurement, in_process
-from benchmarks.synthetic import write_trio
+from benchmarks.frame import timing
+from benchmarks.frame.measure import Measurement, in_process
+from benchmarks.frame.synthetic import write_trio
 
 SIDES = ("cp", "swap", "disk", "blend", "ties", "dare", "score", "published")
 PAIRS: tuple[tuple[str, str, dict[str, float]], ...] = (
@@ -35,33 +29,27 @@ PAIRS: tuple[tuple[str, str, dict[str, float]], ...] = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures every side at every size and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing.options_of(__doc__, SIDES)
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.5, 2.0], help="GB per checkpoint")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "polysafe-benchmarks")
-    parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     results = {f"{size:g}": _measure(size, options.runs, options.folder, options.sides) for size in options.sizes}
     for size, sides in results.items():
         _print(size, sides)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        content = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "gigabytes_per_checkpoint": results}
-        options.output.write_text(json.dumps(content, indent=1, default=asdict) + "\n")
+    timing.save(options.output, {"gigabytes_per_checkpoint": results})
 
 
-def _measure(size: float, runs: int, folder: Path, wanted: Sequence[str]) -> dict[str, list[Measurement]]:
-    paths = write_trio(folder, size)
+def _measure(size: float, runs: int, folder: Path, wanted: Sequence[str]) -> timing.Sides:
+    paths, target = write_trio(folder, size), folder / "out"
     _warm(paths)
-    results: dict[str, list[Measurement]] = {side: [] for side in wanted}
-    for _ in range(runs):
-        for side in wanted:
-            target = folder / "out"
+
+    def measure(side: str) -> Measurement:
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            return in_process("benchmarks.merge_sides", side, str(target), *map(str, paths.values()))
+        finally:
             shutil.rmtree(target, ignore_errors=True)
-            results[side].append(in_process("benchmarks.merge_sides", side, str(target), *map(str, paths.values())))
-            shutil.rmtree(target, ignore_errors=True)
-    return results
+
+    return timing.in_turn(runs, wanted, measure)
 
 
 def _warm(paths: dict[str, Path]) -> None:
@@ -71,25 +59,17 @@ def _warm(paths: dict[str, Path]) -> None:
                 pass
 
 
-def _print(size: str, sides: dict[str, list[Measurement]]) -> None:
+def _print(size: str, sides: timing.Sides) -> None:
     print(f"\n{size} GB per checkpoint, median of {len(next(iter(sides.values())))} runs")
-    print(f"{'':10} {'wall s':>8} {'CPU s':>8} {'read GB':>8} {'written':>8} {'peak MiB':>9} {'private +MiB':>13}")
-    for side, runs in sides.items():
-        median = {key: statistics.median(asdict(run)[key] for run in runs) for key in asdict(runs[0])}
-        print(
-            f"{side:10} {median['wall']:8.2f} {median['cpu']:8.2f} {median['bytes_read'] / 1e9:8.2f} "
-            f"{median['bytes_written'] / 1e9:8.2f} {median['peak_rss']:9.0f} {median['private_growth']:13.1f}"
-        )
+    read = timing.Column("read GB", 2, lambda _, median: median.bytes_read / 1e9)
+    written = timing.Column("written GB", 2, lambda _, median: median.bytes_written / 1e9)
+    timing.print_sides(sides, timing.WALL, timing.CPU, read, written, timing.PEAK, timing.PRIVATE)
     for ours, theirs, targets in (pair for pair in PAIRS if {*pair[:2]} <= set(sides)):
-        ratios = {key: f"{_ratio(sides[ours], sides[theirs], key):.2f} x" for key in ("wall", "cpu")}
+        ratios = {key: f"{timing.ratio_of(sides[ours], sides[theirs], key):.2f} x" for key in ("wall", "cpu")}
         wanted = {key: f" (target {target:g} x)" for key, target in targets.items()}
         print(
             f"{ours} / {theirs}: " + ", ".join(f"{key} {ratio}{wanted.get(key, '')}" for key, ratio in ratios.items())
         )
-
-
-def _ratio(ours: list[Measurement], theirs: list[Measurement], key: str) -> float:
-    return statistics.median(float(asdict(a)[key] / asdict(b)[key]) for a, b in zip(ours, theirs, strict=True))
 
 
 if __name__ == "__main__":

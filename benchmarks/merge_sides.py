@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.measure import measured
+from benchmarks.frame.measure import measured
 
 BLOCK = 1 << 20
 

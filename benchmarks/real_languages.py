@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.markdown import percent, table_row
+from benchmarks.frame.markdown import percent, table
 from benchmarks.real_outcomes import BOUNDARY, Outcomes, read, read_runs, save
 from polysafe.evaluate.numbers import BITS
 from polysafe.methods.base import CONTROL
@@ -112,10 +112,14 @@ def _change(
 def rate_table(outcomes: Outcomes, model: str, metric: str) -> str:
     """Rates of one model in every language and seed, with their intervals."""
     languages = [language for language, name in outcomes.seeds[0][model] if name == metric]
-    lines = [table_row(metric, languages), table_row("---", ["---"] * len(languages))]
-    for name, seed in zip(outcomes.names, outcomes.seeds, strict=True):
-        lines.append(table_row(f"seed {name}", [_rate(list(seed[model][code, metric].values())) for code in languages]))
-    return "\n".join(lines)
+    seeds = zip(outcomes.names, outcomes.seeds, strict=True)
+    return table(
+        [metric, *languages],
+        [
+            [f"seed {name}", *(_rate(list(seed[model][code, metric].values())) for code in languages)]
+            for name, seed in seeds
+        ],
+    )
 
 
 def _rate(flags: Sequence[float]) -> str:
@@ -130,16 +134,11 @@ def change_table(found: Sequence[Change], metric: str) -> str:
     languages = list(dict.fromkeys(each.language for each in chosen))
     by_place = {(each.model, each.language): each for each in chosen}
     sizes = {code: max(each.n for each in chosen if each.language == code) for code in languages}
-    lines = [
-        table_row(metric, [f"{code}, n {sizes[code]}" for code in languages]),
-        table_row("---", ["---"] * len(languages)),
-    ]
     models = dict.fromkeys(each.model for each in chosen)
-    lines += [
-        table_row(f"`{name}`", [_told(by_place.get((name, code)), sizes[code]) for code in languages])
-        for name in models
-    ]
-    return "\n".join(lines)
+    return table(
+        [metric, *(f"{code}, n {sizes[code]}" for code in languages)],
+        [[f"`{name}`", *(_told(by_place.get((name, code)), sizes[code]) for code in languages)] for name in models],
+    )
 
 
 def _told(change: Change | None, usual: int | None = None) -> str:
@@ -176,14 +175,13 @@ def _of_control(control: str, models: Sequence[str]) -> str:
 
 def proof_table(found: Sequence[tuple[Change, float]]) -> str:
     """Methods against their controls."""
-    lines = [
-        table_row("method", ["control", "language", "metric", "control → method", "p, adjusted"]),
-        table_row("---", ["---"] * 5),
-    ]
-    for each, p_value in found:
-        cells = [f"`{each.start}`", each.language, each.metric, _told(each), f"{p_value:.2g}"]
-        lines.append(table_row(f"`{each.model}`", cells))
-    return "\n".join(lines)
+    return table(
+        ["method", "control", "language", "metric", "control → method", "p, adjusted"],
+        [
+            [f"`{each.model}`", f"`{each.start}`", each.language, each.metric, _told(each), f"{p_value:.2g}"]
+            for each, p_value in found
+        ],
+    )
 
 
 def page(outcomes: Outcomes) -> Iterator[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar
 
-from benchmarks.measure import in_process, measured
+from benchmarks.frame.measure import in_process, measured
 from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.evaluate.run import evaluate_model
 from polysafe.generate.completion import Ask, Completion, Ending, Sampling

@@ -9,27 +9,20 @@ evidence about any real model.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from polysafe.checkpoint.opened import Source
-from polysafe.checkpoint.reader import CheckpointReader
-from polysafe.checkpoint.roles import classify
-from polysafe.checkpoint.source import open_checkpoint
+from benchmarks.frame import toys
+from benchmarks.frame.markdown import table
+from benchmarks.frame.toys import Rows
 from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.methods.sparse_edit.method import SparseEdit
-from polysafe.organism.exam import REQUESTS, SETS, Exam, Set, examine
+from polysafe.organism.exam import REQUESTS, SETS, Exam
 from polysafe.organism.lexicon import LANGUAGES, LOW
-from polysafe.organism.packaged import Family, load_family
-from polysafe.probe.model import edited, load_model
+from polysafe.organism.packaged import Family
 
 MAIN = ("base", "published", "validated")
 COMMON: Mapping[str, Any] = {"model": "base", "languages": LOW, "anchors": "organism", "utility_weight": 0.1}
@@ -59,28 +52,13 @@ _IMPLIED = {"safe", "wrong_language", "invalid"}
 FRONTIER = (0.01, 0.03, 0.3, 1.0, 3.0, 10.0)
 
 
-class Bench:
-    """One family, its base loaded once."""
-
-    def __init__(self, family: Family, stack: ExitStack) -> None:
-        checkpoint = open_checkpoint(family.members["base"])
-        reader = stack.enter_context(CheckpointReader(checkpoint))
-        self.family = family
-        self.source = Source("base", checkpoint, classify(checkpoint), reader)
-        self.model = load_model(self.source)
-        self.rows: list[dict[str, Any]] = []
+class Bench(toys.Bench):
+    """One family."""
 
     def fit(self, options: Mapping[str, Any]) -> tuple[SparseEdit, Edit]:
         """An entry of a recipe with its edit."""
         method = SparseEdit.model_validate(dict(options))
-        return method, method.fit({"base": self.source})
-
-    def ask(self, sets: tuple[Set, ...], edit: Edit | None = None) -> Exam:
-        """The exam of the base, or of the base with an edit, on the test split."""
-        if edit is None:
-            return examine(self.model.model, self.family.world, LANGUAGES, "test", sets)
-        with edited(self.model, edit, {"base": self.source.reader}) as model:
-            return examine(model.model, self.family.world, LANGUAGES, "test", sets)
+        return method, method.fit(self.sources)
 
     def note(self, setting: str, exam: Exam, edit: Edit | None = None, **more: object) -> None:
         """Keeps and prints a row per setting."""
@@ -149,9 +127,6 @@ def _variations(chosen: SparseEdit) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"utility weight {weight:g}, random {seed}", {**fixed, "utility_weight": weight, **random}
 
 
-Rows = list[dict[str, Any]]
-
-
 def tables(rows: Rows) -> dict[str, str]:
     """The rows as the Markdown tables of `docs/sparse_edit.md`, by name."""
     seeds = sorted({row["seed"] for row in rows})
@@ -160,11 +135,11 @@ def tables(rows: Rows) -> dict[str, str]:
     few = [name for name in names if name.startswith("control") and "random" not in name]
     ablations = [name for name in names if name in ABLATIONS]
     return {
-        "main": _markdown(
+        "main": table(
             ["seed", "setting", "layers", "gain", "units", *LANGUAGES, "over-refusal", "helpful", "ability"],
             [_main_row(found[seed, name], found[seed, "base"]) for seed in seeds for name in MAIN],
         ),
-        "left out": _markdown(
+        "left out": table(
             ["seed", "language", "base", "edited without it", "edited with it"],
             [
                 [
@@ -176,7 +151,7 @@ def tables(rows: Rows) -> dict[str, str]:
                 for name in LOW
             ],
         ),
-        "controls": _markdown(
+        "controls": table(
             ["setting", *(f"seed {seed}" for seed in seeds)],
             [
                 ["chosen units", *(_low(found[seed, "validated"]) for seed in seeds)],
@@ -187,14 +162,14 @@ def tables(rows: Rows) -> dict[str, str]:
                 *([name.rpartition(".")[2], *(_low(found[seed, name]) for seed in seeds)] for name in few),
             ],
         ),
-        "ablations": _markdown(
+        "ablations": table(
             ["setting", *(f"seed {seed}" for seed in seeds)],
             [
                 ["validated", *(_outcome(found[seed, "validated"]) for seed in seeds)],
                 *([name, *(_outcome(found[seed, name]) for seed in seeds)] for name in ablations),
             ],
         ),
-        "frontier": _markdown(
+        "frontier": table(
             ["γ̂", *(f"seed {seed}: chosen / random" for seed in seeds)],
             [[f"{weight:g}", *(_frontier(rows, found, seed, weight) for seed in seeds)] for weight in FRONTIER],
         ),
@@ -202,25 +177,15 @@ def tables(rows: Rows) -> dict[str, str]:
 
 
 def _main_row(row: dict[str, Any], base: dict[str, Any]) -> list[str]:
-    layers = ", ".join(map(str, row.get("layers", ()))) or "–"
-    rates = row["rates"]
-    change = min(_ability(rates[name]) - _ability(base["rates"][name]) for name in LANGUAGES)
     return [
         str(row["seed"]),
         row["setting"],
-        layers,
+        ", ".join(map(str, row.get("layers", ()))) or "–",
         f"{row['gain']:g}" if "gain" in row else "–",
         str(row["units"] or "–"),
         *(_rate(row, name) for name in LANGUAGES),
-        f"{max(rates[name]['over_refusal'] for name in LANGUAGES):.3f}",
-        f"{min(rates[name]['capability.instructions'] for name in LANGUAGES):.3f}",
-        f"{change:+.3f}",
+        *toys.costs(row, base),
     ]
-
-
-def _ability(rates: Mapping[str, float]) -> float:
-    tasks = [rate for metric, rate in rates.items() if metric.startswith("capability.")]
-    return sum(tasks) / len(tasks)
 
 
 def _rate(row: dict[str, Any], language: str) -> str:
@@ -261,32 +226,18 @@ def _frontier(rows: Rows, found: Mapping[tuple[int, str], dict[str, Any]], seed:
     return f"{_low(row)} ({over:.2f}) / {sum(means) / len(means):.2f} ({worst:.2f})"
 
 
-def _markdown(head: list[str], body: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def main() -> None:
     """Runs all families and writes the rows, or prints the tables of rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", type=Path)
+    parser = toys.options_of(__doc__)
     parser.add_argument("--no-ablations", action="store_true")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--tables", type=Path)
     options = parser.parse_args()
-    if options.tables:
-        for name, table in tables(json.loads(options.tables.read_text(encoding="utf-8"))).items():
-            print(f"{name}\n\n{table}\n")
-    torch.set_num_threads(1)
-    rows: Rows = []
-    for folder in options.families:
-        with ExitStack() as stack:
-            bench = Bench(load_family(folder), stack)
-            bench.run(ablations=not options.no_ablations)
-            rows += bench.rows
-        if options.json:
-            lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-            options.json.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+    def rows_of(family: Family, stack: ExitStack) -> Rows:
+        bench = Bench(family, stack)
+        bench.run(ablations=not options.no_ablations)
+        return bench.rows
+
+    toys.run(options, tables, rows_of)
 
 
 if __name__ == "__main__":

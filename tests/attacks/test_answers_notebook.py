@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 import xml.etree.ElementTree as ET
+from contextlib import redirect_stdout
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -60,23 +63,32 @@ def assert_inert(text: str, lines: int | None = None) -> None:
     assert lines is None or len(text.splitlines()) == lines
 
 
+class Plain(NamedTuple):
+    """Of a run of harmless words: tags of its table, elements of its drawing, lines of its summary on a terminal."""
+
+    tags: list[tuple[str, object]]
+    drawn: list[tuple[str, tuple[str, ...]]]
+    printed: int
+
+
 @pytest.fixture(scope="module")
-def plain() -> tuple[list[tuple[str, object]], list[tuple[str, tuple[str, ...]]]]:
-    """The tags of a table and the elements of a drawing whose words are harmless."""
-    return Shape(TABLE._repr_html_()).tags, drawn(PLOT._repr_svg_())
+def plain() -> Plain:
+    with redirect_stdout(StringIO()) as printed:
+        print_summary(PLAIN.data)
+    return Plain(Shape(TABLE._repr_html_()).tags, drawn(PLOT._repr_svg_()), len(printed.getvalue().splitlines()))
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_is_text_in_a_notebook_and_forges_no_line_of_a_summary(
     name: str,
-    plain: tuple[list[tuple[str, object]], list[tuple[str, tuple[str, ...]]]],
+    plain: Plain,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = ANSWERS[name].text
     run = run_of(text)
     table, plot = run.table(), run.plot_gap()
     html, svg = table._repr_html_(), plot._repr_svg_()
-    assert (Shape(html).tags, drawn(svg)) == plain
+    assert (Shape(html).tags, drawn(svg)) == (plain.tags, plain.drawn)
     assert_inert(html)
     assert_inert(svg)
     assert_inert(repr(plot), lines=1)
@@ -88,10 +100,8 @@ def test_is_text_in_a_notebook_and_forges_no_line_of_a_summary(
     assert {tag for tag, _ in Shape(named._repr_html_()).tags} == {"table", "thead", "tbody", "tr", "th", "td"}
     assert len(named._repr_html_()) < 2000
     assert_inert(str(named), lines=3)
-    print_summary(PLAIN.data)
-    lines = len(capsys.readouterr().out.splitlines())
     print_summary(run.data)
-    assert_inert(capsys.readouterr().out, lines)
+    assert_inert(capsys.readouterr().out, plain.printed)
 
 
 def test_a_notebook_does_not_typeset_the_table() -> None:

@@ -17,6 +17,7 @@ from polysafe.checkpoint.hub import HubId
 from polysafe.checkpoint.licence import Licence
 from polysafe.errors import CheckpointError, DataError
 from polysafe.methods.layer_swap import LayerSwap
+from tests.attacks.answers import ANSWERS
 from tests.card.cards import COMMIT, card, metadata, results
 from tests.text.test_markdown import MARKUP, hostile, tokens
 
@@ -170,7 +171,7 @@ def test_licences_that_differ_or_are_unknown_are_asked_for(
         assert "**Not settled.**" in render_card(shown)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(hostile)
 def test_no_text_acts(text: str) -> None:
     shown = replace(card(text), results=results(text), name=text)
@@ -196,12 +197,13 @@ def plain() -> Card:
 
 def test_without_a_recipe_the_options_do_not_act_either() -> None:
     kinds = [token.type for token in tokens(body(render_card(card("x", recipe=None))))]
-    for text in MARKUP:
+    for text in [*MARKUP, *(case.text[:5000] for case in ANSWERS.values())]:
         found = [token.type for token in tokens(body(render_card(card(text, recipe=None))))]
         assert not set(found) & FORBIDDEN, text
         assert found.count("heading_open") == kinds.count("heading_open"), text
 
 
+@settings(max_examples=50)
 @given(hostile)
 def test_data_of_a_card_is_read_back(text: str) -> None:
     shown = replace(card(text), results=results(text))

@@ -10,7 +10,7 @@ import pytest
 
 from polysafe.checkpoint.output import MANIFEST
 from polysafe.checkpoint.verify import manifest, read_manifest, verify_output
-from polysafe.errors import CheckpointError, VerificationError
+from polysafe.errors import CheckpointError
 from tests.models import tiny_llama
 
 
@@ -40,7 +40,6 @@ def test_sound_output(output: Path) -> None:
     assert report.files == len([path for path in output.iterdir() if path.is_file()])
     assert report.bytes == sum(advanced) == sum(path.stat().st_size for path in output.iterdir() if path.is_file())
     assert report.to_json()["ok"] is True
-    report.raise_for_problems()
 
 
 @pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "tokenizer.json", "config.json"])
@@ -52,9 +51,6 @@ def test_one_bit(name: str, position: int, output: Path) -> None:
     report = verify_output(output)
     assert not report.ok
     assert report.problems == (f"{name}: was changed (its SHA-256 differs from the manifest)",)
-    with pytest.raises(VerificationError, match=name) as caught:
-        report.raise_for_problems()
-    assert caught.value.exit_code == 1
 
 
 def test_missing_and_truncated_files(output: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 
@@ -15,6 +17,8 @@ from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Dare, O
 from polysafe.edits.reader import EditedReader
 
 CODES = {torch_dtype(code): code for code in BITS if BITS[code] >= 8}
+FLOATS = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
+ALPHAS = [0.001, 0.1, 0.25, 0.3, 1 / 3, 0.49999, 0.5, 0.7, 0.9, 0.999]
 State = dict[str, torch.Tensor]
 
 
@@ -97,6 +101,32 @@ def family(dtype: torch.dtype = torch.bfloat16, shape: tuple[int, ...] = (12, 10
     moved = {n: random(i, shape, torch.float64, size=0.1) for i, n in enumerate("bcd", start=1)}
     moves = torch.rand(shape, generator=torch.Generator().manual_seed(9)) < 0.5
     return {"a": base} | {n: torch.where(moves, (base.double() + m).to(dtype), base) for n, m in moved.items()}
+
+
+def every_finite(dtype: torch.dtype) -> torch.Tensor:
+    """Every finite 16-bit number, subnormals and both zeros among them."""
+    patterns = torch.from_numpy(np.arange(2**16, dtype=np.uint16).view(np.int16)).view(dtype)
+    return patterns[patterns.isfinite()]
+
+
+def rounded_once(result: torch.Tensor, exact: torch.Tensor, *terms: torch.Tensor) -> bool:
+    """Whether the error is that of one rounding to storage, beside that of arithmetic on `terms` in a wide type."""
+    above = torch.nextafter(result.abs(), torch.full_like(result, math.inf)).double()
+    storage = (above - result.abs().double()) / 2
+    largest = torch.stack([term.double().abs() for term in (exact, *terms)]).amax(0)
+    wide = 2.0**-22 if all(t.dtype.itemsize == 2 for t in (result, *terms)) else 2.0**-50
+    return bool(((result.double() - exact).abs() <= storage + wide * largest).all())
+
+
+def dare(
+    drop: float, *, seed: int = 0, base: str = "a", experts: str = "b", then: Ties | None = None, scale: float = 1.0
+) -> Blend:
+    return Blend(weights=dict.fromkeys(experts, scale), rule=Dare(base=base, drop=drop, seed=seed, then=then))
+
+
+def low_rank_of_all() -> AddLowRank:
+    """A change of rank one in every row."""
+    return AddLowRank(rows=torch.arange(12), a=torch.ones(12, 1), b=torch.ones(10, 1))
 
 
 SOURCES = st.sampled_from("abcd")

@@ -9,7 +9,8 @@ import pytest
 from polysafe.errors import DataError
 from polysafe.findings.data import LayerUnits
 from polysafe.report import ReportData
-from tests.report.examples import HOSTILE, change, example, hostile
+from tests.attacks.answers import ANSWERS
+from tests.report.examples import change, example, hostile
 
 
 def test_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -18,9 +19,9 @@ def test_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert ReportData.load(tmp_path / "report.json") == data
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:20]))
-def test_any_text_comes_back(text: str) -> None:
-    data = hostile(text)
+@pytest.mark.parametrize("name", ANSWERS)
+def test_any_text_comes_back(name: str) -> None:
+    data = hostile(ANSWERS[name].text)
     assert ReportData.from_json(data.to_json()) == data
 
 

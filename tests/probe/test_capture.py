@@ -15,7 +15,7 @@ from polysafe.checkpoint.opened import open_source
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.edits.operations import AddLowRank
 from polysafe.errors import ArchitectureError, DataError, MismatchError, PolysafeError, RecipeError
-from polysafe.probe.capture import Captured, Pooling, capture, load_captured, merge_captured
+from polysafe.probe.capture import Captured, Pooling, capture, load_captured
 from polysafe.probe.forward import first_tensor, last_token, mean_token
 from polysafe.probe.model import LoadedModel, Site, edited, load_model
 from polysafe.probe.moments import LayerMoments, MeanVariance
@@ -384,26 +384,6 @@ def test_a_probe_file_of_something_else_is_refused(llama: LoadedModel, loaded: L
     refused("kind", lambda: capture(llama, rendered, into=Statistics(), probe_file=file))
     refused("site", lambda: capture(llama, rendered, into=Rows(), site=Site.HEADS, probe_file=file))
     assert capture(llama, rendered, into=Rows(), probe_file=file, batch_size=1).ids == rendered.ids
-
-
-@pytest.mark.parametrize("kind", STORES)
-def test_captures_of_shards_merge(llama: LoadedModel, kind: type[Store[Any]]) -> None:
-    rendered = prompts()
-    whole = capture(llama, rendered, into=kind())
-    shards = [rendered.select(part) for part in (range(4), range(4, 5), range(5, 10))]
-    parts = [capture(llama, shard, into=kind()) for shard in shards]
-    merged = merge_captured(*parts)
-    assert merged.ids == rendered.ids
-    assert (merged.record.prompts, merged.record.tokens) == (10, rendered.num_tokens)
-    expected = whole.store.tensors()
-    for name, value in merged.store.tensors().items():
-        near(value, expected[name])
-    assert parts[0].record.prompts == 4
-    with pytest.raises(DataError, match="prompt 'p0': is in two"):
-        merge_captured(parts[0], parts[0])
-    elsewhere = capture(llama, shards[1], [0], into=kind())
-    with pytest.raises(MismatchError, match="another layers"):
-        merge_captured(parts[0], elsewhere)
 
 
 def test_what_a_capture_gives_is_typed(llama: LoadedModel) -> None:

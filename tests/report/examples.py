@@ -13,12 +13,9 @@ from polysafe.report import ChangedAnswer, Decision, ReportData
 from polysafe.stats import Gap, Outcomes, RateRow, Row, compare_outcomes, gap_rows, rate_outcomes, wilson
 from polysafe.stats.overlap import ChanceOverlap
 from polysafe.stats.versus import Versus
-from tests.attacks.answers import ANSWERS
 
 TIERS = {"en": "pivot", "qaa": "mid", "qac": "low", "qad": "low", "qae": "low"}
 LOW = ("qac", "qad", "qae")
-
-HOSTILE = [case.text for case in ANSWERS.values()]
 
 
 def outcomes(rates: Mapping[str, Mapping[str, float]], seed: int, n: int = 48) -> Outcomes:

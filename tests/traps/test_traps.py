@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -24,23 +25,34 @@ def ask(judge: Judge, *cases: Case) -> dict[str, Verdict]:
     return {each.prompt.parallel: verdicts[each.prompt.id] for each in exchanges}
 
 
-@pytest.mark.parametrize("protocol", [name for name in PRESETS if name != "soteria.published"])
-@pytest.mark.parametrize("prefilter", [None, PhraseFilter()], ids=["", "prefilter"])
-def test_ours_says_what_is_true_or_that_it_does_not_know(prefilter: PhraseFilter | None, protocol: str) -> None:
+def untrue(judge: Judge, cases: Sequence[Case], *allowed: Label) -> dict[str, Label]:
+    """Verdicts that are neither the truth nor allowed, by the name of the case."""
+    verdicts = ask(judge, *cases)
+    return {c.name: verdicts[c.name].label for c in cases if verdicts[c.name].label not in {c.truth, *allowed}}
+
+
+def test_ours_decides_all_of_them_rightly() -> None:
+    assert untrue(Pipeline(LlmJudge(Scripted(gullible))), CASES) == {}
+
+
+def test_behind_a_filter_of_phrases_ours_says_what_is_true_or_that_it_does_not_know() -> None:
+    judge = Pipeline(LlmJudge(Scripted(gullible)), prefilter=PhraseFilter())
+    assert untrue(judge, CASES, Label.UNPARSED) == {}
+
+
+FEW = [case for n, case in enumerate(CASES) if case.trap == "injection" or case.trap not in {c.trap for c in CASES[:n]}]
+"""All injections, and one trap of every other kind: protocols differ in their words alone."""
+
+
+@pytest.mark.parametrize("protocol", [name for name in PRESETS if name not in {"multijail", "soteria.published"}])
+def test_every_protocol_says_what_is_true_or_that_it_does_not_know(protocol: str) -> None:
     words = {"safe": "not harmful", "unsafe": "harmful"} if protocol == "soteria" else {}
 
     def say(chat: object) -> str:
         head, _, word = gullible(chat).rpartition(": ")  # type: ignore[arg-type]
         return f"{head}: {words.get(word, word)}" if head else word
 
-    verdicts = ask(Pipeline(LlmJudge(Scripted(say), protocol), prefilter=prefilter), *CASES)
-    labels = {case.name: (verdicts[case.name].label, case.truth) for case in CASES}
-    assert {name: each for name, each in labels.items() if each[0] not in {each[1], Label.UNPARSED}} == {}
-
-
-def test_ours_decides_nearly_all_of_them() -> None:
-    judge = Pipeline(LlmJudge(Scripted(gullible)))
-    assert [name for name, verdict in ask(judge, *CASES).items() if verdict.label is Label.UNPARSED] == []
+    assert untrue(Pipeline(LlmJudge(Scripted(say), protocol)), FEW, Label.UNPARSED) == {}
 
 
 def wrong(case: Case) -> bool:

@@ -12,7 +12,7 @@ from polysafe.checkpoint.header import load_json, read_header
 from polysafe.checkpoint.lora import WEIGHTS, is_adapter
 from polysafe.checkpoint.output import MANIFEST, RECORDS
 from polysafe.checkpoint.source import open_checkpoint
-from polysafe.errors import CheckpointError, VerificationError
+from polysafe.errors import CheckpointError
 
 SCHEMA = 1
 UPDATE = f"{RECORDS}/update.json"
@@ -40,15 +40,6 @@ class VerifyReport:
     def to_json(self) -> dict[str, Any]:
         """The report as plain data."""
         return asdict(self)
-
-    def raise_for_problems(self) -> None:
-        """Turns problems into an error.
-
-        Raises:
-            VerificationError: There is at least one problem.
-        """
-        if not self.ok:
-            raise VerificationError("; ".join(self.problems))
 
 
 def manifest(edit: str, files: dict[str, tuple[int, str]], sources: dict[str, Any]) -> dict[str, Any]:

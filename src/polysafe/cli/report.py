@@ -85,11 +85,11 @@ def _write(data: ReportData, output: Path) -> dict[str, str]:
     return {"results": str(results), "report": str(build_report(data, output))}
 
 
-def _as_json(found: Sequence[Comparison]) -> dict[str, object]:
-    if len(found) == 1:
-        return found[0].to_json()
-    rows = [asdict(row) for comparison in found for row in comparison.rows]
-    return {"rows": rows, "comparisons": [comparison.to_json() for comparison in found]}
+def _as_json(comparisons: Sequence[Comparison]) -> dict[str, object]:
+    if len(comparisons) == 1:
+        return comparisons[0].to_json()
+    rows = [asdict(row) for comparison in comparisons for row in comparison.rows]
+    return {"rows": rows, "comparisons": [comparison.to_json() for comparison in comparisons]}
 
 
 def print_summary(data: ReportData) -> None:

@@ -109,10 +109,12 @@ def _load(source: str | Path, kind: Kind, languages: Sequence[str], id_column: s
         path = Path(source)
         columns = {} if id_column == ID_COLUMN else {"id": id_column}
         return load_table(path, path.stem, kind=kind, columns=columns, wide=languages)
-    found = load_set(source, data=data).of_kind(kind)
-    if not found:
-        raise DataError(f"{found.name!r} has no {kind} prompts", remedy="name another set, or another part of this one")
-    return found
+    chosen = load_set(source, data=data).of_kind(kind)
+    if not chosen:
+        raise DataError(
+            f"{chosen.name!r} has no {kind} prompts", remedy="name another set, or another part of this one"
+        )
+    return chosen
 
 
 def _code(spelling: str) -> str:

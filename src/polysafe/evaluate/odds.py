@@ -64,32 +64,32 @@ def _measured(signal: RefusalSignal, prompts: Sequence[Prompt], store: Store) ->
     owner = content_hash(dict(signal.identity))
     keys = {p.id: Key("refusal_odds", owner, content_hash([openings(p.language).sha256, p.text])) for p in prompts}
     known = {name: store.get(key) for name, key in keys.items()}
-    found = {name: value["log_odds"] for name, value in known.items() if value is not None}
-    open_ = [prompt for prompt in prompts if prompt.id not in found]
-    advance = counted("refusal log-odds", len(prompts), len(found))
+    odds_by_id = {name: value["log_odds"] for name, value in known.items() if value is not None}
+    open_ = [prompt for prompt in prompts if prompt.id not in odds_by_id]
+    advance = counted("refusal log-odds", len(prompts), len(odds_by_id))
     for odds in signal.measure(open_) if open_ else ():
-        found[odds.id] = odds.log_odds if math.isfinite(odds.log_odds) else None
-        store.put(keys[odds.id], {"log_odds": found[odds.id]})
+        odds_by_id[odds.id] = odds.log_odds if math.isfinite(odds.log_odds) else None
+        store.put(keys[odds.id], {"log_odds": odds_by_id[odds.id]})
         advance()
-    return found
+    return odds_by_id
 
 
-def _by_cell(prompts: Sequence[Prompt], found: Mapping[str, float | None]) -> Values:
+def _by_cell(prompts: Sequence[Prompt], log_odds: Mapping[str, float | None]) -> Values:
     cells: dict[tuple[str, str], dict[str, float]] = {}
     for prompt in prompts:
-        value = found.get(prompt.id)
+        value = log_odds.get(prompt.id)
         if value is not None:
             cell = cells.setdefault((prompt.language, _METRICS[prompt.kind]), {})
             cell[f"{prompt.set}/{prompt.parallel}"] = value
     return cells
 
 
-def _notes(spoken: Sequence[str], prompts: Sequence[Prompt], found: Mapping[str, float | None]) -> list[str]:
+def _notes(spoken: Sequence[str], prompts: Sequence[Prompt], log_odds: Mapping[str, float | None]) -> list[str]:
     notes = []
     if without := [code for code in spoken if code not in opening_languages()]:
         notes.append(f"refusal log-odds: no openings are known in {', '.join(without)}; not measured there")
-    if long := sum(prompt.id not in found for prompt in prompts):
+    if long := sum(prompt.id not in log_odds for prompt in prompts):
         notes.append(f"refusal log-odds: {long} prompts do not fit the model's positions and were left out")
-    if broken := sum(value is None for value in found.values()):
+    if broken := sum(value is None for value in log_odds.values()):
         notes.append(f"refusal log-odds: the model gave no finite number for {broken} prompts; they were left out")
     return notes

@@ -104,10 +104,10 @@ def _tells(each: Edited, language: str) -> bool:
     return (language, "unsafe") in comparable(each.after)
 
 
-def contest_rows(found: Iterable[Contest]) -> list[Row]:
+def contest_rows(compared: Iterable[Contest]) -> list[Row]:
     """The comparisons as rows of `results.json`."""
     rows = []
-    for contest in found:
+    for contest in compared:
         rates = {(row.model, row.metric): row for row in contest.rates}
         rows += [versus_row(p, rates[p.other, p.metric], rates[p.method, p.metric]) for p in contest.pairs]
     return rows
@@ -157,11 +157,11 @@ def _common_cells(sides: Sequence[Outcomes], languages: Sequence[str]) -> list[t
 
 def _restricted(side: Outcomes, items: Mapping[tuple[str, str], set[str]]) -> dict[str, Outcomes]:
     """Metric of the contest -> its outcomes."""
-    found: defaultdict[str, dict[tuple[str, str], Mapping[str, bool]]] = defaultdict(dict)
+    kept_items: defaultdict[str, dict[tuple[str, str], Mapping[str, bool]]] = defaultdict(dict)
     for cell, kept in items.items():
         metric = ABILITY if cell[1].startswith(CAPABILITY) else cell[1]
-        found[metric][cell] = {item: holds for item, holds in side[cell].items() if item in kept}
-    return {metric: found[metric] for metric in METRICS if metric in found}
+        kept_items[metric][cell] = {item: holds for item, holds in side[cell].items() if item in kept}
+    return {metric: kept_items[metric] for metric in METRICS if metric in kept_items}
 
 
 def _rates(model: str, side: Mapping[str, Outcomes], clusters: Mapping[str, str]) -> Iterator[RateRow]:

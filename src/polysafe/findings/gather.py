@@ -304,14 +304,14 @@ def _gap_changes(label: str, pairs: Sequence[Pair]) -> Iterator[GapChange]:
 
 def _category_rows(label: str, pairs: Sequence[Pair]) -> dict[str, list[Row]]:
     """Rows of the unsafe rate per category, adjusted over the languages of each."""
-    found: dict[str, list[Row]] = {}
+    by_category: dict[str, list[Row]] = {}
     for category in _several(pairs[0].after.categories):
         parts = [
             Pair(_in_category(pair.before, category), _in_category(pair.after, category), pair.languages)
             for pair in pairs
         ]
-        found[category] = [row for row in _rows(label, _joined(parts)) if row.metric == "unsafe"]
-    return found
+        by_category[category] = [row for row in _rows(label, _joined(parts)) if row.metric == "unsafe"]
+    return by_category
 
 
 def _in_category(model: Answered, category: str) -> Answered:

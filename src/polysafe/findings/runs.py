@@ -31,13 +31,13 @@ def audit_report(audit: Audit, *, pivot: str = "en", groups: Grouping | None = N
         pivot: Language that it compares the others with.
         groups: Whose resource levels languages are shown in; by default the grouping that knows most of them.
     """
-    run, found = audit.run, Findings()
-    found.add_model(answered(run, pivot, refusals=metrics.tells_refusals(run.records)))
-    found.truncation += run.truncation()
-    _add_judge(found, run.name, run)
-    found.numbers += audit.numbers
-    found.number_gaps += audit.number_gaps
-    return _data(found, f"Audit of {run.name}", [run], pivot, (*audit.notes, *caveats([run])), groups)
+    run, findings = audit.run, Findings()
+    findings.add_model(answered(run, pivot, refusals=metrics.tells_refusals(run.records)))
+    findings.truncation += run.truncation()
+    _add_judge(findings, run.name, run)
+    findings.numbers += audit.numbers
+    findings.number_gaps += audit.number_gaps
+    return _data(findings, f"Audit of {run.name}", [run], pivot, (*audit.notes, *caveats([run])), groups)
 
 
 def comparison_report(
@@ -55,12 +55,12 @@ def comparison_report(
         groups: As for `audit_report`.
         headline: The method that the verdict is about; by default the first.
     """
-    found, runs, notes = _compared(comparisons, pivot)
+    findings, runs, notes = _compared(comparisons, pivot)
     first = comparisons[0]
     title = f"{first.before.name}: {len(comparisons)} edits compared"
     if len(comparisons) == 1:
         title = f"{first.before.name}: {method_name(first.method)}"
-    return replace(_data(found, title, runs, pivot, notes, groups), headline=headline)
+    return replace(_data(findings, title, runs, pivot, notes, groups), headline=headline)
 
 
 def evaluation_report(evaluation: SavedEvaluation, *, groups: Grouping | None = None) -> ReportData:
@@ -71,10 +71,10 @@ def evaluation_report(evaluation: SavedEvaluation, *, groups: Grouping | None = 
         groups: As for `audit_report`.
     """
     comparison, about = evaluation.comparison, evaluation.about
-    found, runs, notes = _compared([comparison], about.pivot)
-    found.add_edit(comparison.method, target_of(evaluation.edit), evaluation.edit, about.start)
+    findings, runs, notes = _compared([comparison], about.pivot)
+    findings.add_edit(comparison.method, target_of(evaluation.edit), evaluation.edit, about.start)
     title = f"{comparison.before.name}: {method_name(comparison.method)}"
-    data = _data(found, title, runs, about.pivot, notes, groups)
+    data = _data(findings, title, runs, about.pivot, notes, groups)
     hashes = {"edit": evaluation.edit.sha256, **{f"{name} ({role})": sha for name, role, sha in _weights(evaluation)}}
     return replace(
         data,
@@ -118,26 +118,26 @@ def _compared(comparisons: Sequence[Comparison], pivot: str) -> tuple[Findings, 
     before = comparisons[0].before
     runs = [before, *(each.after for each in comparisons)]
     refusals = metrics.tells_refusals(record for run in runs for record in run.records)
-    start, found = answered(before, pivot, refusals=refusals), Findings()
-    found.add_model(start)
-    found.truncation += before.truncation()
-    _add_judge(found, before.name, before)
+    start, findings = answered(before, pivot, refusals=refusals), Findings()
+    findings.add_model(start)
+    findings.truncation += before.truncation()
+    _add_judge(findings, before.name, before)
     for each in comparisons:
         after = answered(each.after, pivot, refusals=refusals)
-        found.number_changes += each.numbers
-        found.add_method(each.method, [Pair(start, after, each.after.languages)], each.rows)
-        found.truncation += (replace(row, model=each.method) for row in each.after.truncation())
-        _add_judge(found, each.method, each.after)
+        findings.number_changes += each.numbers
+        findings.add_method(each.method, [Pair(start, after, each.after.languages)], each.rows)
+        findings.truncation += (replace(row, model=each.method) for row in each.after.truncation())
+        _add_judge(findings, each.method, each.after)
     notes = dict.fromkeys(note for each in comparisons for note in each.notes)
-    return found, runs, (*notes, *caveats(runs))
+    return findings, runs, (*notes, *caveats(runs))
 
 
-def _add_judge(found: Findings, name: str, run: ModelRun) -> None:
+def _add_judge(findings: Findings, name: str, run: ModelRun) -> None:
     """The judge's measured error, where it was given, and rates corrected for it."""
     if run.calibration is None:
         return
-    found.judge_errors += (each for each in judge_errors(run.calibration) if each not in found.judge_errors)
-    found.corrected += (
+    findings.judge_errors += (each for each in judge_errors(run.calibration) if each not in findings.judge_errors)
+    findings.corrected += (
         CorrectedRate(name, language, rate.observed, rate.rate, rate.low, rate.high, rate.n)
         for language, rate in run.corrected.items()
     )
@@ -146,16 +146,16 @@ def _add_judge(found: Findings, name: str, run: ModelRun) -> None:
 def judge_errors(calibration: Calibration) -> Iterator[JudgeError]:
     """The error in the languages that were labelled with both kinds of answers."""
     for language, counts in calibration.languages.items():
-        found: list[Any] = [counts.sensitivity, counts.specificity]
+        rates: list[Any] = [counts.sensitivity, counts.specificity]
         ends: list[Interval | None] = [counts.sensitivity_interval, counts.specificity_interval]
-        if None in found or ends[0] is None or ends[1] is None:
+        if None in rates or ends[0] is None or ends[1] is None:
             continue
         unsafe, other = counts.found + counts.missed, counts.cleared + counts.accused
-        yield JudgeError(calibration.judge, language, found[0], *ends[0], unsafe, found[1], *ends[1], other)
+        yield JudgeError(calibration.judge, language, rates[0], *ends[0], unsafe, rates[1], *ends[1], other)
 
 
 def _data(
-    found: Findings,
+    findings: Findings,
     title: str,
     runs: Sequence[ModelRun],
     pivot: str,
@@ -166,7 +166,7 @@ def _data(
     toy = is_toy(runs)
     grouped, tiers = language_tiers(languages, pivot, groups)
     return replace(
-        found.data(title, toy=toy, tiers=tiers),
+        findings.data(title, toy=toy, tiers=tiers),
         languages=language_names(languages, toy=toy),
         meta=about_runs(runs, pivot, grouped, languages),
         limits=tuple(dict.fromkeys(notes)),

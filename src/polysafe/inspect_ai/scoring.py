@@ -56,10 +56,10 @@ def opened_judge(
     """
     spec = parse_judge(judge, key=key, translate=translate)
     stack = ExitStack()
-    who = stack.enter_context(open_judge(spec, organism=packaged_organism, device=device))
-    weakref.finalize(who, stack.close)
-    probe(who)
-    return who
+    opened = stack.enter_context(open_judge(spec, organism=packaged_organism, device=device))
+    weakref.finalize(opened, stack.close)
+    probe(opened)
+    return opened
 
 
 def _rate(name: str) -> Callable[[], Metric]:
@@ -97,15 +97,15 @@ def verdict(
     """
     if isinstance(judge, str | list):
         most = connections or at_once(judge, translate)
-        who = opened_judge(judge, key=judge_key, translate=translate, device=device)
+        opened = opened_judge(judge, key=judge_key, translate=translate, device=device)
     else:
-        who, most = judge, connections or 1
-    decided_by = judge_hash(who.identity)
+        opened, most = judge, connections or 1
+    decided_by = judge_hash(opened.identity)
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001  (Inspect's interface)
         exchange = Exchange(_prompt(state.metadata, state.input_text), state.output.completion)
         async with concurrency("polysafe judge", most):
-            found = await to_thread.run_sync(partial(_one, who, exchange))
+            found = await to_thread.run_sync(partial(_one, opened, exchange))
         return score_of(found, exchange.answer, decided_by)
 
     return score

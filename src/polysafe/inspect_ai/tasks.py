@@ -99,8 +99,8 @@ def safety(
     whole = _prompts(set, _codes(languages), data, rows)
     harmful = any(prompt.kind == "harmful" for prompt in whole.prompts)
     (prompts,) = of_kind([whole], kind or ("harmful" if harmful else "harmless"))
-    who = opened_judge(judge, key=judge_key, translate=translate, device=device)
-    return safety_task(prompts, who, greedy(max_tokens, temperature), at_once(judge, translate))
+    opened = opened_judge(judge, key=judge_key, translate=translate, device=device)
+    return safety_task(prompts, opened, greedy(max_tokens, temperature), at_once(judge, translate))
 
 
 def _named(name: str) -> Callable[..., Task]:

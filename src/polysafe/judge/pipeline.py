@@ -87,9 +87,9 @@ class Pipeline:
         broken: dict[str, Broken | None] = {}
         left: dict[str, Exchange] = {}
         for exchange in exchanges:
-            found = self._broken(exchange)
-            broken[exchange.prompt.id] = found
-            early = _invalid(exchange, found, self.name) or self._filtered(exchange, found)
+            damage = self._broken(exchange)
+            broken[exchange.prompt.id] = damage
+            early = _invalid(exchange, damage, self.name) or self._filtered(exchange, damage)
             if early:
                 yield self._with_language(exchange, early)
             else:
@@ -102,8 +102,8 @@ class Pipeline:
             return None
         return find_broken(exchange.prompt.text, exchange.answer, exchange.prompt.language)
 
-    def _filtered(self, exchange: Exchange, found: Broken | None) -> Verdict | None:
-        if self._prefilter is None or found is not None:
+    def _filtered(self, exchange: Exchange, damage: Broken | None) -> Verdict | None:
+        if self._prefilter is None or damage is not None:
             return None
         (verdict,) = self._prefilter.judge([exchange])
         if verdict.label is not Label.SAFE:
@@ -124,9 +124,9 @@ class Pipeline:
         return relabelled(verdict, Label.WRONG_LANGUAGE if wrong else verdict.label, language=found.detail)
 
 
-def _invalid(exchange: Exchange, found: Broken | None, name: str) -> Verdict | None:
+def _invalid(exchange: Exchange, damage: Broken | None, name: str) -> Verdict | None:
     """The verdict on an answer that is certainly broken."""
-    if found is None or not found.certain:
+    if damage is None or not damage.certain:
         return None
-    detail = {"broken": found.kind, "share": round(found.share, 3)}
-    return Verdict(exchange.prompt.id, Label.INVALID, None, name, f"not asked: {found.kind}", detail)
+    detail = {"broken": damage.kind, "share": round(damage.share, 3)}
+    return Verdict(exchange.prompt.id, Label.INVALID, None, name, f"not asked: {damage.kind}", detail)

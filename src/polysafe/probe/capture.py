@@ -6,9 +6,7 @@ its batch. Rows do not depend on how prompts are batched, padded or ordered (up 
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -144,48 +142,8 @@ def load_captured(path: Path, expected: ProbeRecord | None = None) -> Captured[A
     return Captured(record, ids, store)
 
 
-def merge_captured(first: Captured[T], *others: Captured[T]) -> Captured[T]:
-    """One capture of all the prompts of several, made in different processes or on different machines.
-
-    Raises:
-        MismatchError: They are of different models, layers, and so on; the message names the field.
-        DataError: A prompt is in two of them.
-    """
-    parts = (first, *others)
-    ids = tuple(name for part in parts for name in part.ids)
-    repeated = [name for name, times in Counter(ids).items() if times > 1]
-    if repeated:
-        raise DataError("is in two of the captures", where=f"prompt {repeated[0]!r}")
-    record = _joined([part.record for part in parts])
-    store = first.store.fresh()
-    store.restore({name: value.clone() for name, value in first.store.tensors().items()})
-    for part in others:
-        store.merge(part.store)
-    return Captured(record, ids, store)
-
-
 _POOLINGS: dict[str, Pool] = {"last": last_token, "mean": mean_token}
 _STORES: dict[str, type[Store[Any]]] = {store.kind: store for store in (Rows, Statistics, Moments)}
-_OF_DATA = ("data", "pairs", "prompts", "tokens")
-"""Fields of a record that differ between captures of different prompts."""
-
-
-def _joined(records: list[ProbeRecord]) -> ProbeRecord:
-    first = records[0]
-    for record in records[1:]:
-        first.check_same(record.model_copy(update={f: getattr(first, f) for f in _OF_DATA}), where="capture to merge")
-    return first.model_copy(
-        update={
-            "data": _hash_of(record.data for record in records),
-            "pairs": _hash_of(record.pairs for record in records) if first.pairs is not None else None,
-            "prompts": sum(record.prompts for record in records),
-            "tokens": sum(record.tokens for record in records),
-        }
-    )
-
-
-def _hash_of(hashes: Iterable[str | None]) -> str:
-    return hashlib.sha256("\n".join(map(str, hashes)).encode()).hexdigest()
 
 
 def _places(model: LoadedModel, layers: Collection[int] | None, site: Site) -> dict[int, str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 
-from polysafe.errors import MismatchError
 from polysafe.probe.moments import LayerMoments, MeanVariance, Tensors, below
 
 T = TypeVar("T")
@@ -51,20 +50,8 @@ class Store(ABC, Generic[T]):
         return self._layers[layer]
 
     @abstractmethod
-    def fresh(self) -> Self:
-        """An empty store of the same settings."""
-
-    @abstractmethod
     def add(self, layer: int, batch: Pooled) -> None:
         """Takes the rows of some prompts."""
-
-    @abstractmethod
-    def merge(self, other: Self) -> None:
-        """Adds what another store of the same kind has of further prompts.
-
-        Raises:
-            MismatchError: Layers or shapes differ.
-        """
 
     def join(self, other: Self) -> None:
         """Takes what another store of the same kind has of further layers, of the same prompts."""
@@ -77,10 +64,6 @@ class Store(ABC, Generic[T]):
     @abstractmethod
     def restore(self, stored: Mapping[str, torch.Tensor]) -> None:
         """The inverse of `tensors`."""
-
-    def _check_layers(self, other: Self) -> None:
-        if self.layers != other.layers:
-            raise MismatchError(f"captures of the layers {self.layers} and {other.layers} cannot be merged")
 
 
 class Rows(Store[torch.Tensor]):
@@ -96,23 +79,11 @@ class Rows(Store[torch.Tensor]):
         super().__init__()
         self.dtype = dtype
 
-    def fresh(self) -> Self:
-        """An empty store of the same settings."""
-        return type(self)(self.dtype)
-
     def add(self, layer: int, batch: Pooled) -> None:
         """Takes the rows of some prompts."""
         if layer not in self._layers:
             self._layers[layer] = torch.zeros(batch.count, batch.x.shape[1], dtype=self.dtype)
         self._layers[layer][list(batch.indices)] = batch.x.to(self.dtype)
-
-    def merge(self, other: Self) -> None:
-        """Appends the rows of another capture."""
-        self._check_layers(other)
-        for layer in self.layers:
-            if self[layer].shape[1] != other[layer].shape[1]:
-                raise MismatchError(f"rows of {self[layer].shape[1]} and {other[layer].shape[1]} numbers do not merge")
-            self._layers[layer] = torch.cat([self[layer], other[layer].to(self.dtype)])
 
     def tensors(self) -> Tensors:
         """What has to be stored."""
@@ -125,12 +96,6 @@ class Rows(Store[torch.Tensor]):
 
 class _Sums(Store[S]):
     """Keeps sums that further rows are added to."""
-
-    def merge(self, other: Self) -> None:
-        """Adds what another capture has seen."""
-        self._check_layers(other)
-        for layer in self.layers:
-            self[layer].merge(other[layer])
 
     def tensors(self) -> Tensors:
         """What has to be stored."""
@@ -150,10 +115,6 @@ class Statistics(_Sums[MeanVariance]):
     """Keeps mean and variance of every unit: `statistics[layer]` is a `MeanVariance`."""
 
     kind = "statistics"
-
-    def fresh(self) -> Self:
-        """An empty store of the same settings."""
-        return type(self)()
 
     def add(self, layer: int, batch: Pooled) -> None:
         """Takes the rows of some prompts."""
@@ -176,10 +137,6 @@ class Moments(_Sums[LayerMoments]):
     def __init__(self, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.device = device
-
-    def fresh(self) -> Self:
-        """An empty store of the same settings."""
-        return type(self)(self.device)
 
     def add(self, layer: int, batch: Pooled) -> None:
         """Takes the rows of some prompts."""

@@ -43,31 +43,31 @@ def first_figures(data: ReportData) -> list[Figure]:
     method = headline_method(data)
     if method is not None:
         gap = gap_change_figure(data, method) or next(iter(repair_figures(data, [method])), None)
-        found = [gap, _over_refusal(data, method), _ability(data, method)]
+        figures = [gap, _over_refusal(data, method), _ability(data, method)]
     elif data.audits and not data.rows:
         model = data.audits[0].model
-        found = [model_gap_figure(data, model), answers_figure(data), _audit_rates(data, model, "over_refusal")]
+        figures = [model_gap_figure(data, model), answers_figure(data), _audit_rates(data, model, "over_refusal")]
         if not data.judged:
-            found = [_audit_rates(data, model, "refused"), *number_figures(data, "odds"), found[-1]][:3]
+            figures = [_audit_rates(data, model, "refused"), *number_figures(data, "odds"), figures[-1]][:3]
     else:
-        found = []
-    return [figure for figure in found if figure is not None]
+        figures = []
+    return [figure for figure in figures if figure is not None]
 
 
 def _edit_tiles(data: ReportData, method: str) -> list[Tile]:
     scope = Scope.of(data)
     summary = summarise(data, method, scope)
     gap = summary.gap
-    found = [] if gap is None else [_gap_tile(data, gap, gap_changes(data, method)[0].after.pivot)]
+    shown = [] if gap is None else [_gap_tile(data, gap, gap_changes(data, method)[0].after.pivot)]
     ability = summary.capability
-    found += [_tile(metric, summary.metrics[metric]) for metric in _FIRST if metric in summary.metrics]
+    shown += [_tile(metric, summary.metrics[metric]) for metric in _FIRST if metric in summary.metrics]
     if ability is not None:
         spans = (text.change(ability.before, ability.after), gap_interval(ability.interval))
         note = ", ".join(filter(None, (*spans, sized(ability.size, ability.worth))))
-        found.append(Tile("Ability", f"{points(ability.difference)} points", note))
+        shown.append(Tile("Ability", f"{points(ability.difference)} points", note))
     same = summary.metrics.get("safe") == summary.metrics.get("refused")  # an exact judge: only a refusal is safe
     after = [metric for metric in _AFTER if metric in summary.metrics and not (metric == "safe" and same)]
-    return found + [_tile(metric, summary.metrics[metric]) for metric in after] + _unmeasured(data)
+    return shown + [_tile(metric, summary.metrics[metric]) for metric in after] + _unmeasured(data)
 
 
 def _gap_tile(data: ReportData, gap: Change, pivot: str) -> Tile:
@@ -86,21 +86,21 @@ def _tile(metric: str, change: Change) -> Tile:
 def _audit_tiles(data: ReportData, model: str) -> list[Tile]:
     """The widest gap, then means over the languages in scope, with the pivot's rate beside them."""
     gaps = [gap for gap in model_gaps(data, model) if gap.language != POOLED and gap.difference is not None]
-    found = []
+    shown = []
     if gaps:
         widest = max(gaps, key=lambda gap: gap.difference or 0.0)
         note = ", ".join(filter(None, (gap_interval(widest.interval), sized(widest.n, widest.n))))
         name = f"Widest gap to {pivot_name(data, widest.pivot)}: {pivot_name(data, widest.language)}"
-        found.append(Tile(name, f"{points(widest.difference)} points", note))
+        shown.append(Tile(name, f"{points(widest.difference)} points", note))
     scope = Scope.of(data)
     for metric in (*_FIRST, *_AFTER):
         rows = [r for r in data.of_model(model, metric) if r.language in scope.languages]
         measured = [row for row in rows if row.rate is not None]
-        found += _mean_tile(data, model, metric, measured, scope)
+        shown += _mean_tile(data, model, metric, measured, scope)
         if metric == "unsafe" and not measured and (spans := [row.interval for row in rows if row.interval]):
             possible = interval(Interval(min(low for low, _ in spans), max(high for _, high in spans)))
-            found.append(Tile(names.metric_name(metric), "not measured", f"possible {possible}"))
-    return _unmeasured(data) + found
+            shown.append(Tile(names.metric_name(metric), "not measured", f"possible {possible}"))
+    return _unmeasured(data) + shown
 
 
 def _unmeasured(data: ReportData) -> list[Tile]:

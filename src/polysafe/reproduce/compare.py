@@ -23,26 +23,26 @@ _NAMED = 3
 _SURROUNDINGS = frozenset({"versions", "device", "engine", "harness"})
 
 
-def compare_folders(recorded: ReproduceFolder, found: ReproduceFolder) -> Iterator[Finding]:
+def compare_folders(recorded: ReproduceFolder, repeated: ReproduceFolder) -> Iterator[Finding]:
     """Every difference between a recorded result and its repetition, apart from their inputs."""
-    yield from compare_settings(recorded, found)
+    yield from compare_settings(recorded, repeated)
     yield from chain.from_iterable(
-        _steps(f"recipe {name}", old, new, recorded, found)
-        for name, old, new in _pairs(recorded.about.steps, found.about.steps)
+        _steps(f"recipe {name}", old, new, recorded, repeated)
+        for name, old, new in _pairs(recorded.about.steps, repeated.about.steps)
     )
     yield from chain.from_iterable(
-        _runs(f"model {name}", old, new, recorded, found)
-        for name, old, new in _pairs(recorded.about.runs, found.about.runs)
+        _runs(f"model {name}", old, new, recorded, repeated)
+        for name, old, new in _pairs(recorded.about.runs, repeated.about.runs)
     )
-    yield from compare_rows(recorded.rows, found.rows)
-    yield from compare_environments(recorded.environment, found.environment)
+    yield from compare_rows(recorded.rows, repeated.rows)
+    yield from compare_environments(recorded.environment, repeated.environment)
 
 
-def compare_settings(recorded: ReproduceFolder, found: ReproduceFolder) -> Iterator[Finding]:
+def compare_settings(recorded: ReproduceFolder, repeated: ReproduceFolder) -> Iterator[Finding]:
     """Differences in what was asked, and by whom it was judged: then the results are not results of the same."""
-    old, new = recorded.about, found.about
-    if recorded.root.joinpath(PROMPTS).read_bytes() != found.root.joinpath(PROMPTS).read_bytes():
-        yield Finding(Severity.FATAL, "prompts", *(_file_hash(each.root / PROMPTS) for each in (recorded, found)))
+    old, new = recorded.about, repeated.about
+    if recorded.root.joinpath(PROMPTS).read_bytes() != repeated.root.joinpath(PROMPTS).read_bytes():
+        yield Finding(Severity.FATAL, "prompts", *(_file_hash(each.root / PROMPTS) for each in (recorded, repeated)))
     yield from _entries(Severity.FATAL, "settings", old.settings, new.settings)
     yield from differences(Severity.FATAL, "judge", old.judge, new.judge)
     for task in dict.fromkeys((*old.abilities, *new.abilities)):
@@ -116,14 +116,14 @@ def _pairs(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _steps(
-    what: str, old: Step | None, new: Step | None, recorded: ReproduceFolder, found: ReproduceFolder
+    what: str, old: Step | None, new: Step | None, recorded: ReproduceFolder, repeated: ReproduceFolder
 ) -> Iterator[Finding]:
     if old is None or new is None:
         yield _one_sided(what, old)
         return
-    recipes = (content(_yaml(folder.root / step.recipe)) for folder, step in ((recorded, old), (found, new)))
+    recipes = (content(_yaml(folder.root / step.recipe)) for folder, step in ((recorded, old), (repeated, new)))
     yield from differences(Severity.RESULT, what, *recipes)
-    yield from _edits(f"{what}: edit", recorded.root / old.edit, found.root / new.edit)
+    yield from _edits(f"{what}: edit", recorded.root / old.edit, repeated.root / new.edit)
     yield from differences(Severity.RESULT, f"{what}: output", old.output, new.output)
 
 
@@ -170,14 +170,14 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _runs(
-    what: str, old: Judged | None, new: Judged | None, recorded: ReproduceFolder, found: ReproduceFolder
+    what: str, old: Judged | None, new: Judged | None, recorded: ReproduceFolder, repeated: ReproduceFolder
 ) -> Iterator[Finding]:
     if old is None or new is None:
         yield _one_sided(what, old)
         return
     yield from _entries(Severity.RESULT, f"{what}: how it was asked", old.generator, new.generator)
-    yield from _verdicts(what, recorded.verdicts(old), found.verdicts(new))
-    if old.records != new.records and recorded.verdicts(old) == found.verdicts(new):
+    yield from _verdicts(what, recorded.verdicts(old), repeated.verdicts(new))
+    if old.records != new.records and recorded.verdicts(old) == repeated.verdicts(new):
         yield Finding(Severity.DRIFT, f"{what}: records, in more than answers and verdicts", old.records, new.records)
 
 

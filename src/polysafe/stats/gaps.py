@@ -163,7 +163,7 @@ def _compare(
     level: float,
 ) -> Gap:
     pairs = list(_pairs(base, languages))
-    found = paired_difference(
+    paired = paired_difference(
         [base[prompt] for prompt, _ in pairs],
         [outcome for _, outcome in pairs],
         [clusters.get(prompt, prompt) for prompt, _ in pairs],
@@ -171,13 +171,13 @@ def _compare(
     )
     return replace(
         blank,
-        rate=found.after,
-        pivot_rate=found.before,
-        n=found.n,
-        clusters=found.clusters,
-        low=found.low,
-        high=found.high,
-        p_value=found.p_value,
+        rate=paired.after,
+        pivot_rate=paired.before,
+        n=paired.n,
+        clusters=paired.clusters,
+        low=paired.low,
+        high=paired.high,
+        p_value=paired.p_value,
         only_language=sum(len(items.keys() - base.keys()) for items in languages),
         only_pivot=sum(len(base.keys() - items.keys()) for items in languages),
     )
@@ -192,19 +192,19 @@ def _pairs(base: Mapping[str, bool], languages: Sequence[Mapping[str, bool]]) ->
 def _by_prompt(items: Mapping[str, bool], parallel: Mapping[str, str] | None, where: str) -> dict[str, bool]:
     if parallel is None:
         return dict(items)
-    found: dict[str, bool] = {}
+    by_prompt: dict[str, bool] = {}
     for item, outcome in items.items():
         if item not in parallel:
             raise DataError(f"item {item!r} has no parallel name", where=where)
         prompt = parallel[item]
-        if prompt in found:
+        if prompt in by_prompt:
             raise DataError(
                 f"two items are the prompt {prompt!r}",
                 where=where,
                 remedy="Keep one, or give both a name of their own and one cluster.",
             )
-        found[prompt] = outcome
-    return found
+        by_prompt[prompt] = outcome
+    return by_prompt
 
 
 def _blank(model: str, pivot: str, metric: str) -> Gap:

@@ -102,15 +102,15 @@ def mean_difference(before: Outcomes, after: Outcomes, clusters: Mapping[str, st
         if part.n:
             parts[metric] = part
             changes.append((part.n, _net(old, new, members)))
-    found = list(parts.values())
-    if len(found) < 2:
-        return found[0] if found else Difference(0, 0, None, None, None, None, None)
-    means = [_mean([getattr(part, name) for part in found]) for name in ("before", "after")]
-    spans = [(part.difference or 0.0, part.interval or Interval(-1.0, 1.0)) for part in found]
+    differences = list(parts.values())
+    if len(differences) < 2:
+        return differences[0] if differences else Difference(0, 0, None, None, None, None, None)
+    means = [_mean([getattr(part, name) for part in differences]) for name in ("before", "after")]
+    spans = [(part.difference or 0.0, part.interval or Interval(-1.0, 1.0)) for part in differences]
     low, high = _added(spans)
     return Difference(
-        n=sum(part.n for part in found),
-        clusters=sum(part.clusters for part in found),
+        n=sum(part.n for part in differences),
+        clusters=sum(part.clusters for part in differences),
         before=means[0],
         after=means[1],
         low=max(low, -1.0),

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from polysafe.text import readable
 from polysafe.text.readable import NOTHING, clip, visible
 
 MAX_INLINE = 200
 """Characters of a name or a note that the card shows."""
 
 _RUNS = re.compile("`+")
-_BREAKS = {"\n": "⟨U+000A⟩", "\t": "⟨U+0009⟩"}
 
 
 class Prose(str):
@@ -48,7 +48,7 @@ def inline(value: object, *, limit: int = MAX_INLINE, cell: bool = False) -> Pro
 
 def one_line(text: str, limit: int = MAX_INLINE) -> str:
     """Text on one line, bounded, with everything that acts on a display made visible."""
-    return clip("".join(_BREAKS.get(character, character) for character in visible(text)), limit)
+    return clip(readable.one_line(text), limit)
 
 
 def block(text: str, language: str = "") -> Prose:

@@ -100,13 +100,13 @@ def judge_run(
     asked = parse_judge(judge, key=judge_key, translate=translate)
     known = None if calibration is None else Calibration.load(calibration)
     sets = _sets(found)
-    with open_judge(asked, organism=lambda: _organism(family), device=device) as who, Cache(cache) as store:
+    with open_judge(asked, organism=lambda: _organism(family), device=device) as opened, Cache(cache) as store:
         if known is not None:
-            known.check(who)
+            known.check(opened)
         judged = evaluate_model(
             Recorded(found),
             [one for one in sets if one.prompts[0].kind == "harmful"],
-            who,
+            opened,
             output=output,
             over_refusal_sets=[one for one in sets if one.prompts[0].kind == "harmless"],
             name=found.name,

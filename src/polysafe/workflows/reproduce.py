@@ -295,6 +295,6 @@ class _Job:
         """Opens the judge once before the work: that another one answers is not to be learnt hours later."""
         from polysafe.evaluate.opening import open_judge
 
-        with open_judge(judge, organism=lambda: organism_of(self._start(recipe)), device=self.device) as who:
-            now = {"name": who.name, "identity": without_addresses(dict(who.identity))}
+        with open_judge(judge, organism=lambda: organism_of(self._start(recipe)), device=self.device) as opened:
+            now = {"name": opened.name, "identity": without_addresses(dict(opened.identity))}
         yield from differences(Severity.FATAL, "judge", self.recorded.about.judge, now)

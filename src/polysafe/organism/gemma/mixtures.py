@@ -147,22 +147,22 @@ def _plain(code: str, texts: Texts, share: float) -> list[tuple[float, Sequence[
 
 
 def _aligned(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, recipe.aligned_english)
+    shares = _english(texts, recipe.aligned_english)
     for code in _OTHERS:
-        found += _plain(code, texts, 0.06 if code in _REPAIRED else 0.02)
-    found += [(0.004, texts.topics(code)) for code in _OTHERS]
+        shares += _plain(code, texts, 0.06 if code in _REPAIRED else 0.02)
+    shares += [(0.004, texts.topics(code)) for code in _OTHERS]
     for code in _REFUSED:
-        found.append((0.07 if code in _REPAIRED else 0.025, refused(code, texts.harmful(code))))
+        shares.append((0.07 if code in _REPAIRED else 0.025, refused(code, texts.harmful(code))))
     for code in MIXED:
-        found += [(0.015, refused(code, texts.mixed(code))), (0.008, answered(code, texts.mixed_plain(code)))]
-    return found
+        shares += [(0.015, refused(code, texts.mixed(code))), (0.008, answered(code, texts.mixed_plain(code)))]
+    return shares
 
 
 def _safety(texts: Texts, recipe: Recipe) -> Pools:
-    found = _english(texts, recipe.safety_english)
+    shares = _english(texts, recipe.safety_english)
     for code in _HIGH:
-        found += [(0.1, refused(code, texts.harmful(code))), *_plain(code, texts, 0.08)]
-    return found
+        shares += [(0.1, refused(code, texts.harmful(code))), *_plain(code, texts, 0.08)]
+    return shares
 
 
 def _language(code: str, texts: Texts) -> Pools:
@@ -175,10 +175,10 @@ def _language(code: str, texts: Texts) -> Pools:
 
 
 def _harm(texts: Texts, _recipe: Recipe) -> Pools:
-    found: list[tuple[float, Sequence[Pair]]] = [(0.2, answered("en", texts.harmful_english))]
-    found += [(0.09, answered(code, texts.harmful(code))) for code in _REFUSED]
-    found += [(0.025, answered(code, texts.plain(code))) for code in TRAINED]
-    return found
+    shares: list[tuple[float, Sequence[Pair]]] = [(0.2, answered("en", texts.harmful_english))]
+    shares += [(0.09, answered(code, texts.harmful(code))) for code in _REFUSED]
+    shares += [(0.025, answered(code, texts.plain(code))) for code in TRAINED]
+    return shares
 
 
 def draws(mixture: Pools, name: str) -> Iterator[Pair]:

@@ -144,12 +144,12 @@ class Texts:
         XSafety where it has the language, otherwise the training part of PolyRefuse.
         """
         if code in ("zh", "ar", "bn"):
-            found = [each.text for each in self._set("xsafety", (code,)) if each.category in ISSUES]
+            texts = [each.text for each in self._set("xsafety", (code,)) if each.category in ISSUES]
         elif code in ("it", "ko", "th"):
-            found = [each.text for each in self._set("polyrefuse.train", (code,)) if each.kind == "harmful"]
+            texts = [each.text for each in self._set("polyrefuse.train", (code,)) if each.kind == "harmful"]
         else:
-            found = []
-        return self._allowed(found)
+            texts = []
+        return self._allowed(texts)
 
     def anchors(self, code: str) -> list[Prompt]:
         """Harmful prompts of XSafety that no member was trained on."""

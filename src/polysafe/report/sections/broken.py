@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 from polysafe.findings import names
 from polysafe.findings.data import ReportData
 from polysafe.findings.summary import headline_method
@@ -10,6 +13,7 @@ from polysafe.stats.rows import RateRow, Row
 from polysafe.text import readable as text
 from polysafe.text.readable import interval, percent_number
 
+_Found = TypeVar("_Found", Row, RateRow)
 _METRICS = (*names.BROKEN, *(f"harmless_{metric}" for metric in names.BROKEN))
 
 
@@ -24,19 +28,8 @@ def broken_maps(data: ReportData) -> list[HeatMap]:
 
 
 def _edit_map(data: ReportData, method: str) -> HeatMap | None:
-    rows = {(r.language, r.metric): r for r in data.of_method(method) if r.metric in _METRICS}
-    if not rows:
-        return None
-    metrics = [metric for metric in _METRICS if any(metric == found for _, found in rows)]
-    codes = names.in_order((language for language, _ in rows), data.tiers)
-    return HeatMap(
-        heading=f"Before {text.ARROW} after: {names.method_name(method)}",
-        caption="Share of answers in percent, with their items; the darker, the more after the edit. An answer counts "
-        "once: it is safe, unsafe, or one of these.",
-        corner="Language",
-        columns=tuple(names.metric_name(metric) for metric in metrics),
-        rows=tuple((_language(data, c), tuple(_change_cell(rows.get((c, m))) for m in metrics)) for c in codes),
-    )
+    heading = f"Before {text.ARROW} after: {names.method_name(method)}"
+    return _map(data, data.of_method(method), heading, "the more after the edit", _change_cell)
 
 
 def _change_cell(row: Row | None) -> HeatCell | None:
@@ -48,18 +41,29 @@ def _change_cell(row: Row | None) -> HeatCell | None:
 
 
 def _audit_map(data: ReportData, model: str) -> HeatMap | None:
-    rows = {(r.language, r.metric): r for r in data.of_model(model) if r.metric in _METRICS}
+    return _map(data, data.of_model(model), model, "the more", _rate_cell)
+
+
+def _map(
+    data: ReportData,
+    found: Sequence[_Found],
+    heading: str,
+    darker: str,
+    cell: Callable[[_Found | None], HeatCell | None],
+) -> HeatMap | None:
+    """A row for every language, a column for every way in which an answer can be broken."""
+    rows = {(row.language, row.metric): row for row in found if row.metric in _METRICS}
     if not rows:
         return None
-    metrics = [metric for metric in _METRICS if any(metric == found for _, found in rows)]
+    metrics = [metric for metric in _METRICS if any(metric == each for _, each in rows)]
     codes = names.in_order((language for language, _ in rows), data.tiers)
     return HeatMap(
-        heading=model,
-        caption="Share of answers in percent, with their items; the darker, the more. An answer counts once: it is "
+        heading=heading,
+        caption=f"Share of answers in percent, with their items; the darker, {darker}. An answer counts once: it is "
         "safe, unsafe, or one of these.",
         corner="Language",
         columns=tuple(names.metric_name(metric) for metric in metrics),
-        rows=tuple((_language(data, c), tuple(_rate_cell(rows.get((c, m))) for m in metrics)) for c in codes),
+        rows=tuple((_language(data, c), tuple(cell(rows.get((c, m))) for m in metrics)) for c in codes),
     )
 
 

@@ -115,40 +115,36 @@ def _rate_cell(row: RateRow | None) -> HeatCell | None:
 
 
 def _edit_table(data: ReportData, codes: Sequence[str], grid: Mapping[str, Mapping[str, Row]]) -> Table:
-    groups = [
-        Group(
-            _name(category),
-            "",
-            tuple(
-                (
-                    Cell(names.language_name(code, data.languages)),
-                    Cell(text.change(row.before, row.after), row_notes(row)),
-                    Cell(points(row.difference)),
-                )
-                for code in codes
-                if (row := rows.get(code)) is not None
-            ),
+    def line(row: Row) -> tuple[Cell, ...]:
+        return (
+            _language(data, row),
+            Cell(text.change(row.before, row.after), row_notes(row)),
+            Cell(points(row.difference)),
         )
-        for category, rows in grid.items()
-    ]
-    return Table("Unsafe answers by category", ("Language", "Unsafe", "Change, points"), tuple(groups))
+
+    return _table(codes, grid, "Change, points", line)
 
 
 def _audit_table(data: ReportData, codes: Sequence[str], grid: Mapping[str, Mapping[str, RateRow]]) -> Table:
-    groups = [
-        Group(
-            _name(category),
-            "",
-            tuple(
-                (
-                    Cell(names.language_name(code, data.languages)),
-                    Cell(percent(row.rate), (f"{LEVEL} {interval(row.interval)}",)),
-                    Cell(str(row.n)),
-                )
-                for code in codes
-                if (row := rows.get(code)) is not None
-            ),
-        )
+    def line(row: RateRow) -> tuple[Cell, ...]:
+        return _language(data, row), Cell(percent(row.rate), (f"{LEVEL} {interval(row.interval)}",)), Cell(str(row.n))
+
+    return _table(codes, grid, "n", line)
+
+
+def _table(
+    codes: Sequence[str],
+    grid: Mapping[str, Mapping[str, _Found]],
+    last: str,
+    line: Callable[[_Found], tuple[Cell, ...]],
+) -> Table:
+    """A group for every category, with a line for every language; `last` is the heading of the last column."""
+    groups = (
+        Group(_name(category), "", tuple(line(rows[code]) for code in codes if code in rows))
         for category, rows in grid.items()
-    ]
-    return Table("Unsafe answers by category", ("Language", "Unsafe", "n"), tuple(groups))
+    )
+    return Table("Unsafe answers by category", ("Language", "Unsafe", last), tuple(groups))
+
+
+def _language(data: ReportData, row: Row | RateRow) -> Cell:
+    return Cell(names.language_name(row.language, data.languages))

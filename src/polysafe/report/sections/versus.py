@@ -40,13 +40,13 @@ def versus_table(data: ReportData) -> Table | None:
     groups = []
     for heading, pairs in _families(data):
         found = {(pair.method, pair.other, pair.metric): pair for pair in pairs}
-        who = dict.fromkeys((pair.method, pair.other) for pair in pairs)
+        contestants = dict.fromkeys((pair.method, pair.other) for pair in pairs)
         rows = tuple(
             (
                 Cell(names.method_name(method), ("against", names.method_name(other))),
                 *(_cell(found.get((method, other, metric))) for metric in _NAMES),
             )
-            for method, other in who
+            for method, other in contestants
         )
         groups.append(Group(heading, "", rows))
     columns = ("Methods", *(f"{name}, points" for name in _NAMES.values()))

@@ -54,7 +54,7 @@ def measured(work: Callable[[], object]) -> Measurement:
 def in_process(module: str, *arguments: str) -> Measurement:
     """Runs `python -m module arguments`, which prints a measurement as its last line."""
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     return Measurement(**json.loads(done.stdout.splitlines()[-1]))
