@@ -160,10 +160,14 @@ def _remember(earlier: ModelRun, generator: Generator, judge: Judge, journal: Jo
 
 
 def _keep_beside(earlier: ModelRun, space: Workspace) -> None:
-    """Copies what stands beside the records of a run: abilities, calibration and the like, but not its old report."""
-    written_anew = (RECORDS, RUN, _REPORT)
+    """Copies what stands beside the records of a run: abilities, attacks and the like, but not its old report."""
+    top = str(earlier.folder)
+
+    def written_anew(folder: str, _names: list[str]) -> tuple[str, ...]:
+        return (RECORDS, RUN, _REPORT) if str(folder) == top else ()
+
     try:
-        shutil.copytree(earlier.folder, space.content, dirs_exist_ok=True, ignore=lambda *_: written_anew)
+        shutil.copytree(top, space.content, dirs_exist_ok=True, ignore=written_anew)
     except OSError as error:
         raise output_error(space.content, error) from error
 

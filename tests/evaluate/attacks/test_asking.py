@@ -23,7 +23,7 @@ from polysafe.findings.load import load_report_data
 from polysafe.findings.runs import audit_report, comparison_report
 from polysafe.judge.nobody import Nobody
 from polysafe.judge.pipeline import Pipeline
-from polysafe.judge.verdict import Exchange, Label, Verdict
+from polysafe.judge.verdict import NO_REPLY, Exchange, Label, Verdict
 from polysafe.report.html import build_report
 from polysafe.report.screen import attack_tables, first_screen
 from polysafe.report.spreadsheet import tables
@@ -121,6 +121,27 @@ def test_asking_again_asks_nobody(tmp_path: Path) -> None:
     run(tmp_path / "m", again)
     assert len([name for name in first.asked if "/" in name]) == 20 + 20 + 10
     assert again.asked == []
+
+
+def test_attacks_stay_where_missing_verdicts_of_the_published_prompts_are_asked_for(tmp_path: Path) -> None:
+    class Failing(FakeJudge):
+        """Is out of reach for one published prompt, the first time."""
+
+        reached = False
+
+        def verdict(self, exchange: Exchange) -> Verdict:
+            found = super().verdict(exchange)
+            if exchange.asked is not None or exchange.prompt.id != "trial/3/sw" or self.reached:
+                return found
+            self.reached = True
+            return replace(found, label=Label.UNPARSED, refused=None, detail={"unread": NO_REPLY})
+
+    judge, generator = Failing(), model()
+    first = run(tmp_path / "m", generator, judge)
+    assert first.unread.again == 1
+    done = evaluate_model(generator, [prompt_set(rows=10)], judge, output=tmp_path / "m", name="m")
+    assert (done.unread.count, list(done.attacks)) == (0, sorted(ATTACKS))
+    assert attack_rows(done)[0].n == 10
 
 
 def test_two_models_are_compared_under_each_attack_and_nothing_else_hangs_on_it(tmp_path: Path) -> None:
