@@ -55,7 +55,8 @@ def _anyascii() -> Callable[[str], str]:
             "the attack 'transliteration' needs the package anyascii",
             remedy="install polysafe with its extra `attacks`, or `pip install anyascii`",
         ) from None
-    return anyascii
+    found: Callable[[str], str] = anyascii
+    return found
 
 
 ARABIZI = Attack(
