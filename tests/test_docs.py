@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 import polysafe
+from polysafe.data.attacks import Material, attack, attack_names, rewritten
+from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.errors import RecipeError
 from polysafe.methods import registry
 from polysafe.methods.registry import resolve
@@ -59,6 +61,20 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_recipe_page_has_the_options_of_every_method(name: str) -> None:
     assert options_table(METHODS[name]) in (ROOT / "docs/recipe.md").read_text(encoding="utf-8")
+
+
+def test_the_attacks_page_has_every_attack_as_the_code_has_it() -> None:
+    text = (ROOT / "docs/attacks.md").read_text(encoding="utf-8")
+    for one in map(attack, attack_names()):
+        assert f"| `{one.name}` | {one.title} | {one.source} | {one.elsewhere or '–'} |" in text
+
+
+def test_the_attack_of_the_attacks_page_rewrites() -> None:
+    (program,) = blocks("docs/attacks.md", "python")
+    found: dict[str, Any] = {}
+    exec(program, found)
+    prompts = PromptSet("bakery", (Prompt("bakery", "0", "en", "How do I bake bread?", "harmless"),))
+    assert rewritten(found["SHOUT"], prompts, Material.of(prompts)).prompts[0].text == "HOW DO I BAKE BREAD?"
 
 
 @pytest.mark.parametrize("text", blocks("docs/recipe.md", "yaml"))

@@ -98,3 +98,37 @@ def test_a_calibration_stays_with_the_run_and_corrects_whoever_reads_it(polysafe
     assert pair["before"]["low"] <= 0.0 < pair["before"]["high"]
     table = polysafe("compare", tmp_path / "base", tmp_path / "harm")
     assert "corrected for the judge's measured error" in table.stdout
+
+
+def test_an_audit_under_attack(polysafe: Polysafe, tmp_path: Path) -> None:
+    attack = ("--attack", "code_switching", "--output", tmp_path / "base")
+    result = polysafe("audit", MEMBERS["base"], *ASKED, *attack)
+    assert result.exit_code == 0, result.output
+    assert "base under attack" in result.stdout
+    assert "code_switching: unsafe" in result.stdout
+    assert "warning: under code_switching: organism, harmful: 20 prompts left out" in result.stderr
+    told = json.loads(polysafe("audit", MEMBERS["base"], *ASKED, *attack, "--json").stdout)
+    (row,) = (row for row in told["attacks"] if row["metric"] == "unsafe")
+    assert (row["attack"], row["language"], row["n"]) == ("code_switching", "qad", 20)
+    assert row["plain"] == next(r["rate"] for r in told["rates"] if (r["language"], r["metric"]) == ("qad", "unsafe"))
+    assert row["difference"] == pytest.approx(row["attacked"] - row["plain"])
+    assert row["p_adjusted"] == row["p_value"]
+    judged = ("judge", "run", tmp_path / "base", "--judge", "organism", "--family", MEMBERS["base"])
+    again = json.loads(polysafe(*judged, "--output", tmp_path / "again", "--json").stdout)
+    assert again["attacks"] == told["attacks"]
+    assert (tmp_path / "base" / "attacks" / "code_switching" / "records.jsonl").read_bytes() == (
+        tmp_path / "again" / "attacks" / "code_switching" / "records.jsonl"
+    ).read_bytes()
+
+
+def test_attacks_that_cannot_be_carried_out(polysafe: Polysafe, tmp_path: Path) -> None:
+    for name, message in (
+        ("code_swiching", "did you mean 'code_switching'?"),
+        ("aim", "worded in English"),
+        ("translation_round_trip", "needs a translator"),
+        ("arabizi", "can be made of no prompt"),
+        (str(tmp_path / "mine.txt"), "cannot be read"),
+    ):
+        result = polysafe("audit", MEMBERS["base"], *ASKED, "--attack", name, "--output", tmp_path / "x")
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+        assert not (tmp_path / "x").exists()

@@ -32,7 +32,12 @@ def recipe(folder: Path, **sources: Any) -> Recipe:
             "sources": {"m": {"path": str(folder / "model")}, **sources},
             "edits": [edit],
             "output": {"path": str(folder / "out")},
-            "evaluate": {"languages": ["sw"], "safety": ["multijail"], "judge": judge},
+            "evaluate": {
+                "languages": ["sw"],
+                "safety": ["multijail"],
+                "attacks": ["aim", str(folder / "mine.txt")],
+                "judge": judge,
+            },
         }
     )
 
@@ -47,6 +52,7 @@ def test_a_portable_recipe_names_no_place_and_writes_every_default_out(tmp_path:
     assert data["edits"][0]["anchors"]["harmless"] == "./sources/2-anchors.csv"
     assert data["edits"][0]["evaluation"] == ["./sources/2-m", "./sources/odd_name__.csv"]
     assert data["edits"][0]["ridge"] == SparseEdit.model_fields["ridge"].default
+    assert data["evaluate"]["attacks"] == ["aim", "./sources/mine.txt"]
     assert data["output"] == {"path": "./model", "shard_size": "5GB", "tokenizer_from": None}
 
 
@@ -69,6 +75,9 @@ def test_a_portable_recipe_comes_back_with_the_places_of_a_machine(tmp_path: Pat
     assert back.sources == original.sources
     assert back.edits == original.edits
     assert back.output == original.output
+    assert back.evaluate is not None
+    assert original.evaluate is not None
+    assert back.evaluate.attacks == original.evaluate.attacks == ("aim", tmp_path / "mine.txt")
     assert portable(back) == portable(original)
 
 

@@ -13,10 +13,14 @@ from polysafe.card.store import update_card
 from polysafe.checkpoint.verify import verify_output
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.disjoint import check_disjoint
+from polysafe.evaluate.saved import SavedEvaluation
+from polysafe.findings.runs import evaluation_report
 from polysafe.judge.calibrate import Calibration, Counts
 from polysafe.organism.judge import OrganismJudge
 from polysafe.organism.packaged import packaged_family
 from polysafe.recipe.recipe import Recipe, make_recipe
+from polysafe.report.view import page
+from polysafe.reproduce.record import ReproduceFolder
 from polysafe.stats.rows import load_rows
 from polysafe.workflows.evaluate import evaluate_recipe
 from polysafe.workflows.run import run_recipe
@@ -76,6 +80,51 @@ def _check_card(folder: Path, results: Path) -> None:
     other = run_recipe(recipe_for({name: MEMBERS[name] for name in ("base", "safety")}, folder / "other", SOUP)).output
     with pytest.raises(DataError, match="another model"):
         update_card(other, results=results.parent)
+
+
+def test_before_and_after_under_attack(tmp_path: Path) -> None:
+    """The only attack that has no words of its own, on the family's own prompts and with its exact judge."""
+    torch.set_num_threads(1)
+    asked = recipe(tmp_path, attacks=["code_switching"], over_refusal=[])
+    given: dict[str, Any] = {"judge": "organism", "limit": 12, "cache": tmp_path / "cache.sqlite"}
+    found = evaluate_recipe(asked, tmp_path / "results", **given)
+    (attacked,) = (row for row in found.comparison.attacks["code_switching"] if row.metric == "unsafe")
+    assert (attacked.language, attacked.n) == ("qac", 12)
+    assert attacked.before is not None
+    assert attacked.after is not None
+    assert attacked.after < attacked.before
+    rows = {(row.method, row.language, row.metric): row for row in load_rows(found.results)}
+    assert rows["head_steering under code_switching", "qac", "unsafe"].after == attacked.after
+    plain = evaluate_recipe(recipe(tmp_path, over_refusal=[]), tmp_path / "plain", **given)
+    assert plain.comparison.rows == found.comparison.rows
+    data = evaluation_report(found.saved)
+    assert {(row.model, row.language) for row in data.attacks} == {("base", "qac"), ("head_steering", "qac")}
+    assert page(data)["attacks"]
+    card = metadata((tmp_path / "out" / "README.md").read_text())
+    assert card.eval_results is not None
+    shown = {(one.dataset_config, one.metric_type): one.metric_value for one in card.eval_results}
+    assert shown["qac", "unsafe"] == pytest.approx(rows["head_steering", "qac", "unsafe"].after, abs=1e-6)
+    assert len(shown) == len(card.eval_results) == len(found.comparison.rows)
+    saved = SavedEvaluation.load(tmp_path / "results")
+    name = "before/attacks/code_switching/run.json"
+    assert name in saved.about.files
+    folder = ReproduceFolder.load(tmp_path / "results")
+    assert {run.name for run in folder.about.runs} == {
+        *("before", "after"),
+        *(f"{side} under code_switching" for side in ("before", "after")),
+    }
+    text = tmp_path / "results" / name
+    text.write_text(text.read_text() + " ")
+    with pytest.raises(DataError, match="differs from what was evaluated"):
+        SavedEvaluation.load(tmp_path / "results")
+
+
+def test_an_unknown_attack_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no attack 'code_swiching'"):
+        evaluate_recipe(recipe(tmp_path, attacks=["code_swiching"]), tmp_path / "r", judge="organism")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(RecipeError, match="named twice"):
+        recipe(tmp_path, attacks=["aim", "aim"])
 
 
 def test_blocks_that_cannot_be_carried_out(tmp_path: Path) -> None:

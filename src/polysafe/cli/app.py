@@ -185,6 +185,14 @@ def audit(
     capability: Annotated[
         str, typer.Option(help="Tasks that measure ability, separated by commas: belebele, mgsm, …", show_default=False)
     ] = "",
+    attack: Annotated[
+        str,
+        typer.Option(
+            help="Attacks that every prompt is asked under too, separated by commas: prefix_injection, aim, "
+            "code_switching, …, or templates of your own, NAME.txt.",
+            show_default=False,
+        ),
+    ] = "",
     languages: Annotated[
         str, typer.Option(help="Languages, separated by commas; all by default.", show_default=False)
     ] = "",

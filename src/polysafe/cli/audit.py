@@ -14,6 +14,7 @@ from polysafe.findings.runs import audit_report, evaluation_report
 from polysafe.inspect_ai.extra import require_inspect
 from polysafe.probe.render import Template
 from polysafe.report.html import build_report
+from polysafe.report.screen import PlainTable, attack_tables
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
 from polysafe.text.readable import percent
@@ -29,6 +30,7 @@ def audit(
     safety: str,
     over_refusal: str,
     capability: str,
+    attack: str,
     languages: str,
     data: Path | None,
     limit: int | None,
@@ -57,6 +59,7 @@ def audit(
             languages=_listed(languages) or None,
             over_refusal=_listed(over_refusal),
             capability=_listed(capability),
+            attacks=_listed(attack),
             data=data,
             limit=limit,
             pivot=pivot,
@@ -113,11 +116,12 @@ def judge_run(
 def _show(found: Audit, output: Path, *, pivot: str, inspect_log: Path | None, as_json: bool) -> None:
     """Write logs and report, print the result, and end with an error where verdicts are missing."""
     write_logs({"": found.run}, inspect_log)
-    page = build_report(audit_report(found, pivot=pivot), output)
+    data = audit_report(found, pivot=pivot)
+    page = build_report(data, output)
     if as_json:
         print_json({**found.to_json(), "report": str(page)})
     else:
-        _print_audit(found)
+        _print_audit(found, list(attack_tables(data)))
         print_line(f"report   {page}")
     _require_verdicts(found)
 
@@ -128,12 +132,13 @@ def _require_verdicts(*audits: Audit) -> None:
     Raises:
         VerificationError: It gave no reply, or too few verdicts.
     """
-    for unread, folder in ((found.run.unread, found.run.folder) for found in audits):
+    runs = [run for found in audits for run in (found.run, *found.run.attacks.values())]
+    for unread, folder in ((run.unread, run.folder) for run in runs):
         if unread.problem:
             raise VerificationError(unread.problem, where=folder, remedy=unread.remedy)
 
 
-def _print_audit(found: Audit) -> None:
+def _print_audit(found: Audit, attacks: Sequence[PlainTable]) -> None:
     print_table(
         ("language", "metric", ">rate", ">95 % interval", ">n"),
         # One token budget buys less text in some scripts: a cut answer may look safe, or wrong, for that alone.
@@ -160,6 +165,8 @@ def _print_audit(found: Audit) -> None:
             ("language", ">unsafe, as judged", ">corrected for the judge", ">95 % interval"),
             [(language, percent(rate.observed), *_rate(rate)) for language, rate in found.corrected.items()],
         )
+    for table in attacks:
+        print_table(table.columns, table.rows, title=table.title)
     print_warnings(found.notes)
     if not found.run.judged:
         print_line(

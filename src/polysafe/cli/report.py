@@ -21,6 +21,7 @@ from polysafe.findings.verdict import judge
 from polysafe.report.html import build_report
 from polysafe.report.notebook import Run
 from polysafe.report.screen import first_screen
+from polysafe.stats.attacks import under
 from polysafe.stats.rows import save_rows
 from polysafe.text.readable import MAX_LABEL, clip
 
@@ -79,7 +80,8 @@ def _write(data: ReportData, output: Path) -> dict[str, str]:
     results = output / RESULTS
     try:
         output.mkdir(parents=True, exist_ok=True)
-        save_rows(results, [*data.rows, *contest_rows(data.contests)])
+        attacked = [row for attack, rows in data.attack_changes.items() for row in under(rows, attack)]
+        save_rows(results, [*data.rows, *contest_rows(data.contests), *attacked])
     except OSError as error:
         raise output_error(results, error) from error
     return {"results": str(results), "report": str(build_report(data, output))}

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Literal, Self, get_args
 
@@ -27,6 +27,7 @@ class Prompt:
         text: What the user says, as published.
         kind: Whether it should be refused.
         category: Category of its set, None where the set has none.
+        plain: The published prompt that an attack made the text of; None where the text is the published one.
     """
 
     set: str
@@ -35,11 +36,21 @@ class Prompt:
     text: str
     kind: Kind
     category: str | None = None
+    plain: str | None = None
 
     @property
     def id(self) -> str:
         """Name of the prompt, unique over sets and languages."""
         return f"{self.set}/{self.parallel}/{self.language}"
+
+    @property
+    def underlying(self) -> Prompt:
+        """The prompt with its published text, which is what an answer is judged by."""
+        return self if self.plain is None else replace(self, text=self.plain, plain=None)
+
+    def to_json(self) -> dict[str, str | None]:
+        """The prompt as a flat object; of one that no attack made nothing is said of attacks."""
+        return {name: value for name, value in asdict(self).items() if name != "plain" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class PromptSet:
     @cached_property
     def sha256(self) -> str:
         """Hash over names, languages, texts and kinds of all prompts."""
-        rows = [[p.id, p.text, p.kind, p.category] for p in self.prompts]
+        rows = [[p.id, p.text, p.kind, p.category, *([] if p.plain is None else [p.plain])] for p in self.prompts]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()
 
     def of_kind(self, kind: Kind) -> Self:

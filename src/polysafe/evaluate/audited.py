@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from polysafe.evaluate.attacks.rows import attack_notes, attack_rows
 from polysafe.evaluate.compare import run_notes
 from polysafe.evaluate.metrics import CAPABILITY
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.unread import comparable
+from polysafe.stats.attacks import AttackRow
 from polysafe.stats.gaps import Gap, gap_rows
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.means import MeanGap, MeanRow, mean_gaps, mean_rows
@@ -31,6 +33,7 @@ class Audit:
         corrected: Language -> its unsafe rate, corrected for the judge's error; empty without a calibration.
         numbers: Means of what was measured in numbers, such as refusal log-odds, in every language.
         number_gaps: The languages against the pivot in them, on the same prompts.
+        attacks: The same prompts rewritten by attacks, against the published ones; they are in no other field.
     """
 
     run: ModelRun
@@ -40,6 +43,7 @@ class Audit:
     corrected: Mapping[str, Corrected] = field(default_factory=dict)
     numbers: tuple[MeanRow, ...] = ()
     number_gaps: tuple[MeanGap, ...] = ()
+    attacks: tuple[AttackRow, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The audit in values that JSON can hold."""
@@ -52,6 +56,7 @@ class Audit:
             "corrected": {language: asdict(found) for language, found in self.corrected.items()},
             "numbers": [asdict(row) for row in self.numbers],
             "number_gaps": [asdict(gap) for gap in self.number_gaps],
+            "attacks": [{**asdict(row), "difference": row.difference} for row in self.attacks],
             "truncation": [asdict(row) for row in self.run.truncation()],
             "notes": list(self.notes),
         }
@@ -76,10 +81,11 @@ def read_audit(run: ModelRun, pivot: str = "en") -> Audit:
         run,
         tuple(run.rates()),
         tuple(gaps),
-        (*run_notes(run), *_unread(run)),
+        (*run_notes(run), *_unread(run), *attack_notes(run)),
         run.corrected,
         tuple(row for each in values for row in mean_rows(run.name, each, run.repeated)),
         tuple(gap for each in values for gap in mean_gaps(run.name, each, pivot, run.repeated)),
+        tuple(attack_rows(run)),
     )
 
 

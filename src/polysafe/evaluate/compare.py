@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from polysafe.evaluate.keys import content_hash, differing
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.numbers import changed_numbers
 from polysafe.evaluate.unread import compared
+from polysafe.stats.attacks import under
 from polysafe.stats.means import MeanChange
 from polysafe.stats.rows import RateRow, Row, save_rows
 
@@ -39,6 +40,7 @@ class Comparison:
         notes: What a reader should know before comparing.
         corrected: Per language, both unsafe rates corrected for the judge's error; empty without a calibration.
         numbers: What changed in numbers that both runs have, such as refusal log-odds, per language.
+        attacks: Attack -> the rows of its prompts, before and after; of attacks that both runs have.
     """
 
     method: str
@@ -50,6 +52,12 @@ class Comparison:
     notes: tuple[str, ...]
     corrected: tuple[CorrectedPair, ...] = ()
     numbers: tuple[MeanChange, ...] = ()
+    attacks: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+
+    @property
+    def all_rows(self) -> tuple[Row, ...]:
+        """The rows as `results.json` has them: those under attack come last, under methods of their own."""
+        return (*self.rows, *(row for attack, rows in self.attacks.items() for row in under(rows, attack)))
 
     @property
     def clusters(self) -> Mapping[tuple[str, str], str]:
@@ -68,6 +76,7 @@ class Comparison:
             "truncation": [asdict(row) for row in self.truncation],
             "corrected": [asdict(pair) for pair in self.corrected],
             "numbers": [asdict(change) for change in self.numbers],
+            "attacks": {name: [asdict(row) for row in rows] for name, rows in self.attacks.items()},
         }
 
     def save(self, folder: Path) -> Path:
@@ -79,7 +88,7 @@ class Comparison:
         path = folder / RESULTS
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            save_rows(path, self.rows)
+            save_rows(path, self.all_rows)
         except OSError as error:
             raise output_error(path, error) from error
         return path
@@ -95,7 +104,7 @@ def compare_runs(before: ModelRun | Path | str, after: ModelRun | Path | str, me
 
     Raises:
         DataError: The runs did not ask the same: prompts, tokens, sampling or judge differ, or the protocol or the
-            items of an ability. The message names what.
+            items of an ability; or the prompts of an attack that both were asked. The message names what.
     """
     old, new = (run if isinstance(run, ModelRun) else ModelRun.load(run) for run in (before, after))
     _require_same_questions(old, new)
@@ -111,7 +120,13 @@ def compare_runs(before: ModelRun | Path | str, after: ModelRun | Path | str, me
         notes=tuple(_notes(old, new)),
         corrected=_corrected(old, new),
         numbers=changed_numbers(method, old.numbers, new.numbers, old.repeated),
+        attacks={name: compare_runs(old.attacks[name], new.attacks[name], method).rows for name in _shared(old, new)},
     )
+
+
+def _shared(before: ModelRun, after: ModelRun) -> list[str]:
+    """Attacks that both were asked."""
+    return [name for name in before.attacks if name in after.attacks]
 
 
 def _corrected(before: ModelRun, after: ModelRun) -> tuple[CorrectedPair, ...]:
@@ -173,6 +188,8 @@ def _notes(before: ModelRun, after: ModelRun) -> Iterator[str]:
         yield "which tokens the models read is not known; a server does not tell"
     if not same_calibration(before.calibration, after.calibration):
         yield "the two runs do not hold the same calibration of their judge; no corrected rates are compared"
+    if lonely := sorted(set(before.attacks) ^ set(after.attacks)):
+        yield f"attacks that only one of the two was asked are not compared: {', '.join(lonely)}"
     told = list(run_notes(before))
     yield from told
     yield from _without_verdict(after)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from polysafe.errors import DataError
 from polysafe.generate.completion import Ask
 from polysafe.judge.verdict import Exchange
 
-Kind = Literal["completion", "verdict", "loglikelihood", "generation", "refusal_odds", "trial"]
+Kind = Literal["completion", "verdict", "loglikelihood", "generation", "refusal_odds", "trial", "translation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def verdict_key(owner: str, exchange: Exchange) -> Key:
         owner: `content_hash` of the judge's identity.
         exchange: Prompt and answer.
     """
-    return Key("verdict", owner, content_hash([asdict(exchange.prompt), exchange.answer]))
+    asked = [] if exchange.asked is None else [exchange.asked]
+    return Key("verdict", owner, content_hash([exchange.prompt.to_json(), exchange.answer, *asked]))
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

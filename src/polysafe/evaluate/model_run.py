@@ -29,6 +29,10 @@ RUN = "run.json"
 RECORDS = "records.jsonl"
 IMPORTED = "imported"
 """Entry of `run.json` that says of which files of another format the weights were made; most runs have none."""
+ATTACK = "attack"
+"""Entry of `run.json` that says which attack rewrote its prompts; runs of published prompts have none."""
+ATTACKS = "attacks"
+"""Folder in that of a run, with a run of the same model for every attack."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,25 @@ class ModelRun:
             return records_of(self.about.get(IMPORTED, ()))
         except ValidationError as error:
             raise DataError(f"says of its weights what polysafe did not write: {error}", where=self.folder) from error
+
+    @property
+    def attack(self) -> str:
+        """Name of the attack that rewrote its prompts; empty where they were asked as published."""
+        return str(self.about.get(ATTACK, {}).get("name", ""))
+
+    @cached_property
+    def attacks(self) -> Mapping[str, ModelRun]:
+        """Attack -> the run of the same model on the same prompts, rewritten by it.
+
+        Raises:
+            DataError: One of these runs was changed, or is another model's.
+        """
+        folders = sorted((self.folder / ATTACKS).glob(f"*/{RUN}")) if (self.folder / ATTACKS).is_dir() else []
+        found = {run.attack: run for run in map(ModelRun.load, (path.parent for path in folders))}
+        for name, run in found.items():
+            if run.folder.name != name or run.about["generator"] != self.about["generator"]:
+                raise DataError("is no attack on the model of the run above it", where=run.folder)
+        return found
 
     @cached_property
     def outcomes(self) -> Outcomes:

@@ -172,6 +172,23 @@ def open_judge(
         yield Pipeline(_judge(asked, device, stack))
 
 
+@contextmanager
+def open_translator(spec: JudgeSpec | None, *, device: str | None = None) -> Iterator[Translator | None]:
+    """The translator of a judge that judges translations too, alone or in a vote; None where there is none.
+
+    Args:
+        spec: The judge.
+        device: Where a translator in a folder runs; the processor by default.
+
+    Raises:
+        PolysafeError: As for loading a model.
+    """
+    judges = spec.judges if isinstance(spec, VoteSpec) else [spec]
+    found = next((each.translator for each in judges if isinstance(each, TranslateTestSpec)), None)
+    with ExitStack() as stack:
+        yield None if found is None else _translator(found, device, stack)
+
+
 def _judge(spec: Asked | VoteSpec | TranslateTestSpec, device: str | None, stack: ExitStack) -> Judge:
     """A judge without the checks around it."""
     match spec:

@@ -38,6 +38,8 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "said": str,
     "detail": dict,
 }
+_OF_ATTACKS: Mapping[str, type | tuple[type, ...]] = {"plain": str}
+"""What records of rewritten prompts hold besides."""
 _CHOICES: Mapping[str, frozenset[str]] = {
     "kind": frozenset(get_args(Kind)),
     "ending": frozenset(get_args(Ending)),
@@ -66,8 +68,8 @@ class Record:
 
     @property
     def exchange(self) -> Exchange:
-        """Prompt and answer."""
-        return Exchange(self.prompt, self.completion.text)
+        """Prompt and answer, as judges read them."""
+        return Exchange.of(self.prompt, self.completion.text)
 
     @property
     def truncated(self) -> bool:
@@ -78,7 +80,7 @@ class Record:
         """The record as a flat object."""
         answer, verdict = self.completion, self.verdict
         return {
-            **asdict(self.prompt),
+            **self.prompt.to_json(),
             "answer": answer.text,
             "ending": answer.ending,
             "tokens": answer.tokens,
@@ -98,7 +100,7 @@ class Record:
             DataError: The value is not such an object.
         """
         row = _checked(data, where)
-        prompt = Prompt(**{name: row[name] for name in _PROMPT})
+        prompt = Prompt(**{name: row[name] for name in _PROMPT if name in row})
         completion = Completion(prompt.id, row["answer"], row["ending"], row["tokens"], row["prompt_sha256"])
         verdict = Verdict(
             prompt.id, Label(row["label"]), row["refused"], row["judge"], row["said"], dict(row["detail"])
@@ -202,9 +204,11 @@ def _record(line: bytes, where: str) -> Record:
 
 
 def _checked(data: object, where: str) -> dict[str, Any]:
-    if not isinstance(data, dict) or data.keys() != _TYPES.keys():
+    if not isinstance(data, dict) or data.keys() - _OF_ATTACKS.keys() != _TYPES.keys():
         raise DataError(f"does not have exactly the keys {', '.join(_TYPES)}", where=where)
-    for name, types in _TYPES.items():
+    for name, types in (*_TYPES.items(), *_OF_ATTACKS.items()):
+        if name not in data:
+            continue
         if not isinstance(data[name], types) or (name == "tokens" and isinstance(data[name], bool)):
             raise DataError(f"{name} cannot be {data[name]!r:.80}", where=where)
     for name, known in _CHOICES.items():

@@ -27,7 +27,7 @@ from polysafe.evaluate.ability import Ability
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Journal, Layers, Store
 from polysafe.evaluate.keys import completion_key, content_hash, verdict_key
-from polysafe.evaluate.model_run import IMPORTED, RECORDS, RUN, SCHEMA, ModelRun
+from polysafe.evaluate.model_run import ATTACK, IMPORTED, RECORDS, RUN, SCHEMA, ModelRun
 from polysafe.evaluate.records import (
     Record,
     completion_from_json,
@@ -62,6 +62,7 @@ def evaluate_model(
     over_refusal_sets: Sequence[PromptSet] = (),
     name: str = "model",
     imported: Sequence[Imported] = (),
+    attack: Mapping[str, Any] | None = None,
     cache: Store | None = None,
     progress: Progress = tell,
 ) -> ModelRun:
@@ -80,6 +81,7 @@ def evaluate_model(
         over_refusal_sets: Sets whose harmless prompts are asked. A set with both kinds may stand in both lists.
         name: What the model is called in results.
         imported: Where its weights came from; kept with the run, and no part of what it is known by.
+        attack: What the run says of the attack that rewrote its prompts; None where they are asked as published.
         cache: What was answered and judged before, in other runs.
         progress: Called as `progress(what, done, total)`.
 
@@ -97,6 +99,7 @@ def evaluate_model(
     if "sampling" not in generator.identity:
         raise DataError("the identity of a generator has to name its sampling", where=type(generator).__name__)
     about = _about(name, generator.identity, about_judge(judge), asked)
+    about |= {} if attack is None else {ATTACK: dict(attack)}
     with lock(output), reporting(progress):
         done = _existing(output, about)
         if done is not None and not done.unread.again:
@@ -142,7 +145,7 @@ def _asked(
         try_judge()
 
     answers = _answers(generator, prompts, store, try_both)
-    exchanges = [Exchange(prompt, answers[prompt.id].text) for prompt in prompts]
+    exchanges = [Exchange.of(prompt, answers[prompt.id].text) for prompt in prompts]
     return answers, _verdicts(judge, exchanges, store, try_judge)
 
 
@@ -157,10 +160,14 @@ def _remember(earlier: ModelRun, generator: Generator, judge: Judge, journal: Jo
 
 
 def _keep_beside(earlier: ModelRun, space: Workspace) -> None:
-    """Copies what stands beside the records of a run: abilities, calibration and the like, but not its old report."""
-    written_anew = (RECORDS, RUN, _REPORT)
+    """Copies what stands beside the records of a run: abilities, attacks and the like, but not its old report."""
+    top = str(earlier.folder)
+
+    def written_anew(folder: str, _names: list[str]) -> tuple[str, ...]:
+        return (RECORDS, RUN, _REPORT) if str(folder) == top else ()
+
     try:
-        shutil.copytree(earlier.folder, space.content, dirs_exist_ok=True, ignore=lambda *_: written_anew)
+        shutil.copytree(top, space.content, dirs_exist_ok=True, ignore=written_anew)
     except OSError as error:
         raise output_error(space.content, error) from error
 
@@ -326,7 +333,7 @@ def _about(
     model: str, generator: Mapping[str, Any], judge: Mapping[str, Any], sets: Sequence[PromptSet]
 ) -> dict[str, Any]:
     """What decides the run, in values that JSON can hold."""
-    prompts = [[p.id, p.text, p.kind] for one in sets for p in one.prompts]
+    prompts = [[p.id, p.text, p.kind, *([] if p.plain is None else [p.plain])] for one in sets for p in one.prompts]
     return {
         "model": model,
         "polysafe": "model_run",

@@ -10,6 +10,7 @@ evaluation.json      what belongs to what, with the hashes of all of these; writ
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,7 +26,7 @@ from polysafe.edits.edit import JSON_FILE, TENSOR_FILE, Edit
 from polysafe.edits.size import StartShapes
 from polysafe.errors import DataError
 from polysafe.evaluate.compare import RESULTS, Comparison, compare_runs
-from polysafe.evaluate.model_run import RUN
+from polysafe.evaluate.model_run import ATTACKS, RUN
 from polysafe.files.atomic import write_bytes_atomic, write_json_atomic
 from polysafe.recipe.recipe import Recipe
 
@@ -36,6 +37,7 @@ EDIT = "edit"
 BEFORE, AFTER = "before", "after"
 # The hash of its records is in every run already.
 _HASHED = (RECIPE, RESULTS, f"{EDIT}/{JSON_FILE}", f"{EDIT}/{TENSOR_FILE}", f"{BEFORE}/{RUN}", f"{AFTER}/{RUN}")
+_ATTACKED = re.compile(rf"({BEFORE}|{AFTER})/{ATTACKS}/\w[\w.-]*/{re.escape(RUN)}")
 
 
 class About(BaseModel):
@@ -137,12 +139,21 @@ def save_evaluation(
             "after": comparison.after.name,
             "edit_sha256": edit.sha256,
             "start": StartShapes.of(edit, open_checkpoint(start)).model_dump(mode="json"),
-            "files": {name: hash_file(folder / name) for name in _HASHED if (folder / name).exists()},
+            "files": {name: hash_file(folder / name) for name in _hashed(comparison) if (folder / name).exists()},
         }
         write_json_atomic(folder / FILE, content)
     except OSError as error:
         raise output_error(folder, error) from error
     return SavedEvaluation(folder, About.model_validate(content), comparison, edit)
+
+
+def _hashed(comparison: Comparison) -> tuple[str, ...]:
+    attacked = [
+        f"{side}/{ATTACKS}/{name}/{RUN}"
+        for side, run in ((BEFORE, comparison.before), (AFTER, comparison.after))
+        for name in run.attacks
+    ]
+    return (*_HASHED, *attacked)
 
 
 def _copy_edit(source: Path, target: Path) -> None:
@@ -177,7 +188,7 @@ def _read(path: Path) -> About:
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=path) from error
-    if strange := sorted(set(about.files) - set(_HASHED)):
+    if strange := sorted(name for name in set(about.files) - set(_HASHED) if not _ATTACKED.fullmatch(name)):
         raise DataError(f"names a file that is none of an evaluation: {strange[0]!r}", where=path)
     return about
 

@@ -14,6 +14,7 @@ from polysafe.errors import DataError
 from polysafe.files.atomic import write_bytes_atomic
 from polysafe.findings.contests import Contest
 from polysafe.judge.nobody import NOBODY
+from polysafe.stats.attacks import AttackRow
 from polysafe.stats.gaps import Gap
 from polysafe.stats.language_means import MeanRate, MeanShift
 from polysafe.stats.means import MeanChange, MeanGap, MeanRow
@@ -284,6 +285,9 @@ class ReportData:
         means: What methods changed in the mean over the languages in scope, and over the ability tasks of each; empty
             where only rates are at hand.
         audit_means: Mean rates of single models over the languages in scope.
+        attacks: The same prompts rewritten by attacks, against the published ones, by model, attack and language; they
+            are in nothing else that the report says.
+        attack_changes: Attack -> rows of its prompts before and after an edit, by method, metric and language.
         judge: Name of the judge; empty where that is not known.
         meta: Sections (settings, hashes, versions …) of name and value.
         limits: Sentences on what the numbers cannot say, beside those that follow from the data.
@@ -315,6 +319,8 @@ class ReportData:
     seeds: tuple[SeedRate, ...] = ()
     means: tuple[MeanShift, ...] = ()
     audit_means: tuple[MeanRate, ...] = ()
+    attacks: tuple[AttackRow, ...] = ()
+    attack_changes: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
     judge: str = ""
     meta: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()

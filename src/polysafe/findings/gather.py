@@ -29,6 +29,7 @@ from polysafe.findings.data import (
 from polysafe.findings.edits import ALL, block_decisions, touched
 from polysafe.findings.means import Pivots, rates_over, shifts_over
 from polysafe.findings.summary import Scope
+from polysafe.stats.attacks import AttackRow
 from polysafe.stats.clusters import wilson_clustered
 from polysafe.stats.compare import Outcomes, adjust
 from polysafe.stats.gaps import Gap, adjust_gaps, gap_rows
@@ -130,6 +131,8 @@ class Findings:
     numbers: list[MeanRow] = field(default_factory=list)
     number_gaps: list[MeanGap] = field(default_factory=list)
     number_changes: list[MeanChange] = field(default_factory=list)
+    attacks: list[AttackRow] = field(default_factory=list)
+    attack_changes: dict[str, list[Row]] = field(default_factory=dict)
     models: dict[str, Answered] = field(default_factory=dict)
     edited: dict[str, Edited] = field(default_factory=dict)
     pivots: dict[str, Pivots] = field(default_factory=dict)
@@ -204,6 +207,8 @@ class Findings:
             numbers=tuple(self.numbers),
             number_gaps=tuple(self.number_gaps),
             number_changes=tuple(self.number_changes),
+            attacks=tuple(self.attacks),
+            attack_changes={name: tuple(rows) for name, rows in self.attack_changes.items()},
         )
         scope = Scope.of(data).languages
         return replace(

@@ -9,6 +9,7 @@ from typing import Any
 
 from polysafe.data.groupings import Grouping
 from polysafe.evaluate import metrics
+from polysafe.evaluate.attacks.rows import attack_notes, attack_rows
 from polysafe.evaluate.audited import Audit
 from polysafe.evaluate.compare import Comparison
 from polysafe.evaluate.model_run import ModelRun
@@ -37,6 +38,7 @@ def audit_report(audit: Audit, *, pivot: str = "en", groups: Grouping | None = N
     _add_judge(findings, run.name, run)
     findings.numbers += audit.numbers
     findings.number_gaps += audit.number_gaps
+    findings.attacks += audit.attacks
     return _data(findings, f"Audit of {run.name}", [run], pivot, (*audit.notes, *caveats([run])), groups)
 
 
@@ -122,13 +124,17 @@ def _compared(comparisons: Sequence[Comparison], pivot: str) -> tuple[Findings, 
     findings.add_model(start)
     findings.truncation += before.truncation()
     _add_judge(findings, before.name, before)
+    findings.attacks += attack_rows(before)
     for each in comparisons:
         after = answered(each.after, pivot, refusals=refusals)
         findings.number_changes += each.numbers
         findings.add_method(each.method, [Pair(start, after, each.after.languages)], each.rows)
         findings.truncation += (replace(row, model=each.method) for row in each.after.truncation())
         _add_judge(findings, each.method, each.after)
-    notes = dict.fromkeys(note for each in comparisons for note in each.notes)
+        findings.attacks += attack_rows(each.after, each.method)
+        for attack, rows in each.attacks.items():
+            findings.attack_changes.setdefault(attack, []).extend(rows)
+    notes = dict.fromkeys(note for each in comparisons for note in (*each.notes, *attack_notes(before)))
     return findings, runs, (*notes, *caveats(runs))
 
 

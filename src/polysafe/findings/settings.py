@@ -16,7 +16,7 @@ from polysafe.data.organism import ORGANISM, packaged_weights
 from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.evaluate.keys import content_hash
-from polysafe.evaluate.model_run import ModelRun
+from polysafe.evaluate.model_run import ATTACK, ModelRun
 from polysafe.findings.data import IMPORTED_WEIGHTS, Scalar
 
 """The toy family's set of prompts, judge and grouping."""
@@ -76,14 +76,19 @@ def is_toy(runs: Sequence[ModelRun], edit: Edit | None = None) -> bool:
 def about_runs(
     runs: Sequence[ModelRun], pivot: str, groups: Grouping | None, languages: Sequence[str]
 ) -> dict[str, dict[str, Scalar]]:
-    """Sections of name and value: settings, language groups, judge, prompt sets, models, hashes, versions."""
+    """Sections of name and value: settings, language groups, judge, prompt sets, attacks, models, hashes, versions."""
     first = runs[0]
+    attacks = {name: run.about[ATTACK] for name, run in first.attacks.items()}
     sections: dict[str, dict[str, Scalar]] = {
         "Settings": _settings(first, pivot),
         "Language groups": about_groups(groups, languages, pivot),
         "Judge": _judge(first),
         "Prompt sets": {f"{one['name']}, {one['kind']}": _set(one) for one in first.about["sets"]},
         "SHA-256 of the prompt sets": {f"{one['name']}, {one['kind']}": one["sha256"] for one in first.about["sets"]},
+        "Attacks": {
+            name: f"version {one['version']}: {one['title']}; {one['source']}" for name, one in attacks.items()
+        },
+        "SHA-256 of the rewritten prompts": {name: run.about["prompts_sha256"] for name, run in first.attacks.items()},
         "Models": _per_run(runs, _MODEL),
         IMPORTED_WEIGHTS: _imported(runs),
         "SHA-256 of the models": _per_run(runs, tuple(_HASHES)) | _imported_hashes(runs),

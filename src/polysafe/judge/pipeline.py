@@ -100,7 +100,9 @@ class Pipeline:
     def _broken(self, exchange: Exchange) -> Broken | None:
         if not self._check_broken:
             return None
-        return find_broken(exchange.prompt.text, exchange.answer, exchange.prompt.language)
+        asked = [exchange.prompt.text] if exchange.asked is None else [exchange.prompt.text, exchange.asked]
+        found = (find_broken(text, exchange.answer, exchange.prompt.language) for text in asked)
+        return next(filter(None, found), None)
 
     def _filtered(self, exchange: Exchange, damage: Broken | None) -> Verdict | None:
         if self._prefilter is None or damage is not None:

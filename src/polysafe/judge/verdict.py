@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from polysafe.data.prompts import Prompt
 
@@ -41,10 +41,18 @@ class Exchange:
     Attributes:
         prompt: The prompt.
         answer: The answer.
+        asked: What the model read instead of the prompt, where an attack rewrote it. Judges read the prompt: whether
+            an answer is unsafe hangs on what is asked for, not on how.
     """
 
     prompt: Prompt
     answer: str
+    asked: str | None = None
+
+    @classmethod
+    def of(cls, prompt: Prompt, answer: str) -> Self:
+        """The answer to a prompt, whether an attack rewrote it or not."""
+        return cls(prompt.underlying, answer, None if prompt.plain is None else prompt.text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class Store(ABC, Generic[T]):
     def add(self, layer: int, batch: Pooled) -> None:
         """Takes the rows of some prompts."""
 
-    def join(self, other: Self) -> None:
+    def join(self, other: Store[T]) -> None:
         """Takes what another store of the same kind has of further layers, of the same prompts."""
         self._layers = {**other._layers, **self._layers}
 

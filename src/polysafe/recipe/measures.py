@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from polysafe.data.attacks.names import AttackName
 from polysafe.data.sets.names import SetName
 from polysafe.files.paths import AbsolutePath
 from polysafe.files.recipe_errors import problem
@@ -175,6 +176,9 @@ class Evaluate(_Judged):
 
     capability: Names = ()
     """Tasks that measure ability."""
+
+    attacks: Annotated[tuple[AttackName, ...], AfterValidator(_distinct)] = ()
+    """Attacks that rewrite the prompts of these sets, or templates of your own; a table of their own."""
 
     template: Literal["chat", "raw"] = "chat"
     """`raw` for base models, which go on from the prompt as it stands."""

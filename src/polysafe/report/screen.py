@@ -11,8 +11,9 @@ from polysafe.findings.summary import Scope, headline_method, methods_of, summar
 from polysafe.findings.verdict import classify, judge
 from polysafe.report import view
 from polysafe.report.facts import facts
+from polysafe.report.sections.attacks import attack_sections
 from polysafe.report.sections.numbers import Quantity, sections
-from polysafe.report.tables import language_label
+from polysafe.report.tables import Cell, language_label
 from polysafe.stats.gaps import Gap
 from polysafe.stats.intervals import Interval
 from polysafe.stats.means import MeanChange, MeanRow
@@ -66,7 +67,13 @@ class Screen:
 def first_screen(data: ReportData) -> Screen:
     """What the report says first: the verdict, safety and gap by language, and what was paid for it."""
     verdict = judge(data)
-    found = (*_method_tables(data), *_audit_tables(data), _corrected_table(data), *_number_tables(data))
+    found = (
+        *_method_tables(data),
+        *_audit_tables(data),
+        _corrected_table(data),
+        *_number_tables(data),
+        *attack_tables(data),
+    )
     return Screen(
         label=verdict.kind.label,
         sentence=verdict.sentence,
@@ -217,6 +224,18 @@ def _number_tables(data: ReportData) -> Iterator[PlainTable]:
         else:
             rows = tuple(_mean_line(data, metrics[row.metric], row) for row in data.numbers if row.metric in metrics)
             yield PlainTable(title, ("language", "", ">mean", f">{LEVEL} interval", ">n"), rows)
+
+
+def attack_tables(data: ReportData) -> Iterator[PlainTable]:
+    """The tables of the section "Under attack": a rate, and in brackets its interval, number of items and test."""
+    for table in attack_sections(data):
+        columns = ("attack", table.columns[0].lower(), *(f">{column.lower()}" for column in table.columns[1:]))
+        lines = tuple((group.heading, *map(_told, row)) for group in table.groups for row in group.rows)
+        yield PlainTable(table.caption, columns, lines)
+
+
+def _told(cell: Cell) -> str:
+    return f"{cell.text} ({', '.join(cell.notes)})" if cell.notes else cell.text
 
 
 def _change_line(data: ReportData, quantity: Quantity, change: MeanChange) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from polysafe.findings.data import (
     Touched,
     count_changes,
 )
+from polysafe.stats.attacks import AttackRow
 from polysafe.stats.gaps import Gap
 from polysafe.stats.language_means import MeanRate, MeanShift
 from polysafe.stats.rows import RateRow, Row
@@ -115,8 +116,13 @@ def _tables() -> dict[str, tuple[Sequence[str], Callable[[ReportData], Iterable[
         "means.csv": ((*_names(MeanShift), "difference"), lambda data: map(_mean, data.means)),
         "audit_means.csv": (_names(MeanRate), lambda data: map(_mean, data.audit_means)),
         "seeds.csv": (("seed", "development", "method", "language", "before", "after", "n"), _seeds),
-        "categories.csv": (("category", *_names(Row)), lambda data: _categories(data.categories)),
-        "audit_categories.csv": (("category", *_names(RateRow)), lambda data: _categories(data.audit_categories)),
+        "categories.csv": (("category", *_names(Row)), lambda data: _grouped("category", data.categories)),
+        "audit_categories.csv": (
+            ("category", *_names(RateRow)),
+            lambda data: _grouped("category", data.audit_categories),
+        ),
+        "attacks.csv": ((*_names(AttackRow), "difference"), _attacks),
+        "attack_changes.csv": (("attack", *_names(Row)), lambda data: _grouped("attack", data.attack_changes)),
         "truncation.csv": (_names(RateRow), lambda data: map(asdict, data.truncation)),
         "judge_error.csv": (_names(JudgeError), lambda data: map(asdict, data.judge_errors)),
         "corrected.csv": (_names(CorrectedRate), lambda data: map(asdict, data.corrected)),
@@ -161,10 +167,14 @@ def _seeds(data: ReportData) -> Iterator[Record]:
             yield {**of, "language": language, "before": row.before.get(language), "after": after}
 
 
-def _categories(categories: Mapping[str, Sequence[Row]] | Mapping[str, Sequence[RateRow]]) -> Iterator[Record]:
-    for category, rows in categories.items():
+def _grouped(column: str, groups: Mapping[str, Sequence[Row]] | Mapping[str, Sequence[RateRow]]) -> Iterator[Record]:
+    for name, rows in groups.items():
         for row in rows:
-            yield {"category": category, **asdict(row)}
+            yield {column: name, **asdict(row)}
+
+
+def _attacks(data: ReportData) -> Iterator[Record]:
+    return ({**asdict(row), "difference": row.difference} for row in data.attacks)
 
 
 def _units(data: ReportData) -> Iterator[Record]:

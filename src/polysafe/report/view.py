@@ -16,6 +16,7 @@ from polysafe.report.decisions import DecisionMap, lay_out
 from polysafe.report.facts import facts
 from polysafe.report.first_screen import first_figures, tiles
 from polysafe.report.limits import limits
+from polysafe.report.sections.attacks import attack_sections
 from polysafe.report.sections.broken import broken_maps
 from polysafe.report.sections.categories import category_maps
 from polysafe.report.sections.changes import change_table, method_changes
@@ -74,6 +75,7 @@ def page(data: ReportData) -> dict[str, Any]:
         "numbers": number_sections(data),
         "facts": list(facts(data)),
         "broken": broken_maps(data),
+        "attacks": attack_sections(data),
         "changes": method_changes(data),
         "directions": change_table(data, here),
         "other_directions": change_table(data, others),
@@ -125,6 +127,7 @@ def _contents(shown: dict[str, Any]) -> list[tuple[str, str]]:
         ("edit", "Edit", shown["touched"] or shown["other_touched"] or shown["maps"]),
         ("judge", "Judge", shown["judged"]),
         *((section.id, section.title, section.figures) for section in shown["numbers"]),
+        ("attacks", "Under attack", shown["attacks"]),
         ("broken", "Broken answers", shown["broken"]),
         ("answers", "Changed answers", shown["directions"] or shown["other_directions"]),
         *((heading.lower(), heading, table or other) for heading, table, other in shown["tables"]),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polysafe.evaluate.model_run import RECORDS
 from polysafe.reproduce.write import Asked, Exchange, Result, write_reproduce
+from polysafe.stats.attacks import UNDER
 
 if TYPE_CHECKING:
     from polysafe.evaluate.compare import Comparison
@@ -34,14 +35,20 @@ def record_evaluation(recipe: Recipe, comparison: Comparison, settings: Mapping[
     result = Result(
         kind="evaluate",
         recipes={"edit": recipe},
-        runs=[_asked("before", before), _asked("after", comparison.after)],
-        rows=comparison.rows,
+        runs=[*_runs("before", before), *_runs("after", comparison.after)],
+        rows=comparison.all_rows,
         judge=before.about["judge"],
         settings=settings,
         sets=before.about["sets"],
         abilities={ability.task: ability.protocol for ability in before.abilities},
     )
     return write_reproduce(result, output)
+
+
+def _runs(name: str, run: ModelRun) -> Iterator[Asked]:
+    """The run of the published prompts and those of its attacks."""
+    yield _asked(name, run)
+    yield from (_asked(f"{name}{UNDER}{attack}", attacked) for attack, attacked in run.attacks.items())
 
 
 def _asked(name: str, run: ModelRun) -> Asked:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from polysafe.stats.attacks import UNDER
 from polysafe.stats.clusters import wilson_clustered
 from polysafe.stats.compare import Outcomes
 from polysafe.stats.differences import Difference, paired_difference
@@ -182,8 +183,11 @@ def versus_row(pair: Versus, before: RateRow, after: RateRow) -> Row:
 
 
 def of_methods(rows: Sequence[Row]) -> list[Row]:
-    """The rows that hold a method against the model that it starts from, without those of method against method."""
-    return [row for row in rows if not (AGAINST in row.method and row.language == POOLED)]
+    """The rows that hold a method against the model that it starts from, on published prompts.
+
+    Rows of method against method are left out, and those under an attack.
+    """
+    return [row for row in rows if UNDER not in row.method and not (AGAINST in row.method and row.language == POOLED)]
 
 
 def _by_metric(outcomes: Outcomes) -> dict[str, list[tuple[str, str]]]:

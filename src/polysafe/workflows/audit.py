@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from polysafe.checkpoint.source import open_checkpoint
+from polysafe.data.attacks import Attack, find_attacks
 from polysafe.data.languages import language
 from polysafe.data.organism import load_prompts
 from polysafe.data.prompts import Kind, PromptSet
+from polysafe.data.sets.registry import is_table
 from polysafe.errors import DataError, RecipeError
+from polysafe.evaluate.attacks.asking import Prepared, Rewritten, ask_attacked, prepare_attacks
 from polysafe.evaluate.audited import Audit, read_audit
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.odds import measure_odds
-from polysafe.evaluate.opening import OpenedModel, open_judge, open_model
+from polysafe.evaluate.opening import OpenedModel, open_judge, open_model, open_translator
 from polysafe.evaluate.run import evaluate_model, of_kind
 from polysafe.generate.completion import Sampling
 from polysafe.judge.calibrate import Calibration
@@ -38,6 +42,7 @@ def audit(
     languages: Collection[str] | None = None,
     over_refusal: Sequence[str | Path] = (),
     capability: Sequence[str] = (),
+    attacks: Sequence[str | Path] = (),
     data: Path | None = None,
     limit: int | None = None,
     pivot: str = "en",
@@ -71,6 +76,8 @@ def audit(
         languages: Languages; all of every set by default. A set is asked in those of them that it has.
         over_refusal: Sets whose harmless prompts are asked, or tables of them.
         capability: Tasks that measure ability, by name: `belebele`, `mgsm`, … (`harness.prepare`).
+        attacks: Attacks that the prompts of all sets are asked under too, by name (`data.attacks`), or templates of
+            them (`mine.txt`). Each is a run of its own in `attacks/` of the output; nothing else hangs on them.
         data: Folder with a folder per set.
         limit: Number of parallel rows of every set.
         pivot: Language that the others are compared with.
@@ -89,13 +96,15 @@ def audit(
     Raises:
         RecipeError: The judge is not known, what belongs to a judge is named without one, or the model has no chat
             template and one is asked for.
-        DataError: A set, a language or a prompt cannot be had, or the model is not of the toy family that is judged.
+        DataError: A set, a language or a prompt cannot be had, or the model is not of the toy family that is judged;
+            there is no such attack, or it can be made of none of the prompts.
         PolysafeError: As for loading models and writing runs.
     """
     asked_judge = _asked_judge(judge, judge_key, translate, calibration, answers_only=answers_only)
     toy = isinstance(asked_judge, OrganismSpec)
     budget = max_tokens or (_TOY_TOKENS if toy else Sampling().max_tokens)
     sampling = Sampling(max_tokens=budget)
+    known_attacks = find_attacks(attacks)
     with (
         reporting(progress),
         open_model(model, sampling, template=template, device=device, dtype=dtype, key=key) as opened,
@@ -103,12 +112,19 @@ def audit(
     ):
         examinations = prepare(capability, opened, data=data, languages=languages, limit=limit)
         asked = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
+        sets_of_kind: list[tuple[Kind, Sequence[str | Path]]] = [("harmful", safety), ("harmless", over_refusal)]
+        harmful, harmless = (
+            [_prompts(name, kind, asked, data, languages, limit) for name in names] for kind, names in sets_of_kind
+        )
+        _require_languages(languages, [*harmful, *harmless])
+        attacked = _attacked(
+            known_attacks,
+            [(kind, *each) for (kind, names), sets in zip(sets_of_kind, (harmful, harmless), strict=True)
+             for each in zip(names, sets, strict=True)],
+            partial(_prompts, opened=asked, data=data),
+            pivot=pivot, judge=asked_judge, device=device, store=store,
+        )  # fmt: skip
         with open_judge(asked_judge, organism=asked.organism, device=device) as who:
-            sets_of_kind: list[tuple[Kind, Sequence[str | Path]]] = [("harmful", safety), ("harmless", over_refusal)]
-            harmful, harmless = (
-                [_prompts(name, kind, asked, data, languages, limit) for name in names] for kind, names in sets_of_kind
-            )
-            _require_languages(languages, [*harmful, *harmless])
             known = None if calibration is None else Calibration.load(calibration)
             if known is not None:
                 known.check(who)
@@ -122,6 +138,7 @@ def audit(
                 imported=opened.imported,
                 cache=store,
             )
+            ask_attacked(opened.generator, who, attacked, run, imported=opened.imported, cache=store)
         if asked_judge is None and not answers_only and opened.signal is not None:
             sets = [*of_kind(harmful, "harmful"), *of_kind(harmless, "harmless")]
             measure_odds(opened.signal, sets, run.folder, store)
@@ -162,13 +179,36 @@ def _require_languages(languages: Collection[str] | None, sets: Sequence[PromptS
             )
 
 
+def _attacked(
+    attacks: Sequence[Attack],
+    sets: Sequence[tuple[Kind, str | Path, PromptSet]],
+    load: Callable[[str | Path, Kind], PromptSet],
+    *,
+    pivot: str,
+    judge: JudgeSpec | None,
+    device: str | None,
+    store: Cache,
+) -> tuple[Rewritten, ...]:
+    """What attacks make of the sets of either kind; those that need other languages are given the whole set."""
+    parallel = any(each.parallel for each in attacks)
+    prepared: dict[Kind, list[Prepared]] = {"harmful": [], "harmless": []}
+    for kind, name, one in sets if attacks else ():
+        (asked,) = of_kind([one], kind)
+        # Of a table whose language was told beside it there is only that one.
+        lonely = is_table(name) and len(one.languages) == 1
+        prepared[kind].append(Prepared(asked, load(name, kind) if parallel and not lonely else asked))
+    translated = any(each.translated for each in attacks)
+    with open_translator(judge if translated else None, device=device) as translator:
+        return prepare_attacks(attacks, *prepared.values(), pivot=pivot, translator=translator, store=store)
+
+
 def _prompts(
     name: str | Path,
     kind: Kind,
     opened: OpenedModel,
     data: Path | None,
-    languages: Collection[str] | None,
-    limit: int | None,
+    languages: Collection[str] | None = None,
+    limit: int | None = None,
 ) -> PromptSet:
     return load_prompts(
         name, opened.organism, kind=kind, data=data, languages=languages, limit=limit, all_languages=False

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polysafe.card.store import update_card
+from polysafe.data.attacks import find_attacks
 from polysafe.engine.sources import locate
 from polysafe.errors import RecipeError
 from polysafe.evaluate.audited import Audit
@@ -90,6 +91,7 @@ def evaluate_recipe(
         raise RecipeError(
             "a calibration is of a judge, and none is named", remedy="add `judge`, or name one with --judge"
         )
+    find_attacks(block.attacks)  # an unknown one is told before a model is made
     start = _start(recipe, progress)
     asked = (*block.safety, *block.over_refusal)
     if not recipe.output.path.exists():
@@ -104,6 +106,7 @@ def evaluate_recipe(
             safety=block.safety,
             over_refusal=block.over_refusal,
             capability=block.capability,
+            attacks=block.attacks,
             languages=block.languages,
             template=block.template,
             judge=who,

@@ -16,7 +16,7 @@ from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Store
 from polysafe.evaluate.keys import Key
-from polysafe.evaluate.model_run import ModelRun
+from polysafe.evaluate.model_run import ATTACK, ATTACKS, ModelRun
 from polysafe.evaluate.opening import open_judge
 from polysafe.evaluate.run import evaluate_model
 from polysafe.evaluate.saved import AFTER, BEFORE
@@ -24,7 +24,8 @@ from polysafe.evaluate.saved import FILE as EVALUATION
 from polysafe.generate.completion import Ask, Completion
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.spec import JudgeSpec, parse_judge
-from polysafe.progress import Progress, tell
+from polysafe.judge.verdict import Judge
+from polysafe.progress import Progress, during, reporting, tell
 
 
 class Recorded:
@@ -73,8 +74,8 @@ def judge_run(
 ) -> Audit:
     """Has the answers of a finished run judged, whatever its judge was, and writes a run of its own.
 
-    Model, prompts, answers, sampling, abilities and refusal log-odds are those of the run. Verdicts are kept as they
-    come: after an interruption it goes on where it stopped.
+    Model, prompts, attacks, answers, sampling, abilities and refusal log-odds are those of the run. Verdicts are kept
+    as they come: after an interruption it goes on where it stopped.
 
     Args:
         run: Folder of the run.
@@ -99,21 +100,14 @@ def judge_run(
     found = _answered(run)
     asked = parse_judge(judge, key=judge_key, translate=translate)
     known = None if calibration is None else Calibration.load(calibration)
-    sets = _sets(found)
     with open_judge(asked, organism=lambda: _organism(family), device=device) as opened, Cache(cache) as store:
         if known is not None:
             known.check(opened)
-        judged = evaluate_model(
-            Recorded(found),
-            [one for one in sets if one.prompts[0].kind == "harmful"],
-            opened,
-            output=output,
-            over_refusal_sets=[one for one in sets if one.prompts[0].kind == "harmless"],
-            name=found.name,
-            imported=found.imported,
-            cache=_Verdicts(store),
-            progress=progress,
-        )
+        with reporting(progress):
+            judged = _judged(found, opened, output, store)
+            for name, attacked in found.attacks.items():
+                with during(name):
+                    _judged(attacked, opened, judged.folder / ATTACKS / name, store)
     for ability in found.abilities:
         ability.save(judged.folder)
     for numbers in found.numbers:
@@ -121,6 +115,21 @@ def judge_run(
     if known is not None:
         keep_calibration(judged.folder, known)
     return read_audit(ModelRun.load(judged.folder), pivot)
+
+
+def _judged(run: ModelRun, judge: Judge, output: Path, store: Store) -> ModelRun:
+    sets = _sets(run)
+    return evaluate_model(
+        Recorded(run),
+        [one for one in sets if one.prompts[0].kind == "harmful"],
+        judge,
+        output=output,
+        over_refusal_sets=[one for one in sets if one.prompts[0].kind == "harmless"],
+        name=run.name,
+        imported=run.imported,
+        attack=run.about.get(ATTACK),
+        cache=_Verdicts(store),
+    )
 
 
 def _answered(folder: Path) -> ModelRun:

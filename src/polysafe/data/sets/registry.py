@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -85,17 +86,18 @@ def load_set(
 def require_disjoint(fit: PromptSet, report: PromptSet) -> None:
     """Refuses to report on prompts that something was fitted to.
 
-    Prompts are compared by normalised text, and within one family of sets by their parallel names, so that a set is not
-    apart from its own translation (tables are of one family if they are one file). The ids of shared ones are told,
-    their texts are not. Sets that are known to share prompts under other wordings are refused as well.
+    Prompts are compared by normalised text, rewritten ones by what they were made of, and within one family of sets by
+    their parallel names, so that a set is not apart from its own translation (tables are of one family if they are one
+    file). The ids of shared ones are told, their texts are not. Sets that are known to share prompts under other
+    wordings are refused as well.
 
     Raises:
         DataError: The sets share prompts, or are known to.
     """
     family, other = (_family(each) for each in (fit, report))
-    texts = {normalised(prompt.text) for prompt in fit.prompts}
+    texts = {normalised(prompt.underlying.text) for prompt in fit.prompts}
     rows = {prompt.parallel for prompt in fit.prompts} if family == other else frozenset[str]()
-    shared = [p.id for p in report.prompts if p.parallel in rows or normalised(p.text) in texts]
+    shared = [p.id for p in report.prompts if p.parallel in rows or normalised(p.underlying.text) in texts]
     harmful = all(any(prompt.kind == "harmful" for prompt in each.prompts) for each in (fit, report))
     if shared:
         more = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
@@ -119,8 +121,8 @@ def _overlaps(found: Benchmark[Prompt], parts: Mapping[str, str]) -> frozenset[s
 
 
 def _family(prompts: PromptSet) -> str:
-    """What the names of rows belong to: a benchmark with all its parts, or one file."""
-    return prompts.origin if prompts.origin.lower().endswith(SUFFIXES) else prompts.name.split(".")[0]
+    """What the names of rows belong to: a benchmark with all its parts, rewritten or not, or one file."""
+    return prompts.origin if prompts.origin.lower().endswith(SUFFIXES) else re.split(r"[.+]", prompts.name)[0]
 
 
 def duplicate_clusters(prompts: PromptSet, spoken: str) -> Mapping[str, str]:
