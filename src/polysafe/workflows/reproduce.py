@@ -15,9 +15,10 @@ from polysafe._version import __version__
 from polysafe.checkpoint.digest import hash_file
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.checkpoint.writer import output_error
-from polysafe.data.organism import load_prompts, organism_of
-from polysafe.data.prompts import Kind, PromptSet
+from polysafe.data.organism import organism_of
+from polysafe.data.prompts import Kind
 from polysafe.errors import DataError, OutputError, RecipeError
+from polysafe.evaluate.asking import Asking, Settings, recalled
 from polysafe.files.atomic import write_json_atomic
 from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe.places import NO_JUDGE, option_files, placed
@@ -230,7 +231,7 @@ class _Job:
     def _evaluate(self, results: Path) -> None:
         from polysafe.workflows.evaluate import evaluate_recipe
 
-        settings = self.recorded.about.settings
+        settings = recalled(self.recorded.about.settings)
         recipe = self.recipe(self._linked(results.parent / "inputs"), results.parent / "model")
         assert recipe.evaluate is not None
         evaluate_recipe(
@@ -239,12 +240,8 @@ class _Job:
             judge=self.judge,
             calibration=recipe.evaluate.calibration,
             data=self.data,
-            limit=settings.get("limit"),
-            pivot=settings.get("pivot", "en"),
-            max_tokens=settings.get("max_tokens"),
-            device=self.device or settings.get("device"),
-            dtype=settings.get("dtype"),
             cache=results.parent / "cache.sqlite",
+            **{**settings, **({"device": self.device} if self.device else {})},
         )
 
     def _linked(self, folder: Path) -> dict[str, Path]:
@@ -265,28 +262,19 @@ class _Job:
         run_quickstart(results)
 
     def _check_sets(self, recipe: Recipe) -> Iterator[Finding]:
-        block = recipe.evaluate
-        assert block is not None
-        sets: list[tuple[str | Path, Kind]] = [
-            *((name, "harmful") for name in block.safety),
-            *((name, "harmless") for name in block.over_refusal),
+        assert recipe.evaluate is not None
+        told = Settings(data=self.data, **recalled(self.recorded.about.settings))
+        start = self.places[recipe.edits[0].start]
+        asking = Asking.of(recipe.evaluate, told, start, recipe.output.path)
+        kinds: tuple[Kind, ...] = ("harmful", "harmless")
+        sets = [
+            found.of_kind(kind)
+            for kind in kinds
+            for found in asking.prompts(kind, lambda: organism_of(self._start(recipe)))
         ]
-        now = [self._prompts(recipe, name, kind).of_kind(kind) for name, kind in sets]
-        for old, new in zip(self.recorded.about.sets, now, strict=True):
+        for old, new in zip(self.recorded.about.sets, sets, strict=True):
             if old["sha256"] != new.sha256:
                 yield Finding(Severity.FATAL, f"prompt set {new.name}", str(old["sha256"]), new.sha256)
-
-    def _prompts(self, recipe: Recipe, name: str | Path, kind: Kind) -> PromptSet:
-        assert recipe.evaluate is not None
-        languages, limit = recipe.evaluate.languages, self.recorded.about.settings.get("limit")
-        return load_prompts(
-            name,
-            lambda: organism_of(self._start(recipe)),
-            kind=kind,
-            data=self.data,
-            languages=languages,
-            limit=limit,
-        )
 
     def _start(self, recipe: Recipe) -> Checkpoint:
         return open_checkpoint(self.places[recipe.edits[0].start])
