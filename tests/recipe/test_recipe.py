@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polysafe.errors import RecipeError
-from polysafe.judge.spec import OpenAISpec, Qwen3GuardSpec
+from polysafe.judge.guards.qwen3guard import Qwen3GuardSpec
+from polysafe.judge.kinds.llm import OpenAISpec
 from polysafe.methods.base import Method
 from polysafe.methods.layer_swap import LayerSwap
 from polysafe.methods.registry import names, resolve

@@ -186,9 +186,9 @@ def calibrate(
     as_json: bool,
 ) -> None:
     """Measure a judge's error on labelled answers."""
-    from polysafe.evaluate.opening import open_judge
     from polysafe.judge.calibrate import calibrate as measure
     from polysafe.judge.calibrate import read_examples
+    from polysafe.judge.opening import open_judge
     from polysafe.judge.spec import parse_judge
 
     labelled = read_examples(examples)

@@ -16,7 +16,8 @@ from typing import Any, ParamSpec, Self, TypeVar
 from polysafe.data.organism import Organism, load_prompts
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.generate.completion import Sampling
-from polysafe.judge.spec import JudgeSpec, OrganismSpec
+from polysafe.judge.block import JudgeSpec
+from polysafe.judge.kinds.organism import OrganismSpec
 from polysafe.probe.render import Template
 from polysafe.progress import Progress, tell
 from polysafe.recipe.measures import Evaluate

@@ -16,11 +16,13 @@ from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.odds import measure_odds
-from polysafe.evaluate.opening import OpenedModel, open_judge, open_model
+from polysafe.evaluate.opening import OpenedModel, open_model
 from polysafe.evaluate.run import evaluate_model, of_kind
 from polysafe.generate.completion import Sampling
+from polysafe.judge.block import JudgeSpec
 from polysafe.judge.calibrate import Calibration
-from polysafe.judge.spec import JudgeSpec, parse_judge
+from polysafe.judge.opening import open_judge
+from polysafe.judge.spec import parse_judge
 from polysafe.lm_eval import prepare
 from polysafe.progress import reporting
 

@@ -12,10 +12,12 @@ from polysafe.evaluate.asking import Asking, Settings, told_by
 from polysafe.evaluate.audited import Audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.disjoint import check_disjoint
-from polysafe.evaluate.opening import open_judge
 from polysafe.evaluate.saved import AFTER, BEFORE, SavedEvaluation, save_evaluation
+from polysafe.judge.block import JudgeSpec
+from polysafe.judge.kinds.organism import OrganismSpec
+from polysafe.judge.opening import open_judge
 from polysafe.judge.probe import probe
-from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
+from polysafe.judge.spec import parse_judge
 from polysafe.progress import Progress, during, reporting
 from polysafe.recipe.measures import Evaluate
 from polysafe.recipe.recipe import Recipe

@@ -281,7 +281,7 @@ class _Job:
 
     def _check_judge(self, recipe: Recipe, judge: str | Sequence[str]) -> Iterator[Finding]:
         """Opens the judge once before the work: that another one answers is not to be learnt hours later."""
-        from polysafe.evaluate.opening import open_judge
+        from polysafe.judge.opening import open_judge
 
         with open_judge(judge, organism=lambda: organism_of(self._start(recipe)), device=self.device) as who:
             now = {"name": who.name, "identity": without_addresses(dict(who.identity))}
