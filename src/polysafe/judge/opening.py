@@ -5,35 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 from polysafe.data.organism import Organism
 from polysafe.generate.client import ChatClient
 from polysafe.generate.completion import Sampling
 from polysafe.judge.backend import Backend, Chat, ClientBackend, LocalBackend, Reply
-from polysafe.judge.block import JudgeSpec
+from polysafe.judge.block import JudgeSpec, Place
 from polysafe.judge.nobody import Nobody
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.spec import parse_judge
 from polysafe.judge.verdict import Judge
 from polysafe.probe.model import opened_model
 from polysafe.probe.render import load_tokenizer
-
-
-class AtPlace(Protocol):
-    """What says where a model is; `judge.block.Place` explains it."""
-
-    @property
-    def path(self) -> Path | None: ...
-    @property
-    def base_url(self) -> str | None: ...
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def key(self) -> str | None: ...
-    @property
-    def max_tokens(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +33,7 @@ class Opening:
     device: str | None = None
     organism: Callable[[], Organism] | None = None
 
-    def backend(self, place: AtPlace, needed: int) -> Backend:
+    def backend(self, place: Place, needed: int) -> Backend:
         """The model at a place.
 
         Args:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from polysafe.errors import RecipeError, did_you_mean
 from polysafe.files.paths import AbsolutePath
 from polysafe.judge.asking import UNREADABLE, AskingJudge, Reading
 from polysafe.judge.backend import Backend, Chat, Message, Reply
-from polysafe.judge.block import Budget, JudgeSpec, ModelName, Url, Variable
+from polysafe.judge.block import Budget, JudgeSpec, ModelName, Place, Url, Variable
 from polysafe.judge.text.fence import LIMIT, Fence, Shown
 from polysafe.judge.verdict import Label
 
@@ -282,11 +282,9 @@ class OpenAISpec(JudgeSpec):
     max_tokens: Budget | None = None
     """Most new tokens of a reply; by default what its protocol needs. A model that thinks first needs more."""
 
-    path: ClassVar[None] = None
-
     def open(self, opening: Opening) -> LlmJudge:
         """The judge, behind the server."""
-        return LlmJudge(opening.backend(self, preset(self.protocol).reply_tokens), self.protocol)
+        return _opened(self, opening)
 
     @classmethod
     def short_forms(cls) -> Mapping[str, Mapping[str, Any]]:
@@ -309,15 +307,16 @@ class TransformersSpec(JudgeSpec):
     max_tokens: Budget | None = None
     """Most new tokens of a reply; by default what its protocol needs. A model that thinks first needs more."""
 
-    base_url: ClassVar[None] = None
-    model: ClassVar[None] = None
-    key: ClassVar[None] = None
-
     def open(self, opening: Opening) -> LlmJudge:
         """The judge, in this process."""
-        return LlmJudge(opening.backend(self, preset(self.protocol).reply_tokens), self.protocol)
+        return _opened(self, opening)
 
     @classmethod
     def short_forms(cls) -> Mapping[str, Mapping[str, Any]]:
         """The protocols."""
         return {name: {"kind": "transformers", "protocol": name} for name in PRESETS}
+
+
+def _opened(spec: OpenAISpec | TransformersSpec, opening: Opening) -> LlmJudge:
+    place = Place(**spec.model_dump(exclude={"kind", "protocol"}))
+    return LlmJudge(opening.backend(place, preset(spec.protocol).reply_tokens), spec.protocol)
