@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +18,7 @@ from polysafe.data.prompts import Kind
 from polysafe.errors import DataError, OutputError, RecipeError
 from polysafe.evaluate.asking import Asking, Settings, recalled
 from polysafe.files.atomic import write_json_atomic
+from polysafe.files.json_file import remembered
 from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe.places import NO_JUDGE, option_files, placed
 from polysafe.recipe.recipe import Recipe
@@ -155,19 +154,13 @@ def _prepare(output: Path, recorded: ReproduceFolder) -> None:
     mark = {"record": hash_file(recorded.root / RECORD), "version": __version__}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        if (any(output.iterdir()) and _read(output / _JOB) != mark) or (output / COMPARISON).exists():
+        if (any(output.iterdir()) and remembered(output / _JOB) != mark) or (output / COMPARISON).exists():
             raise OutputError(
                 "is not empty; a repetition starts from nothing", where=output, remedy="choose another --output"
             )
         write_json_atomic(output / _JOB, mark)
     except OSError as error:
         raise output_error(output, error) from error
-
-
-def _read(path: Path) -> object:
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_bytes())
-    return None
 
 
 @dataclass(frozen=True)
