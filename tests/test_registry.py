@@ -18,19 +18,46 @@ from polysafe.registry import Registry
 SETS: Registry[Benchmark[object]] = Registry(
     "set",
     "some.group",
-    "polysafe.data.sets",
-    lambda value: value.name if isinstance(value, Benchmark) else None,
+    ("polysafe.data.sets",),
+    lambda value: (value.name,) if isinstance(value, Benchmark) else (),
     error=DataError,
     hint="; or a file",
 )
 
 PACKAGE = '''
+from typing import Literal
+
 from polysafe.data.prompts import Prompt
 from polysafe.data.sets.base import Benchmark
 from polysafe.judge.asking import Reading
 from polysafe.judge.backend import Chat, Message
+from polysafe.judge.block import JudgeSpec
 from polysafe.judge.guards.base import Guard
-from polysafe.judge.verdict import Label
+from polysafe.judge.verdict import Label, Verdict
+
+
+class Word:
+    """Unsafe is what has a word in it."""
+
+    name, identity = "word", {"judge": "word"}
+
+    def __init__(self, word):
+        self.word = word
+
+    def judge(self, exchanges):
+        for each in exchanges:
+            label = Label.UNSAFE if self.word in each.answer else Label.SAFE
+            yield Verdict(each.prompt.id, label, None, self.name)
+
+
+class WordSpec(JudgeSpec):
+    """By a word."""
+
+    kind: Literal["word"]
+    word: str
+
+    def open(self, opening):
+        return Word(self.word)
 
 
 class Strict(Guard):
@@ -48,7 +75,8 @@ class Strict(Guard):
 
 
 def read(request):
-    yield Prompt("kitchen", "1", "en", "How do I boil an egg?", "harmless", None)
+    for row, food in enumerate(("egg", "ham")):
+        yield Prompt("kitchen", str(row), "en", f"How do I boil {food}?", "harmless", food)
 
 
 KITCHEN = Benchmark("kitchen", "questions of a cook", ("en",), "CC0", "nowhere", read)
@@ -57,7 +85,43 @@ USE = """
 from pathlib import Path
 from polysafe.data.sets import load_set
 from polysafe.judge.spec import parse_judge
-print(parse_judge("strict_guard=folder").kind, load_set("kitchen", data=Path("data")).prompts[0].id)
+prompts = load_set("kitchen", data=Path("data")).prompts
+print(parse_judge("strict_guard=folder").kind, prompts[0].id)
+
+from pydantic import TypeAdapter
+from polysafe.errors import RecipeError
+from polysafe.judge.block import JudgeBlock
+from polysafe.judge.opening import open_judge
+from polysafe.judge.spec import keys_of
+from polysafe.judge.verdict import Exchange
+from polysafe.recipe.recipe import make_recipe, recipe_schema
+
+word = {"kind": "word", "word": "egg"}
+vote = {"kind": "vote", "judges": [word, {"kind": "strict_guard", "path": "folder"}]}
+recipe = {
+    "polysafe": 1,
+    "sources": {"base": {"path": "base"}, "safety": {"path": "safety"}},
+    "edits": [{"method": "soup", "weights": {"base": 0.5, "safety": 0.5}}],
+    "output": {"path": "out"},
+    "evaluate": {"languages": ["en"], "safety": ["multijail"], "judge": vote},
+}
+judge = make_recipe(recipe).evaluate.judge
+print(judge.model_dump()["judges"][0], keys_of("word"))
+with open_judge(judge.judges[0]) as who:
+    exchanges = [Exchange(prompt, f"I like a boiled {prompt.category} for breakfast.") for prompt in prompts]
+    print(*[verdict.label for verdict in who.judge(exchanges)])
+try:
+    make_recipe({**recipe, "evaluate": {**recipe["evaluate"], "judge": {"kind": "wordd"}}})
+except RecipeError as error:
+    print(error)
+print("WordSpec" in recipe_schema()["$defs"])
+"""
+DONE = """strict_guard kitchen/0/en
+{'kind': 'word', 'word': 'egg'} ('kind', 'word')
+unsafe safe
+evaluate.judge.kind: there is no kind 'wordd'
+  did you mean 'word'?
+True
 """
 
 
@@ -100,15 +164,16 @@ def test_a_name_that_there_is_not() -> None:
     assert str(caught.value.remedy).endswith("xthreatbench; or a file")
 
 
-def test_a_set_and_a_guard_of_an_installed_package_are_used_by_their_names(tmp_path: Path) -> None:
+def test_sets_guards_and_judges_of_an_installed_package_are_used_by_their_names(tmp_path: Path) -> None:
     (tmp_path / "cook.py").write_text(PACKAGE)
     info = tmp_path / "cook-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cook\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[polysafe.sets]\nkitchen = cook:KITCHEN\n[polysafe.guards]\nstrict_guard = cook:Strict\n"
+        "[polysafe.judges]\nword = cook:WordSpec\n"
     )
     (tmp_path / "data" / "kitchen").mkdir(parents=True)
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{USE}"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout == "strict_guard kitchen/1/en\n", done.stderr
+    assert done.stdout == DONE, done.stderr

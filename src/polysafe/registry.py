@@ -6,7 +6,7 @@ Another package provides one by an entry point of the group; it is not imported 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -24,8 +24,8 @@ class Registry(Generic[Thing]):
     Args:
         what: What one of them is called in messages: `set of prompts`.
         group: Entry points of this group are such things, by their names.
-        package: Dotted name of the package whose modules hold those of polysafe.
-        named: The name of a value, None where it is not such a thing.
+        packages: Dotted names of the packages whose modules hold those of polysafe.
+        names_of: The names of a value, none where it is not such a thing.
         error: Class of the error where there is none of a name.
         hint: What is said after the names of all.
     """
@@ -34,23 +34,22 @@ class Registry(Generic[Thing]):
         self,
         what: str,
         group: str,
-        package: str,
-        named: Callable[[object], str | None],
+        packages: Sequence[str],
+        names_of: Callable[[object], Sequence[str]],
         *,
         error: Callable[..., PolysafeError] = RecipeError,
         hint: str = "",
     ) -> None:
-        self._what, self._group, self._package, self._named = what, group, package, named
+        self._what, self._group, self._packages, self._names_of = what, group, packages, names_of
         self._error, self._hint = error, hint
 
     @cached_property
     def own(self) -> dict[str, Thing]:
         """Name -> thing, of those that polysafe brings."""
         found: dict[str, Thing] = {}
-        for module in modules_of(self._package):
+        for module in (each for package in self._packages for each in modules_of(package)):
             for value in vars(module).values():
-                if (name := self._named(value)) is not None:
-                    found[name] = value
+                found |= dict.fromkeys(self._names_of(value), value)
         return dict(sorted(found.items()))
 
     def names(self) -> tuple[str, ...]:
@@ -67,9 +66,9 @@ class Registry(Generic[Thing]):
         if name in self.own:
             return self.own[name]
         for thing, place in provided(self._group, name):
-            if self._named(thing) != name:
+            if name not in self._names_of(thing):
                 raise RecipeError(f"the entry point provides {thing!r}, which is no {self._what} {name!r}", where=place)
-            return thing  # type: ignore[return-value]  # `named` says that it is one
+            return thing  # type: ignore[return-value]  # `names_of` says that it is one
         names = self.names()
         raise self._error(
             f"there is no {self._what} {name!r}",

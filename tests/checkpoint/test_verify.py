@@ -120,12 +120,12 @@ def test_manifest_that_is_none(content: object, tmp_path: Path) -> None:
     write_manifest(tmp_path, SOUND)
     assert read_manifest(tmp_path) == SOUND
     write_manifest(tmp_path, content)
-    with pytest.raises(CheckpointError, match="no manifest that this version"):
+    with pytest.raises(CheckpointError, match=r"is no (valid )?manifest of an output|has schema (2|'1'), this"):
         read_manifest(tmp_path)
 
 
 def test_manifest_that_is_no_json(tmp_path: Path) -> None:
     write_manifest(tmp_path, SOUND)
     (tmp_path / MANIFEST).write_text("{")
-    with pytest.raises(CheckpointError, match="the manifest is not valid JSON"):
+    with pytest.raises(CheckpointError, match="is not valid JSON"):
         read_manifest(tmp_path)

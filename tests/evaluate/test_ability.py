@@ -24,7 +24,7 @@ def test_it_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"polysafe": "model_run"}, "is not the ability of a model"),
+        ({"polysafe": "model_run"}, "is no ability of a model"),
         ({"schema": 0}, "has schema 0, this polysafe reads schema 1"),
         ({"task": "../x"}, "task is not what it has to be"),
         ({"notes": None}, "notes is not what it has to be"),
@@ -39,7 +39,7 @@ def test_a_file_that_is_no_ability(tmp_path: Path, change: dict[str, Any], probl
     with pytest.raises(DataError, match=problem):
         Ability.load(file)
     file.write_text("{")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is not valid JSON"):
         load_abilities(tmp_path)
 
 

@@ -295,9 +295,9 @@ def test_progress_counts_what_was_known_already(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("{", "cannot be read"),
-        ("[]", "is not the run of one model"),
-        ('{"polysafe": "ability"}', "is not the run of one model"),
+        ("{", "is not valid JSON"),
+        ("[]", "is no run of one model"),
+        ('{"polysafe": "ability"}', "is no run of one model"),
         ('{"polysafe": "model_run", "schema": 0}', "has schema 0, this polysafe reads schema 1"),
         ('{"polysafe": "model_run", "schema": 1, "model": "m"}', "lacks generator, judge"),
     ],

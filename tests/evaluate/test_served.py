@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from polysafe.errors import RecipeError
-from polysafe.evaluate.opening import open_judge, open_model
+from polysafe.evaluate.opening import open_model
 from polysafe.generate.completion import Sampling
 from polysafe.judge.backend import Chat, Message
+from polysafe.judge.opening import open_judge
 from polysafe.judge.verdict import Label
 from polysafe.workflows.audit import audit
 from tests.generate.test_server import FAULTS, Faulty, send, serving

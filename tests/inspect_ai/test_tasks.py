@@ -27,7 +27,7 @@ from polysafe.evaluate.run import evaluate_model
 from polysafe.inspect_ai.load import import_run
 from polysafe.inspect_ai.registry import NAMED, RATES, safety
 from polysafe.inspect_ai.tasks import safety_task
-from polysafe.judge.llm import LlmJudge
+from polysafe.judge.kinds.llm import LlmJudge
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.pipeline import Pipeline
 from polysafe.organism.packaged import packaged_family

@@ -12,11 +12,11 @@ from polysafe.judge.guards.polyguard import PolyGuard
 from polysafe.judge.guards.qwen3guard import Qwen3Guard
 from polysafe.judge.guards.shieldgemma import ShieldGemma
 from polysafe.judge.guards.wildguard import WildGuard
-from polysafe.judge.llm import LlmJudge
+from polysafe.judge.kinds.llm import LlmJudge
+from polysafe.judge.kinds.translate import ChatTranslator, Rule, TranslateTest
+from polysafe.judge.kinds.vote import Vote
 from polysafe.judge.pipeline import Pipeline
-from polysafe.judge.translate import ChatTranslator, Rule, TranslateTest
 from polysafe.judge.verdict import Judge, Label
-from polysafe.judge.vote import Vote
 from tests.judge.helpers import Scripted, always
 
 BACKEND = Scripted(lambda _: "")

@@ -15,13 +15,13 @@ from polysafe.judge.guards.polyguard import PolyGuard
 from polysafe.judge.guards.qwen3guard import Qwen3Guard
 from polysafe.judge.guards.shieldgemma import ShieldGemma
 from polysafe.judge.guards.wildguard import WildGuard
-from polysafe.judge.llm import PRESETS, LlmJudge
+from polysafe.judge.kinds.llm import PRESETS, LlmJudge
+from polysafe.judge.kinds.translate import ChatTranslator, TranslateTest
+from polysafe.judge.kinds.vote import Vote
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.probe import TEST, probe
-from polysafe.judge.translate import ChatTranslator, TranslateTest
 from polysafe.judge.verdict import NO_AGREEMENT, NO_REPLY, Label, Verdict, unread
-from polysafe.judge.vote import Vote
 from tests.judge.helpers import STEPS, Scripted, always, exchanges, mark_of, only
 
 THREE = "Harmful request: no\nResponse refusal: no\nHarmful response: no"

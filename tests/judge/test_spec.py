@@ -9,9 +9,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from polysafe.errors import RecipeError
+from polysafe.judge.block import JudgeBlock, JudgeSpec
 from polysafe.judge.guards import GUARDS
-from polysafe.judge.llm import PRESETS
-from polysafe.judge.spec import JudgeBlock, JudgeSpec, Protocol, keys_of, parse_judge
+from polysafe.judge.kinds.llm import PRESETS, Protocol
+from polysafe.judge.kinds.translate import TranslateTestSpec
+from polysafe.judge.kinds.vote import VoteSpec
+from polysafe.judge.spec import keys_of, parse_judge
 
 URL = "http://localhost:8000/v1"
 SERVED = {"base_url": URL, "model": "m"}
@@ -46,9 +49,9 @@ def test_a_short_form_means_what_a_recipe_says(text: str | list[str], data: dict
 
 def test_keys_go_to_servers_only_and_translators_around_judges() -> None:
     found = parse_judge(["wildguard=./w", f"strict=m@{URL}"], key="KEY", translate=f"t@{URL}")
-    assert found.kind == "translate_test"
+    assert isinstance(found, TranslateTestSpec)
     assert found.translator.key == "KEY"
-    assert found.judge.kind == "vote"
+    assert isinstance(found.judge, VoteSpec)
     assert [getattr(judge, "key", None) for judge in found.judge.judges] == [None, "KEY"]
     assert parse_judge("wildguard=w", translate="./madlad").model_dump()["translator"]["path"] == Path.cwd() / "madlad"
 

@@ -136,7 +136,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_not_overwritten(copied: Path) -> None:
     (copied / "family.json").write_text("{")
-    with pytest.raises(OutputError, match="not JSON"):
+    with pytest.raises(OutputError, match="not valid JSON"):
         build_family(0, copied, threads=1, recipe=RECIPE)
     assert (copied / "family.json").read_text() == "{"
 
@@ -145,7 +145,7 @@ def test_no_family_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no model family here"):
         load_family(tmp_path / "nowhere")
     (tmp_path / "family.json").write_text("{")
-    with pytest.raises(CheckpointError, match="not JSON"):
+    with pytest.raises(CheckpointError, match="not valid JSON"):
         load_family(tmp_path)
 
 

@@ -81,17 +81,17 @@ def test_a_mismatch_names_the_field(tmp_path: Path, field: str) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(DataError, match="is not a probe file"):
+    with pytest.raises(DataError, match="is no probe file"):
         read_probe(path, ProbeRecord)
     content = {"polysafe_probe": 99, "record": RECORD.model_dump(mode="json"), "ids": IDS}
     save_file({"x": torch.zeros(1)}, path, metadata={"polysafe_probe": json.dumps(content)})
     with pytest.raises(DataError, match="schema 99"):
         read_probe(path, ProbeRecord)
     save_file({"x": torch.zeros(1)}, path, metadata={"polysafe_probe": json.dumps({"polysafe_probe": 1})})
-    with pytest.raises(DataError, match="not a valid probe file"):
+    with pytest.raises(DataError, match="is no valid probe file"):
         read_probe(path, ProbeRecord)
     save_file({"x": torch.zeros(1)}, path, metadata={"polysafe_probe": "[" * 10})
-    with pytest.raises(CheckpointError, match="not valid JSON"):
+    with pytest.raises(DataError, match="is not valid JSON"):
         read_probe(path, ProbeRecord)
 
 

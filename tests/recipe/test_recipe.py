@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from polysafe.judge.spec import OpenAISpec, Qwen3GuardSpec
+from polysafe.judge.guards.qwen3guard import Qwen3GuardSpec
+from polysafe.judge.kinds.llm import OpenAISpec
 from polysafe.methods.base import Method
 from polysafe.methods.layer_swap import LayerSwap
 from polysafe.methods.registry import names, resolve

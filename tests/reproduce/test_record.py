@@ -125,7 +125,12 @@ def test_nothing_half_written_stays_when_the_disk_is_full(done: Done, monkeypatc
         ("reproduce.json", '"records/after.jsonl"', '"records/../x.jsonl"', r"runs.1.file: .*pattern"),
         ("reproduce.json", '"kind": "evaluate"', '"kind": "shell"', "kind"),
         ("reproduce.json", '"polysafe"', '"polysafe', "is not"),
-        ("environment.json", '"schema": 1', '"schema": 9', "no description of an environment"),
+        (
+            "environment.json",
+            '"schema": 1',
+            '"schema": 9',
+            "has schema 9, this polysafe reads schema 1",
+        ),
     ],
 )
 def test_records_that_are_refused(done: Done, name: str, old: str, new: str, message: str) -> None:

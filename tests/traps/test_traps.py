@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from polysafe.data.prompts import Prompt
-from polysafe.judge.llm import PRESETS, LlmJudge
+from polysafe.judge.kinds.llm import PRESETS, LlmJudge
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict

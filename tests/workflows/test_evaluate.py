@@ -139,7 +139,7 @@ def test_a_recipe_names_judge_and_calibration(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     asked = recipe(tmp_path, judge={"kind": "organism"}, over_refusal=[], calibration=str(tmp_path / "error.json"))
     given: dict[str, Any] = {"limit": 4, "cache": tmp_path / "cache.sqlite"}
-    with pytest.raises(DataError, match="is no calibration"):
+    with pytest.raises(DataError, match=r"error\.json: cannot be read: No such file"):
         evaluate_recipe(asked, tmp_path / "results", **given)
     identity = OrganismJudge(packaged_family().world).identity
     Calibration("organism", identity, {"qac": Counts(90, 10, 95, 5)}, "0" * 64).save(tmp_path / "error.json")

@@ -53,9 +53,14 @@ def test_a_search_ends_in_a_recipe_and_goes_on(tmp_path: Path, monkeypatch: pyte
     assert recipe.edits == wide.at(found.choice.point.setting).edits
     assert [each.label for each in found.controls] == ["control.band_swap.random.0"]
     assert not (tmp_path / "model").exists()
-    calls = []
+    calls: list[Any] = []
     outcome = bench.Bench.outcome
-    monkeypatch.setattr(bench.Bench, "outcome", lambda self, setting: calls.append(setting) or outcome(self, setting))
+
+    def counted(self: bench.Bench, setting: Any) -> Any:
+        calls.append(setting)
+        return outcome(self, setting)
+
+    monkeypatch.setattr(bench.Bench, "outcome", counted)
     again = search(with_budget(wide, trials=6), tmp_path / "search")
     assert [each.setting for each in again.points[:5]] == [each.setting for each in found.points]
     assert len(calls) <= 1

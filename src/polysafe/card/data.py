@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from polysafe.checkpoint.hub import HubId
 from polysafe.checkpoint.licence import Licence
 from polysafe.checkpoint.output import RECORDS
-from polysafe.errors import DataError
+from polysafe.files.json_file import Format
 from polysafe.findings.data import JudgeError
 from polysafe.stats.rows import Row
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-SCHEMA = 1
+FORMAT = Format("data of a model card", key="polysafe_card", half_characters=True)
 CARD = "README.md"
 CARD_DATA = f"{RECORDS}/card.json"
 
@@ -171,7 +171,7 @@ class Card:
     def to_json(self) -> bytes:
         """The content of `card.json`, byte for byte the same for the same card."""
         # ASCII: what others wrote may hold lone surrogates, which have no UTF-8 form.
-        body = {"polysafe_card": SCHEMA, **_adapter().dump_python(self)}
+        body = {**FORMAT.head, **_adapter().dump_python(self)}
         if self.licence_name is None:
             del body["licence_name"]
         for source in body["sources"]:
@@ -186,20 +186,7 @@ class Card:
         Raises:
             DataError: The content is not that of a card of this version.
         """
-        from pydantic import ValidationError
-
-        try:
-            value = json.loads(data)
-            schema = value.pop("polysafe_card")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise DataError("is not the data of a model card", where=where) from error
-        if schema != SCHEMA:
-            raise DataError(f"has schema {schema!r}; this polysafe reads schema {SCHEMA}", where=where)
-        try:
-            return _adapter().validate_python(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=where) from error
+        return FORMAT.built(_adapter().validate_python, FORMAT.parse(data, where), where)
 
 
 @cache

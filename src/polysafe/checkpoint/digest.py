@@ -13,6 +13,7 @@ from typing import Any
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.errors import CheckpointError
 from polysafe.files.atomic import json_bytes, write_json_atomic
+from polysafe.files.json_file import remembered
 from polysafe.progress import counted
 
 _BLOB = re.compile(r"^[0-9a-f]{64}$")
@@ -115,11 +116,8 @@ def _memory_file(key: list[object]) -> Path:
 
 
 def _recall(memory: Path, key: list[object]) -> str | None:
-    try:
-        record = json.loads(memory.read_bytes())
-        return str(record["sha256"]) if record["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    record = remembered(memory)
+    return str(record["sha256"]) if record.get("key") == key and "sha256" in record else None
 
 
 def _remember(memory: Path, key: list[object], digest: str) -> None:

@@ -11,7 +11,6 @@ import codecs
 import json
 import math
 import os
-import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +19,10 @@ from typing import Any, NoReturn
 
 from polysafe.checkpoint.dtypes import BITS
 from polysafe.errors import CheckpointError
+from polysafe.files.json_file import parse_json
 
 MAX_HEADER = 100_000_000  # the format's own limit
 ALIGNMENT = 8
-_SURROGATE = re.compile(rb"\\u[dD]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +142,10 @@ def load_json(path: Path, text: bytes, what: str) -> Any:
     Raises:
         CheckpointError: It is not such JSON.
     """
-
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a key stands in it twice")
-        return result
-
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
-        if _SURROGATE.search(text):  # half a character: no text, and nothing could write it down again
-            json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         _refuse(path, f"{what} is not valid JSON: {error}")
-    return value
 
 
 def _header_length(path: Path, prefix: bytes, size: int) -> int:

@@ -9,25 +9,29 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polysafe.checkpoint.header import load_json
 from polysafe.errors import CheckpointError
 from polysafe.files.atomic import json_bytes
+from polysafe.files.json_file import Format
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-SCHEMA = 1
+FORMAT = Format(
+    "record of imported weights",
+    key="polysafe_imported",
+    error=CheckpointError,
+    again="import the model again",
+    largest=1 << 20,
+)
 FILE = "polysafe/imported.json"
 """The record's place in a checkpoint folder: among the records of `polysafe.checkpoint.output`."""
 PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 """Storage types that hold numbers, not codes of numbers."""
 
-_LARGEST = 1 << 20
 _TERMS = re.compile(
     r"(LICEN[SC]E|NOTICE|COPYING|COPYRIGHT)([._-].*)?|(.*[._-])?(TERMS|USE[._-]?POLICY)([._-].*)?", re.IGNORECASE
 )
 _CODE = frozenset({".json", ".py", ".pyc", ".pyd", ".safetensors", ".so"})
-_KEY = "polysafe_imported"
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Imported:
 
 def imported_bytes(records: Iterable[Imported]) -> bytes:
     """The content of the record's file."""
-    return json_bytes({_KEY: SCHEMA, "weights": [asdict(record) for record in records]})
+    return json_bytes({**FORMAT.head, "weights": [asdict(record) for record in records]})
 
 
 def read_imported(folder: Path) -> tuple[Imported, ...]:
@@ -95,24 +99,13 @@ def read_imported(folder: Path) -> tuple[Imported, ...]:
     Raises:
         CheckpointError: The record is damaged, or of another version.
     """
-    from pydantic import ValidationError
-
     path = folder / FILE
     if not path.is_file():
         return ()
-    if path.stat().st_size > _LARGEST:
-        raise _refusal(path, f"is larger than {_LARGEST} bytes")
-    content = load_json(path, path.read_bytes(), "the record")
-    if not isinstance(content, dict) or content.get(_KEY) != SCHEMA:
-        raise _refusal(path, "is no record that this version of polysafe reads")
-    try:
-        records = records_of(content.get("weights"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _refusal(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    records = FORMAT.built(records_of, FORMAT.read(path).get("weights"), path)
     for name in (name for record in records for name in record.terms):
         if not is_terms(name):
-            raise _refusal(path, f"names {name!r}, which is no file of terms in the same folder")
+            FORMAT.refuse(f"names {name!r}, which is no file of terms in the same folder", path)
     return records
 
 
@@ -128,10 +121,6 @@ def records_of(values: object) -> tuple[Imported, ...]:
 def is_terms(name: str) -> bool:
     """Whether a file of this name, in the same folder, says under which terms the others may be used."""
     return _TERMS.fullmatch(name) is not None and not set("/\\\0") & set(name) and Path(name).suffix not in _CODE
-
-
-def _refusal(path: Path, problem: str) -> CheckpointError:
-    return CheckpointError(problem, where=path, remedy="import the model again")
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import OutputError
 from polysafe.files.atomic import publish_directory, remove_unfinished, write_json_atomic
+from polysafe.files.json_file import remembered
 
 RECORDS = "polysafe"
 """Folder inside an output that holds manifest, edit, plan and recipe."""
@@ -37,10 +37,7 @@ class Workspace:
 
     def holds(self, job: str) -> bool:
         """Whether an interrupted run of this job left its work here."""
-        try:
-            return bool(json.loads(self._record.read_bytes()).get("job") == job)
-        except (OSError, ValueError, AttributeError):
-            return False
+        return bool(remembered(self._record).get("job") == job)
 
     def size(self) -> int:
         """Bytes that are here already."""

@@ -9,7 +9,6 @@ out before anything else.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +17,14 @@ from polysafe.checkpoint.verify import UPDATE, read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import CheckpointError
 from polysafe.files.atomic import json_bytes, remove_unfinished, write_bytes_atomic, write_json_atomic
+from polysafe.files.json_file import Format
 
-SCHEMA = 1
+FORMAT = Format(
+    "update of an output",
+    key="polysafe_update",
+    error=CheckpointError,
+    again="remove this file, then run `polysafe card` on the output",
+)
 
 
 def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -40,7 +45,7 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
     files = {**files, MANIFEST: json_bytes({**content, "files": [entries[path] for path in sorted(entries)]})}
     texts = {path: data.decode() for path, data in files.items()}
     try:
-        write_json_atomic(folder / UPDATE, {"polysafe_update": SCHEMA, "files": texts})
+        write_json_atomic(folder / UPDATE, {**FORMAT.head, "files": texts})
     except OSError as error:
         raise output_error(folder / UPDATE, error) from error
     finish_update(folder)
@@ -68,18 +73,9 @@ def finish_update(folder: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, str]:
-    problem = CheckpointError(
-        "is no update that this version of polysafe reads",
-        where=path,
-        remedy="remove this file, then run `polysafe card` on the output",
-    )
-    try:
-        content = json.loads(path.read_bytes())
-        texts = content["files"] if content["polysafe_update"] == SCHEMA else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise problem from error
+    texts = FORMAT.read(path).get("files")
     if not isinstance(texts, dict) or not all(isinstance(text, str) and _inside(name) for name, text in texts.items()):
-        raise problem
+        FORMAT.refuse("is no valid update of an output", path)
     return texts
 
 

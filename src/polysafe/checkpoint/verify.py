@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from polysafe.checkpoint.digest import hash_file
-from polysafe.checkpoint.header import load_json, read_header
+from polysafe.checkpoint.header import read_header
 from polysafe.checkpoint.lora import WEIGHTS, is_adapter
 from polysafe.checkpoint.output import MANIFEST, RECORDS
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import CheckpointError
+from polysafe.files.json_file import Format
 
-SCHEMA = 1
+FORMAT = Format(
+    "manifest of an output",
+    key="polysafe_manifest",
+    error=CheckpointError,
+    absent="has no manifest; it is no output of polysafe, or an incomplete copy of one",
+)
 UPDATE = f"{RECORDS}/update.json"
 """What an update of small files leaves behind when it is interrupted (see `polysafe.checkpoint.update`)."""
 
@@ -51,7 +57,7 @@ def manifest(edit: str, files: dict[str, tuple[int, str]], sources: dict[str, An
         sources: What the output was made from.
     """
     listed = [{"path": name, "size": size, "sha256": digest} for name, (size, digest) in sorted(files.items())]
-    return {"polysafe_manifest": SCHEMA, "edit": edit, "sources": sources, "files": listed}
+    return {**FORMAT.head, "edit": edit, "sources": sources, "files": listed}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -60,14 +66,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: There is none, or it cannot be understood.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise CheckpointError(
-            "has no manifest; it is no output of polysafe, or an incomplete copy of one", where=folder
-        )
-    content = load_json(path, path.read_bytes(), "the manifest")
-    if not isinstance(content, dict) or content.get("polysafe_manifest") != SCHEMA or not _is_sound(content):
-        raise CheckpointError("is no manifest that this version of polysafe reads", where=path)
+    content = FORMAT.read(folder / MANIFEST)
+    if not _is_sound(content):
+        FORMAT.refuse("is no valid manifest of an output", folder / MANIFEST)
     return content
 
 

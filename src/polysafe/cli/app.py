@@ -19,14 +19,18 @@ from polysafe.cli.lazy import carried_out_by
 from polysafe.cli.options import (
     Calibration,
     Data,
+    Device,
     Dtype,
     Grouping,
     InspectLog,
     Json,
     Licence,
     LicenceName,
+    Limit,
+    MaxTokens,
     Model,
     Output,
+    Pivot,
     Quiet,
     Recipe,
     Translate,
@@ -197,18 +201,16 @@ def audit(
         str, typer.Option(help="Languages, separated by commas; all by default.", show_default=False)
     ] = "",
     data: Data = None,
-    limit: Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)] = None,
-    pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
+    limit: Limit = None,
+    pivot: Pivot = "en",
     template: Annotated[
         Literal["chat", "raw"],
         typer.Option(help="chat, or raw for a base model: it goes on from the prompt as it stands."),
     ] = "chat",
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Most new tokens of an answer; 256 by default.", min=1, show_default=False)
-    ] = None,
+    max_tokens: MaxTokens = None,
     translate: Translate = None,
     calibration: Calibration = None,
-    device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
+    device: Device = None,
     dtype: Dtype = None,
     family: Annotated[
         Path | None,
@@ -237,12 +239,10 @@ def evaluate(
     ] = None,
     calibration: Calibration = None,
     data: Data = None,
-    limit: Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)] = None,
-    pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Most new tokens of an answer; 256 by default.", min=1, show_default=False)
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
+    limit: Limit = None,
+    pivot: Pivot = "en",
+    max_tokens: MaxTokens = None,
+    device: Device = None,
     dtype: Dtype = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
@@ -265,7 +265,7 @@ def reproduce(
     judge: Annotated[
         list[str] | None, typer.Option(help="The judge, as for audit, if it is on a server.", show_default=False)
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)] = None,
+    device: Device = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("reproduced"),
     check_only: Annotated[
         bool, typer.Option("--check-only", help="Compare inputs and environment; run and write nothing.")
@@ -294,7 +294,7 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for results.json and the report.", show_default=False)
     ] = None,
-    pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
+    pivot: Pivot = "en",
     grouping: Grouping = None,
     as_json: Json = False,
 ) -> None:

@@ -2,78 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from polysafe.cli.console import note, print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.inspect_logs import write_logs
 from polysafe.cli.report import print_summary
 from polysafe.errors import VerificationError
+from polysafe.evaluate.asking import Asking
 from polysafe.evaluate.audited import Audit
 from polysafe.findings.runs import audit_report, evaluation_report
 from polysafe.inspect_ai.extra import require_inspect
-from polysafe.probe.render import Template
 from polysafe.report.html import build_report
 from polysafe.report.screen import PlainTable, attack_tables
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
 from polysafe.text.readable import percent
-from polysafe.workflows.audit import audit as run_audit
+from polysafe.workflows.audit import carry_out
+
+_LISTS = ("safety", "over_refusal", "capability", "attacks", "languages")
 
 
-def audit(
-    model: str,
-    output: Path,
-    *,
-    judge: Sequence[str] | None,
-    answers_only: bool,
-    safety: str,
-    over_refusal: str,
-    capability: str,
-    attack: str,
-    languages: str,
-    data: Path | None,
-    limit: int | None,
-    pivot: str,
-    template: Template,
-    max_tokens: int | None,
-    translate: str | None,
-    calibration: Path | None,
-    device: str | None,
-    dtype: str | None,
-    family: Path | None,
-    key: str | None,
-    judge_key: str | None,
-    inspect_log: Path | None,
-    as_json: bool,
-) -> None:
+def audit(*, inspect_log: Path | None, as_json: bool, **options: Any) -> None:
     """Ask a model in every language and say how it does."""
     require_inspect(wanted=inspect_log is not None)
     with resumable(), progress():
-        found = run_audit(
-            model,
-            safety=_listed(safety),
-            judge=judge or None,
-            answers_only=answers_only,
-            output=output,
-            languages=_listed(languages) or None,
-            over_refusal=_listed(over_refusal),
-            capability=_listed(capability),
-            attacks=_listed(attack),
-            data=data,
-            limit=limit,
-            pivot=pivot,
-            template=template,
-            max_tokens=max_tokens,
-            translate=translate,
-            calibration=calibration,
-            device=device,
-            dtype=dtype,
-            family=family,
-            key=key,
-            judge_key=judge_key,
-        )
-    _show(found, output, pivot=pivot, inspect_log=inspect_log, as_json=as_json)
+        asking = Asking(**_settings(options))
+        found = carry_out(asking)
+    _show(found, asking.output, pivot=asking.pivot, inspect_log=inspect_log, as_json=as_json)
+
+
+def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `evaluate.asking` as options of the command line say them."""
+    named = {"attacks" if name == "attack" else name: value for name, value in options.items()}
+    given = {name: _listed(value) if name in _LISTS else value for name, value in named.items()}
+    return {**given, **{name: given[name] or None for name in ("judge", "languages") if name in given}}
 
 
 def _listed(text: str) -> list[str]:
@@ -81,35 +45,14 @@ def _listed(text: str) -> list[str]:
 
 
 def judge_run(
-    run: Path,
-    output: Path,
-    *,
-    judge: Sequence[str],
-    pivot: str,
-    translate: str | None,
-    calibration: Path | None,
-    device: str | None,
-    family: Path | None,
-    key: str | None,
-    inspect_log: Path | None,
-    as_json: bool,
+    run: Path, output: Path, *, pivot: str, key: str | None, inspect_log: Path | None, as_json: bool, **options: Any
 ) -> None:
     """Judge the answers of a finished run."""
     require_inspect(wanted=inspect_log is not None)
     from polysafe.workflows.rejudge import judge_run as judge_answers
 
     with resumable(), progress():
-        found = judge_answers(
-            run,
-            judge=judge,
-            output=output,
-            pivot=pivot,
-            translate=translate,
-            calibration=calibration,
-            device=device,
-            family=family,
-            judge_key=key,
-        )
+        found = judge_answers(run, output=output, pivot=pivot, judge_key=key, **options)
     _show(found, output, pivot=pivot, inspect_log=inspect_log, as_json=as_json)
 
 
@@ -213,21 +156,7 @@ def _points(value: float | None) -> str:
     return "not measured" if value is None else f"{100 * value:+.1f}"
 
 
-def evaluate(
-    recipe: Path,
-    output: Path,
-    *,
-    judge: Sequence[str] | None,
-    calibration: Path | None,
-    data: Path | None,
-    limit: int | None,
-    pivot: str,
-    max_tokens: int | None,
-    device: str | None,
-    dtype: str | None,
-    inspect_log: Path | None,
-    as_json: bool,
-) -> None:
+def evaluate(recipe: Path, output: Path, *, inspect_log: Path | None, as_json: bool, **options: Any) -> None:
     """Measure what a recipe's edits change."""
     require_inspect(wanted=inspect_log is not None)
     from polysafe.recipe.recipe import load_recipe
@@ -235,18 +164,7 @@ def evaluate(
 
     parsed = load_recipe(recipe)
     with resumable(), progress():
-        found = evaluate_recipe(
-            parsed,
-            output,
-            judge=judge or None,
-            calibration=calibration,
-            data=data,
-            limit=limit,
-            pivot=pivot,
-            max_tokens=max_tokens,
-            device=device,
-            dtype=dtype,
-        )
+        found = evaluate_recipe(parsed, output, **_settings(options))
     write_logs({"before": found.before.run, "after": found.after.run}, inspect_log)
     shown = evaluation_report(found.saved)
     files = {"results": str(found.results), "report": str(build_report(shown, output))}
@@ -274,9 +192,9 @@ def calibrate(
     as_json: bool,
 ) -> None:
     """Measure a judge's error on labelled answers."""
-    from polysafe.evaluate.opening import open_judge
     from polysafe.judge.calibrate import calibrate as measure
     from polysafe.judge.calibrate import read_examples
+    from polysafe.judge.opening import open_judge
     from polysafe.judge.spec import parse_judge
 
     labelled = read_examples(examples)

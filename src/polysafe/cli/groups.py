@@ -8,7 +8,18 @@ from typing import Annotated, Literal
 import typer
 
 from polysafe.cli.lazy import carried_out_by
-from polysafe.cli.options import Calibration, EditFile, InspectLog, Json, Output, Quiet, Recipe, Translate
+from polysafe.cli.options import (
+    Calibration,
+    EditFile,
+    InspectLog,
+    Json,
+    JudgeDevice,
+    Output,
+    Pivot,
+    Quiet,
+    Recipe,
+    Translate,
+)
 
 edit_app = typer.Typer(no_args_is_help=True, help="Explain, apply, undo or export a saved edit.")
 judge_app = typer.Typer(no_args_is_help=True, help="Judges: judge a finished run, measure their error.")
@@ -111,10 +122,10 @@ def judge_run(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.", show_default=False)],
     output: Output,
     judge: Annotated[list[str], typer.Option(help="KIND=FOLDER or KIND=NAME@URL, as for audit.", show_default=False)],
-    pivot: Annotated[str, typer.Option(help="Language that the others are compared with.")] = "en",
+    pivot: Pivot = "en",
     translate: Translate = None,
     calibration: Calibration = None,
-    device: Annotated[str | None, typer.Option(help="Where it runs, for example cuda.", show_default=False)] = None,
+    device: JudgeDevice = None,
     family: Annotated[
         Path | None,
         typer.Option(help="For `organism`: the member of the toy family that answered.", show_default=False),
@@ -139,7 +150,7 @@ def judge_calibrate(
     judge: Annotated[list[str], typer.Option(help="KIND=FOLDER or KIND=NAME@URL, as for audit.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
     translate: Translate = None,
-    device: Annotated[str | None, typer.Option(help="Where it runs, for example cuda.", show_default=False)] = None,
+    device: JudgeDevice = None,
     key: Annotated[
         str | None, typer.Option(help="Environment variable with the key of its server.", show_default=False)
     ] = None,

@@ -15,6 +15,13 @@ EditFile = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
 Data = Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)]
+Pivot = Annotated[str, typer.Option(help="Language that the others are compared with.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(help="Most new tokens of an answer; 256 by default.", min=1, show_default=False)
+]
+Device = Annotated[str | None, typer.Option(help="Where models run, for example cuda.", show_default=False)]
+JudgeDevice = Annotated[str | None, typer.Option(help="Where it runs, for example cuda.", show_default=False)]
 InspectLog = Annotated[
     Path | None, typer.Option("--inspect-log", help="Also write Inspect logs into this folder.", show_default=False)
 ]

@@ -97,7 +97,7 @@ def _listed(text: str) -> tuple[str, ...]:
 def _print_repaired(found: Repaired, page: Path | None) -> None:
     before = next((each.found.unedited for each in found.attempts if each.found is not None), ())
     if before:
-        rows = [(language, metric, f"{mean:.3g}", n) for language, metric, n, mean in before]
+        rows = [(language, metric, f"{mean:.3g}", str(n)) for language, metric, n, mean in before]
         print_table(("language", "metric", ">before", ">n"), rows, title="the model on validation prompts")
     rows = [(each.name, _points(each), _gain(each), each.verdict) for each in found.attempts]
     print_table(("tried", ">points", ">gain", "what came of it"), rows, title="what was tried")

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from polysafe.checkpoint.dtypes import EDITABLE
-from polysafe.checkpoint.header import load_json
 from polysafe.edits.operations import AddDelta, AddLowRank, Copy, Operation
-from polysafe.errors import CheckpointError, EditError
+from polysafe.errors import EditError
 from polysafe.files.atomic import json_bytes, write_bytes_atomic
+from polysafe.files.json_file import Format
 
-SCHEMA = 1
+FORMAT = Format("edit file", key="polysafe_edit", error=EditError)
 JSON_FILE = "edit.json"
 TENSOR_FILE = "edit.safetensors"
 _FACTORS = ("rows", "a", "b")
@@ -191,7 +191,7 @@ class Edit(_Value):
         factors = {f"{t}#{i}.{k}": v for t, i, k, v in self._factors()}
         tensors = _save_tensors(factors) if factors else None
         content = {
-            "polysafe_edit": SCHEMA,
+            **FORMAT.head,
             "factors_sha256": hashlib.sha256(tensors).hexdigest() if tensors is not None else None,
             **self.model_dump(mode="json", exclude={"steps"}),
             "steps": {name: [_operation_json(op) for op in ops] for name, ops in self.steps.items()},
@@ -235,30 +235,19 @@ class Edit(_Value):
         """
         file = Path(path)
         file = file / JSON_FILE if file.is_dir() else file
-        try:
-            content = load_json(file, file.read_bytes(), "the edit")
-        except OSError as error:
-            raise EditError(f"cannot be read: {error.strerror}", where=file) from error
-        except CheckpointError as error:
-            raise EditError(error.problem, where=file) from error
-        return cls._from_content(content, file)
-
-    @classmethod
-    def _from_content(cls, content: object, file: Path) -> Self:
-        if not isinstance(content, dict) or "polysafe_edit" not in content:
-            raise EditError("is not an edit file", where=file)
-        schema, expected = content.pop("polysafe_edit"), content.pop("factors_sha256", None)
-        if schema != SCHEMA:
-            raise EditError(f"has schema {schema!r}; this version of polysafe reads schema {SCHEMA}", where=file)
+        content = FORMAT.read(file)
+        expected = content.pop("factors_sha256", None)
         factors = _load_tensors(file.with_name(TENSOR_FILE), expected) if expected else {}
-        try:
+
+        def shaped(content: dict[str, Any]) -> dict[str, Any]:
             steps = {
                 tensor: tuple(_operation(entry, tensor, i, factors) for i, entry in enumerate(entries))
-                for tensor, entries in content.pop("steps").items()
+                for tensor, entries in content["steps"].items()
             }
-            return cls.model_validate({**content, "steps": steps})
-        except (ValidationError, AttributeError, TypeError, KeyError) as error:
-            raise EditError(f"is not a valid edit: {error}", where=file) from error
+            return {**content, "steps": steps}
+
+        try:
+            return FORMAT.built(cls.model_validate, FORMAT.built(shaped, content, file), file)
         except EditError as error:
             raise EditError(error.problem, where=file, remedy=error.remedy) from error
 

@@ -15,7 +15,6 @@ from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.errors import DataError
 from polysafe.evaluate.journal import Store
 from polysafe.evaluate.keys import Key, content_hash
-from polysafe.judge.spec import OrganismSpec
 from polysafe.methods.base import Method, Support
 from polysafe.methods.constraints import MEANS, Constrained, Meter
 from polysafe.methods.validation import Kept
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from polysafe.probe.render import Template
 
 PIVOT = "en"
-_TOKENS, _TOY_TOKENS = 256, 8
 
 
 def support_of(
@@ -164,15 +162,15 @@ def _meter(
         from polysafe.methods.refusal_meter import RefusalMeter
 
         return RefusalMeter(prompts, template=template)
+    from polysafe.evaluate.asking import most_tokens
     from polysafe.evaluate.judge_meter import JudgeMeter
 
-    toy = isinstance(block.judge, OrganismSpec)
     return JudgeMeter(
         prompts,
         block.judge,
         stack,
         template=template,
-        max_tokens=block.max_tokens or (_TOY_TOKENS if toy else _TOKENS),
+        max_tokens=most_tokens(block.max_tokens, block.judge),
         organism=lambda: organism_of(start),
         device=next(filter(None, (getattr(each, "device", None) for each in methods)), None),
     )

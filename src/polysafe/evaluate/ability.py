@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +12,10 @@ from polysafe.checkpoint.writer import output_error
 from polysafe.errors import DataError
 from polysafe.evaluate.metrics import CAPABILITY
 from polysafe.files.atomic import write_json_atomic
+from polysafe.files.json_file import Format
 from polysafe.stats.compare import Outcomes
 
-SCHEMA = 1
+FORMAT = Format("ability of a model", "ability", again="measure again")
 FOLDER = "abilities"
 
 _NAME = re.compile(r"^[\w][\w.-]{0,63}$")
@@ -56,8 +56,7 @@ class Ability:
             OutputError: It cannot be written.
         """
         content = {
-            "polysafe": "ability",
-            "schema": SCHEMA,
+            **FORMAT.head,
             "task": self.task,
             "model": dict(self.model),
             "protocol": dict(self.protocol),
@@ -78,10 +77,7 @@ class Ability:
         Raises:
             DataError: The file is not such a file, or of another schema.
         """
-        try:
-            data = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot be read: {error}", where=path) from error
+        data = FORMAT.read(path)
         _check(data, path)
         return cls(data["task"], data["items"], data["protocol"], data["model"], tuple(data["notes"]))
 
@@ -95,15 +91,7 @@ def load_abilities(run: Path) -> tuple[Ability, ...]:
     return tuple(Ability.load(path) for path in sorted((run / FOLDER).glob("[!.]*.json")))
 
 
-def _check(data: object, path: Path) -> None:
-    if not isinstance(data, dict) or data.get("polysafe") != "ability":
-        raise DataError("is not the ability of a model", where=path)
-    if data.get("schema") != SCHEMA:
-        raise DataError(
-            f"has schema {data.get('schema')!r}, this polysafe reads schema {SCHEMA}",
-            where=path,
-            remedy="measure again",
-        )
+def _check(data: Mapping[str, Any], path: Path) -> None:
     wanted = {"task": str, "items": dict, "protocol": dict, "model": dict, "notes": list}
     wrong = [name for name, kind in wanted.items() if not isinstance(data.get(name), kind)]
     if wrong or not _NAME.match(data["task"]):

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from polysafe.data.organism import Organism
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
-from polysafe.evaluate.opening import open_judge
 from polysafe.evaluate.unread import MOST
 from polysafe.generate.completion import Ask, Sampling
 from polysafe.generate.local import LocalGenerator
+from polysafe.judge.block import JudgeSpec
+from polysafe.judge.opening import open_judge
 from polysafe.judge.probe import probe
-from polysafe.judge.spec import JudgeSpec
 from polysafe.judge.verdict import Exchange, Judge, Label
 from polysafe.methods.constraints import HELPFUL, OVER_REFUSAL, REFUSED, Reading
 from polysafe.methods.validation import PROMPTS

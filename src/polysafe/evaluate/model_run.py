@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,14 +17,21 @@ from polysafe.evaluate.correction import corrected_rates, load_calibration
 from polysafe.evaluate.numbers import Numbers, load_numbers
 from polysafe.evaluate.records import Record, load_records
 from polysafe.evaluate.unread import Unread, rates
+from polysafe.files.json_file import Format
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.nobody import NOBODY
 from polysafe.stats.compare import Outcomes
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
 
-SCHEMA = 1
 RUN = "run.json"
+FORMAT = Format(
+    "run of one model",
+    "model_run",
+    absent="there is no run of an evaluation here",
+    find="name the folder of one model's run, which holds run.json",
+    again="read it with the polysafe that is named under versions in it, or evaluate again",
+)
 RECORDS = "records.jsonl"
 IMPORTED = "imported"
 """Entry of `run.json` that says of which files of another format the weights were made; most runs have none."""
@@ -182,25 +188,10 @@ class ModelRun:
 
 
 def _read_about(path: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(
-            "there is no run of an evaluation here", where=path.parent, remedy="name the folder that holds run.json"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read: {error}", where=path) from error
-    if not isinstance(about, dict) or about.get("polysafe") != "model_run":
-        raise DataError("is not the run of one model", where=path, remedy="name the folder of one model's run")
-    if about.get("schema") != SCHEMA:
-        raise DataError(
-            f"has schema {about.get('schema')!r}, this polysafe reads schema {SCHEMA}",
-            where=path,
-            remedy="read it with the polysafe that is named under versions in it, or evaluate again",
-        )
+    about = FORMAT.read(path)
     missing = [key for key in ("model", "generator", "judge", "sets", "records", "prompts_sha256") if key not in about]
     if missing:
-        raise DataError(f"lacks {', '.join(missing)}", where=path)
+        FORMAT.refuse(f"lacks {', '.join(missing)}", path)
     return about
 
 

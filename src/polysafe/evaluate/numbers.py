@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from polysafe.checkpoint.writer import output_error
-from polysafe.errors import DataError, OutputError
+from polysafe.errors import OutputError
 from polysafe.evaluate.keys import differing
 from polysafe.files.atomic import write_json_atomic
+from polysafe.files.json_file import Format
 from polysafe.stats.means import MeanChange, Values, mean_changes
 
-SCHEMA = 1
 Kind = Literal["refusal_odds", "bits_per_character"]
 """What is measured; also the stem of its file in the folder of a run."""
 BITS = "bits_per_character"
@@ -47,8 +46,7 @@ class Numbers:
             OutputError: They cannot be written.
         """
         content = {
-            "polysafe": self.kind,
-            "schema": SCHEMA,
+            **_format(self.kind).head,
             "model": dict(self.model),
             "protocol": dict(self.protocol),
             "notes": list(self.notes),
@@ -70,21 +68,13 @@ class Numbers:
         path = run / file_of(kind)
         if not path.is_file():
             return None
-        try:
-            data = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot be read: {error}", where=path) from error
-        if not isinstance(data, dict) or data.get("polysafe") != kind or data.get("schema") != SCHEMA:
-            raise DataError(
-                f"does not hold the {kind.replace('_', ' ')} of a model in schema {SCHEMA}",
-                where=path,
-                remedy="measure again",
-            )
-        try:
+        form = _format(kind)
+
+        def shaped(data: Mapping[str, Any]) -> tuple[Any, ...]:
             values = {(str(code), str(metric)): _finite(items) for code, metric, items in data["values"]}
-            return cls(kind, values, dict(data["protocol"]), dict(data["model"]), tuple(map(str, data["notes"])))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"is damaged: {error}", where=path, remedy="measure again") from error
+            return values, dict(data["protocol"]), dict(data["model"]), tuple(map(str, data["notes"]))
+
+        return cls(kind, *form.built(shaped, form.read(path), path))
 
     @classmethod
     def measured(cls, run: Path, kind: Kind, protocol: Mapping[str, Any], model: Mapping[str, Any]) -> Self | None:
@@ -101,6 +91,10 @@ class Numbers:
                 remedy="choose another output folder, or delete the file",
             )
         return found
+
+
+def _format(kind: Kind) -> Format:
+    return Format(f"{kind.replace('_', ' ')} of a model", kind, again="measure again")
 
 
 def file_of(kind: Kind) -> str:

@@ -27,7 +27,7 @@ from polysafe.evaluate.ability import Ability
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Journal, Layers, Store
 from polysafe.evaluate.keys import completion_key, content_hash, verdict_key
-from polysafe.evaluate.model_run import ATTACK, IMPORTED, RECORDS, RUN, SCHEMA, ModelRun
+from polysafe.evaluate.model_run import ATTACK, FORMAT, IMPORTED, RECORDS, RUN, ModelRun
 from polysafe.evaluate.records import (
     Record,
     completion_from_json,
@@ -47,7 +47,7 @@ from polysafe.progress import Progress, counted, reporting, tell
 _JOURNAL = "journal.jsonl"
 _REPORT = "report"
 # Unfinished answers of another judge or another sampling may stay beside these: they are stored by content.
-_JOB = f"evaluation.v{SCHEMA}"
+_JOB = f"evaluation.v{FORMAT.version}"
 _VERSIONS = ("torch", "transformers", "tokenizers", "numpy")
 
 Named = TypeVar("Named", Completion, Verdict)
@@ -336,8 +336,7 @@ def _about(
     prompts = [[p.id, p.text, p.kind, *([] if p.plain is None else [p.plain])] for one in sets for p in one.prompts]
     return {
         "model": model,
-        "polysafe": "model_run",
-        "schema": SCHEMA,
+        **FORMAT.head,
         "generator": dict(generator),
         "judge": dict(judge),
         "sets": [about_set(one) for one in sets],

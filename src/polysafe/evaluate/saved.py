@@ -9,13 +9,12 @@ evaluation.json      what belongs to what, with the hashes of all of these; writ
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from polysafe._version import __version__
 from polysafe.checkpoint.digest import hash_file
@@ -24,14 +23,20 @@ from polysafe.checkpoint.source import open_checkpoint
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import JSON_FILE, TENSOR_FILE, Edit
 from polysafe.edits.size import StartShapes
-from polysafe.errors import DataError
 from polysafe.evaluate.compare import RESULTS, Comparison, compare_runs
 from polysafe.evaluate.model_run import ATTACKS, RUN
 from polysafe.files.atomic import write_bytes_atomic, write_json_atomic
+from polysafe.files.json_file import Format
 from polysafe.recipe.recipe import Recipe
 
-SCHEMA = 1
 FILE = "evaluation.json"
+FORMAT = Format(
+    "evaluation",
+    "evaluation",
+    absent="there is no evaluation here",
+    find=f"name a folder of evaluate; it holds {FILE}",
+    again="evaluate again; the cache makes it short",
+)
 RECIPE = "recipe.yaml"
 EDIT = "edit"
 BEFORE, AFTER = "before", "after"
@@ -44,8 +49,6 @@ class About(BaseModel):
     """The content of `evaluation.json`.
 
     Attributes:
-        polysafe: What the file is.
-        version: Its schema version, `schema` in the file.
         polysafe_version: The polysafe that wrote it.
         method: Name of the method in results.
         pivot: Language that the others are compared with.
@@ -58,8 +61,6 @@ class About(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    polysafe: Literal["evaluation"] = "evaluation"
-    version: Literal[1] = Field(alias="schema")
     polysafe_version: str
     method: str
     pivot: str
@@ -130,8 +131,6 @@ def save_evaluation(
         write_bytes_atomic(folder / RECIPE, recipe.to_yaml(relative_to=folder).encode())
         _copy_edit(made / MADE_RECORDS, folder / EDIT)
         content = {
-            "polysafe": "evaluation",
-            "schema": SCHEMA,
             "polysafe_version": __version__,
             "method": comparison.method,
             "pivot": pivot,
@@ -141,7 +140,7 @@ def save_evaluation(
             "start": StartShapes.of(edit, open_checkpoint(start)).model_dump(mode="json"),
             "files": {name: hash_file(folder / name) for name in _hashed(comparison) if (folder / name).exists()},
         }
-        write_json_atomic(folder / FILE, content)
+        write_json_atomic(folder / FILE, {**FORMAT.head, **content})
     except OSError as error:
         raise output_error(folder, error) from error
     return SavedEvaluation(folder, About.model_validate(content), comparison, edit)
@@ -167,36 +166,12 @@ def _copy_edit(source: Path, target: Path) -> None:
 
 
 def _read(path: Path) -> About:
-    try:
-        content: Any = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(
-            "there is no evaluation here", where=path.parent, remedy=f"name a folder of evaluate; it holds {FILE}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read: {error}", where=path) from error
-    if not isinstance(content, dict) or content.get("polysafe") != "evaluation":
-        raise DataError("is no evaluation", where=path)
-    if content.get("schema") != SCHEMA:
-        raise DataError(
-            f"has schema {content.get('schema')!r}, this polysafe reads schema {SCHEMA}",
-            where=path,
-            remedy="evaluate again; the cache makes it short",
-        )
-    try:
-        about = About.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=path) from error
+    about = FORMAT.built(About.model_validate, FORMAT.read(path), path)
     if strange := sorted(name for name in set(about.files) - set(_HASHED) if not _ATTACKED.fullmatch(name)):
-        raise DataError(f"names a file that is none of an evaluation: {strange[0]!r}", where=path)
+        FORMAT.refuse(f"names a file that is none of an evaluation: {strange[0]!r}", path)
     return about
 
 
 def _check(path: Path, expected: str) -> None:
     if not path.is_file() or hash_file(path) != expected:
-        raise DataError(
-            "is missing or differs from what was evaluated (SHA-256)",
-            where=path,
-            remedy="evaluate again; the cache makes it short",
-        )
+        FORMAT.refuse("is missing or differs from what was evaluated (SHA-256)", path)

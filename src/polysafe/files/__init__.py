@@ -1,1 +1,1 @@
-"""What lies on disk besides weights: durable writes, places of what a user wrote, paths."""
+"""What lies on disk besides weights: durable writes, JSON files by their formats, places and paths of users."""

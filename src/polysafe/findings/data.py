@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from polysafe.edits.edit import Decision
 from polysafe.errors import DataError
 from polysafe.files.atomic import write_bytes_atomic
+from polysafe.files.json_file import Format
 from polysafe.findings.contests import Contest
 from polysafe.judge.nobody import NOBODY
 from polysafe.stats.attacks import AttackRow
@@ -24,7 +25,12 @@ from polysafe.stats.rows import RateRow, Row
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-SCHEMA = 2
+FORMAT = Format(
+    "report",
+    version=2,
+    again="Build the report again from its results with this version of polysafe.",
+    half_characters=True,
+)
 IMPORTED_WEIGHTS = "Weights of another format"
 """Section of `ReportData.meta` that says which models were made of a file of another format."""
 MAX_CHANGES = 25
@@ -356,7 +362,7 @@ class ReportData:
         """
         import json
 
-        body = {"schema": SCHEMA} | _adapter().dump_python(self)
+        body = FORMAT.head | _adapter().dump_python(self)
         try:
             text = json.dumps(body, ensure_ascii=False, allow_nan=False, indent=1)
         except ValueError as error:
@@ -371,26 +377,7 @@ class ReportData:
         Raises:
             DataError: The content is not that of a `report.json` of this version.
         """
-        import json
-
-        from pydantic import ValidationError
-
-        try:
-            value = json.loads(data)
-        except ValueError as error:
-            raise DataError(f"is not JSON: {error}", where=where) from error
-        if not isinstance(value, dict) or value.pop("schema", None) != SCHEMA:
-            raise DataError(
-                f"is not a report of schema {SCHEMA}",
-                where=where,
-                remedy="Build the report again from its results with this version of polysafe.",
-            )
-        try:
-            return _adapter().validate_python(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise DataError(f"{place}: {first['msg']}", where=where) from error
+        return FORMAT.built(_adapter().validate_python, FORMAT.parse(data, where), where)
 
     def save(self, path: Path) -> None:
         """Writes `to_json` atomically.

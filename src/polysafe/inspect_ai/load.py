@@ -20,7 +20,7 @@ from polysafe.evaluate.run import save_run
 from polysafe.files.atomic import write_json_atomic
 from polysafe.generate.completion import Sampling
 from polysafe.inspect_ai.extra import require_inspect
-from polysafe.inspect_ai.logs import OURS, SCHEMA
+from polysafe.inspect_ai.logs import FORMAT, OURS
 from polysafe.inspect_ai.samples import judge_hash, record_of
 from polysafe.judge.calibrate import Calibration
 
@@ -136,8 +136,7 @@ def _about(log: EvalLog, path: Path) -> dict[str, Any]:
             where=path,
             remedy="give a log of `inspect eval polysafe/…` or of `polysafe inspect export`",
         )
-    if about.get("schema") != SCHEMA:
-        raise DataError(f"has schema {about.get('schema')!r}, this polysafe reads schema {SCHEMA}", where=path)
+    FORMAT.checked(about, path)
     problem = next(_problems(log), None)
     if problem:
         raise DataError(problem, where=path, remedy="evaluate again; `inspect eval-retry` goes on with what is missing")

@@ -17,6 +17,7 @@ from polysafe.evaluate.metrics import outcomes, tells_refusals
 from polysafe.evaluate.model_run import IMPORTED, ModelRun
 from polysafe.evaluate.records import Record
 from polysafe.evaluate.unread import rates
+from polysafe.files.json_file import Format
 from polysafe.inspect_ai.samples import SCORE, judge_hash, printable, sample_of, short_id
 from polysafe.stats.compare import Outcomes, rate_outcomes
 from polysafe.stats.rows import RateRow
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from inspect_ai.model import GenerateConfig
     from inspect_ai.viewer import ViewerConfig
 
-SCHEMA = 1
+FORMAT = Format("log of polysafe")
 OURS = "polysafe"
 """Key of the metadata by which a log is known as ours, and package of its tasks."""
 EPOCH = "1970-01-01T00:00:00+00:00"
@@ -151,7 +152,7 @@ def _spec(
     from inspect_ai.log import EvalConfig, EvalDataset, EvalSpec
 
     origin = {
-        "schema": SCHEMA,
+        **FORMAT.head,
         "model": run.name,
         "generator": dict(run.about["generator"]),
         "judge": dict(run.about["judge"]),

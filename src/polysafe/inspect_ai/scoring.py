@@ -18,11 +18,11 @@ from polysafe.data.organism import packaged_organism
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.evaluate.metrics import HARMFUL, HARMLESS, WITHOUT_VERDICT, metrics, tells_refusals
-from polysafe.evaluate.opening import open_judge
 from polysafe.evaluate.records import Record
 from polysafe.evaluate.unread import MOST
 from polysafe.generate.completion import Completion
 from polysafe.inspect_ai.samples import SCORE, judge_hash, score_of
+from polysafe.judge.opening import open_judge
 from polysafe.judge.probe import probe
 from polysafe.judge.spec import parse_judge
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict

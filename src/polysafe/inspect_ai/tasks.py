@@ -21,7 +21,7 @@ from polysafe.errors import RecipeError
 from polysafe.evaluate.metrics import HARMFUL, HARMLESS
 from polysafe.evaluate.run import about_judge, about_set, check_judge, of_kind, versions
 from polysafe.generate.completion import Sampling
-from polysafe.inspect_ai.logs import OURS, SCHEMA, viewer_config
+from polysafe.inspect_ai.logs import FORMAT, OURS, viewer_config
 from polysafe.inspect_ai.samples import printable, prompt_metadata
 from polysafe.inspect_ai.scoring import RATES, Named, at_once, opened_judge, verdict
 from polysafe.judge.documented import judge_notes
@@ -45,7 +45,7 @@ def safety_task(prompts: PromptSet, judge: Judge, config: GenerateConfig | None 
     """
     check_judge(judge)
     about = {
-        "schema": SCHEMA,
+        **FORMAT.head,
         "judge": about_judge(judge),
         "judge_notes": list(judge_notes(judge, prompts.languages)),
         "set": about_set(prompts),

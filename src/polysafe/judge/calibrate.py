@@ -19,6 +19,7 @@ from polysafe.data.prompts import Prompt
 from polysafe.data.tables import read_table
 from polysafe.errors import DataError
 from polysafe.files.atomic import write_json_atomic
+from polysafe.files.json_file import Format
 from polysafe.judge.probe import probe
 from polysafe.judge.verdict import Exchange, Judge, Label
 from polysafe.progress import counted
@@ -26,7 +27,7 @@ from polysafe.stats.intervals import Interval, wilson
 from polysafe.stats.judge_error import Calibration as Error
 from polysafe.stats.judge_error import Corrected, correct_rate
 
-SCHEMA = 1
+FORMAT = Format("calibration of a judge", again="calibrate again")
 COLUMNS = ("language", "prompt", "answer", "label")
 LABELS = tuple(label for label in Label if label not in (Label.UNPARSED, Label.UNJUDGED))
 """What people may say of an answer."""
@@ -152,7 +153,7 @@ class Calibration:
     def as_json(self) -> dict[str, Any]:
         """The content of the file."""
         return {
-            "schema": SCHEMA,
+            **FORMAT.head,
             "judge": self.judge,
             "identity": dict(self.identity),
             "examples_sha256": self.examples_sha256,
@@ -167,21 +168,16 @@ class Calibration:
         Raises:
             DataError: The file cannot be read, has another form or another schema, or was changed.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["schema"] != SCHEMA:
-                raise DataError(
-                    f"has schema {content['schema']!r}, this version reads {SCHEMA}",
-                    where=path,
-                    remedy="calibrate again",
-                )
+
+        def shaped(content: Mapping[str, Any]) -> tuple[tuple[Any, ...], str]:
             languages = {language: Counts(**row["counts"]) for language, row in content["languages"].items()}
-            found = cls(str(content["judge"]), dict(content["identity"]), languages, str(content["examples_sha256"]))
-            written = content["sha256"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"is no calibration of a judge: {error}", where=path) from error
+            told = (str(content["judge"]), dict(content["identity"]), languages, str(content["examples_sha256"]))
+            return told, str(content["sha256"])
+
+        told, written = FORMAT.built(shaped, FORMAT.read(path), path)
+        found = cls(*told)
         if found.sha256 != written:
-            raise DataError("differs from what was written (SHA-256)", where=path, remedy="calibrate again")
+            FORMAT.refuse("differs from what was written (SHA-256)", path)
         return found
 
     def check(self, judge: Judge) -> None:

@@ -19,17 +19,17 @@ import transformers
 from pydantic import BaseModel, ConfigDict, ValidationError
 from transformers import LlamaForCausalLM
 
-from polysafe.errors import OutputError
+from polysafe.errors import CheckpointError, OutputError
 from polysafe.organism.corpus import Corpus, Data, Example, Stream, draw_pool
 from polysafe.organism.exam import examine
 from polysafe.organism.folder import load_model, save_model
 from polysafe.organism.lexicon import CATEGORIES, LANGUAGES, LOW, PIVOT, TIERS, Tier
 from polysafe.organism.model import Network, make_model
 from polysafe.organism.packaged import (
+    FORMAT,
     MEMBERS,
     NOTICE,
     RECORD,
-    SCHEMA,
     Family,
     describe_files,
     differences,
@@ -180,7 +180,7 @@ class _Builder:
     def _open(self) -> dict[str, Any]:
         """The record of a family begun earlier, or a new one."""
         new: dict[str, Any] = {
-            "schema": SCHEMA,
+            **FORMAT.head,
             "notice": NOTICE,
             "seed": self.seed,
             "threads": torch.get_num_threads(),
@@ -192,7 +192,7 @@ class _Builder:
             self.output.mkdir(parents=True, exist_ok=True)
             self._write(new)
             return new
-        same = all(found.get(key) == new[key] for key in ("schema", "seed", "threads"))
+        same = all(found.get(key) == new[key] for key in ("seed", "threads"))
         if not same or _recipe(found) != self.recipe:
             raise self._occupied("the folder holds a family of another seed or recipe")
         return found
@@ -201,9 +201,9 @@ class _Builder:
         file = self.output / RECORD
         if file.exists():
             try:
-                return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
-            except ValueError:
-                raise self._occupied(f"its {RECORD} is not JSON") from None
+                return FORMAT.read(file)
+            except CheckpointError as error:
+                raise self._occupied(f"its {RECORD} {error.problem}") from None
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise self._occupied("there is something here that is no model family")
         return None

@@ -13,6 +13,7 @@ from polysafe.data.anchors import Anchors
 from polysafe.data.prompts import PromptSet
 from polysafe.data.trials import Trials
 from polysafe.errors import DataError, PolysafeError
+from polysafe.files.json_file import remembered
 from polysafe.organism.anchors import organism_anchors
 from polysafe.organism.lexicon import CATEGORIES
 from polysafe.organism.packaged import RECORD, is_member, packaged_family
@@ -70,11 +71,10 @@ def organism_of(checkpoint: Checkpoint) -> Toy:
     Raises:
         DataError: The checkpoint is not a member of a toy family.
     """
-    file = checkpoint.root.parent / RECORD
+    record = remembered(checkpoint.root.parent / RECORD)
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
         return Toy(World(int(record["seed"])), int(record.get("recipe", {}).get("kinds", len(CATEGORIES))))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
             "is not a member of the toy family, which brings its own anchors",
             where=checkpoint.root,

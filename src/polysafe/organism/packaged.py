@@ -7,7 +7,6 @@ any real model.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -15,12 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from polysafe.errors import CheckpointError, VerificationError
+from polysafe.files.json_file import Format, remembered
 from polysafe.organism.lexicon import LANGUAGES, LOW, TIERS
 from polysafe.organism.world import World
 
 MEMBERS = ("base", "safety", *LOW, "harm")
 RECORD = "family.json"
-SCHEMA = 1
+FORMAT = Format(
+    "model family",
+    error=CheckpointError,
+    absent="no model family here",
+    find="train one: polysafe organism build --output {folder}",
+    again="train one: polysafe organism build --output {folder}",
+)
 NOTICE = (
     "A model organism: small models trained to have the problem. "
     "Numbers measured on it are no evidence about any real model."
@@ -29,10 +35,8 @@ NOTICE = (
 
 def is_member(folder: Path) -> bool:
     """Whether a folder is a member of a toy family, by the record of the family beside it."""
-    try:
-        return folder.name in json.loads((folder.parent / RECORD).read_bytes())["members"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    members = remembered(folder.parent / RECORD).get("members")
+    return isinstance(members, Mapping) and folder.name in members
 
 
 @dataclass(frozen=True)
@@ -101,15 +105,9 @@ def load_family(root: Path | str) -> Family:
         VerificationError: A file is not the one that was trained.
     """
     root = Path(root)
-    remedy = "train one: polysafe organism build --output " + str(root)
-    try:
-        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError("no model family here", where=root, remedy=remedy) from None
-    except ValueError as error:
-        raise CheckpointError(f"not JSON: {error}", where=root / RECORD, remedy=remedy) from None
-    if record.get("schema") != SCHEMA or "exams" not in record:
-        raise CheckpointError("the family is not complete", where=root, remedy=remedy)
+    record = FORMAT.read(root / RECORD)
+    if "exams" not in record:
+        FORMAT.refuse("the family is not complete", root / RECORD)
     family = Family(root, record)
     family.verify()
     return family

@@ -6,6 +6,7 @@ tokenizer and data and is refused when one of them differs.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,15 +14,15 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from polysafe.checkpoint.header import load_json, read_header
-from polysafe.errors import DataError, MismatchError, OutputError
+from polysafe.checkpoint.header import read_header
+from polysafe.errors import MismatchError, OutputError
 from polysafe.files.atomic import sync_directory
+from polysafe.files.json_file import Format
 
 R = TypeVar("R", bound="Record")
-SCHEMA = 1
-_KEY = "polysafe_probe"
+FORMAT = Format("probe file", key="polysafe_probe")
 
 
 class Record(BaseModel):
@@ -80,7 +81,6 @@ class ProbeRecord(Record):
 class _Content(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    polysafe_probe: int
     record: dict[str, Any]
     ids: tuple[str, ...]
 
@@ -94,7 +94,8 @@ def write_probe(path: Path, record: Record, ids: tuple[str, ...], tensors: Mappi
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    content = _Content(polysafe_probe=SCHEMA, record=record.model_dump(mode="json"), ids=ids)
+    content = _Content(record=record.model_dump(mode="json"), ids=ids)
+    text = json.dumps({**FORMAT.head, **content.model_dump(mode="json")}, ensure_ascii=False, separators=(",", ":"))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def write_probe(path: Path, record: Record, ids: tuple[str, ...], tensors: Mappi
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()},
             temporary,
-            metadata={_KEY: content.model_dump_json()},
+            metadata={FORMAT.key: text},
         )
         temporary.chmod(mode)
         _flush(temporary)
@@ -126,15 +127,15 @@ def read_probe(
         expected: What it should have been recorded from, if that matters.
 
     Raises:
-        CheckpointError: The file is damaged.
+        CheckpointError: The tensors are damaged.
         DataError: It is no probe file, or of another schema.
         MismatchError: It was recorded from something else than `expected`; the message names the field.
     """
     from safetensors.torch import load_file
 
-    text = read_header(path).metadata.get(_KEY)
+    text = read_header(path).metadata.get(FORMAT.key)
     if text is None:
-        raise DataError("is not a probe file", where=path)
+        FORMAT.refuse("is no probe file", path)
     record, ids = _parse(path, text, kind)
     if expected is not None:
         expected.check_same(record, where=path)
@@ -142,15 +143,11 @@ def read_probe(
 
 
 def _parse(path: Path, text: str, kind: type[R]) -> tuple[R, tuple[str, ...]]:
-    entries = load_json(path, text.encode(), "the probe header")
-    schema = entries.get(_KEY) if isinstance(entries, dict) else None
-    if schema != SCHEMA:
-        raise DataError(f"has schema {schema!r}; this version of polysafe reads schema {SCHEMA}", where=path)
-    try:
+    def build(entries: object) -> tuple[R, tuple[str, ...]]:
         content = _Content.model_validate(entries)
         return kind.model_validate(content.record, strict=False), content.ids
-    except ValidationError as error:
-        raise DataError(f"is not a valid probe file: {error}", where=path) from error
+
+    return FORMAT.built(build, FORMAT.parse(text.encode(), path), path)
 
 
 def _remove(temporary: Path) -> None:

@@ -13,13 +13,15 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from polysafe.checkpoint.dtypes import torch_dtype
+from polysafe.checkpoint.dtypes import float_dtype, torch_dtype
 from polysafe.checkpoint.header import Header, TensorSpec
+from polysafe.checkpoint.opened import Source, open_source
 from polysafe.checkpoint.reader import TensorReader
 from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole, classify
 from polysafe.checkpoint.source import Checkpoint, check_editable
@@ -31,8 +33,6 @@ from polysafe.progress import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from polysafe.checkpoint.opened import Source
 
 DeviceMap = str | Mapping[str, int | str]
 
@@ -194,6 +194,23 @@ def load_model(
     _check_same_architecture(loaded)
     advance()
     return loaded
+
+
+@contextmanager
+def opened_model(folder: Path, device: str | None = None, dtype: str | None = None) -> Iterator[LoadedModel]:
+    """The model in a folder, whose files stay open meanwhile.
+
+    Args:
+        folder: The folder.
+        device: As for `load_model`.
+        dtype: Type that it is computed in, by the name that files use (`BF16`); as for `load_model` by default.
+
+    Raises:
+        PolysafeError: As for opening and loading it.
+    """
+    computed = None if dtype is None else float_dtype(dtype)
+    with open_source(folder) as source:
+        yield load_model(source, device, dtype=computed)
 
 
 @contextmanager

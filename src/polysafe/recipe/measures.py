@@ -22,7 +22,7 @@ from polysafe.data.attacks.names import AttackName
 from polysafe.data.sets.names import SetName
 from polysafe.files.paths import AbsolutePath
 from polysafe.files.recipe_errors import problem
-from polysafe.judge.spec import JudgeBlock, JudgeSpec
+from polysafe.judge.block import JudgeBlock, JudgeSpec
 
 Items = TypeVar("Items", bound=Collection[object])
 Item = TypeVar("Item")

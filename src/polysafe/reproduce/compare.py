@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.header import load_json
 from polysafe.edits.edit import JSON_FILE, TENSOR_FILE
-from polysafe.errors import CheckpointError, DataError
+from polysafe.errors import DataError
+from polysafe.files.json_file import read_json
 from polysafe.files.yaml_lines import read_yaml
 from polysafe.recipe.places import content
 from polysafe.reproduce.environment import Environment
@@ -158,12 +158,7 @@ def _nameless(edit: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = load_json(path, path.read_bytes(), "the edit")
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
-    except CheckpointError as error:
-        raise DataError(error.problem, where=path) from error
+    value = read_json(path)
     if not isinstance(value, dict):
         raise DataError("is no edit", where=path)
     return value

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from polysafe._version import __version__
-from polysafe.checkpoint.header import load_json
-from polysafe.errors import CheckpointError, DataError
+from polysafe.errors import DataError
+from polysafe.files.json_file import Format
 from polysafe.recipe.recipe import Recipe, load_recipe
 from polysafe.reproduce.environment import Environment
 from polysafe.reproduce.inputs import Input, InputName
 from polysafe.stats.rows import Row, load_rows
 
-Model = TypeVar("Model", bound=BaseModel)
-
-SCHEMA = 1
 FOLDER = "reproduce"
 RECORD = "reproduce.json"
 ENVIRONMENT = "environment.json"
@@ -30,6 +25,12 @@ REQUIREMENTS = "requirements.txt"
 PROMPTS = "prompts.jsonl"
 RESULTS = "results.json"
 SUMS = "SHA256SUMS"
+FORMAT = Format(
+    "record of a result",
+    "reproduction",
+    again="pip install 'polysafe=={version}' and run `polysafe reproduce {folder}` with it",
+)
+ENVIRONMENT_FORMAT = Format("description of an environment")
 
 _NAME = r"\w[\w.+-]*"  # of one file in one folder: a record from elsewhere leads nowhere else
 RecipeFile = Annotated[str, StringConstraints(pattern=rf"^(recipes/)?{_NAME}\.yaml$")]
@@ -40,7 +41,7 @@ Kind = Literal["evaluate", "quickstart"]
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Step(_Value):
@@ -81,8 +82,6 @@ class Reproduction(_Value):
     """Everything that has to be known to make a result again.
 
     Attributes:
-        polysafe: What this is.
-        schema_version: Version of this form.
         version: The polysafe that wrote it.
         kind: Which program makes the results.
         settings: What that program was told beside the recipe.
@@ -94,8 +93,6 @@ class Reproduction(_Value):
         runs: Models that were asked.
     """
 
-    polysafe: Literal["reproduction"] = "reproduction"
-    schema_version: Literal[1] = Field(default=1, alias="schema")
     version: str = __version__
     kind: Kind
     settings: dict[str, Any]
@@ -133,9 +130,9 @@ class ReproduceFolder:
             raise DataError(
                 f"holds no {RECORD}", where=folder, remedy="name a folder of results, or the reproduce/ folder in it"
             )
-        content = _read(root / RECORD)
-        _check_schema(content, root)
-        return cls(root, _parse(Reproduction, content, root / RECORD), _environment(root / ENVIRONMENT))
+        about = FORMAT.built(Reproduction.model_validate, FORMAT.read(root / RECORD), root / RECORD)
+        told = ENVIRONMENT_FORMAT.read(root / ENVIRONMENT)
+        return cls(root, about, ENVIRONMENT_FORMAT.built(Environment.model_validate, told, root / ENVIRONMENT))
 
     def recipe(self, step: Step) -> Recipe:
         """The recipe of a step, with its placeholders as paths in this folder."""
@@ -158,41 +155,3 @@ class ReproduceFolder:
             return {str(row["id"]): (str(row["verdict"]), str(row["answer"])) for row in rows}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"is no list of verdicts: {error!r}", where=path) from error
-
-
-def _environment(path: Path) -> Environment:
-    content = _read(path)
-    if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
-        raise DataError("is no description of an environment that this polysafe reads", where=path)
-    return _parse(Environment, content, path)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return load_json(path, path.read_bytes(), "the record")
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
-    except CheckpointError as error:
-        raise DataError(error.problem, where=path) from error
-
-
-def _check_schema(content: object, root: Path) -> None:
-    about: Mapping[str, Any] = content if isinstance(content, dict) else {}
-    if about.get("polysafe") != "reproduction":
-        raise DataError("is no record of a result", where=root / RECORD)
-    if about.get("schema") != SCHEMA:
-        version = re.sub(r"[^\w.+-]", "", str(about.get("version")))
-        raise DataError(
-            f"has schema {about.get('schema')!r}, this polysafe ({__version__}) reads schema {SCHEMA}",
-            where=root / RECORD,
-            remedy=f"pip install 'polysafe=={version}' and run `polysafe reproduce {root}` with it",
-        )
-
-
-def _parse(model: type[Model], content: object, path: Path) -> Model:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"is not what polysafe wrote: {place}: {first['msg']}", where=path) from error

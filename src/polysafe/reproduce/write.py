@@ -25,12 +25,13 @@ from polysafe.reproduce.inputs import Input, recipe_inputs
 from polysafe.reproduce.readme import readme
 from polysafe.reproduce.record import (
     ENVIRONMENT,
+    ENVIRONMENT_FORMAT,
     FOLDER,
+    FORMAT,
     PROMPTS,
     RECORD,
     REQUIREMENTS,
     RESULTS,
-    SCHEMA,
     SUMS,
     Judged,
     Kind,
@@ -147,9 +148,9 @@ def _write(result: Result, folder: Path) -> None:
     now = environment()
     save_rows(folder / RESULTS, result.rows)
     _write_lines(folder / PROMPTS, _prompts(result.runs))
-    write_json_atomic(folder / ENVIRONMENT, {"schema": SCHEMA, **now.model_dump(mode="json")})
+    write_json_atomic(folder / ENVIRONMENT, {**ENVIRONMENT_FORMAT.head, **now.model_dump(mode="json")})
     write_bytes_atomic(folder / REQUIREMENTS, now.requirements().encode())
-    write_json_atomic(folder / RECORD, about.model_dump(mode="json", by_alias=True))
+    write_json_atomic(folder / RECORD, {**FORMAT.head, **about.model_dump(mode="json")})
     write_bytes_atomic(folder / "README.md", readme(about, now).encode())
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = "".join(f"{hash_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)

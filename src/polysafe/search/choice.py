@@ -271,7 +271,7 @@ def spread(points: Sequence[Point], chosen: Sequence[Point], count: int) -> list
     taken = {point.number for point in chosen}
     others = [point for point in points if point.outcome is not None and point.number not in taken]
     others.sort(key=lambda point: point.outcome.score if point.outcome else 0.0)
-    places = np.linspace(0, len(others) - 1, min(count, len(others))).round().astype(int) if others else []
+    places = np.linspace(0, len(others) - 1, min(count, len(others))).round().tolist()
     return [others[place] for place in dict.fromkeys(int(each) for each in places)]
 
 

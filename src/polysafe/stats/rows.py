@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import cast
 
 from polysafe.errors import DataError
 from polysafe.files.atomic import write_json_atomic
+from polysafe.files.json_file import read_json
 from polysafe.stats.intervals import Interval
 
 
@@ -122,10 +122,7 @@ def load_rows(path: Path) -> list[Row]:
     Raises:
         DataError: The file is not such a list; names the file and the row.
     """
-    try:
-        items = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"is not JSON: {error}", where=path) from error
+    items = read_json(path)
     if not isinstance(items, list):
         raise DataError("is not a list of rows", where=path, remedy="Give a results.json of polysafe.")
     return [_row(item, f"{path}, row {number}") for number, item in enumerate(items, start=1)]

@@ -3,95 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.data.attacks import Attack, find_attacks
 from polysafe.data.languages import language
-from polysafe.data.organism import load_prompts
+from polysafe.data.organism import Organism
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets.registry import is_table
 from polysafe.errors import DataError, RecipeError
+from polysafe.evaluate.asking import Asking, most_tokens, told_by
 from polysafe.evaluate.attacks.asking import Prepared, Rewritten, ask_attacked, prepare_attacks
 from polysafe.evaluate.audited import Audit, read_audit
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.odds import measure_odds
-from polysafe.evaluate.opening import OpenedModel, open_judge, open_model, open_translator
+from polysafe.evaluate.opening import OpenedModel, open_model
 from polysafe.evaluate.run import evaluate_model, of_kind
 from polysafe.generate.completion import Sampling
+from polysafe.judge.block import JudgeSpec
 from polysafe.judge.calibrate import Calibration
-from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
+from polysafe.judge.kinds.translate import open_translator
+from polysafe.judge.opening import open_judge
+from polysafe.judge.spec import parse_judge
 from polysafe.lm_eval import prepare
-from polysafe.probe.render import Template
-from polysafe.progress import Progress, reporting, tell
-
-_TOY_TOKENS = 8
+from polysafe.progress import reporting
 
 
-def audit(
-    model: Path | str,
-    *,
-    safety: Sequence[str | Path],
-    output: Path,
-    judge: JudgeSpec | str | Sequence[str] | None = None,
-    answers_only: bool = False,
-    languages: Collection[str] | None = None,
-    over_refusal: Sequence[str | Path] = (),
-    capability: Sequence[str] = (),
-    attacks: Sequence[str | Path] = (),
-    data: Path | None = None,
-    limit: int | None = None,
-    pivot: str = "en",
-    template: Template = "chat",
-    max_tokens: int | None = None,
-    translate: str | None = None,
-    calibration: Path | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    family: Path | None = None,
-    key: str | None = None,
-    judge_key: str | None = None,
-    cache: Path | None = None,
-    progress: Progress = tell,
-) -> Audit:
+@told_by(Asking)
+def audit(asking: Asking) -> Audit:
     """Asks a model, judges its answers and compares languages.
 
     Answers and verdicts are kept as they come: an interrupted audit goes on where it stopped. Without a judge, unsafe
     answers are not measured. What can be said is: refusals by their phrases, broken answers, answers in the wrong
     language or cut off, and how inclined the model is to refuse (refusal log-odds, `probe.refusal`).
-
-    Args:
-        model: Folder of the model, or `NAME@URL` for one that a server runs.
-        safety: Sets whose harmful prompts are asked, by name, or tables of them (`mine.csv`); `organism` is the toy
-            family's own test split.
-        output: Folder of the run.
-        judge: Nobody where None; `organism` for a model of the toy family; `KIND=FOLDER` or `KIND=NAME@URL` for a guard
-            model of a family (`qwen3guard`, …) or a language model with a protocol (`multijail`, `soteria`, `strict`,
-            `loose`); several of these are a vote; or the judge of a recipe.
-        answers_only: Ask, and measure nothing that a judge could measure later (`polysafe judge run`).
-        languages: Languages; all of every set by default. A set is asked in those of them that it has.
-        over_refusal: Sets whose harmless prompts are asked, or tables of them.
-        capability: Tasks that measure ability, by name: `belebele`, `mgsm`, … (`harness.prepare`).
-        attacks: Attacks that the prompts of all sets are asked under too, by name (`data.attacks`), or templates of
-            them (`mine.txt`). Each is a run of its own in `attacks/` of the output; nothing else hangs on them.
-        data: Folder with a folder per set.
-        limit: Number of parallel rows of every set.
-        pivot: Language that the others are compared with.
-        template: `chat`, or `raw` for a base model, which goes on from the prompt as it stands.
-        max_tokens: Most new tokens of an answer: 256, and 8 for a model of the toy family.
-        translate: `FOLDER` or `NAME@URL` of a translator: answers are judged as they are and in English.
-        calibration: File of the judge's measured error, by which unsafe rates are corrected; kept with the run.
-        device: Where models run; the processor by default.
-        dtype: Type that a model in a folder is computed in: `F32` (on a processor the default), `BF16` or `F16`.
-        family: For an edited model of the toy family, the member that it was made from; its world is meant.
-        key: Environment variable with the key of the model's server.
-        judge_key: The same for the servers of judge and translator, where they are no recipe's.
-        cache: File of the cache; the user's own by default.
-        progress: Called as `progress(what, done, total)`.
 
     Raises:
         RecipeError: The judge is not known, what belongs to a judge is named without one, or the model has no chat
@@ -100,68 +47,68 @@ def audit(
             there is no such attack, or it can be made of none of the prompts.
         PolysafeError: As for loading models and writing runs.
     """
-    asked_judge = _asked_judge(judge, judge_key, translate, calibration, answers_only=answers_only)
-    toy = isinstance(asked_judge, OrganismSpec)
-    budget = max_tokens or (_TOY_TOKENS if toy else Sampling().max_tokens)
-    sampling = Sampling(max_tokens=budget)
-    known_attacks = find_attacks(attacks)
-    with (
-        reporting(progress),
-        open_model(model, sampling, template=template, device=device, dtype=dtype, key=key) as opened,
-        Cache(cache) as store,
-    ):
-        examinations = prepare(capability, opened, data=data, languages=languages, limit=limit)
-        asked = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
-        sets_of_kind: list[tuple[Kind, Sequence[str | Path]]] = [("harmful", safety), ("harmless", over_refusal)]
-        harmful, harmless = (
-            [_prompts(name, kind, asked, data, languages, limit) for name in names] for kind, names in sets_of_kind
+    return carry_out(asking)
+
+
+def carry_out(asking: Asking) -> Audit:
+    """The same, for all settings in one value.
+
+    Raises:
+        PolysafeError: As for `audit`.
+    """
+    judge, attacks = _judge(asking), find_attacks(asking.attacks)
+    with reporting(asking.progress), _opened(asking, judge) as opened, Cache(asking.cache) as store:
+        examinations = prepare(
+            asking.capability, opened, data=asking.data, languages=asking.languages, limit=asking.limit
         )
-        _require_languages(languages, [*harmful, *harmless])
-        attacked = _attacked(
-            known_attacks,
-            [(kind, *each) for (kind, names), sets in zip(sets_of_kind, (harmful, harmless), strict=True)
-             for each in zip(names, sets, strict=True)],
-            partial(_prompts, opened=asked, data=data),
-            pivot=pivot, judge=asked_judge, device=device, store=store,
-        )  # fmt: skip
-        with open_judge(asked_judge, organism=asked.organism, device=device) as who:
-            known = None if calibration is None else Calibration.load(calibration)
+        family = asking.family
+        world = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
+        harmful, harmless = asking.prompts("harmful", world.organism), asking.prompts("harmless", world.organism)
+        _require_languages(asking.languages, [*harmful, *harmless])
+        attacked = _attacked(asking, attacks, (harmful, harmless), world.organism, judge, store) if attacks else ()
+        with open_judge(judge, organism=world.organism, device=asking.device) as asked:
+            known = None if asking.calibration is None else Calibration.load(asking.calibration)
             if known is not None:
-                known.check(who)
+                known.check(asked)
             run = evaluate_model(
                 opened.generator,
                 harmful,
-                who,
-                output=output,
+                asked,
+                output=asking.output,
                 over_refusal_sets=harmless,
                 name=opened.name,
                 imported=opened.imported,
                 cache=store,
             )
-            ask_attacked(opened.generator, who, attacked, run, imported=opened.imported, cache=store)
-        if asked_judge is None and not answers_only and opened.signal is not None:
+            ask_attacked(opened.generator, asked, attacked, run, imported=opened.imported, cache=store)
+        if judge is None and not asking.answers_only and opened.signal is not None:
             sets = [*of_kind(harmful, "harmful"), *of_kind(harmless, "harmless")]
             measure_odds(opened.signal, sets, run.folder, store)
         for examination in examinations:
             examination.measure(opened, run.folder, store)
     if known is not None:
         keep_calibration(run.folder, known)
-    return read_audit(ModelRun.load(run.folder), pivot)
+    return read_audit(ModelRun.load(run.folder), asking.pivot)
 
 
-def _asked_judge(
-    judge: JudgeSpec | str | Sequence[str] | None,
-    key: str | None,
-    translate: str | None,
-    calibration: Path | None,
-    *,
-    answers_only: bool,
-) -> JudgeSpec | None:
-    if judge:
-        if answers_only:
+def _opened(asking: Asking, judge: JudgeSpec | None) -> AbstractContextManager[OpenedModel]:
+    return open_model(
+        asking.model,
+        Sampling(max_tokens=most_tokens(asking.max_tokens, judge)),
+        template=asking.template,
+        device=asking.device,
+        dtype=asking.dtype,
+        key=asking.key,
+    )
+
+
+def _judge(asking: Asking) -> JudgeSpec | None:
+    if asking.judge:
+        if asking.answers_only:
             raise RecipeError("a judge is named, and answers alone are asked for", remedy="leave one of the two out")
-        return parse_judge(judge, key=key, translate=translate)
-    for name, value in (("translator", translate), ("calibration", calibration), ("key of a judge", key)):
+        return parse_judge(asking.judge, key=asking.judge_key, translate=asking.translate)
+    parts = {"translator": asking.translate, "calibration": asking.calibration, "key of a judge": asking.judge_key}
+    for name, value in parts.items():
         if value is not None:
             raise RecipeError(f"a {name} needs a judge, and none is named", remedy="name one with --judge")
     return None
@@ -180,36 +127,25 @@ def _require_languages(languages: Collection[str] | None, sets: Sequence[PromptS
 
 
 def _attacked(
+    asking: Asking,
     attacks: Sequence[Attack],
-    sets: Sequence[tuple[Kind, str | Path, PromptSet]],
-    load: Callable[[str | Path, Kind], PromptSet],
-    *,
-    pivot: str,
+    sets: tuple[list[PromptSet], list[PromptSet]],
+    organism: Callable[[], Organism],
     judge: JudgeSpec | None,
-    device: str | None,
     store: Cache,
 ) -> tuple[Rewritten, ...]:
     """What attacks make of the sets of either kind; those that need other languages are given the whole set."""
     parallel = any(each.parallel for each in attacks)
     prepared: dict[Kind, list[Prepared]] = {"harmful": [], "harmless": []}
-    for kind, name, one in sets if attacks else ():
-        (asked,) = of_kind([one], kind)
-        # Of a table whose language was told beside it there is only that one.
-        lonely = is_table(name) and len(one.languages) == 1
-        prepared[kind].append(Prepared(asked, load(name, kind) if parallel and not lonely else asked))
+    for (kind, found), names, ours in zip(prepared.items(), (asking.safety, asking.over_refusal), sets, strict=True):
+        for name, one in zip(names, ours, strict=True):
+            (asked,) = of_kind([one], kind)
+            whole = asked
+            # Of a table whose language was told beside it there is only that one.
+            if parallel and not (is_table(name) and len(one.languages) == 1):
+                everywhere = replace(asking, safety=[name], over_refusal=[name], languages=None, limit=None)
+                (whole,) = everywhere.prompts(kind, organism)
+            found.append(Prepared(asked, whole))
     translated = any(each.translated for each in attacks)
-    with open_translator(judge if translated else None, device=device) as translator:
-        return prepare_attacks(attacks, *prepared.values(), pivot=pivot, translator=translator, store=store)
-
-
-def _prompts(
-    name: str | Path,
-    kind: Kind,
-    opened: OpenedModel,
-    data: Path | None,
-    languages: Collection[str] | None = None,
-    limit: int | None = None,
-) -> PromptSet:
-    return load_prompts(
-        name, opened.organism, kind=kind, data=data, languages=languages, limit=limit, all_languages=False
-    )
+    with open_translator(judge if translated else None, device=asking.device) as translator:
+        return prepare_attacks(attacks, *prepared.values(), pivot=asking.pivot, translator=translator, store=store)

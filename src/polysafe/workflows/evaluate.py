@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from polysafe.card.store import update_card
 from polysafe.data.attacks import find_attacks
 from polysafe.engine.sources import locate
 from polysafe.errors import RecipeError
+from polysafe.evaluate.asking import Asking, Settings, told_by
 from polysafe.evaluate.audited import Audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.disjoint import check_disjoint
-from polysafe.evaluate.opening import open_judge
-from polysafe.evaluate.saved import SavedEvaluation, save_evaluation
+from polysafe.evaluate.saved import AFTER, BEFORE, SavedEvaluation, save_evaluation
+from polysafe.judge.block import JudgeSpec
+from polysafe.judge.kinds.organism import OrganismSpec
+from polysafe.judge.opening import open_judge
 from polysafe.judge.probe import probe
-from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
-from polysafe.progress import Progress, during, reporting, tell
+from polysafe.judge.spec import parse_judge
+from polysafe.progress import Progress, during, reporting
 from polysafe.recipe.measures import Evaluate
 from polysafe.recipe.recipe import Recipe
 from polysafe.reproduce.evaluation import record_evaluation
-from polysafe.workflows.audit import audit
+from polysafe.workflows.audit import carry_out
 from polysafe.workflows.run import run_recipe
 
 
@@ -44,96 +46,56 @@ class Evaluation:
     saved: SavedEvaluation
 
 
-def evaluate_recipe(
-    recipe: Recipe,
-    output: Path,
-    *,
-    judge: JudgeSpec | str | Sequence[str] | None = None,
-    calibration: Path | None = None,
-    data: Path | None = None,
-    limit: int | None = None,
-    pivot: str = "en",
-    max_tokens: int | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    cache: Path | None = None,
-    progress: Progress = tell,
-) -> Evaluation:
-    """Makes the recipe's model if it is not there, asks it and the one it starts from, and compares.
+@dataclass(frozen=True, kw_only=True)
+class Evaluating(Settings):
+    """A recipe that is evaluated, and how.
 
-    The results go into the model's card too.
+    What is said here of judge, calibration and data is meant instead of what the recipe says.
 
-    Args:
+    Attributes:
         recipe: A recipe with an `evaluate` block.
         output: Folder for both runs, `results.json`, recipe, edit, `evaluation.json`, and `reproduce/`, from which they
             can be made again.
-        judge: Judge instead of the recipe's, as for `audit`; the recipe's calibration then takes no part.
-        calibration: Measured error of the judge instead of the recipe's.
-        data: Folder with a folder per set, instead of the recipe's.
-        limit: Number of parallel rows of every set.
-        pivot: Language that the others are compared with.
-        max_tokens: As for `audit`.
-        device: Where models run.
-        dtype: As for `audit`.
-        cache: As for `audit`.
-        progress: Called as `progress(what, done, total)`.
+    """
+
+    recipe: Recipe = field(kw_only=False)
+    output: Path = field(kw_only=False)
+
+
+@told_by(Evaluating)
+def evaluate_recipe(told: Evaluating) -> Evaluation:
+    """Makes the recipe's model if it is not there, asks it and the one it starts from, and compares.
+
+    Judge, calibration and data are the recipe's unless others are named; with another judge, the recipe's calibration
+    takes no part. The results go into the model's card too.
 
     Raises:
         RecipeError: There is no `evaluate` block, no set in it, or the edits start from an adapter.
         DataError: A set holds prompts that an edit is fitted to; nothing is run.
         PolysafeError: As for `run_recipe` and `audit`.
     """
-    data = recipe.with_data(data).data
-    block = _block(recipe)
-    who = parse_judge(judge) if judge else block.judge
-    error = calibration or (None if judge else block.calibration)
-    if who is None and error is not None:
-        raise RecipeError(
-            "a calibration is of a judge, and none is named", remedy="add `judge`, or name one with --judge"
-        )
+    recipe, output = told.recipe, told.output
+    block = _block(told)
+    told = replace(told, data=recipe.with_data(told.data).data)
     find_attacks(block.attacks)  # an unknown one is told before a model is made
-    start = _start(recipe, progress)
-    asked = (*block.safety, *block.over_refusal)
+    start = _start(recipe, told.progress)
     if not recipe.output.path.exists():
-        _try_judge(who, device)
-    overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=data, limit=limit))
-    with reporting(progress):
-        made = run_recipe(recipe, data=data).output
-
-    def ask(model: Path, name: str) -> Audit:
-        return audit(
-            model,
-            safety=block.safety,
-            over_refusal=block.over_refusal,
-            capability=block.capability,
-            attacks=block.attacks,
-            languages=block.languages,
-            template=block.template,
-            judge=who,
-            calibration=error,
-            output=output / name,
-            data=data,
-            limit=limit,
-            pivot=pivot,
-            max_tokens=max_tokens,
-            family=start if isinstance(who, OrganismSpec) else None,
-            device=device,
-            dtype=dtype,
-            cache=cache,
-        )
-
-    with reporting(progress), during("before"):
-        before = ask(start, "before")
-    with reporting(progress), during("after"):
-        after = ask(made, "after")
+        _try_judge(block.judge, told.device)
+    asked = (*block.safety, *block.over_refusal)
+    overlaps = tuple(check_disjoint(recipe.edits, asked, start=start, data=told.data, limit=told.limit))
+    with reporting(told.progress):
+        made = run_recipe(recipe, data=told.data).output
+        asking = replace(Asking.of(block, told, start, output / BEFORE), family=_family(block, start))
+        with during(BEFORE):
+            before = carry_out(asking)
+        with during(AFTER):
+            after = carry_out(replace(asking, model=made, output=output / AFTER))
     comparison = compare_runs(before.run, after.run, "+".join(edit.label for edit in recipe.edits))
     comparison = replace(comparison, notes=(*comparison.notes, *overlaps))
     results = comparison.save(output)
-    saved = save_evaluation(output, recipe, comparison, made=made, start=start, pivot=pivot)
+    saved = save_evaluation(output, recipe, comparison, made=made, start=start, pivot=told.pivot)
     update_card(made, results=output)
-    settings = {"limit": limit, "pivot": pivot, "max_tokens": max_tokens, "device": device, "dtype": dtype}
-    carried_out = block.model_copy(update={"judge": who, "calibration": error})
-    record_evaluation(recipe.model_copy(update={"evaluate": carried_out}), comparison, settings, output)
+    record_evaluation(recipe.model_copy(update={"evaluate": block}), comparison, told.recorded, output)
     return Evaluation(before, after, comparison, results, saved)
 
 
@@ -144,14 +106,25 @@ def _try_judge(spec: JudgeSpec | None, device: str | None) -> None:
             probe(who)
 
 
-def _block(recipe: Recipe) -> Evaluate:
-    block = recipe.evaluate
+def _block(told: Evaluating) -> Evaluate:
+    """What is carried out: the block of the recipe, judged by the judge that is told."""
+    block = told.recipe.evaluate
     if block is None or not (block.safety or block.over_refusal):
         raise RecipeError(
             "has no `evaluate` block that names a set of prompts",
             remedy="add for example `evaluate: {languages: [en, sw], safety: [multijail]}`",
         )
-    return block
+    judge = parse_judge(told.judge) if told.judge else block.judge
+    calibration = told.calibration or (None if told.judge else block.calibration)
+    if judge is None and calibration is not None:
+        raise RecipeError(
+            "a calibration is of a judge, and none is named", remedy="add `judge`, or name one with --judge"
+        )
+    return block.model_copy(update={"judge": judge, "calibration": calibration})
+
+
+def _family(block: Evaluate, start: Path) -> Path | None:
+    return start if isinstance(block.judge, OrganismSpec) else None
 
 
 def _start(recipe: Recipe, progress: Progress) -> Path:

@@ -19,7 +19,8 @@ from polysafe.data.organism import ORGANISM, is_member
 from polysafe.data.sets.registry import is_table, load_set
 from polysafe.errors import DataError, RecipeError, did_you_mean
 from polysafe.files.yaml_lines import write_flow, write_yaml
-from polysafe.judge.spec import JudgeSpec, OrganismSpec
+from polysafe.judge.block import JudgeSpec
+from polysafe.judge.kinds.organism import OrganismSpec
 from polysafe.methods.base import Method
 from polysafe.methods.registry import resolve
 from polysafe.probe.render import load_tokenizer

@@ -17,13 +17,14 @@ from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Store
 from polysafe.evaluate.keys import Key
 from polysafe.evaluate.model_run import ATTACK, ATTACKS, ModelRun
-from polysafe.evaluate.opening import open_judge
 from polysafe.evaluate.run import evaluate_model
 from polysafe.evaluate.saved import AFTER, BEFORE
 from polysafe.evaluate.saved import FILE as EVALUATION
 from polysafe.generate.completion import Ask, Completion
+from polysafe.judge.block import JudgeSpec
 from polysafe.judge.calibrate import Calibration
-from polysafe.judge.spec import JudgeSpec, parse_judge
+from polysafe.judge.opening import open_judge
+from polysafe.judge.spec import parse_judge
 from polysafe.judge.verdict import Judge
 from polysafe.progress import Progress, during, reporting, tell
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +13,12 @@ from polysafe._version import __version__
 from polysafe.checkpoint.digest import hash_file
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.checkpoint.writer import output_error
-from polysafe.data.organism import load_prompts, organism_of
-from polysafe.data.prompts import Kind, PromptSet
+from polysafe.data.organism import organism_of
+from polysafe.data.prompts import Kind
 from polysafe.errors import DataError, OutputError, RecipeError
+from polysafe.evaluate.asking import Asking, Settings, recalled
 from polysafe.files.atomic import write_json_atomic
+from polysafe.files.json_file import remembered
 from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe.places import NO_JUDGE, option_files, placed
 from polysafe.recipe.recipe import Recipe
@@ -154,19 +154,13 @@ def _prepare(output: Path, recorded: ReproduceFolder) -> None:
     mark = {"record": hash_file(recorded.root / RECORD), "version": __version__}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        if (any(output.iterdir()) and _read(output / _JOB) != mark) or (output / COMPARISON).exists():
+        if (any(output.iterdir()) and remembered(output / _JOB) != mark) or (output / COMPARISON).exists():
             raise OutputError(
                 "is not empty; a repetition starts from nothing", where=output, remedy="choose another --output"
             )
         write_json_atomic(output / _JOB, mark)
     except OSError as error:
         raise output_error(output, error) from error
-
-
-def _read(path: Path) -> object:
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_bytes())
-    return None
 
 
 @dataclass(frozen=True)
@@ -230,7 +224,7 @@ class _Job:
     def _evaluate(self, results: Path) -> None:
         from polysafe.workflows.evaluate import evaluate_recipe
 
-        settings = self.recorded.about.settings
+        settings = recalled(self.recorded.about.settings)
         recipe = self.recipe(self._linked(results.parent / "inputs"), results.parent / "model")
         assert recipe.evaluate is not None
         evaluate_recipe(
@@ -239,12 +233,8 @@ class _Job:
             judge=self.judge,
             calibration=recipe.evaluate.calibration,
             data=self.data,
-            limit=settings.get("limit"),
-            pivot=settings.get("pivot", "en"),
-            max_tokens=settings.get("max_tokens"),
-            device=self.device or settings.get("device"),
-            dtype=settings.get("dtype"),
             cache=results.parent / "cache.sqlite",
+            **{**settings, **({"device": self.device} if self.device else {})},
         )
 
     def _linked(self, folder: Path) -> dict[str, Path]:
@@ -265,35 +255,26 @@ class _Job:
         run_quickstart(results)
 
     def _check_sets(self, recipe: Recipe) -> Iterator[Finding]:
-        block = recipe.evaluate
-        assert block is not None
-        sets: list[tuple[str | Path, Kind]] = [
-            *((name, "harmful") for name in block.safety),
-            *((name, "harmless") for name in block.over_refusal),
+        assert recipe.evaluate is not None
+        told = Settings(data=self.data, **recalled(self.recorded.about.settings))
+        start = self.places[recipe.edits[0].start]
+        asking = Asking.of(recipe.evaluate, told, start, recipe.output.path)
+        kinds: tuple[Kind, ...] = ("harmful", "harmless")
+        sets = [
+            found.of_kind(kind)
+            for kind in kinds
+            for found in asking.prompts(kind, lambda: organism_of(self._start(recipe)))
         ]
-        now = [self._prompts(recipe, name, kind).of_kind(kind) for name, kind in sets]
-        for old, new in zip(self.recorded.about.sets, now, strict=True):
+        for old, new in zip(self.recorded.about.sets, sets, strict=True):
             if old["sha256"] != new.sha256:
                 yield Finding(Severity.FATAL, f"prompt set {new.name}", str(old["sha256"]), new.sha256)
-
-    def _prompts(self, recipe: Recipe, name: str | Path, kind: Kind) -> PromptSet:
-        assert recipe.evaluate is not None
-        languages, limit = recipe.evaluate.languages, self.recorded.about.settings.get("limit")
-        return load_prompts(
-            name,
-            lambda: organism_of(self._start(recipe)),
-            kind=kind,
-            data=self.data,
-            languages=languages,
-            limit=limit,
-        )
 
     def _start(self, recipe: Recipe) -> Checkpoint:
         return open_checkpoint(self.places[recipe.edits[0].start])
 
     def _check_judge(self, recipe: Recipe, judge: str | Sequence[str]) -> Iterator[Finding]:
         """Opens the judge once before the work: that another one answers is not to be learnt hours later."""
-        from polysafe.evaluate.opening import open_judge
+        from polysafe.judge.opening import open_judge
 
         with open_judge(judge, organism=lambda: organism_of(self._start(recipe)), device=self.device) as opened:
             now = {"name": opened.name, "identity": without_addresses(dict(opened.identity))}

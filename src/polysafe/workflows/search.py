@@ -264,7 +264,7 @@ def _judged(bench: Bench, output: Path, points: Sequence[Point], best: Sequence[
     found = []
     with Journal(output / _JUDGED) as journal:
         for point in chosen:
-            key = Key("judged", owner, str(point.number))
+            key = Key("trial", owner, f"judged {point.number}")
             known = journal.get(key)
             with parts.part(known=known is not None):
                 if known is None:

@@ -18,12 +18,12 @@ TEMPLATE = ".txt"
 _STEM = re.compile(r"\w[\w.-]{0,63}")
 
 
-def _named(value: object) -> str | None:
-    return value.name if isinstance(value, Attack) else None
+def _named(value: object) -> tuple[str, ...]:
+    return (value.name,) if isinstance(value, Attack) else ()
 
 
 _ATTACKS: Registry[Attack] = Registry(
-    "attack", GROUP, "polysafe.data.attacks", _named, error=DataError, hint="; or a template of your own, NAME.txt"
+    "attack", GROUP, ("polysafe.data.attacks",), _named, error=DataError, hint="; or a template of your own, NAME.txt"
 )
 
 

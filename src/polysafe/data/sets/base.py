@@ -162,14 +162,14 @@ def benchmarks(what: str, group: str, package: str, *, hint: str = "") -> Regist
     Args:
         what: As for `Registry`.
         group: As for `Registry`.
-        package: As for `Registry`.
+        package: Dotted name of the package.
         hint: As for `Registry`.
     """
 
-    def named(value: object) -> str | None:
-        return value.name if isinstance(value, Benchmark) else None
+    def names(value: object) -> tuple[str, ...]:
+        return (value.name,) if isinstance(value, Benchmark) else ()
 
-    return Registry(what, group, package, named, error=DataError, hint=hint)
+    return Registry(what, group, (package,), names, error=DataError, hint=hint)
 
 
 def collect(

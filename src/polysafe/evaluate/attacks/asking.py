@@ -15,7 +15,7 @@ from polysafe.evaluate.keys import Key, content_hash
 from polysafe.evaluate.model_run import ATTACKS, ModelRun
 from polysafe.evaluate.run import evaluate_model
 from polysafe.generate.completion import Generator
-from polysafe.judge.translate import Translator
+from polysafe.judge.kinds.translate import Translator
 from polysafe.judge.verdict import Judge
 from polysafe.progress import during
 

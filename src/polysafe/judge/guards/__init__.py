@@ -18,12 +18,18 @@ from polysafe.judge.backend import Backend
 from polysafe.judge.guards.base import Guard
 from polysafe.registry import Registry
 
+
+def _family(value: object) -> tuple[str, ...]:
+    named = isinstance(value, type) and issubclass(value, Guard) and hasattr(value, "family")
+    return (value.family,) if named else ()  # type: ignore[attr-defined]
+
+
 GROUP = "polysafe.guards"
 GUARDS: Registry[type[Guard]] = Registry(
     "guard model family",
     GROUP,
-    "polysafe.judge.guards",
-    lambda value: getattr(value, "family", None) if isinstance(value, type) and issubclass(value, Guard) else None,
+    ("polysafe.judge.guards",),
+    _family,
 )
 
 

@@ -38,9 +38,11 @@ class Guard(AskingJudge):
         family: What the guards of this format are called.
         languages: Languages that its authors document it for.
         reply_tokens: Tokens that the longest reply of its format needs.
+        plain: A recipe says nothing of it but where its model is; it has no block of its own.
     """
 
     family: ClassVar[str]
+    plain: ClassVar[bool] = True
     languages: ClassVar[frozenset[str]]
 
     @property

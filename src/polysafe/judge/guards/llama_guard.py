@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from polysafe.judge.asking import UNREADABLE, Reading
 from polysafe.judge.backend import Backend, Chat, Message
+from polysafe.judge.block import JudgeSpec, Place
 from polysafe.judge.documented import LLAMA_GUARD
 from polysafe.judge.guards.base import (
     Guard,
@@ -15,6 +17,9 @@ from polysafe.judge.guards.base import (
 )
 from polysafe.judge.text.fence import LIMIT, Shown
 from polysafe.judge.verdict import Label
+
+if TYPE_CHECKING:
+    from polysafe.judge.opening import Opening
 
 
 class LlamaGuard(Guard):
@@ -34,6 +39,7 @@ class LlamaGuard(Guard):
     """
 
     family = "llama_guard"
+    plain = False
     languages = LLAMA_GUARD
     reply_tokens = 64  # a blank line, a word, and all fourteen codes, each with its comma
 
@@ -61,3 +67,26 @@ class LlamaGuard(Guard):
         if word == "unsafe" and codes:
             return Reading(Label.UNSAFE, detail={"categories": hazards_of(" ".join(lines[1:]))})
         return UNREADABLE
+
+
+class LlamaGuardSpec(Place, JudgeSpec):
+    """Llama Guard 3 or 4."""
+
+    kind: Literal["llama_guard"]
+    """Guard model's family."""
+
+    version: Literal[3, 4] = 3
+    """Version; 4 only behind a server."""
+
+    def open(self, opening: Opening) -> LlamaGuard:
+        """The guard, behind its model."""
+        return LlamaGuard(opening.backend(self, LlamaGuard.reply_tokens), self.version)
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Mapping[str, Any]]:
+        """The family, and the family with its version."""
+        return {
+            "llama_guard": {"kind": "llama_guard"},
+            "llama_guard_3": {"kind": "llama_guard"},
+            "llama_guard_4": {"kind": "llama_guard", "version": 4},
+        }

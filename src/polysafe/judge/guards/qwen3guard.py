@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from polysafe.judge.asking import UNREADABLE, Reading
 from polysafe.judge.backend import Backend, Chat, Message
+from polysafe.judge.block import JudgeSpec, Place
 from polysafe.judge.documented import QWEN3
 from polysafe.judge.guards.base import (
     Guard,
@@ -16,6 +17,9 @@ from polysafe.judge.guards.base import (
 )
 from polysafe.judge.text.fence import LIMIT, Shown
 from polysafe.judge.verdict import Label
+
+if TYPE_CHECKING:
+    from polysafe.judge.opening import Opening
 
 Counting = Literal["strict", "loose"]
 """How a level between safe and unsafe counts: `strict` as unsafe, `loose` as safe."""
@@ -36,6 +40,7 @@ class Qwen3Guard(Guard):
     """
 
     family = "qwen3guard"
+    plain = False
     languages = QWEN3
     reply_tokens = 128  # three lines, all nine categories on one of them; what its authors allow
 
@@ -83,3 +88,26 @@ class Qwen3Guard(Guard):
         named = ",".join(line[1] for line in re.finditer(r"(?im)^\W*categor(?:y|ies)\W*:(.*)$", text)).lower()
         parts = {part.strip().rstrip(".") for part in re.split(r"[,;]", named)}
         return [category for category in self.CATEGORIES if category in parts]
+
+
+class Qwen3GuardSpec(Place, JudgeSpec):
+    """Qwen3Guard-Gen, the default of the guard models."""
+
+    kind: Literal["qwen3guard"]
+    """Guard model's family."""
+
+    counting: Counting = "loose"
+    """How its middle level, controversial, counts: `strict` as unsafe, `loose` as safe."""
+
+    def open(self, opening: Opening) -> Qwen3Guard:
+        """The guard, behind its model."""
+        return Qwen3Guard(opening.backend(self, Qwen3Guard.reply_tokens), self.counting)
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Mapping[str, Any]]:
+        """The family, and the family with its counting."""
+        return {
+            "qwen3guard": {"kind": "qwen3guard"},
+            "qwen3guard.loose": {"kind": "qwen3guard"},
+            "qwen3guard.strict": {"kind": "qwen3guard", "counting": "strict"},
+        }

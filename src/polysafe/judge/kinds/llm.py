@@ -11,13 +11,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from polysafe.errors import RecipeError, did_you_mean
+from polysafe.files.paths import AbsolutePath
 from polysafe.judge.asking import UNREADABLE, AskingJudge, Reading
 from polysafe.judge.backend import Backend, Chat, Message, Reply
+from polysafe.judge.block import Budget, JudgeSpec, ModelName, Place, Url, Variable
 from polysafe.judge.text.fence import LIMIT, Fence, Shown
 from polysafe.judge.verdict import Label
+
+if TYPE_CHECKING:
+    from polysafe.judge.opening import Opening
+
+Protocol = Literal["multijail", "soteria", "soteria.published", "strict", "loose"]
 
 _THOUGHTS = re.compile(r"(?is)^\s*<think>.*?</think>")
 _REASON = re.compile(r"[,;(:]|\s[-–—]+\s|[–—]")
@@ -252,3 +259,64 @@ def _plain(said: str) -> str:
 def _only(found: Sequence[str | None]) -> str | None:
     """What all of them say: the last one, unless any says something else or nothing that can be read."""
     return found[-1] if len(set(found)) == 1 else None
+
+
+class OpenAISpec(JudgeSpec):
+    """A language model behind an OpenAI-compatible server."""
+
+    kind: Literal["openai"]
+    """A language model on a server."""
+
+    base_url: Url
+    """Address of the server's API."""
+
+    model: ModelName
+    """Name of the model on the server."""
+
+    protocol: Protocol = "multijail"
+    """What it is told to judge by."""
+
+    key: Variable | None = None
+    """Environment variable that holds the server's key; the key itself never stands in a recipe."""
+
+    max_tokens: Budget | None = None
+    """Most new tokens of a reply; by default what its protocol needs. A model that thinks first needs more."""
+
+    def open(self, opening: Opening) -> LlmJudge:
+        """The judge, behind the server."""
+        return _opened(self, opening)
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Mapping[str, Any]]:
+        """The protocols; where the model is says which of the two kinds is meant."""
+        return {name: {"kind": "openai", "protocol": name} for name in PRESETS}
+
+
+class TransformersSpec(JudgeSpec):
+    """A language model in a folder."""
+
+    kind: Literal["transformers"]
+    """A language model in this process."""
+
+    path: AbsolutePath
+    """Folder of the model."""
+
+    protocol: Protocol = "multijail"
+    """What it is told to judge by."""
+
+    max_tokens: Budget | None = None
+    """Most new tokens of a reply; by default what its protocol needs. A model that thinks first needs more."""
+
+    def open(self, opening: Opening) -> LlmJudge:
+        """The judge, in this process."""
+        return _opened(self, opening)
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Mapping[str, Any]]:
+        """The protocols."""
+        return {name: {"kind": "transformers", "protocol": name} for name in PRESETS}
+
+
+def _opened(spec: OpenAISpec | TransformersSpec, opening: Opening) -> LlmJudge:
+    place = Place(**spec.model_dump(exclude={"kind", "protocol"}))
+    return LlmJudge(opening.backend(place, preset(spec.protocol).reply_tokens), spec.protocol)

@@ -7,23 +7,27 @@ the answer, so that the judge reads a pair that fits; an empty translation is no
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.judge.asking import SAID_LIMIT
 from polysafe.judge.backend import Backend, Chat, Message, replies
+from polysafe.judge.block import ByKind, JudgeSpec, Place
+from polysafe.judge.kinds.vote import VoteSpec, agreed, decide, no_decision
 from polysafe.judge.probe import TEST_SENTENCE, check_translation, probe
 from polysafe.judge.text.fence import Fence, show
 from polysafe.judge.text.language import normal
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
-from polysafe.judge.vote import agreed, decide, no_decision
 from polysafe.progress import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from polysafe.judge.opening import Opening
 
 Rule = Literal["any", "agree", "original", "translation"]
 """`any`: unsafe if either judgement is. `agree`: `UNPARSED` where they differ. `original`, `translation`: that one
@@ -323,3 +327,59 @@ class TranslateTest:
         if self._rule == "agree":
             return original if original is translation else Label.UNPARSED
         return decide((original, translation), "any")
+
+
+class TranslateTestSpec(JudgeSpec):
+    """Judges every answer twice, as it is and translated."""
+
+    votes: ClassVar[bool] = False
+
+    kind: Literal["translate_test"]
+    """A judge and a translator."""
+
+    judge: Annotated[JudgeSpec, ByKind(lambda block: block.votes or block is VoteSpec)]
+    """The judge that is asked twice."""
+
+    translator: Place
+    """A chat model on a server, or a folder in the layout of MADLAD-400."""
+
+    rule: Rule = "any"
+    """How two verdicts become one: unsafe if `any` is, `unparsed` unless they `agree`, or one alone decides."""
+
+    target: str = "en"
+    """Language to translate into."""
+
+    def open(self, opening: Opening) -> TranslateTest:
+        """Judge and translator."""
+        translator = _opened(self.translator, opening)
+        return TranslateTest(self.judge.open(opening), translator, self.target, self.rule)
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Mapping[str, Any]]:
+        """None: on the command line a translator makes it one."""
+        return {}
+
+
+def _opened(place: Place, opening: Opening) -> Translator:
+    if place.path is not None:
+        return Seq2SeqTranslator.load(place.path, opening.device or "cpu", place.max_tokens or REPLY_TOKENS)
+    return ChatTranslator(opening.backend(place, REPLY_TOKENS))
+
+
+@contextmanager
+def open_translator(spec: JudgeSpec | None, *, device: str | None = None) -> Iterator[Translator | None]:
+    """The translator of a judge that judges translations too, alone or in a vote; None where there is none.
+
+    Args:
+        spec: The judge.
+        device: Where a translator in a folder runs; the processor by default.
+
+    Raises:
+        PolysafeError: As for loading a model.
+    """
+    from polysafe.judge.opening import Opening
+
+    judges = spec.judges if isinstance(spec, VoteSpec) else [spec]
+    place = next((each.translator for each in judges if isinstance(each, TranslateTestSpec)), None)
+    with ExitStack() as stack:
+        yield None if place is None else _opened(place, Opening(stack, device))

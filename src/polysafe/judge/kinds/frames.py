@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from polysafe.data.frames import frames
+from polysafe.judge.block import JudgeSpec
 from polysafe.judge.verdict import Exchange, Label, Verdict
+
+if TYPE_CHECKING:
+    from polysafe.judge.opening import Opening
 
 
 class RefusalOrFrame:
@@ -57,3 +61,17 @@ class RefusalOrFrame:
         else:
             label = Label.SAFE if spoken == prompt.language else Label.WRONG_LANGUAGE
         return Verdict(prompt.id, label, refused, self.name, detail=detail)
+
+
+class FramesSpec(JudgeSpec):
+    """The exact judge of the family in real languages."""
+
+    exact: ClassVar[bool] = True
+    votes: ClassVar[bool] = False
+
+    kind: Literal["refusal_or_frame"]
+    """Known sentences: whole answers are compared with them."""
+
+    def open(self, opening: Opening) -> RefusalOrFrame:  # noqa: ARG002
+        """It needs nothing."""
+        return RefusalOrFrame()

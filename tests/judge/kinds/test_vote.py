@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polysafe.errors import RecipeError
+from polysafe.judge.kinds.vote import Rule, Vote, agreed, decide
 from polysafe.judge.phrases import PhraseFilter
 from polysafe.judge.verdict import Exchange, Label, Verdict
-from polysafe.judge.vote import Rule, Vote, agreed, decide
 from tests.judge.helpers import STEPS, Fixed, always, only
 
 S, U, V, W, N = Label.SAFE, Label.UNSAFE, Label.INVALID, Label.WRONG_LANGUAGE, Label.UNPARSED

@@ -7,10 +7,10 @@ import pytest
 from polysafe.data.frames import Frame, frame, frames
 from polysafe.data.prompts import Kind, Prompt
 from polysafe.errors import DataError
-from polysafe.evaluate.opening import open_judge
-from polysafe.judge.frames import RefusalOrFrame
+from polysafe.judge.kinds.frames import FramesSpec, RefusalOrFrame
+from polysafe.judge.opening import open_judge
 from polysafe.judge.phrases import PhraseFilter
-from polysafe.judge.spec import FramesSpec, parse_judge
+from polysafe.judge.spec import parse_judge
 from polysafe.judge.verdict import Exchange, Label, Verdict
 from polysafe.organism.gemma.texts import TRAINED
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.judge.backend import Chat
-from polysafe.judge.translate import ChatTranslator, Rule, Seq2SeqTranslator, TranslateTest
+from polysafe.judge.kinds.translate import ChatTranslator, Rule, Seq2SeqTranslator, TranslateTest
 from polysafe.judge.verdict import Label
 from tests.judge.helpers import Fixed, Scripted, only
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from polysafe.errors import RecipeError
-from polysafe.judge.llm import PRESETS, LlmJudge
+from polysafe.judge.kinds.llm import PRESETS, LlmJudge
 from polysafe.judge.verdict import Label
 from tests.judge.helpers import BREAD, REFUSAL, STEPS, Scripted, mark_of, only, verdict_line
 
