@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from polysafe.checkpoint.opened import Source, Sources
-from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
+from polysafe.checkpoint.roles import Kind, Module, TensorRole
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.operations import Arithmetic, Blend, Copy, Operation, blend
 from polysafe.errors import ArchitectureError, MismatchError
@@ -38,6 +37,7 @@ from polysafe.methods.agreement import (
     vocabulary_conflict,
 )
 from polysafe.methods.base import SourceName
+from polysafe.methods.blocks import BlockKey, blocks_of
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
 from polysafe.methods.scores import (
@@ -55,19 +55,6 @@ _OUTSIDE = (Kind.EMBEDDING, Kind.POSITION, Kind.FINAL_NORM, Kind.HEAD)
 
 Outside = Literal["blend", "language", "safety", "base"]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class BlockKey:
-    """What one decision is about: a whole layer (`module` is empty), or one module of it."""
-
-    layer: int
-    module: Module | Literal[""] = ""
-
-    @property
-    def name(self) -> str:
-        """For example `layers.3` or `layers.3.attention`."""
-        return f"layers.{self.layer}.{self.module}".rstrip(".")
 
 
 Profile = Mapping[BlockKey, float]
@@ -257,11 +244,6 @@ class LayerSwap(BlockMethod):
     def _key(self, layer: int, module: Module) -> BlockKey:
         return BlockKey(layer) if self.granularity == "layer" else BlockKey(layer, module)
 
-    def _blocks(self, architecture: Architecture) -> list[BlockKey]:
-        roles = architecture.roles.values()
-        inside = {(role.layer, role.module) for role in roles if role.kind is not Kind.BUFFER}
-        return sorted({self._key(layer, m) for layer, m in inside if layer is not None and m is not None})
-
     def _scored(self, base: Source) -> tuple[Scored, ...]:
         scored = scored_tensors(
             base.architecture,
@@ -288,7 +270,7 @@ class LayerSwap(BlockMethod):
 
     def _unscored(self, base: Source, scored: Iterable[Scored]) -> list[BlockKey]:
         found = {self._key(item.layer, item.module) for item in scored}
-        return [key for key in self._blocks(base.architecture) if key not in found]
+        return [key for key in blocks_of(base.architecture, self.granularity) if key not in found]
 
     def _may_be_unscored(self, key: BlockKey) -> bool:
         """Whether an option already implies that this block is left alone (the authors skip mixtures)."""
