@@ -41,14 +41,17 @@ from polysafe.methods.blocks import BlockKey, blocks_of
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
 from polysafe.methods.scores import (
+    Aggregate,
     Ratios,
     Scored,
+    profile,
     relative_update_norms,
     require_descendant,
     scored_tensors,
+    shares,
+    usual_aggregate,
 )
 
-_EPSILON = 1e-8
 _REFERENCE_LAYERS = 32  # depth of the models that the published τ was chosen on
 _FUSED = frozenset({"qkv", "gate_up"})
 _OUTSIDE = (Kind.EMBEDDING, Kind.POSITION, Kind.FINAL_NORM, Kind.HEAD)
@@ -92,7 +95,7 @@ class LayerSwap(BlockMethod):
     """Published rule, or blend every block with weight p_safety / (p_safety + p_language)."""
     safety_weight: Share = 0.5
     """Weight of the safety expert where tensors are blended (the α of the paper)."""
-    aggregate: Literal["l1", "l2"] | None = None
+    aggregate: Aggregate | None = None
     """Sum (l1) or root of the sum of squares (l2) over a block. Default: l1 for layers, l2 for modules."""
     normalise: Literal["joint", "per_family"] = "joint"
     """Divide by the sum over all modules (published), or over attention and MLP modules separately."""
@@ -222,9 +225,7 @@ class LayerSwap(BlockMethod):
                 return float(np.quantile([abs(value) for value in d.values()], self.tau))
 
     def _shares(self, n: Profile) -> dict[BlockKey, float]:
-        family = {key: key.module if self.normalise == "per_family" else "" for key in n}
-        totals = {f: math.fsum(n[key] for key in n if family[key] == f) for f in set(family.values())}
-        return {key: value / (totals[family[key]] + _EPSILON) for key, value in n.items()}
+        return shares(n, {key: key.module for key in n} if self.normalise == "per_family" else None)
 
     def _swapped(self, d: Profile, tau: float) -> dict[BlockKey, tuple[str, float]]:
         above = sorted((key for key in d if d[key] > tau), key=lambda key: -d[key])
@@ -276,14 +277,10 @@ class LayerSwap(BlockMethod):
         """Whether an option already implies that this block is left alone (the authors skip mixtures)."""
         return key.module is Module.MLP and (self.arithmetic == "authors" or self.moe == "attention_only")
 
-    def _profile(self, scored: Iterable[Scored], ratios: Ratios) -> dict[BlockKey, float]:
+    def _profile(self, base: Source, scored: Iterable[Scored], ratios: Ratios) -> dict[BlockKey, float]:
         """The n of every block: the aggregate of its members' relative update norms."""
-        members: dict[BlockKey, list[float]] = {}
-        for item in scored:
-            members.setdefault(self._key(item.layer, item.module), []).extend(ratios[item.tensor])
-        if self.aggregate == "l1" or (self.aggregate is None and self.granularity == "layer"):
-            return {key: math.fsum(members[key]) for key in sorted(members)}
-        return {key: math.sqrt(math.fsum(r * r for r in members[key])) for key in sorted(members)}
+        blocks = blocks_of(base.architecture, self.granularity)
+        return profile(blocks, scored, ratios, self.aggregate or usual_aggregate(self.granularity))
 
     def _outside_choice(self, sources: Sources) -> Outside:
         trio = [sources[name] for name in self.uses]
@@ -303,7 +300,8 @@ class LayerSwap(BlockMethod):
         self, sources: Sources, scored: Sequence[Scored], norms: Mapping[str, Ratios], outside: Outside
     ) -> Edit:
         ratios = {"safety": norms[self.safety], "language": norms[self.language]}
-        decisions = self.decide(self._profile(scored, ratios["safety"]), self._profile(scored, ratios["language"]))
+        profiles = (self._profile(sources[self.base], scored, ratios[expert]) for expert in ("safety", "language"))
+        decisions = self.decide(*profiles)
         roles = sources[self.language].architecture.roles
         fixed = self._fixed(roles.values(), outside)
         decided = {BlockKey(d.layer, Module(d.module) if d.module else ""): d for d in decisions if d.layer is not None}
