@@ -167,7 +167,7 @@ class _Comparing:
             return Trial(setting, problem="it breaks the model: some prompts give no finite number")
         gains = [self._gain(after, language) for language in self.edited]
         losses = [
-            _rate_change(cell, self.before[cell], after[cell])
+            rate_change(cell, self.before[cell], after[cell])
             for cell in self.before
             if cell[1] in self.rules.limits and self.before[cell]
         ]
@@ -246,7 +246,7 @@ def _yes_or_no(reading: Mapping[str, float | bool]) -> bool:
     return all(isinstance(value, bool) for value in reading.values())
 
 
-def _rate_change(
+def rate_change(
     cell: tuple[str, str], before: Mapping[str, float | bool], after: Mapping[str, float | bool]
 ) -> Change:
     """The change of a rate; log-odds become one at the tail of the unedited model's own."""
