@@ -246,9 +246,7 @@ def _yes_or_no(reading: Mapping[str, float | bool]) -> bool:
     return all(isinstance(value, bool) for value in reading.values())
 
 
-def rate_change(
-    cell: tuple[str, str], before: Mapping[str, float | bool], after: Mapping[str, float | bool]
-) -> Change:
+def rate_change(cell: tuple[str, str], before: Mapping[str, float | bool], after: Mapping[str, float | bool]) -> Change:
     """The change of a rate; log-odds become one at the tail of the unedited model's own."""
     language, metric = cell
     old, new = _values(before, before), _values(after, before)

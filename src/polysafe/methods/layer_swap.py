@@ -16,7 +16,6 @@ and since Σ d = 0 some blocks go each way unless the profiles coincide.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -24,7 +23,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from polysafe.checkpoint.opened import Source, Sources
-from polysafe.checkpoint.roles import Kind, Module, TensorRole
+from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.operations import Arithmetic, Blend, Copy, Operation, blend
 from polysafe.errors import ArchitectureError, MismatchError

@@ -156,7 +156,7 @@ def movement(base: Source, safety: Source, language: Source, granularity: Granul
 
 
 def shares(n: Mapping[BlockKey, float], family: Mapping[BlockKey, str] | None = None) -> dict[BlockKey, float]:
-    """p of every block: its share of the n of all, or of those of its family."""
+    """The p of every block: its share of the n of all, or of those of its family."""
     families = dict.fromkeys(n, "") if family is None else family
     totals = {f: math.fsum(n[key] for key in n if families[key] == f) for f in set(families.values())}
     return {key: value / (totals[families[key]] + _EPSILON) for key, value in n.items()}

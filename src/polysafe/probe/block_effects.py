@@ -148,7 +148,7 @@ class _Moves:
     def along(self, number: torch.Tensor) -> dict[str, float]:
         """The derivative of a number along every block's move."""
         self._found = dict.fromkeys(self._blocks, 0.0)
-        number.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
+        number.backward()
         return self._found
 
     def _hook(self, block: str, move: torch.Tensor) -> Callable[[torch.Tensor], None]:

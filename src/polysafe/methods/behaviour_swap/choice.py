@@ -6,8 +6,8 @@ as the limits hold for the sum of what the blocks taken do alone. Then the joint
 the choice was made by and on held-out ones, and as long as it breaks a limit or shows no gain on either, the block of
 the smallest gain goes back. To take nothing is an answer.
 
-Stepwise, what a block adds is measured again after every block that is taken, with those in place: blocks that do nothing
-alone, or harm, may do much together.
+Stepwise, what a block adds is measured again after every block that is taken, with those in place: blocks that do
+nothing alone, or harm, may do much together.
 
 Gain: rise of refusal log-odds of harmful prompts, a mean over the languages that the edit is for, paired by prompt.
 Costs, each in every language: loss of log-probability per token of the expert's own answers to harmless prompts; rise
@@ -180,7 +180,7 @@ class Chooser:
         singles = {name: self._measured(moved) for name, moved in self.effects.items()}
         why = {name: _unfit(each) for name, each in singles.items()}
         taken = self._by_sum(singles, why) if together is None else self._stepwise(together, why)
-        last: tuple[Measured, Measured] | tuple[None, None] = (None, None)
+        last: tuple[Measured | None, Measured | None] = (None, None)
         while taken:
             last = found = joint(taken)
             problem = next(filter(None, map(_unfit, found)), "")
@@ -188,7 +188,7 @@ class Chooser:
                 break
             why[taken.pop()] = f"went back: with those taken before, {problem}"
         why.update(dict.fromkeys(taken, "taken"))
-        return Choice(tuple(taken), singles, *last, why)
+        return Choice(tuple(taken), singles, last[0], last[1], why)
 
     def _measured(self, moved: Values) -> Measured:
         level = 1 - (1 - LEVEL) / max(1, len(self.effects))
@@ -219,8 +219,9 @@ class Chooser:
                 moved = together((*taken, name)) if taken else self.effects[name]
                 added = self._measured(changes(reached, moved))
                 broken = self._measured(moved).objections
-                why[name] = "beyond the budget" if added.shown and not broken else _unfit(replace(added, objections=broken))
-                if added.shown and not broken:
+                reason = _unfit(replace(added, objections=broken))
+                why[name] = reason or "beyond the budget"
+                if not reason:
                     found[name] = (added.gain, moved)
             if not found:
                 break

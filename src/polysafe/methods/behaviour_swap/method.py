@@ -9,7 +9,6 @@ are taken, up to a budget (`choice`); held-out anchors have the last word, and i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -74,7 +73,7 @@ class BehaviourSwap(BlockMethod):
     scores: Literal["exact", "first_order"] = "exact"
     """Read every block's effect off the model with the block moved, or all of them off gradients."""
     path_points: Annotated[int, Field(ge=0)] = 0
-    """For `scores: first_order`: points of the way to the safety expert that gradients are taken at; 0 for its start."""
+    """For `scores: first_order`: points on the way to the safety expert to take gradients at; 0 for its start."""
     search: Literal["sum", "stepwise"] = "sum"
     """Take blocks by what each does alone, or measure the others again after every one that is taken."""
     blocks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -113,7 +112,7 @@ class BehaviourSwap(BlockMethod):
 
     @property
     def rule_label(self) -> str:
-        """`behaviour_swap.layer`, `.module` or `.projection`, with `.first_order` or `.stepwise` where blocks are chosen so."""
+        """`behaviour_swap.layer`, `.module` or `.projection`; then `.first_order` or `.stepwise` where that chooses."""
         kind = self.scores if self.scores != "exact" else self.search
         return ".".join((self.name, self.granularity, *([] if kind == "sum" else [kind])))
 
@@ -138,7 +137,9 @@ class BehaviourSwap(BlockMethod):
         return self.model_copy(update={"blocks": tuple(chosen)}) if chosen else self
 
     def fitted(self, data: Path | None = None) -> Iterator[PromptSet]:
-        """The anchors, unless blocks are named; those of the toy family are of another split than its evaluation.
+        """The anchors, also where the blocks that were chosen by them are named.
+
+        Those of the toy family are of another split than its evaluation.
 
         Raises:
             DataError: A table or set cannot be read, or lacks a language.

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from polysafe.checkpoint.opened import Source
@@ -46,7 +47,7 @@ class Found:
         """For the evidence of an edit."""
         choice = self.choice
         singles = {name: {**each.plain(), "why": choice.why[name]} for name, each in choice.singles.items()}
-        ranked = sorted(singles, key=lambda name: -(singles[name]["gain"] or -math.inf))
+        ranked = sorted(singles, key=lambda name: (singles[name]["gain"] is None, -(singles[name]["gain"] or 0.0)))
         return {
             "ranking": {name: singles[name]["gain"] for name in ranked},
             "effects": singles,
@@ -108,9 +109,8 @@ class Study:
 
         def together(names: Sequence[str]) -> Values:
             tensors = [tensor for name in names for tensor in self.blocks[name]]
-            return _known(
-                kept, " + ".join(names), lambda: exact_effect(self.model, self.donor, tensors, asked, before)
-            )
+            measure = partial(exact_effect, self.model, self.donor, tensors, asked, before)
+            return _known(kept, " + ".join(names), measure)
 
         chooser = Chooser(self.limits, before, effects, self.budget)
         choice = chooser.choose(joint, together if self.stepwise else None)
@@ -121,9 +121,8 @@ class Study:
         parts, found = Parts(STAGE, ASKED, len(asked), len(self.blocks)), {}
         for name, tensors in self.blocks.items():
             with parts.part():
-                found[name] = _known(
-                    kept, name, lambda tensors=tensors: exact_effect(self.model, self.donor, tensors, asked, before)
-                )
+                measure = partial(exact_effect, self.model, self.donor, tensors, asked, before)
+                found[name] = _known(kept, name, measure)
         return found
 
     def first_order(self, asked: Behaviours, points: int, kept: Kept | None = None) -> dict[str, Values]:
@@ -135,7 +134,7 @@ class Study:
                 made["all"] = first_order_effects(self.model, self.donor, self.blocks, asked, points)
             return made["all"][name]
 
-        return {name: _known(kept, f"{GRADIENTS} {name}", lambda name=name: of(name)) for name in self.blocks}
+        return {name: _known(kept, f"{GRADIENTS} {name}", partial(of, name)) for name in self.blocks}
 
     def _parts(self) -> tuple[Anchors, Anchors]:
         """Anchors to choose by, and those that confirm it."""
@@ -161,4 +160,3 @@ def _known(kept: Kept | None, name: str, make: Callable[[], Values]) -> Values:
         (language, about): {prompt: math.nan if value is None else value for prompt, value in items.items()}
         for language, about, items in rows
     }
-
