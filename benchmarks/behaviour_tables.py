@@ -53,6 +53,9 @@ def _agreement(results: Sequence[Result]) -> str:
         cells = []
         for family, size in columns:
             rows = _rows([result for result in results if kind(result) == family])
+            if any(score not in row["scores"][size] for row in rows for score in (first, second)):
+                cells.append("–")
+                continue
             found = [_kendall(row["scores"][size], first, second) for row in rows]
             cells.append(f"{fmean(found):+.2f} ({min(found):+.2f} to {max(found):+.2f}, n {len(found)})")
         lines.append(table_row(f"{first}, {second}", cells))
@@ -74,10 +77,10 @@ def _curves(results: Sequence[Result], what: str = "unsafe") -> str:
     steps = range(1, len(rows[0]["outcomes"]["movement"]))
     lines = [table_row("ranking", [f"k = {k}" for k in steps]), table_row("---", ["---"] * len(steps))]
     start = fmean(_value(row["outcomes"]["movement"][0], what) for row in rows)
-    for name in [*_rankings(results), "random"]:
+    for name in [*_rankings(results), "random"]:  # abilities are asked of some draws only
         cells = []
         for k in steps:
-            values = [fmean(_value(each[k], what) for each in _of(row, name)) for row in rows]
+            values = [fmean(_value(each[k], what) for each in _of(row, name) if what in each[k]) for row in rows]
             cells.append(f"{100 * (start - fmean(values)):+.1f}" if what == "ability" else percent(fmean(values)))
         lines.append(table_row(name, cells))
     return "\n".join(lines)

@@ -20,10 +20,13 @@ BEFORE: Values = {
 }
 
 
-def effect(
-    gain: float, *, benign: float = 0.0, over: float = 0.0, guarded: float = 0.0, noise: float = 1.0
-) -> Values:
-    means = {("sw", "refused"): gain, ("sw", "benign"): benign, ("sw", "over_refusal"): over, ("en", "refused"): guarded}
+def effect(gain: float, *, benign: float = 0.0, over: float = 0.0, guarded: float = 0.0, noise: float = 1.0) -> Values:
+    means = {
+        ("sw", "refused"): gain,
+        ("sw", "benign"): benign,
+        ("sw", "over_refusal"): over,
+        ("en", "refused"): guarded,
+    }
     return {
         cell: {
             prompt: means.get(cell, 0.0) + (noise * WIGGLE[int(prompt)] if cell == ("sw", "refused") else 0.0)
