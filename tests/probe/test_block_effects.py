@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -107,9 +107,14 @@ def test_an_exact_effect_is_that_of_the_swapped_checkpoint(
 def test_a_model_is_put_back_when_something_fails(pair: tuple[Source, Source]) -> None:
     model = load_model(pair[0])
     untouched = digest(model)
-    with pytest.raises(KeyboardInterrupt), swapped(model, pair[1], blocks(pair[0])["layers.0.mlp"]):
-        assert digest(model) != untouched
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with swapped(model, pair[1], blocks(pair[0])["layers.0.mlp"]):
+            assert digest(model) != untouched
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert digest(model) == untouched
 
 
@@ -127,13 +132,13 @@ def test_first_order_effects_are_finite_differences(pair: tuple[Source, Source])
         near(found[name], slope, rel=1e-2, abs=2e-4)  # norms are taken in float32, whatever the type
 
 
-def _shifted(model: LoadedModel, donor: Source, tensors: tuple[str, ...], share: float) -> Values:
+def _shifted(model: LoadedModel, donor: Source, tensors: Sequence[str], share: float) -> Values:
     """What a model answers that is a small way towards a donor in some tensors."""
     parts = [(parameter_of(model, name, donor.reader.spec(name).shape), donor.reader.whole(name)) for name in tensors]
     originals = [parameter.detach().clone() for parameter, _ in parts]
     with torch.no_grad():
         for parameter, other in parts:
-            parameter += share * (other.to(parameter) - parameter)
+            parameter.add_(share * (other.to(parameter) - parameter))
         found = asked(model).read()
         for (parameter, _), original in zip(parts, originals, strict=True):
             parameter.copy_(original)
