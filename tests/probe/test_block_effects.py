@@ -67,10 +67,10 @@ def digest(model: LoadedModel) -> str:
     return found.hexdigest()
 
 
-def near(found: Values, expected: Values, **tolerance: float) -> None:
+def near(found: Values, expected: Values, *, rel: float | None = None, within: float) -> None:
     assert found.keys() == expected.keys()
     for cell, items in expected.items():
-        assert found[cell] == pytest.approx(items, **tolerance)
+        assert found[cell] == pytest.approx(items, rel=rel, abs=within)
 
 
 def test_the_questions_are_those_of_the_signal_and_the_scorer(pair: tuple[Source, Source]) -> None:
@@ -100,7 +100,7 @@ def test_an_exact_effect_is_that_of_the_swapped_checkpoint(
     folder = save_byte_model(tmp_path / name)
     save_file(mine | {each: theirs[each] for each in tensors}, folder / "model.safetensors", metadata={"format": "pt"})
     with open_source(folder) as source:
-        near(found, changes(before, asked(load_model(source)).read()), abs=1e-5)
+        near(found, changes(before, asked(load_model(source)).read()), within=1e-5)
     assert any(abs(value) > 1e-3 for value in found["en", "refused"].values())
 
 
@@ -129,7 +129,7 @@ def test_first_order_effects_are_finite_differences(pair: tuple[Source, Source])
     for name, tensors in parts.items():
         ends = [_shifted(model, pair[1], tensors, share) for share in (-step, step)]
         slope = {cell: {p: v / (2 * step) for p, v in items.items()} for cell, items in changes(*ends).items()}
-        near(found[name], slope, rel=1e-2, abs=2e-4)  # norms are taken in float32, whatever the type
+        near(found[name], slope, rel=1e-2, within=2e-4)  # norms are taken in float32, whatever the type
 
 
 def _shifted(model: LoadedModel, donor: Source, tensors: Sequence[str], share: float) -> Values:
@@ -156,7 +156,7 @@ def test_effects_along_the_path_add_up_to_the_whole_change(pair: tuple[Source, S
         cell: {prompt: sum(found[name][cell][prompt] for name in parts) for prompt in items}
         for cell, items in whole.items()
     }
-    near(total, whole, rel=5e-3, abs=1e-4)
+    near(total, whole, rel=5e-3, within=1e-4)
     start = first_order_effects(model, pair[1], parts, asked(model))
     gap = sum(start[name]["en", "refused"]["0"] for name in parts) - whole["en", "refused"]["0"]
     assert abs(gap) > 10 * abs(total["en", "refused"]["0"] - whole["en", "refused"]["0"])

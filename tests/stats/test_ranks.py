@@ -19,8 +19,8 @@ def test_the_coefficients_are_their_definitions() -> None:
     pairs = list(itertools.combinations(range(12), 2))
     tau = sum(np.sign((first[i] - first[j]) * (second[i] - second[j])) for i, j in pairs) / len(pairs)
     assert found.kendall == pytest.approx(float(tau))
-    ranks = [each.argsort().argsort() for each in (first, second)]
-    assert found.spearman == pytest.approx(float(np.corrcoef(*ranks)[0, 1]))
+    ranks = np.stack([each.argsort().argsort() for each in (first, second)]).astype(np.float64)
+    assert found.spearman == pytest.approx(float(np.corrcoef(ranks)[0, 1]))
     assert found.kendall_low is not None
     assert found.kendall_high is not None
     half = math.atanh(found.kendall_high) - math.atanh(found.kendall_low)
@@ -44,7 +44,8 @@ def test_what_cannot_be_ranked() -> None:
     assert rank_agreement([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]).kendall is None
     assert rank_agreement([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]).kendall_low is None
     perfect = rank_agreement([1.0, 2.0, 3.0, 4.0, 5.0], [5.0, 4.0, 3.0, 2.0, 1.0])
-    assert (perfect.kendall, perfect.kendall_low) == (pytest.approx(-1), pytest.approx(-1))
+    assert perfect.kendall == pytest.approx(-1)
+    assert perfect.kendall_low == perfect.kendall
     with pytest.raises(DataError, match="cannot be ranked"):
         rank_agreement([1.0], [1.0, 2.0])
     with pytest.raises(DataError, match="not a number"):
