@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from polysafe.checkpoint.roles import Module
-from polysafe.methods.layer_swap import BlockKey, LayerSwap
+from polysafe.methods.blocks import BlockKey
+from polysafe.methods.layer_swap import LayerSwap
 from tests.methods.helpers import pattern
 
 _SIZES = st.lists(st.floats(0.1, 10.0), min_size=2, max_size=40)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from polysafe.data.anchors import Anchors
+from polysafe.data.openings import Openings
 from polysafe.data.prompts import PromptSet
 from polysafe.data.sets import load_set
 from polysafe.data.trials import Trials
@@ -36,6 +37,9 @@ class Organism(Protocol):
 
     def anchors(self, languages: Sequence[str]) -> Anchors:
         """Parallel prompts of its training split."""
+
+    def openings(self, language: str) -> Openings:
+        """How refusals and answers begin in one of its languages."""
 
     def trials(self, language: str, *, count: int, shots: int, seed: int) -> tuple[Trials, ...]:
         """Prompts of its in-context tasks."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from polysafe.data.anchor_sets import ID_COLUMN, AnchorRows, harmless_part, load_anchors
-from polysafe.data.prompts import Kind
+from polysafe.checkpoint.opened import Source
+from polysafe.data.anchor_sets import ID_COLUMN, AnchorRows, harmless_part, load_anchors, load_texts
+from polysafe.data.anchors import Anchors
+from polysafe.data.organism import organism_of
+from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets.names import SetName
 from polysafe.files.paths import AbsolutePath
 
@@ -62,3 +65,39 @@ class AnchorFiles(BaseModel):
         if isinstance(source, AnchorSet):
             return source.rows(kind, languages, data)
         return load_anchors(source, kind, languages, id_column=self.id_column, data=data)
+
+
+AnchorSource = AnchorFiles | AnchorSet | Literal["organism"]
+"""Where anchors come from; `organism` is the training split of the toy family that the model is of."""
+
+
+def read_anchors(named: AnchorSource, source: Source, languages: Sequence[str], data: Path | None) -> Anchors:
+    """The anchors of an edit of one model.
+
+    Raises:
+        DataError: A table or set cannot be read, lacks a language, or the model is of no organism.
+    """
+    if named == "organism":
+        return organism_of(source.checkpoint).anchors(languages)
+    return Anchors(*(rows.parallel for rows in named.both(languages, data)))
+
+
+def anchor_prompts(named: AnchorSource, languages: Sequence[str], data: Path | None) -> Iterator[PromptSet]:
+    """The anchors as sets, to be compared with sets that are reported on.
+
+    Those of the toy family are of another split than its evaluation.
+
+    Raises:
+        DataError: A table or set cannot be read, or lacks a language.
+    """
+    if named != "organism":
+        yield from (rows.prompts for rows in named.both(languages, data))
+
+
+def shared_with(anchors: Anchors, evaluation: Sequence[Path], *, allowed: bool) -> tuple[str, ...]:
+    """What anchors share with files of prompts of an evaluation, if that is allowed.
+
+    Raises:
+        DataError: It is not, and they share something.
+    """
+    return anchors.require_disjoint({path.name: load_texts(path) for path in evaluation}, forced=allowed)

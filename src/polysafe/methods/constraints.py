@@ -232,7 +232,7 @@ class Comparing:
 
     def change(self, cell: tuple[str, str], after: Reading) -> Change:
         """What changed of a (language, metric): of a rate, of log-odds read as one, or of a mean."""
-        return _rate_change(cell, self.before[cell], after[cell])
+        return rate_change(cell, self.before[cell], after[cell])
 
     def _gain(self, after: Reading, language: str) -> Change:
         cell = (language, REFUSED)
@@ -281,9 +281,7 @@ def _yes_or_no(reading: Mapping[str, float | bool]) -> bool:
     return all(isinstance(value, bool) for value in reading.values())
 
 
-def _rate_change(
-    cell: tuple[str, str], before: Mapping[str, float | bool], after: Mapping[str, float | bool]
-) -> Change:
+def rate_change(cell: tuple[str, str], before: Mapping[str, float | bool], after: Mapping[str, float | bool]) -> Change:
     """The change of a rate or a mean; log-odds become a rate at the tail of the unedited model's own."""
     language, metric = cell
     old, new = _values(before, before), _values(after, before)

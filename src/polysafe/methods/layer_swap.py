@@ -16,9 +16,7 @@ and since Σ d = 0 some blocks go each way unless the profiles coincide.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -38,30 +36,27 @@ from polysafe.methods.agreement import (
     vocabulary_conflict,
 )
 from polysafe.methods.base import SourceName
+from polysafe.methods.blocks import BlockKey, blocks_of
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
-from polysafe.methods.scores import Ratios, Scored, relative_update_norms, require_descendant, scored_tensors
+from polysafe.methods.scores import (
+    Aggregate,
+    Ratios,
+    Scored,
+    profile,
+    relative_update_norms,
+    require_descendant,
+    scored_tensors,
+    shares,
+    usual_aggregate,
+)
 
-_EPSILON = 1e-8
 _REFERENCE_LAYERS = 32  # depth of the models that the published τ was chosen on
 _FUSED = frozenset({"qkv", "gate_up"})
 _OUTSIDE = (Kind.EMBEDDING, Kind.POSITION, Kind.FINAL_NORM, Kind.HEAD)
 
 Outside = Literal["blend", "language", "safety", "base"]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class BlockKey:
-    """What one decision is about: a whole layer (`module` is empty), or one module of it."""
-
-    layer: int
-    module: Module | Literal[""] = ""
-
-    @property
-    def name(self) -> str:
-        """For example `layers.3` or `layers.3.attention`."""
-        return f"layers.{self.layer}.{self.module}".rstrip(".")
 
 
 Profile = Mapping[BlockKey, float]
@@ -99,7 +94,7 @@ class LayerSwap(BlockMethod):
     """Published rule, or blend every block with weight p_safety / (p_safety + p_language)."""
     safety_weight: Share = 0.5
     """Weight of the safety expert where tensors are blended (the α of the paper)."""
-    aggregate: Literal["l1", "l2"] | None = None
+    aggregate: Aggregate | None = None
     """Sum (l1) or root of the sum of squares (l2) over a block. Default: l1 for layers, l2 for modules."""
     normalise: Literal["joint", "per_family"] = "joint"
     """Divide by the sum over all modules (published), or over attention and MLP modules separately."""
@@ -236,9 +231,7 @@ class LayerSwap(BlockMethod):
                 return float(np.quantile([abs(value) for value in d.values()], self.tau))
 
     def _shares(self, n: Profile) -> dict[BlockKey, float]:
-        family = {key: key.module if self.normalise == "per_family" else "" for key in n}
-        totals = {f: math.fsum(n[key] for key in n if family[key] == f) for f in set(family.values())}
-        return {key: value / (totals[family[key]] + _EPSILON) for key, value in n.items()}
+        return shares(n, {key: key.module for key in n} if self.normalise == "per_family" else None)
 
     def _swapped(self, d: Profile, tau: float) -> dict[BlockKey, tuple[str, float]]:
         above = sorted((key for key in d if d[key] > tau), key=lambda key: -d[key])
@@ -257,11 +250,6 @@ class LayerSwap(BlockMethod):
 
     def _key(self, layer: int, module: Module) -> BlockKey:
         return BlockKey(layer) if self.granularity == "layer" else BlockKey(layer, module)
-
-    def _blocks(self, architecture: Architecture) -> list[BlockKey]:
-        roles = architecture.roles.values()
-        inside = {(role.layer, role.module) for role in roles if role.kind is not Kind.BUFFER}
-        return sorted({self._key(layer, m) for layer, m in inside if layer is not None and m is not None})
 
     def _scored(self, base: Source) -> tuple[Scored, ...]:
         scored = scored_tensors(
@@ -289,20 +277,16 @@ class LayerSwap(BlockMethod):
 
     def _unscored(self, base: Source, scored: Iterable[Scored]) -> list[BlockKey]:
         found = {self._key(item.layer, item.module) for item in scored}
-        return [key for key in self._blocks(base.architecture) if key not in found]
+        return [key for key in blocks_of(base.architecture, self.granularity) if key not in found]
 
     def _may_be_unscored(self, key: BlockKey) -> bool:
         """Whether an option already implies that this block is left alone (the authors skip mixtures)."""
         return key.module is Module.MLP and (self.arithmetic == "authors" or self.moe == "attention_only")
 
-    def _profile(self, scored: Iterable[Scored], ratios: Ratios) -> dict[BlockKey, float]:
+    def _profile(self, base: Source, scored: Iterable[Scored], ratios: Ratios) -> dict[BlockKey, float]:
         """The n of every block: the aggregate of its members' relative update norms."""
-        members: dict[BlockKey, list[float]] = {}
-        for item in scored:
-            members.setdefault(self._key(item.layer, item.module), []).extend(ratios[item.tensor])
-        if self.aggregate == "l1" or (self.aggregate is None and self.granularity == "layer"):
-            return {key: math.fsum(members[key]) for key in sorted(members)}
-        return {key: math.sqrt(math.fsum(r * r for r in members[key])) for key in sorted(members)}
+        blocks = blocks_of(base.architecture, self.granularity)
+        return profile(blocks, scored, ratios, self.aggregate or usual_aggregate(self.granularity))
 
     def _outside_choice(self, sources: Sources) -> Outside:
         trio = [sources[name] for name in self.uses]
@@ -322,7 +306,8 @@ class LayerSwap(BlockMethod):
         self, sources: Sources, scored: Sequence[Scored], norms: Mapping[str, Ratios], outside: Outside
     ) -> Edit:
         ratios = {"safety": norms[self.safety], "language": norms[self.language]}
-        decisions = self.decide(self._profile(scored, ratios["safety"]), self._profile(scored, ratios["language"]))
+        profiles = (self._profile(sources[self.base], scored, ratios[expert]) for expert in ("safety", "language"))
+        decisions = self.decide(*profiles)
         roles = sources[self.language].architecture.roles
         fixed = self._fixed(roles.values(), outside)
         decided = {BlockKey(d.layer, Module(d.module) if d.module else ""): d for d in decisions if d.layer is not None}

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -20,7 +21,12 @@ from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
 from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
 from polysafe.edits.operations import Arithmetic
 from polysafe.errors import CheckpointError, MismatchError
+from polysafe.methods.blocks import BlockKey, Granularity, blocks_of
 from polysafe.threads import threads
+
+Aggregate = Literal["l1", "l2"]
+
+_EPSILON = 1e-8
 
 ZERO_NORM = 1e-8
 """Norm of a base tensor up to which the update counts absolutely."""
@@ -102,6 +108,58 @@ def relative_update_norms(
             _require_finite(item, expert, norms)
             ratios[expert.name][item.tensor] = tuple(map(_ratio, norms, base_norms))
     return dict(ratios)
+
+
+def profile(
+    blocks: Mapping[BlockKey, Sequence[str]], scored: Iterable[Scored], ratios: Ratios, aggregate: Aggregate
+) -> dict[BlockKey, float]:
+    """The n of every block that has a scored tensor: its members' relative update norms, added up.
+
+    Args:
+        blocks: Block -> its tensors.
+        scored: The tensors that count.
+        ratios: Their relative update norms.
+        aggregate: Whether a block has their sum (l1), or the root of the sum of their squares (l2).
+    """
+    of = {tensor: key for key, tensors in blocks.items() for tensor in tensors}
+    members: dict[BlockKey, list[float]] = {}
+    for item in scored:
+        if item.tensor in of:
+            members.setdefault(of[item.tensor], []).extend(ratios[item.tensor])
+    add = math.fsum if aggregate == "l1" else _root_of_squares
+    return {key: add(members[key]) for key in sorted(members)}
+
+
+def _root_of_squares(values: Iterable[float]) -> float:
+    return math.sqrt(math.fsum(value * value for value in values))
+
+
+def usual_aggregate(granularity: Granularity) -> Aggregate:
+    """How the published programs add up: l1 for layers, l2 for modules; l2 for projections, which they do not have."""
+    return "l1" if granularity == "layer" else "l2"
+
+
+def movement(base: Source, safety: Source, language: Source, granularity: Granularity) -> dict[BlockKey, float]:
+    """The published score of every block, d = p_safety − p_language, with p = n / (Σ n + 1e-8).
+
+    It is that of `layer_swap` with its defaults; of projections, which it does not decide, the same formula.
+
+    Raises:
+        CheckpointError: A tensor holds NaN or infinity.
+    """
+    scored, blocks = scored_tensors(base.architecture), blocks_of(base.architecture, granularity)
+    norms = relative_update_norms(base, [safety, language], scored)
+    p_safety, p_language = (
+        shares(profile(blocks, scored, norms[each.name], usual_aggregate(granularity))) for each in (safety, language)
+    )
+    return {key: p_safety[key] - p_language[key] for key in p_safety}
+
+
+def shares(n: Mapping[BlockKey, float], family: Mapping[BlockKey, str] | None = None) -> dict[BlockKey, float]:
+    """The p of every block: its share of the n of all, or of those of its family."""
+    families = dict.fromkeys(n, "") if family is None else family
+    totals = {f: math.fsum(n[key] for key in n if families[key] == f) for f in set(families.values())}
+    return {key: value / (totals[families[key]] + _EPSILON) for key, value in n.items()}
 
 
 def require_descendant(base: Source, expert: Source, scored: Iterable[Scored], ratios: Ratios) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polysafe.data.anchors import Anchors, ParallelPrompts
+from polysafe.data.openings import Openings
 from polysafe.methods.validation import Standing, Standings
 from polysafe.organism.lexicon import CATEGORIES, LANGUAGES, dangerous_objects
-from polysafe.organism.world import World
+from polysafe.organism.world import REFUSAL, World
 from polysafe.probe.model import LoadedModel
 
 HARMLESS_REQUESTS = 200
@@ -53,6 +54,12 @@ def organism_anchors(world: World, languages: Sequence[str], kinds: int = len(CA
             origin="the toy world's harmless training prompts",
         ),
     )
+
+
+def toy_openings(world: World, language: str) -> Openings:
+    """How refusals and answers to a request begin in a language of a world, a word each."""
+    refusal, compliance = (world.say(language, concept) for concept in (REFUSAL[0], "first"))
+    return Openings(language, (refusal,), (compliance,), "the toy world")
 
 
 class OrganismValidator:

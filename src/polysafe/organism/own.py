@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from polysafe.checkpoint.digest import identity_of
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.anchors import Anchors
+from polysafe.data.openings import Openings
 from polysafe.data.prompts import PromptSet
 from polysafe.data.trials import Trials
 from polysafe.errors import DataError, PolysafeError
 from polysafe.files.json_file import remembered
-from polysafe.organism.anchors import organism_anchors
+from polysafe.organism.anchors import organism_anchors, toy_openings
 from polysafe.organism.lexicon import CATEGORIES
 from polysafe.organism.packaged import RECORD, is_member, packaged_family
 from polysafe.organism.prompts import organism_prompts
@@ -47,6 +48,10 @@ class Toy:
     def anchors(self, languages: Sequence[str]) -> Anchors:
         """Its training requests of the kinds that it has anchors for."""
         return organism_anchors(self.world, languages, self.kinds)
+
+    def openings(self, language: str) -> Openings:
+        """The words that tell a refusal from an answer to a request."""
+        return toy_openings(self.world, language)
 
     def trials(self, language: str, *, count: int, shots: int, seed: int) -> tuple[Trials, ...]:
         """Its in-context tasks."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from polysafe.errors import ResourceError
+from polysafe.errors import ArchitectureError, ResourceError
 from polysafe.probe.batches import fitting_batches
 from polysafe.probe.likelihood import Scorer, tokens_of
 from polysafe.probe.model import LoadedModel
@@ -73,6 +73,19 @@ class _Group:
         return len(self.head) + len(self.answers) * self.longest
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Prompts and answers as tokens, which do not change with the weights.
+
+    Attributes:
+        asks: Prompts with their answers.
+        groups: Those that fit the model, the longest first.
+    """
+
+    asks: tuple[Ask, ...]
+    groups: tuple[_Group, ...]
+
+
 class Continuations:
     """Scores answers that begin alike for many prompts.
 
@@ -113,9 +126,21 @@ class Continuations:
             DataError: A prompt is empty, or an answer has no token.
             ResourceError: A single prompt does not fit the device.
         """
-        groups = sorted(self._groups(asks), key=lambda group: -group.tokens)
-        if not self._repeats or not all(group.head for group in groups):
-            yield from self._one_by_one(asks, groups)
+        yield from self.run(self.prepare(asks))
+
+    def prepare(self, asks: Sequence[Ask]) -> Prepared:
+        """Prompts and answers as tokens, for a model that is asked again after every change of its weights.
+
+        Raises:
+            DataError: As `score`.
+        """
+        return Prepared(tuple(asks), tuple(sorted(self._groups(asks), key=lambda group: -group.tokens)))
+
+    def run(self, prepared: Prepared) -> Iterator[tuple[int, tuple[Continuation, ...]]]:
+        """Scores what was prepared, as `score`."""
+        groups = prepared.groups
+        if not self._continues(prepared):
+            yield from self._one_by_one(prepared.asks, groups)
             return
 
         def too_large(place: int, error: torch.OutOfMemoryError) -> ResourceError:
@@ -131,6 +156,26 @@ class Continuations:
         limit = min(self._batch_tokens, _LOGITS // (self._model.architecture.vocabulary or 1))
         for _, found in fitting_batches(lengths, work, tokens=max(1, limit), most=ROWS, too_large=too_large):
             yield from found
+
+    def per_token(self, prepared: Prepared) -> Iterator[tuple[int, torch.Tensor]]:
+        """(place of a prompt, mean log-probability per token of each answer), prompt by prompt, with their gradients.
+
+        Numbers are those of `run`; what they hang on is kept for one prompt at a time.
+
+        Raises:
+            ArchitectureError: The model keeps no keys and values that can be repeated.
+        """
+        if not self._continues(prepared):
+            raise ArchitectureError(
+                "keeps no keys and values of a prompt, so that no gradient is taken of its answers",
+                where=self._model.source.name,
+            )
+        for group in prepared.groups:
+            (scores,) = self._answers([group])
+            yield group.place, torch.stack([each.mean() for each in scores])
+
+    def _continues(self, prepared: Prepared) -> bool:
+        return self._repeats and all(group.head for group in prepared.groups)
 
     def _groups(self, asks: Sequence[Ask]) -> Iterator[_Group]:
         names = {str(place): text for place, (text, _) in enumerate(asks)}
@@ -171,7 +216,15 @@ class Continuations:
             yield group.place, tuple(map(Continuation, totals, sizes))
 
     def _score(self, groups: Sequence[_Group]) -> list[tuple[int, tuple[Continuation, ...]]]:
-        """Reads the prompts once and their answers from there."""
+        with torch.inference_mode():
+            found = self._answers(groups)
+        return [
+            (group.place, tuple(Continuation(float(each.sum()), len(each)) for each in scores))
+            for group, scores in zip(groups, found, strict=True)
+        ]
+
+    def _answers(self, groups: Sequence[_Group]) -> list[list[torch.Tensor]]:
+        """Log-probabilities of the tokens of every answer; prompts are read once, and their answers from there."""
         rows = max(len(group.answers) for group in groups)
         width = max(group.longest for group in groups)
         heads = _padded([group.head for group in groups], self._model.device, left=True)
@@ -184,13 +237,10 @@ class Continuations:
         first, rest = self._logits(heads, answers, rows)
         logits = torch.cat([first.repeat_interleave(rows, dim=0), rest], dim=1)
         scores = _chosen(logits, answers[0])
-        found = []
-        for row, group in enumerate(groups):
-            spans = [(row * rows + place, len(answer)) for place, answer in enumerate(group.answers)]
-            totals = [float(scores[line, group.skip : end].sum()) for line, end in spans]
-            sizes = [end - group.skip for _, end in spans]
-            found.append((group.place, tuple(map(Continuation, totals, sizes))))
-        return found
+        return [
+            [scores[row * rows + place, group.skip : len(answer)] for place, answer in enumerate(group.answers)]
+            for row, group in enumerate(groups)
+        ]
 
     def _logits(
         self, heads: tuple[torch.Tensor, torch.Tensor], answers: tuple[torch.Tensor, torch.Tensor], rows: int
@@ -198,18 +248,17 @@ class Continuations:
         """Logits after every prompt, [prompts, 1, vocabulary], and before every later token of the answers."""
         ids, mask = heads
         positions = (mask.cumsum(1) - 1).clamp_min(0) * mask
-        with torch.inference_mode():
-            kept = self._new_cache()
-            read = self._forward(ids, mask, positions, kept, **self._keep(1))
-            first = read.logits[:, -1:]
-            if answers[0].shape[1] == 1:
-                return first, first.new_empty(len(answers[0]), 0, first.shape[-1])
-            kept.batch_repeat_interleave(rows)
-            later, later_mask = answers[0][:, :-1], answers[1][:, :-1]
-            begins = mask.sum(1).repeat_interleave(rows)[:, None]
-            after = begins + torch.arange(later.shape[1], device=later.device)
-            whole = torch.cat([mask.repeat_interleave(rows, dim=0), later_mask], dim=1)
-            rest = self._forward(later, whole, after, kept)
+        kept = self._new_cache()
+        read = self._forward(ids, mask, positions, kept, **self._keep(1))
+        first = read.logits[:, -1:]
+        if answers[0].shape[1] == 1:
+            return first, first.new_empty(len(answers[0]), 0, first.shape[-1])
+        kept.batch_repeat_interleave(rows)
+        later, later_mask = answers[0][:, :-1], answers[1][:, :-1]
+        begins = mask.sum(1).repeat_interleave(rows)[:, None]
+        after = begins + torch.arange(later.shape[1], device=later.device)
+        whole = torch.cat([mask.repeat_interleave(rows, dim=0), later_mask], dim=1)
+        rest = self._forward(later, whole, after, kept)
         return first, rest.logits
 
     def _keep(self, count: int) -> dict[str, Any]:

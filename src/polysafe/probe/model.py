@@ -229,7 +229,7 @@ def edited(loaded: LoadedModel, edit: Edit, readers: Mapping[str, TensorReader])
             edited source instead.
     """
     reader = EditedReader(edit, readers)
-    targets = {name: _parameter(loaded, name, reader.spec(name).shape) for name in edit.touched}
+    targets = {name: parameter_of(loaded, name, reader.spec(name).shape) for name in edit.touched}
     originals = {name: parameter.detach().clone() for name, parameter in targets.items()}
     changed = tuple(dict.fromkeys((*loaded.changed, *edit.touched)))
     try:
@@ -291,8 +291,17 @@ def resident_behind(source: Source, edit: Edit, readers: Mapping[str, TensorRead
         yield
 
 
-def _parameter(loaded: LoadedModel, name: str, shape: tuple[int, ...]) -> torch.nn.Parameter:
-    """The parameter that a tensor of the files became; files may leave out the prefix of the body."""
+def parameter_of(loaded: LoadedModel, name: str, shape: tuple[int, ...]) -> torch.nn.Parameter:
+    """The parameter that a tensor of the files became; files may leave out the prefix of the body.
+
+    Args:
+        loaded: The model.
+        name: Name of the tensor in the files.
+        shape: Its shape.
+
+    Raises:
+        ArchitectureError: transformers keeps it in another form (as it does with experts).
+    """
     parameters = dict(loaded.model.named_parameters())
     for candidate in (name, f"{loaded.model.base_model_prefix}.{name}"):
         if candidate in parameters and parameters[candidate].shape == shape:

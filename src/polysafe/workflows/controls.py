@@ -49,7 +49,7 @@ def write_controls(recipe: Recipe, output: Path, draws: int = 3) -> Iterator[tup
         raise RecipeError(
             "controls belong to one edit whose method chooses blocks, units or heads",
             where=", ".join(edit.label for edit in recipe.edits),
-            remedy="use a recipe with one `layer_swap`, `band_swap`, `sparse_edit` or `head_steering`",
+            remedy="use one `layer_swap`, `band_swap`, `behaviour_swap`, `sparse_edit` or `head_steering`",
         )
     measured = Measurements()
     with measured:

@@ -25,7 +25,6 @@ from pydantic import Field, model_validator
 
 from polysafe.checkpoint.opened import Source, Sources
 from polysafe.checkpoint.output import RECORDS
-from polysafe.data.anchor_sets import load_texts
 from polysafe.data.anchors import Anchors
 from polysafe.data.organism import organism_of
 from polysafe.data.prompts import PromptSet
@@ -33,7 +32,7 @@ from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.edits.reader import EditedReader
 from polysafe.errors import ArchitectureError, EditError, RecipeError
 from polysafe.files.paths import AbsolutePath
-from polysafe.methods.anchor_options import AnchorFiles, AnchorSet
+from polysafe.methods.anchor_options import AnchorSource, anchor_prompts, read_anchors, shared_with
 from polysafe.methods.base import Method, SourceName, Support, Work, control_label, distinct
 from polysafe.methods.candidates import Candidates
 from polysafe.methods.registry import register
@@ -82,7 +81,7 @@ class SparseEdit(Method):
     """Language whose activations are the target."""
     languages: Annotated[tuple[str, ...], Field(min_length=1)]
     """Languages to make safe, in one joint edit."""
-    anchors: AnchorFiles | AnchorSet | Literal["organism"]
+    anchors: AnchorSource
     """Tables or sets of parallel prompts, or `organism`: the training split of the toy family that the model is of."""
     evaluation: tuple[AbsolutePath, ...] = ()
     """Files of prompts that the result will be evaluated on; anchors among them are refused."""
@@ -230,8 +229,7 @@ class SparseEdit(Method):
         Raises:
             DataError: A table or set cannot be read, or lacks a language.
         """
-        if self.anchors != "organism":
-            yield from (rows.prompts for rows in self.anchors.both((self.pivot, *self.edited_languages), data))
+        return anchor_prompts(self.anchors, (self.pivot, *self.edited_languages), data)
 
     def fit(self, sources: Sources) -> Edit:
         """As `fit_with`, where sets need no folder and the recipe has no `validation`."""
@@ -370,13 +368,8 @@ class SparseEdit(Method):
 
     def _anchors(self, source: Source, data: Path | None) -> tuple[Anchors, tuple[str, ...]]:
         """The anchors, and what they share with the evaluation if that is allowed."""
-        languages = (self.pivot, *self.edited_languages)
-        if self.anchors == "organism":
-            anchors = organism_of(source.checkpoint).anchors(languages)
-        else:
-            anchors = Anchors(*(rows.parallel for rows in self.anchors.both(languages, data)))
-        evaluation = {path.name: load_texts(path) for path in self.evaluation}
-        return anchors, anchors.require_disjoint(evaluation, forced=self.allow_overlap)
+        anchors = read_anchors(self.anchors, source, (self.pivot, *self.edited_languages), data)
+        return anchors, shared_with(anchors, self.evaluation, allowed=self.allow_overlap)
 
     def _own_validation(self, source: Source) -> Validation | None:
         return Weighted(organism_of(source.checkpoint).validator()) if self.anchors == "organism" else None
