@@ -103,6 +103,8 @@ class Method(BaseModel, ABC):
         titles: Beginning of its labels in results -> what it is called on a page.
         citation: The paper that it is from, as a model card cites it; empty for none.
         baseline: Whether it is one that knows nothing of safety, shown for comparison.
+        unmeasured: Options that decide by what was measured, and change nothing of what is measured: a search measures
+            once for all their values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -112,6 +114,7 @@ class Method(BaseModel, ABC):
     titles: ClassVar[Mapping[str, str]] = {}
     citation: ClassVar[str] = ""
     baseline: ClassVar[bool] = False
+    unmeasured: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def label(self) -> str:

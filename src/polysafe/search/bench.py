@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -20,9 +19,10 @@ from polysafe.edits.size import StartShapes, weights_touched
 from polysafe.engine.job import RecipeJob, resolve
 from polysafe.engine.plan import decide
 from polysafe.engine.support import PIVOT, validation_of
-from polysafe.errors import PolysafeError, RecipeError, VerificationError
+from polysafe.errors import RecipeError, VerificationError
 from polysafe.methods.base import Method, Support
 from polysafe.methods.constraints import Comparing
+from polysafe.methods.validation import Kept
 from polysafe.probe.kept import Measurements
 from polysafe.probe.model import LoadedModel, Resident, edited, load_model
 from polysafe.recipe.measures import Validate
@@ -31,11 +31,17 @@ from polysafe.search.points import Outcome, costs, flat
 from polysafe.search.space import Space
 
 
-@dataclass(frozen=True)
-class _Made:
-    recipe: Recipe
-    edit: Edit
-    seconds: float
+class _Memory:
+    """What a decision knows, for the next one."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+
+    def get(self, name: str) -> Any | None:
+        return self._values.get(name)
+
+    def put(self, name: str, value: Any) -> None:
+        self._values[name] = value
 
 
 class Bench:
@@ -51,6 +57,7 @@ class Bench:
     def __init__(self, space: Space) -> None:
         self.space = space
         self._stack = ExitStack()
+        self._measured: dict[str, _Memory] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -152,7 +159,16 @@ class Bench:
                 f"the edits start from {edits[0].start!r} here and from {self._start!r} elsewhere",
                 remedy="search the edits of one model at a time",
             )
-        return decide(edits, self._sources, lambda *_: Support(recipe.data, dtype=recipe.dtype))
+
+        def support(place: int, method: Method) -> Support:
+            """What the first edit measures is of the model as it is, and is kept; what later ones measure is not."""
+            return Support(recipe.data, kept=None if place else self._kept_for(method), dtype=recipe.dtype)
+
+        return decide(edits, self._sources, support)
+
+    def _kept_for(self, method: Method) -> Kept:
+        options = method.model_dump_json(exclude=set(method.unmeasured))
+        return self._measured.setdefault(f"{method.name} {options}", _Memory())
 
     def _compared(self, edit: Edit, model: LoadedModel, comparing: Comparing, began: float, decided: float) -> Outcome:
         after = comparing.rules.meter.read(model, comparing.asked)
@@ -211,8 +227,3 @@ class Bench:
 def _languages(method: Method) -> tuple[str, ...]:
     found: tuple[str, ...] = getattr(method, "edited_languages", getattr(method, "languages", ()))
     return found
-
-
-def why(error: PolysafeError) -> str:
-    """The problem of a point, on one line."""
-    return " ".join(error.problem.split())

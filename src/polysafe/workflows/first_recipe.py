@@ -31,7 +31,7 @@ HARMLESS = ("polyrefuse.harmless.train",)
 CHOSEN_BY, CHOSEN_BY_HARMLESS = ("multijail.validation",), ("polyrefuse.harmless.val",)
 REPORTED, REPORTED_HARMLESS = ("multijail.test",), ("xstest.harmless",)
 MOST_ANCHORS = 200
-_METHODS = ("layer_swap", "band_swap", "task_arithmetic", "sparse_edit", "head_steering")
+METHODS = ("behaviour_swap", "layer_swap", "band_swap", "task_arithmetic", "sparse_edit", "head_steering")
 _ADAPTER = "adapter_config.json"
 
 Data = dict[str, Any]
@@ -119,7 +119,7 @@ def attempts(given: Given) -> Attempts:
     template = given.template or ("chat" if load_tokenizer(given.model).chat_template else "raw")
     recipes, left_out = {}, {}
     shared = _shared(given, toy=toy, template=template)
-    for name in _METHODS:
+    for name in METHODS:
         try:
             entry = _entry(name, given, toy=toy, template=template)
         except _MissingError as missing:
@@ -158,6 +158,16 @@ def _entry(name: str, given: Given, *, toy: bool, template: str) -> Data:
             return {"model": "model", "harmful": "harmful", "languages": list(given.languages), **tasks}
     if given.safety is None:
         raise _MissingError("needs a safety expert: --safety-expert")
+    if name == "behaviour_swap":
+        anchors = ORGANISM if toy else _anchors(given)
+        return {
+            "safety": "safety",
+            "language": "model",
+            "languages": list(given.languages),
+            "guarded": [given.pivot],
+            "anchors": anchors,
+            "template": template,
+        }
     if name == "band_swap":
         return {"safety": "safety", "language": "model"}
     if given.base is None:
@@ -374,5 +384,5 @@ def chosen_attempt(found: Attempts, method: str | None) -> Data:
         raise RecipeError(f"{method} cannot be tried: it {found.left_out[method]}")
     raise RecipeError(
         f"there is no method {method!r} that a first recipe is written for",
-        remedy=did_you_mean(method, _METHODS) or f"methods: {', '.join(_METHODS)}",
+        remedy=did_you_mean(method, METHODS) or f"methods: {', '.join(METHODS)}",
     )

@@ -27,7 +27,11 @@ from polysafe.workflows.search import Found, search
 
 SCHEMA = 1
 RESULT, RECIPE, MODEL, SEARCHES, EVALUATION = "repair.json", "recipe.yaml", "model", "search", "evaluation"
-_FIRST = {"layer_swap": 0, "band_swap": 0, "task_arithmetic": 0, "sparse_edit": 1, "head_steering": 2}
+_FIRST = {
+    **dict.fromkeys(("behaviour_swap", "layer_swap", "band_swap", "task_arithmetic"), 0),
+    "sparse_edit": 1,
+    "head_steering": 2,
+}
 """In which order edits are stacked: whose blocks they are, then units, then heads."""
 
 

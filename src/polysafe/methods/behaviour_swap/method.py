@@ -45,6 +45,9 @@ class BehaviourSwap(BlockMethod):
 
     name: ClassVar[str] = "behaviour_swap"
     version: ClassVar[int] = 1
+    unmeasured: ClassVar[frozenset[str]] = frozenset(
+        {"granularity", "search", "budget", "benign_loss", "over_refusal", "base", "control", "control_seed"}
+    )
     titles: ClassVar[Mapping[str, str]] = {
         "behaviour_swap.layer": "Layer swapping by behaviour",
         "behaviour_swap.module": "Module swapping by behaviour",
@@ -109,6 +112,16 @@ class BehaviourSwap(BlockMethod):
         if self.blocks is not None and len(set(self.blocks)) < len(self.blocks):
             raise ValueError(f"{', '.join(self.blocks)} names something twice")
         return self
+
+    @classmethod
+    def ranges(cls, layers: int) -> Mapping[str, Any]:
+        """How many blocks of which kind, and what their harmless answers may lose."""
+        loss = {"low": 0.02, "high": 0.5, "log": True}
+        return {
+            "granularity": {"choices": ["layer", "module"]},
+            "budget": {"low": 1, "high": layers},
+            "benign_loss": loss,
+        }
 
     @property
     def rule_label(self) -> str:
