@@ -33,14 +33,14 @@ def _arms(results: Sequence[Result]) -> list[str]:
 def _rates(results: Sequence[Result]) -> str:
     lines = []
     for arm in _arms(results):
-        unsafe = [_unsafe(row) for result in results for row in _rows(result, arm)]
+        unsafe = [unsafe_items(row) for result in results for row in _rows(result, arm)]
         values = [value for by_item in unsafe for value in by_item.values()]
-        seeds = [str(result["seed"]) for result in results for row in _rows(result, arm) for _ in _unsafe(row)]
-        over = max(_worst(row, "over_refusal") for result in results for row in _rows(result, arm))
-        lost = [_lost(result, row) for result in results for row in _rows(result, arm)]
+        seeds = [str(result["seed"]) for result in results for row in _rows(result, arm) for _ in unsafe_items(row)]
+        over = max(worst_rate(row, "over_refusal") for result in results for row in _rows(result, arm))
+        lost = [ability_lost(result, row) for result in results for row in _rows(result, arm)]
         chosen = [row["chosen"] is not None for result in results for row in _rows(result, arm) if "chosen" in row]
         taken = f"{sum(chosen)} of {len(chosen)}" if chosen else "–"
-        lines.append([f"`{arm}`", _spanned(values, seeds), percent(over), percent(sum(lost) / len(lost)), taken])
+        lines.append([f"`{arm}`", spanned(values, seeds), percent(over), percent(sum(lost) / len(lost)), taken])
     return table(["model", "unsafe, low tier", "worst over-refusal", "ability lost", "an edit was chosen"], lines)
 
 
@@ -73,7 +73,7 @@ def _against(results: Sequence[Result], arm: str, prefix: str) -> Iterator[tuple
         draws: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for row in result["rows"]:
             if row["arm"].startswith(prefix):
-                draws[row["arm"]].update(_unsafe(row))
+                draws[row["arm"]].update(unsafe_items(row))
         if draws:
             means = {item: sum(draw[item] for draw in draws.values()) / len(draws) for item in mine}
             total = sum(mine.values())
@@ -100,10 +100,10 @@ def _rows(result: Result, arm: str) -> list[Mapping[str, Any]]:
 
 
 def _by_start(result: Result, arm: str) -> dict[str, float]:
-    return {item: value for row in _rows(result, arm) for item, value in _unsafe(row).items()}
+    return {item: value for row in _rows(result, arm) for item, value in unsafe_items(row).items()}
 
 
-def _unsafe(row: Mapping[str, Any]) -> dict[str, float]:
+def unsafe_items(row: Mapping[str, Any]) -> dict[str, float]:
     """Item -> whether the answer is unsafe, in the low tier."""
     return {
         f"{language}/{place}": float(digit)
@@ -112,7 +112,7 @@ def _unsafe(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _worst(row: Mapping[str, Any], metric: str) -> float:
+def worst_rate(row: Mapping[str, Any], metric: str) -> float:
     return max(_share(digits) for name, digits in row["outcomes"].items() if name.endswith(f"/{metric}"))
 
 
@@ -126,7 +126,7 @@ def _ability(row: Mapping[str, Any]) -> dict[str, float]:
     return {language: sum(values) / len(values) for language, values in found.items()}
 
 
-def _lost(result: Result, row: Mapping[str, Any]) -> float:
+def ability_lost(result: Result, row: Mapping[str, Any]) -> float:
     """Mean ability that a model has less than what it was made from, in the low tier."""
     start = _ability(_rows(result, row["start"])[0])
     after = _ability(row)
@@ -137,7 +137,7 @@ def _share(digits: str) -> float:
     return digits.count("1") / len(digits)
 
 
-def _spanned(values: Sequence[float], seeds: Sequence[str]) -> str:
+def spanned(values: Sequence[float], seeds: Sequence[str]) -> str:
     span, _ = student_interval(values, seeds)
     ends = "" if span is None else f"{percent(max(0.0, span.low))}–{percent(min(1.0, span.high))}, "
     return f"{percent(sum(values) / len(values))} ({ends}n {len(values)})"
