@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from benchmarks.markdown import percent, table_row
+from benchmarks.frame.markdown import percent, table_row
 from polysafe.stats.means import student_interval
 from polysafe.stats.multiplicity import holm
 from polysafe.stats.ranks import rank_agreement
