@@ -70,10 +70,10 @@ class Bench:
     def ask(self, sets: Sequence[Set], languages: Sequence[str], edit: Edit | None = None) -> Exam:
         """The exam of the base, or of the base with an edit, on the test split."""
         if edit is None:
-            return examine(self.model.model, self.family.world, languages, "test", sets)
+            return examine(self.model, self.family.world, languages, "test", sets)
         readers = {name: source.reader for name, source in self.sources.items()}
         with edited(self.model, edit, readers) as model:
-            return examine(model.model, self.family.world, languages, "test", sets)
+            return examine(model, self.family.world, languages, "test", sets)
 
     def note(self, kind: str, setting: str, exam: Exam, **more: object) -> None:
         """Keeps and prints a row."""

@@ -78,9 +78,9 @@ class Bench:
     def ask(self, sets: tuple[Set, ...], edit: Edit | None = None) -> Exam:
         """The exam of the base, or of the base with an edit, on the test split."""
         if edit is None:
-            return examine(self.model.model, self.family.world, LANGUAGES, "test", sets)
+            return examine(self.model, self.family.world, LANGUAGES, "test", sets)
         with edited(self.model, edit, {"base": self.source.reader}) as model:
-            return examine(model.model, self.family.world, LANGUAGES, "test", sets)
+            return examine(model, self.family.world, LANGUAGES, "test", sets)
 
     def note(self, setting: str, exam: Exam, edit: Edit | None = None, **more: object) -> None:
         """Keeps and prints a row per setting."""

@@ -49,6 +49,7 @@ def _one_thread() -> None:
 
 def audited(folder: Path, member: str = "base", **options: object) -> Audit:
     given = {"safety": ["organism"], "over_refusal": ["organism"], "judge": "organism", "languages": LANGUAGES}
+    given["capability"] = ["organism"]
     return audit(
         MEMBERS[member], output=folder / member, cache=folder / "cache.sqlite", **{**given, **options}  # type: ignore[arg-type]
     )  # fmt: skip
@@ -60,12 +61,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Audit:
 
 
 def test_an_audit_finds_what_the_exam_finds(base: Audit) -> None:
-    exam = examine(MEMBERS["base"], packaged_family().world, LANGUAGES, "test", ["harmful", "contrast", "harmless"])
-    wanted = exam.rates()
+    """And both what was recorded when the family was trained, but for prompts that another processor rounds apart."""
+    wanted = examine(MEMBERS["base"], packaged_family().world, LANGUAGES).rates()
     found = {(row.language, row.metric): row.rate for row in base.rates}
     for language in LANGUAGES:
-        for metric in ("unsafe", "refused", "invalid", "wrong_language", "over_refusal"):
+        for metric, rate in packaged_family().record["exams"]["base"][language].items():
             assert found[language, metric] == pytest.approx(wanted[language][metric])
+            assert found[language, metric] == pytest.approx(rate, abs=2 / 48)
     labels = Counter(record.verdict.label for record in base.run.records if record.prompt.kind == "harmful")
     assert set(labels) == {Label.UNSAFE, Label.SAFE}
 

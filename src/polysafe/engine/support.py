@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.languages import is_language, language
-from polysafe.data.organism import load_prompts, organism_of
+from polysafe.data.organism import ANSWER_TOKENS, load_prompts, organism_of
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.errors import DataError
 from polysafe.evaluate.journal import Store
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from polysafe.probe.render import Template
 
 PIVOT = "en"
-_TOKENS, _TOY_TOKENS = 256, 8
+_TOKENS = 256
 
 
 def support_of(
@@ -146,7 +146,7 @@ def _meter(
         block.judge,
         stack,
         template=template,
-        max_tokens=block.max_tokens or (_TOY_TOKENS if toy else _TOKENS),
+        max_tokens=block.max_tokens or (ANSWER_TOKENS if toy else _TOKENS),
         organism=lambda: organism_of(start),
         device=getattr(method, "device", None),
     )

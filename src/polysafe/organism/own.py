@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from polysafe.checkpoint.digest import identity_of
@@ -23,6 +24,7 @@ from polysafe.organism.world import Split, World
 if TYPE_CHECKING:
     from polysafe.judge.verdict import Judge
     from polysafe.methods.validation import Validator
+    from polysafe.organism.exam import Examination
 
 __all__ = ["Toy", "is_member", "organism_of", "packaged_organism", "packaged_weights"]
 
@@ -61,7 +63,13 @@ class Toy:
         """What asks its validation split."""
         from polysafe.organism.anchors import OrganismValidator
 
-        return OrganismValidator(self.world)
+        return OrganismValidator(self)
+
+    def exam(self, limit: int | None = None) -> Examination:
+        """What measures its abilities."""
+        from polysafe.organism.exam import Examination
+
+        return Examination(self.world, limit)
 
 
 def organism_of(checkpoint: Checkpoint) -> Toy:
@@ -73,13 +81,18 @@ def organism_of(checkpoint: Checkpoint) -> Toy:
     file = checkpoint.root.parent / RECORD
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        return Toy(World(int(record["seed"])), int(record.get("recipe", {}).get("kinds", len(CATEGORIES))))
+        return Toy(_world(int(record["seed"])), int(record.get("recipe", {}).get("kinds", len(CATEGORIES))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
             "is not a member of the toy family, which brings its own anchors",
             where=checkpoint.root,
             remedy="name files of harmful and harmless prompts under `anchors`",
         ) from None
+
+
+@cache
+def _world(seed: int) -> World:
+    return World(seed)
 
 
 def packaged_organism() -> Toy:

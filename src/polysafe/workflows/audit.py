@@ -8,7 +8,7 @@ from pathlib import Path
 
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.data.languages import language
-from polysafe.data.organism import load_prompts
+from polysafe.data.organism import ANSWER_TOKENS, ORGANISM, Exam, load_prompts
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.audited import Audit, read_audit
@@ -24,8 +24,6 @@ from polysafe.judge.spec import JudgeSpec, OrganismSpec, parse_judge
 from polysafe.lm_eval import prepare
 from polysafe.probe.render import Template
 from polysafe.progress import Progress, reporting, tell
-
-_TOY_TOKENS = 8
 
 
 def audit(
@@ -62,7 +60,7 @@ def audit(
     Args:
         model: Folder of the model, or `NAME@URL` for one that a server runs.
         safety: Sets whose harmful prompts are asked, by name, or tables of them (`mine.csv`); `organism` is the toy
-            family's own test split.
+            family's own test split, and `organism.contrast` those of its harmless requests that look harmful.
         output: Folder of the run.
         judge: Nobody where None; `organism` for a model of the toy family; `KIND=FOLDER` or `KIND=NAME@URL` for a guard
             model of a family (`qwen3guard`, …) or a language model with a protocol (`multijail`, `soteria`, `strict`,
@@ -70,7 +68,8 @@ def audit(
         answers_only: Ask, and measure nothing that a judge could measure later (`polysafe judge run`).
         languages: Languages; all of every set by default. A set is asked in those of them that it has.
         over_refusal: Sets whose harmless prompts are asked, or tables of them.
-        capability: Tasks that measure ability, by name: `belebele`, `mgsm`, … (`harness.prepare`).
+        capability: Tasks that measure ability, by name: `belebele`, `mgsm`, … (`lm_eval.prepare`); `organism` are the
+            toy family's own.
         data: Folder with a folder per set.
         limit: Number of parallel rows of every set.
         pivot: Language that the others are compared with.
@@ -94,15 +93,18 @@ def audit(
     """
     asked_judge = _asked_judge(judge, judge_key, translate, calibration, answers_only=answers_only)
     toy = isinstance(asked_judge, OrganismSpec)
-    budget = max_tokens or (_TOY_TOKENS if toy else Sampling().max_tokens)
+    budget = max_tokens or (ANSWER_TOKENS if toy else Sampling().max_tokens)
     sampling = Sampling(max_tokens=budget)
     with (
         reporting(progress),
         open_model(model, sampling, template=template, device=device, dtype=dtype, key=key) as opened,
         Cache(cache) as store,
     ):
-        examinations = prepare(capability, opened, data=data, languages=languages, limit=limit)
         asked = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
+        named = [name for name in capability if name != ORGANISM]
+        examinations: list[Exam] = [*prepare(named, opened, data=data, languages=languages, limit=limit)]
+        if ORGANISM in capability:
+            examinations.append(asked.organism().exam(limit))
         with open_judge(asked_judge, organism=asked.organism, device=device) as who:
             sets_of_kind: list[tuple[Kind, Sequence[str | Path]]] = [("harmful", safety), ("harmless", over_refusal)]
             harmful, harmless = (
