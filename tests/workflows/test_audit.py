@@ -124,6 +124,20 @@ def test_a_guard_model_that_says_nothing_is_refused_before_the_model_is_asked(tm
     assert not list(tmp_path.glob(".*polysafe"))  # nothing is left of what was not begun
 
 
+def test_the_exam_of_the_family_is_not_asked_of_a_server(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="which a server of chats does not say"):
+        audit(
+            "toy@http://127.0.0.1:9/v1",
+            safety=["organism"],
+            judge="organism",
+            capability=["organism"],
+            family=MEMBERS["base"],
+            output=tmp_path / "run",
+            cache=tmp_path / "cache.sqlite",
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_ability_beside_safety(tmp_path: Path) -> None:
     """Asked of a random model: every language is compared with the pivot, and two models item by item."""
     exams.all_of_them(tmp_path / "data")
@@ -235,6 +249,7 @@ def test_an_audit_that_was_stopped_ends_in_the_same_records(
 def test_all_of_multijail(tmp_path: Path) -> None:
     """3,150 prompts that a toy model cannot understand: nearly all answers are invalid, and none is called safe."""
     found = audited(tmp_path, safety=["multijail"], over_refusal=[], languages=None, data=DATA)
+    assert {tuple(ability.items) for ability in found.run.abilities} == {("en",)}  # all that the world has of these
     assert len(found.run.records) == 3150
     labels = Counter(record.verdict.label for record in found.run.records)
     assert labels[Label.INVALID] > 3000

@@ -62,8 +62,12 @@ class Organism(Protocol):
     def validator(self) -> Validator:
         """What asks a model its validation split."""
 
-    def exam(self, limit: int | None = None) -> Exam:
-        """What measures the abilities of a model, by at most `limit` questions of each in every language."""
+    def exam(self, opened: OpenedModel, limit: int | None = None) -> Exam:
+        """What measures the abilities of a model, by at most `limit` questions of each in every language.
+
+        Raises:
+            RecipeError: It cannot be asked of the model.
+        """
 
 
 def organism_of(checkpoint: Checkpoint) -> Organism:

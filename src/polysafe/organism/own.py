@@ -13,7 +13,7 @@ from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.anchors import Anchors
 from polysafe.data.prompts import PromptSet
 from polysafe.data.trials import Trials
-from polysafe.errors import DataError, PolysafeError
+from polysafe.errors import DataError, PolysafeError, RecipeError
 from polysafe.organism.anchors import organism_anchors
 from polysafe.organism.lexicon import CATEGORIES
 from polysafe.organism.packaged import RECORD, is_member, packaged_family
@@ -22,6 +22,7 @@ from polysafe.organism.tasks import organism_trials
 from polysafe.organism.world import Split, World
 
 if TYPE_CHECKING:
+    from polysafe.evaluate.opening import OpenedModel
     from polysafe.judge.verdict import Judge
     from polysafe.methods.validation import Validator
     from polysafe.organism.exam import Examination
@@ -65,11 +66,17 @@ class Toy:
 
         return OrganismValidator(self)
 
-    def exam(self, limit: int | None = None) -> Examination:
+    def exam(self, opened: OpenedModel, limit: int | None = None) -> Examination:
         """What measures its abilities."""
         from polysafe.organism.exam import Examination
 
-        return Examination(self.world, limit)
+        if opened.continuations is None:
+            raise RecipeError(
+                "the toy family's exam compares how probable choices are, which a server of chats does not say",
+                where=opened.name,
+                remedy="name the folder of the model",
+            )
+        return Examination(self.world, opened.continuations, limit)
 
 
 def organism_of(checkpoint: Checkpoint) -> Toy:

@@ -104,7 +104,7 @@ def audit(
         named = [name for name in capability if name != ORGANISM]
         examinations: list[Exam] = [*prepare(named, opened, data=data, languages=languages, limit=limit)]
         if ORGANISM in capability:
-            examinations.append(asked.organism().exam(limit))
+            examinations.append(asked.organism().exam(opened, limit))
         with open_judge(asked_judge, organism=asked.organism, device=device) as who:
             sets_of_kind: list[tuple[Kind, Sequence[str | Path]]] = [("harmful", safety), ("harmless", over_refusal)]
             harmful, harmless = (
