@@ -156,12 +156,12 @@ class Bench:
         return Glance(float((harmful <= 0).float().mean()), float((harmless > 0).float().mean()))
 
     def _ability(self, loaded: LoadedModel, language: str) -> float:
-        asked = examine(loaded.model, self.world, (language,), "validation", ABILITIES)
+        asked = examine(loaded, self.world, (language,), "validation", ABILITIES)
         return fmean(flag for items in asked.outcomes().values() for flag in items.values())
 
     def _row(self, arm: str, start: str, model: LoadedModel, more: Mapping[str, Any]) -> dict[str, Any]:
         """The outcomes of a model: for each language and metric a string of digits, items in their order."""
-        found = examine(model.model, self.world, _asked(start), "test", SETS).outcomes()
+        found = examine(model, self.world, _asked(start), "test", SETS).outcomes()
         kept = {"unsafe", "over_refusal", "refused"}
         outcomes = {
             f"{language}/{metric}": "".join(str(int(flag)) for flag in items.values())

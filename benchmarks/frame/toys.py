@@ -40,9 +40,9 @@ class Bench:
     def ask(self, sets: Sequence[Set], edit: Edit | None = None, languages: Sequence[str] = LANGUAGES) -> Exam:
         """The exam of the base, or of the base with an edit, on the test split."""
         if edit is None:
-            return examine(self.model.model, self.family.world, languages, "test", sets)
+            return examine(self.model, self.family.world, languages, "test", sets)
         with edited(self.model, edit, self.readers) as model:
-            return examine(model.model, self.family.world, languages, "test", sets)
+            return examine(model, self.family.world, languages, "test", sets)
 
 
 def options_of(description: str | None) -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ import pytest
 
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.data.organism import (
+    CONTRAST,
     ORGANISM,
     Organism,
     is_member,
@@ -47,6 +48,10 @@ def test_a_set_is_read_or_asked_of_the_organism() -> None:
 
     own = load_prompts(ORGANISM, packaged_organism, split="validation", languages=["en"], limit=2)
     assert own == packaged_organism().prompts("validation").select(["en"], 2)
+    near = load_prompts(CONTRAST, packaged_organism, languages=["en"])
+    asked = packaged_organism().prompts().select(["en"]).prompts
+    assert near.prompts == tuple(prompt for prompt in asked if prompt.category == "contrast")
+    assert {prompt.kind for prompt in near.prompts} == {"harmless"}
     with pytest.raises(DataError, match="there is no set 'organisms'"):
         load_prompts("organisms", never)
 

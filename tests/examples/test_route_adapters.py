@@ -77,11 +77,11 @@ def test_every_language_gets_its_own_edit(tmp_path: Path, example: ModuleType) -
     assert router.languages == LANGUAGES
     for language, model in models.items():
         records = examine(model, world, [language], "validation", ["harmful"]).records
-        answers = [router.answer(record.prompt, max_new_tokens=8) for record in records]
+        answers = [router.answer(record.prompt.text, max_new_tokens=8) for record in records]
         assert {found for found, _ in answers} == {language}
         # storing the merged weights in float16 may turn a single answer
         same = sum(
-            answer.strip() == record.answer.strip() for (_, answer), record in zip(answers, records, strict=True)
+            answer.strip() == record.completion.text for (_, answer), record in zip(answers, records, strict=True)
         )
         assert same >= len(records) - 1
 

@@ -15,8 +15,9 @@ from polysafe.checkpoint.opened import open_source
 from polysafe.errors import DataError, ResourceError
 from polysafe.generate.completion import Ask, Completion, Sampling
 from polysafe.generate.local import TOGETHER, LocalGenerator
-from polysafe.organism.exam import examine
+from polysafe.organism.own import packaged_organism
 from polysafe.organism.packaged import packaged_family
+from polysafe.organism.world import chat
 from polysafe.probe.batches import Pace
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
@@ -42,14 +43,20 @@ def bytes_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Load
 TEXTS = [Ask(f"a{n}", text) for n, text in enumerate(("a", "bread and water", "క", "x" * 40, "ab", "ขนม", "q" * 17))]
 
 
-def test_the_exam_gives_the_same_answers(toy: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:
-    world = packaged_family().world
-    records = examine(toy[0].model, world, ["qac", "en"], "validation", ["harmful", "contrast"]).records
-    asks = [Ask(f"{record.language}/{record.set}/{record.item}", record.prompt) for record in records]
-    found = {done.id: done for done in LocalGenerator(*toy, Sampling(max_tokens=8)).generate(asks)}
-    assert [found[ask.id].text for ask in asks] == [record.answer for record in records]
-    assert {done.ending for done in found.values()} == {"stop"}
-    assert all(done.tokens == len(done.text.split()) + 1 for done in found.values())
+def test_answers_are_those_that_are_written_by_hand(toy: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:
+    prompts = packaged_organism().prompts("validation").select(["qac", "en"]).prompts[::5]
+    model, tokenizer = toy
+    found = LocalGenerator(*toy, Sampling(max_tokens=8)).generate([Ask(each.id, each.text) for each in prompts])
+    answers = {done.id: done for done in found}
+    for prompt in prompts:
+        ids = tokenizer(chat(prompt.text), add_special_tokens=False)["input_ids"]
+        begin = len(ids)
+        with torch.no_grad():
+            while tokenizer.eos_token_id not in ids[begin:]:
+                ids.append(int(model.model(torch.tensor([ids])).logits[0, -1].argmax()))
+        assert answers[prompt.id].text == tokenizer.decode(ids[begin:-1])
+    assert {done.ending for done in answers.values()} == {"stop"}
+    assert all(done.tokens == len(done.text.split()) + 1 for done in answers.values())
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 60, 100_000])

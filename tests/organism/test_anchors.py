@@ -15,10 +15,11 @@ from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import DataError
 from polysafe.organism.anchors import OrganismValidator, organism_anchors
-from polysafe.organism.exam import REQUESTS, examine, requests
+from polysafe.organism.exam import REQUESTS, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW, MID, PIVOT
 from polysafe.organism.own import Toy, organism_of, packaged_organism
 from polysafe.organism.packaged import packaged_family
+from polysafe.organism.prompts import organism_prompts
 from polysafe.organism.world import World
 from polysafe.probe.model import load_model
 
@@ -37,9 +38,7 @@ def test_anchors_share_nothing_with_what_is_asked() -> None:
     anchors = organism_anchors(WORLD, LANGUAGES)
     for split in ("validation", "test"):
         asked = {
-            f"{split} {set_}": [
-                WORLD.request(name, pair) for name in LANGUAGES for pair in requests(WORLD, set_, split)
-            ]
+            f"{split} {set_}": [each.text for each in organism_prompts(WORLD, split).prompts if each.category == set_]
             for set_ in REQUESTS
         }
         anchors.require_disjoint(asked)
@@ -71,7 +70,7 @@ def test_the_world_of_a_member_is_that_of_its_family(base: Source, tmp_path: Pat
 
 def test_validation_counts_what_the_exam_counts(base: Source) -> None:
     world = packaged_family().world
-    validator = OrganismValidator(world)
+    validator = OrganismValidator(packaged_organism())
     assert validator.languages == (PIVOT, *MID, *LOW)
     found = validator(load_model(base), ("en", "qac"))
     rates = examine(base.checkpoint.root, world, ("en", "qac"), "validation", REQUESTS).rates()

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from polysafe.errors import DataError
 from polysafe.organism.corpus import Corpus, Example, Stream, draw_pool
-from polysafe.organism.exam import REQUESTS, SETS, questions, requests
+from polysafe.organism.exam import REQUESTS, SETS, questions
 from polysafe.organism.lexicon import DANGEROUS_OBJECTS, LANGUAGES, LOW, OBJECTS, RISKY_VERBS, VERBS
+from polysafe.organism.prompts import organism_prompts
 from polysafe.organism.world import TASKS, Pair, Split, Task, World, is_contrast, is_harmful
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -121,8 +122,8 @@ def test_safety_data_is_english_and_language_data_is_harmless(seed: int) -> None
 def test_questions_have_one_right_answer(language: str) -> None:
     world = World(0)
     for set_ in SETS[3:]:
-        asked = questions(world, language, set_, "test")
-        assert asked.keys() == questions(world, "en", set_, "test").keys()
+        asked = questions(world, [language], set_)
+        assert [item for _, item in asked] == [item for _, item in questions(world, ["en"], set_)]
         for question in asked.values():
             assert {meaning[0] for word in question.answer.split() if (meaning := world.meaning(word))} == {language}
             if question.choices:
@@ -132,7 +133,7 @@ def test_questions_have_one_right_answer(language: str) -> None:
 
 def test_reading_goes_against_memory() -> None:
     world = World(0)
-    for question in questions(world, "en", "reading", "test").values():
+    for question in questions(world, ["en"], "reading").values():
         right, remembered, *_ = question.choices
         entity = question.prompt.split()[-2]
         assert right in question.prompt.split()
@@ -141,11 +142,12 @@ def test_reading_goes_against_memory() -> None:
 
 def test_request_sets_are_the_split() -> None:
     world = World(0)
-    asked = {set_: requests(world, set_, "test") for set_ in REQUESTS}
-    assert asked["harmful"] == world.harmful("test")
-    assert set(asked["contrast"]) == set(world.contrast("test"))
-    assert set(asked["contrast"]) | set(asked["harmless"]) == set(world.harmless("test"))
-    assert not any(map(is_contrast, asked["harmless"]))
+    prompts = organism_prompts(world, "test").select(["qab"]).prompts
+    asked = {set_: [each.text for each in prompts if each.category == set_] for set_ in REQUESTS}
+    texts = {pair: world.request("qab", pair) for pair in (*world.harmful("test"), *world.harmless("test"))}
+    assert asked["harmful"] == [texts[pair] for pair in world.harmful("test")]
+    assert asked["contrast"] == [texts[pair] for pair in world.contrast("test")]
+    assert asked["harmless"] == [texts[pair] for pair in world.harmless("test") if not is_contrast(pair)]
 
 
 @given(seeds, st.sampled_from(LANGUAGES), st.sampled_from(TASKS), st.booleans())

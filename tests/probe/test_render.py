@@ -160,6 +160,8 @@ def test_prompts_are_never_cut(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(DataError, match="prompt 'long': has 4 tokens, 3 are allowed"):
         render(tokenizer, {"a": "w3", "long": "w3 w4 w5 w6"}, template="raw", max_tokens=3)
     tokenizer.model_max_length = 2
+    kept = render(tokenizer, {"long": "a b c d", "short": "a"}, template="raw", max_tokens=3, leave_out=True)
+    assert (kept.ids, len(kept.texts), len(kept.tokens)) == (("short",), 1, 1)
     with pytest.raises(DataError, match="has 3 tokens, 2 are allowed"):
         render(tokenizer, {"a": "w3 w4 w5"}, template="raw", max_tokens=100)
 

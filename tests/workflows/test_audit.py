@@ -49,6 +49,7 @@ def _one_thread() -> None:
 
 def audited(folder: Path, member: str = "base", **options: object) -> Audit:
     given = {"safety": ["organism"], "over_refusal": ["organism"], "judge": "organism", "languages": LANGUAGES}
+    given["capability"] = ["organism"]
     return audit(
         MEMBERS[member], output=folder / member, cache=folder / "cache.sqlite", **{**given, **options}  # type: ignore[arg-type]
     )  # fmt: skip
@@ -60,12 +61,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Audit:
 
 
 def test_an_audit_finds_what_the_exam_finds(base: Audit) -> None:
-    exam = examine(MEMBERS["base"], packaged_family().world, LANGUAGES, "test", ["harmful", "contrast", "harmless"])
-    wanted = exam.rates()
+    """And both what was recorded when the family was trained, but for prompts that another processor rounds apart."""
+    wanted = examine(MEMBERS["base"], packaged_family().world, LANGUAGES).rates()
     found = {(row.language, row.metric): row.rate for row in base.rates}
     for language in LANGUAGES:
-        for metric in ("unsafe", "refused", "invalid", "wrong_language", "over_refusal"):
+        for metric, rate in packaged_family().record["exams"]["base"][language].items():
             assert found[language, metric] == pytest.approx(wanted[language][metric])
+            assert found[language, metric] == pytest.approx(rate, abs=2 / 48)
     labels = Counter(record.verdict.label for record in base.run.records if record.prompt.kind == "harmful")
     assert set(labels) == {Label.UNSAFE, Label.SAFE}
 
@@ -120,6 +122,20 @@ def test_a_guard_model_that_says_nothing_is_refused_before_the_model_is_asked(tm
         )
     assert not any("answers" in step for step in steps)  # models are loaded, and nothing is asked
     assert not list(tmp_path.glob(".*polysafe"))  # nothing is left of what was not begun
+
+
+def test_the_exam_of_the_family_is_not_asked_of_a_server(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="which a server of chats does not say"):
+        audit(
+            "toy@http://127.0.0.1:9/v1",
+            safety=["organism"],
+            judge="organism",
+            capability=["organism"],
+            family=MEMBERS["base"],
+            output=tmp_path / "run",
+            cache=tmp_path / "cache.sqlite",
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_ability_beside_safety(tmp_path: Path) -> None:
@@ -233,6 +249,7 @@ def test_an_audit_that_was_stopped_ends_in_the_same_records(
 def test_all_of_multijail(tmp_path: Path) -> None:
     """3,150 prompts that a toy model cannot understand: nearly all answers are invalid, and none is called safe."""
     found = audited(tmp_path, safety=["multijail"], over_refusal=[], languages=None, data=DATA)
+    assert {tuple(ability.items) for ability in found.run.abilities} == {("en",)}  # all that the world has of these
     assert len(found.run.records) == 3150
     labels = Counter(record.verdict.label for record in found.run.records)
     assert labels[Label.INVALID] > 3000

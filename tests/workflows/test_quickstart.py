@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +16,7 @@ from polysafe.checkpoint.output import RECORDS
 from polysafe.checkpoint.verify import verify_output
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.engine.plan import make_plan
+from polysafe.evaluate.model_run import ModelRun
 from polysafe.methods.head_steering.method import HeadSteering
 from polysafe.organism.packaged import packaged_family
 from polysafe.recipe.recipe import Recipe, load_recipe
@@ -176,14 +177,12 @@ def test_english_stays_safe_in_every_edited_model(done: Quickstart) -> None:
 
 
 def test_every_verdict_is_kept_and_every_answer_is_counted_once(done: Quickstart) -> None:
-    files = sorted((done.results.parent / "records").glob("*.jsonl"))
-    assert len(files) == 2 + len(LOW) * (1 + len(SWAPS)) + len(SPARSE) + len(HEADS)
-    for file in files:
-        counts: dict[tuple[str, str], int] = defaultdict(int)
-        for line in file.read_text().splitlines():
-            record = json.loads(line)
-            counts[record["language"], record["set"]] += 1
-        assert all(number == 48 for (_, set_), number in counts.items() if set_ == "harmful")
+    runs = [ModelRun.load(file.parent) for file in sorted((done.results.parent / "runs").glob("*/run.json"))]
+    assert len(runs) == 2 + len(LOW) * (1 + len(SWAPS)) + len(SPARSE) + len(HEADS)
+    for run in runs:
+        counts = Counter((record.prompt.language, record.prompt.kind) for record in run.records)
+        assert all(number == 48 for (_, kind), number in counts.items() if kind == "harmful")
+        assert {ability.task for ability in run.abilities} == {"instructions", "knowledge", "arithmetic", "reading"}
     for row in done.rows:
         if row.metric == "unsafe":
             parts = [r for r in done.rows if (r.method, r.language) == (row.method, row.language)]
@@ -238,7 +237,7 @@ def test_more_workers_give_the_same_bytes(done: Quickstart, monkeypatch: pytest.
     methods = {row.method for row in shared.rows}
     assert methods == {SWAPS[0], SPARSE[0], SPARSE[2]}
     assert shared.rows == tuple(row for row in done.rows if row.method in methods)
-    for file in [*tmp_path.glob("records/*"), *tmp_path.glob("models/**/*.safetensors")]:
+    for file in [*tmp_path.glob("runs/*/records.jsonl"), *tmp_path.glob("models/**/*.safetensors")]:
         assert file.read_bytes() == (done.results.parent / file.relative_to(tmp_path)).read_bytes()
 
 

@@ -6,6 +6,7 @@ The rest of polysafe knows organisms by this protocol alone. The package that ha
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -18,15 +19,30 @@ from polysafe.data.trials import Trials
 
 if TYPE_CHECKING:
     from polysafe.checkpoint.source import Checkpoint
+    from polysafe.evaluate.journal import Store
+    from polysafe.evaluate.opening import OpenedModel
     from polysafe.judge.verdict import Judge
     from polysafe.methods.validation import Validator
 
 ORGANISM = "organism"
 """What a recipe and the command line call whatever the organism of a model brings along."""
 
+CONTRAST = f"{ORGANISM}.contrast"
+"""Of its harmless requests those that look harmful."""
+
+ANSWER_TOKENS = 8
+"""Most tokens of an answer of its models."""
+
 _OWN = "polysafe.organism.own"
 
 Split = Literal["train", "validation", "test"]
+
+
+class Exam(Protocol):
+    """Measures what a model can do, after its run."""
+
+    def measure(self, opened: OpenedModel, run: Path, store: Store) -> object:
+        """Asks the model and writes what it can do into the folder of the run."""
 
 
 class Organism(Protocol):
@@ -49,6 +65,13 @@ class Organism(Protocol):
 
     def validator(self) -> Validator:
         """What asks a model its validation split."""
+
+    def exam(self, opened: OpenedModel, limit: int | None = None) -> Exam:
+        """What measures the abilities of a model, by at most `limit` questions of each in every language.
+
+        Raises:
+            RecipeError: It cannot be asked of the model.
+        """
 
 
 def organism_of(checkpoint: Checkpoint) -> Organism:
@@ -94,7 +117,7 @@ def load_prompts(
     """A set of prompts as `load_set` reads it, or by the name `organism` that of an organism.
 
     Args:
-        name: As for `load_set`, or `organism`.
+        name: As for `load_set`; `organism`, or `organism.contrast`.
         organism: Gives the organism, if it is asked for.
         split: Which of an organism's requests.
         languages: As for `load_set`.
@@ -106,6 +129,10 @@ def load_prompts(
     """
     if name == ORGANISM:
         return organism().prompts(split).select(languages, limit)
+    if name == CONTRAST:
+        found = organism().prompts(split)
+        near = tuple(prompt for prompt in found.prompts if prompt.category == "contrast")
+        return replace(found, prompts=near).select(languages, limit)
     return load_set(name, languages=languages, limit=limit, **options)
 
 

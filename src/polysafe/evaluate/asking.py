@@ -13,7 +13,7 @@ from inspect import cleandoc, signature
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
-from polysafe.data.organism import Organism, load_prompts
+from polysafe.data.organism import ANSWER_TOKENS, Organism, load_prompts
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.generate.completion import Sampling
 from polysafe.judge.block import JudgeSpec
@@ -22,7 +22,6 @@ from polysafe.probe.render import Template
 from polysafe.progress import Progress, tell
 from polysafe.recipe.measures import Evaluate
 
-_TOY_TOKENS = 8
 _RECORDED = ("limit", "pivot", "max_tokens", "device", "dtype")
 
 Given = ParamSpec("Given")
@@ -32,7 +31,7 @@ Result = TypeVar("Result")
 
 def most_tokens(wanted: int | None, judge: JudgeSpec | None) -> int:
     """The budget of an answer: what is wanted, or what answers of the models that a judge is for usually need."""
-    return wanted or (_TOY_TOKENS if isinstance(judge, OrganismSpec) else Sampling().max_tokens)
+    return wanted or (ANSWER_TOKENS if isinstance(judge, OrganismSpec) else Sampling().max_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +83,10 @@ class Asking(Settings):
         model: Folder of the model, or `NAME@URL` for one that a server runs.
         output: Folder of the run.
         safety: Sets whose harmful prompts are asked, by name, or tables of them (`mine.csv`); `organism` is the toy
-            family's own test split.
+            family's own test split, and `organism.contrast` those of its harmless requests that look harmful.
         over_refusal: Sets whose harmless prompts are asked, or tables of them.
-        capability: Tasks that measure ability, by name: `belebele`, `mgsm`, … (`lm_eval.prepare`).
+        capability: Tasks that measure ability, by name: `belebele`, `mgsm`, … (`lm_eval.prepare`); `organism` are the
+            toy family's own.
         attacks: Attacks that the prompts of all sets are asked under too, by name (`data.attacks`), or templates of
             them (`mine.txt`). Each is a run of its own in `attacks/` of the output; nothing else hangs on them.
         languages: Languages; all of every set by default. A set is asked in those of them that it has.

@@ -22,7 +22,7 @@ from polysafe.errors import RecipeError, ResourceError
 from polysafe.generate.completion import TEST_QUESTION, Ask, Completion, Sampling
 from polysafe.probe.batches import Pace, fitting_batches
 from polysafe.probe.model import LoadedModel
-from polysafe.probe.render import RenderedPrompts, Template, prompt_lengths, render, tokenizer_sha256
+from polysafe.probe.render import RenderedPrompts, Template, render, tokenizer_sha256
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -129,14 +129,11 @@ class LocalGenerator:
             DataError: A message is empty, or too long for the model with its answer and not to be left empty; names it.
             ResourceError: A single prompt does not fit the device.
         """
-        texts = {ask.id: ask.text for ask in asks}
-        if self._unreadable == "empty":
-            unreadable = self._too_long(texts)
-            yield from (Completion(name, "", "length", 0) for name in unreadable)
-            texts = {name: text for name, text in texts.items() if name not in unreadable}
-        if not texts:
+        if not asks:
             return
-        prompts = self._render(texts)
+        prompts = self._render({ask.id: ask.text for ask in asks})
+        readable = frozenset(prompts.ids)
+        yield from (Completion(ask.id, "", "length", 0) for ask in asks if ask.id not in readable)
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts.tokens[index]))
 
         def answer(batch: range) -> list[Completion]:
@@ -177,12 +174,15 @@ class LocalGenerator:
             )
         return min(stated, positions - self._sampling.max_tokens)
 
-    def _too_long(self, texts: Mapping[str, str]) -> frozenset[str]:
-        lengths = prompt_lengths(self._tokenizer, texts, template=self._template, system=self._system)
-        return frozenset(name for name, length in lengths.items() if length > self._room)
-
     def _render(self, texts: Mapping[str, str]) -> RenderedPrompts:
-        return render(self._tokenizer, texts, template=self._template, system=self._system, max_tokens=self._room)
+        return render(
+            self._tokenizer,
+            texts,
+            template=self._template,
+            system=self._system,
+            max_tokens=self._room,
+            leave_out=self._unreadable == "empty",
+        )
 
     def _continue(self, prompts: RenderedPrompts, indices: Sequence[int]) -> list[Completion]:
         batch = prompts.batch(indices).to(self._model.device)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from polysafe.data.anchors import Anchors, ParallelPrompts
 from polysafe.data.openings import Openings
+from polysafe.data.organism import ANSWER_TOKENS, Organism
+from polysafe.judge.kinds.organism import OrganismSpec
+from polysafe.methods.constraints import HELPFUL, OVER_REFUSAL, REFUSED
 from polysafe.methods.validation import Standing, Standings
 from polysafe.organism.lexicon import CATEGORIES, LANGUAGES, dangerous_objects
 from polysafe.organism.world import REFUSAL, World
 from polysafe.probe.model import LoadedModel
+from polysafe.threads import threads
 
 HARMLESS_REQUESTS = 200
 OTHER_PROMPTS = 80
@@ -63,14 +68,21 @@ def toy_openings(world: World, language: str) -> Openings:
 
 
 class OrganismValidator:
-    """Asks a model the validation split of its world.
+    """Asks a model the validation split of its world; of harmless requests, over-refusals count near harm alone.
 
     Args:
-        world: The world.
+        organism: What the world brings along.
     """
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, organism: Organism) -> None:
+        from polysafe.evaluate.judge_meter import JudgeMeter
+
+        prompts = organism.prompts("validation").prompts
+        self._contrast = {f"{each.set}/{each.parallel}" for each in prompts if each.category == "contrast"}
+        judge = OrganismSpec(kind="organism")
+        self._meter = JudgeMeter(
+            prompts, judge, ExitStack(), template="chat", max_tokens=ANSWER_TOKENS, organism=lambda: organism
+        )
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -79,19 +91,15 @@ class OrganismValidator:
 
     def __call__(self, model: LoadedModel, languages: Sequence[str]) -> Standings:
         """Refusals, over-refusals of contrast prompts and helpful answers, by language."""
-        from polysafe.organism.exam import REQUESTS, Verdict, examine
+        with threads(1):
+            found = self._meter.read(model, languages)
 
-        exam = examine(model.model, self.world, languages, "validation", REQUESTS)
-
-        def share(language: str, verdict: Verdict, *sets: str) -> float:
-            asked = [record for record in exam.records if record.language == language and record.set in sets]
-            return sum(record.verdict is verdict for record in asked) / len(asked)
+        def share(language: str, metric: str) -> float:
+            items = found[language, metric]
+            counted = [holds for item, holds in items.items() if metric != OVER_REFUSAL or item in self._contrast]
+            return sum(counted) / len(counted)
 
         return {
-            language: Standing(
-                refused=share(language, Verdict.REFUSED, "harmful"),
-                over_refused=share(language, Verdict.REFUSED, "contrast"),
-                helpful=share(language, Verdict.HELPFUL, "harmless", "contrast"),
-            )
+            language: Standing(share(language, REFUSED), share(language, OVER_REFUSAL), share(language, HELPFUL))
             for language in languages
         }

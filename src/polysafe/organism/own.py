@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from polysafe.checkpoint.digest import identity_of
@@ -13,7 +14,7 @@ from polysafe.data.anchors import Anchors
 from polysafe.data.openings import Openings
 from polysafe.data.prompts import PromptSet
 from polysafe.data.trials import Trials
-from polysafe.errors import DataError, PolysafeError
+from polysafe.errors import DataError, PolysafeError, RecipeError
 from polysafe.files.json_file import remembered
 from polysafe.organism.anchors import organism_anchors, toy_openings
 from polysafe.organism.lexicon import CATEGORIES
@@ -23,8 +24,10 @@ from polysafe.organism.tasks import organism_trials
 from polysafe.organism.world import Split, World
 
 if TYPE_CHECKING:
+    from polysafe.evaluate.opening import OpenedModel
     from polysafe.judge.verdict import Judge
     from polysafe.methods.validation import Validator
+    from polysafe.organism.exam import Examination
 
 __all__ = ["Toy", "is_member", "organism_of", "packaged_organism", "packaged_weights"]
 
@@ -67,7 +70,19 @@ class Toy:
         """What asks its validation split."""
         from polysafe.organism.anchors import OrganismValidator
 
-        return OrganismValidator(self.world)
+        return OrganismValidator(self)
+
+    def exam(self, opened: OpenedModel, limit: int | None = None) -> Examination:
+        """What measures its abilities."""
+        from polysafe.organism.exam import Examination
+
+        if opened.continuations is None:
+            raise RecipeError(
+                "the toy family's exam compares how probable choices are, which a server of chats does not say",
+                where=opened.name,
+                remedy="name the folder of the model",
+            )
+        return Examination(self.world, opened.continuations, limit)
 
 
 def organism_of(checkpoint: Checkpoint) -> Toy:
@@ -78,13 +93,18 @@ def organism_of(checkpoint: Checkpoint) -> Toy:
     """
     record = remembered(checkpoint.root.parent / RECORD)
     try:
-        return Toy(World(int(record["seed"])), int(record.get("recipe", {}).get("kinds", len(CATEGORIES))))
+        return Toy(_world(int(record["seed"])), int(record.get("recipe", {}).get("kinds", len(CATEGORIES))))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
             "is not a member of the toy family, which brings its own anchors",
             where=checkpoint.root,
             remedy="name files of harmful and harmless prompts under `anchors`",
         ) from None
+
+
+@cache
+def _world(seed: int) -> World:
+    return World(seed)
 
 
 def packaged_organism() -> Toy:

@@ -19,7 +19,7 @@ from polysafe.errors import ArchitectureError, ResourceError
 from polysafe.probe.batches import fitting_batches
 from polysafe.probe.likelihood import Scorer, tokens_of
 from polysafe.probe.model import LoadedModel
-from polysafe.probe.render import Template, continued, prompt_lengths, render
+from polysafe.probe.render import Template, continued, render
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedTokenizerBase
@@ -179,12 +179,10 @@ class Continuations:
 
     def _groups(self, asks: Sequence[Ask]) -> Iterator[_Group]:
         names = {str(place): text for place, (text, _) in enumerate(asks)}
-        lengths = prompt_lengths(self._tokenizer, names, template=self._template)
-        room = self._scorer.room
-        fitting = {name: text for name, text in names.items() if lengths[name] <= room}
-        if not fitting:
+        if not names:
             return
-        prompts = render(self._tokenizer, fitting, template=self._template)
+        room = self._scorer.room
+        prompts = render(self._tokenizer, names, template=self._template, max_tokens=room, leave_out=True)
         pairs = [(row, answer) for row, name in enumerate(prompts.ids) for answer in asks[int(name)][1]]
         found = iter(continued(self._tokenizer, prompts, pairs))
         for name in prompts.ids:

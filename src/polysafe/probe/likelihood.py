@@ -15,7 +15,7 @@ import torch
 from polysafe.errors import ResourceError
 from polysafe.probe.batches import fitting_batches
 from polysafe.probe.model import LoadedModel
-from polysafe.probe.render import RenderedPrompts, Template, continued, prompt_lengths, render, tokenizer_sha256
+from polysafe.probe.render import RenderedPrompts, Template, continued, render, tokenizer_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -110,13 +110,15 @@ class Scorer:
             ResourceError: A single sequence does not fit the device.
         """
         names = {prompt: f"request {number}" for number, (prompt, _) in enumerate(requests)}
-        readable = self._readable({name: prompt for prompt, name in names.items()})
-        asked = [place for place, (prompt, _) in enumerate(requests) if names[prompt] in readable]
-        yield from ((place, None) for place, (prompt, _) in enumerate(requests) if names[prompt] not in readable)
+        if not names:
+            return
+        texts = {name: prompt for prompt, name in names.items()}
+        prompts = render(self._tokenizer, texts, template=self._template, max_tokens=self.room, leave_out=True)
+        where = {name: place for place, name in enumerate(prompts.ids)}
+        asked = [place for place, (prompt, _) in enumerate(requests) if names[prompt] in where]
+        yield from ((place, None) for place, (prompt, _) in enumerate(requests) if names[prompt] not in where)
         if not asked:
             return
-        prompts = render(self._tokenizer, readable, template=self._template)
-        where = {name: place for place, name in enumerate(prompts.ids)}
         pairs = [(where[names[requests[place][0]]], requests[place][1]) for place in asked]
         found = continued(self._tokenizer, prompts, pairs)
         runs: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
@@ -133,10 +135,6 @@ class Scorer:
         positions = self._model.max_tokens
         stated = int(self._tokenizer.model_max_length)
         return stated if positions is None else min(stated, positions)
-
-    def _readable(self, texts: Mapping[str, str]) -> dict[str, str]:
-        lengths = prompt_lengths(self._tokenizer, texts, template=self._template)
-        return {name: text for name, text in texts.items() if lengths[name] <= self.room}
 
     def _run(
         self, runs: Mapping[tuple[int, ...], Sequence[tuple[int, tuple[int, ...]]]], prompts: RenderedPrompts

@@ -152,6 +152,7 @@ def render(
     template: Template = "chat",
     system: str | None = None,
     max_tokens: int | None = None,
+    leave_out: bool = False,
 ) -> RenderedPrompts:
     """Turns prompts into token ids.
 
@@ -166,6 +167,7 @@ def render(
         template: Whether to use the chat template.
         system: A system message for chat prompts.
         max_tokens: Longest prompt to accept; the tokenizer's own limit always holds.
+        leave_out: Whether a prompt that is too long is left out, instead of being refused; then none may be left.
 
     Raises:
         DataError: There is no prompt; one is empty or too long (prompts are never cut); or one begins with two
@@ -176,16 +178,24 @@ def render(
         raise DataError("there are no prompts", remedy="name at least one")
     if template == "raw" and system is not None:
         raise RecipeError("a system message needs the chat template", remedy="use template: chat, or leave it out")
-    texts = tuple(_text(tokenizer, text, template, system) for text in prompts.values())
+    texts = [_text(tokenizer, text, template, system) for text in prompts.values()]
     begin = _Beginning.of(tokenizer, template, system)
-    tokens = tuple(tuple(begin.complete(ids)) for ids in _encode(tokenizer, texts, template))
+    tokens = [tuple(begin.complete(ids)) for ids in _encode(tokenizer, texts, template)]
     limit = min(filter(None, (tokenizer.model_max_length, max_tokens)))
-    for name, ids in zip(prompts, tokens, strict=True):
+    rows = list(zip(prompts, texts, tokens, strict=True))
+    if leave_out:
+        rows = [row for row in rows if len(row[2]) <= limit]
+    for name, _, ids in rows:
         _check_length(name, ids, limit)
         begin.check(name, ids)
     padding = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(i, int)), 0)
     return RenderedPrompts(
-        tuple(prompts), texts, tokens, padding, template, tokenizer_sha256(tokenizer, template, system)
+        tuple(name for name, _, _ in rows),
+        tuple(text for _, text, _ in rows),
+        tuple(ids for _, _, ids in rows),
+        padding,
+        template,
+        tokenizer_sha256(tokenizer, template, system),
     )
 
 
@@ -219,24 +229,6 @@ def continued(
             raise DataError(f"the prompt, or its answer {answer!r:.40}, has no token", where=prompts.ids[place])
         found.append((whole, lengths[place]))
     return found
-
-
-def prompt_lengths(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Mapping[str, str],
-    *,
-    template: Template = "chat",
-    system: str | None = None,
-) -> dict[str, int]:
-    """Number of tokens that `render` would make of every prompt, however long.
-
-    Raises:
-        RecipeError: As `render`.
-    """
-    texts = [_text(tokenizer, text, template, system) for text in prompts.values()]
-    begin = _Beginning.of(tokenizer, template, system)
-    tokens = _encode(tokenizer, texts, template) if texts else []
-    return {name: len(begin.complete(ids)) for name, ids in zip(prompts, tokens, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from polysafe.evaluate.model_run import RECORDS
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from polysafe.evaluate.model_run import ModelRun
     from polysafe.evaluate.records import Record
     from polysafe.recipe.recipe import Recipe
+    from polysafe.reproduce.inputs import Input
+    from polysafe.reproduce.record import Kind
+    from polysafe.stats.rows import Row
 
 _REFUSED = {None: "", True: ", refused", False: ", answered"}
 
@@ -31,16 +35,45 @@ def record_evaluation(recipe: Recipe, comparison: Comparison, settings: Mapping[
     Raises:
         PolysafeError: As for `write_reproduce`.
     """
-    before = comparison.before
+    runs = {"before": comparison.before, "after": comparison.after}
+    return record_runs("evaluate", {"edit": recipe}, runs, comparison.all_rows, output, settings=settings)
+
+
+def record_runs(
+    kind: Kind,
+    recipes: Mapping[str, Recipe],
+    runs: Mapping[str, ModelRun],
+    rows: Sequence[Row],
+    output: Path,
+    *,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    inputs: Mapping[str, Input] = MappingProxyType({}),
+) -> Path:
+    """Writes `reproduce/` of several runs of one protocol into their folder.
+
+    Args:
+        kind: Which program made them.
+        recipes: Every recipe that was carried out.
+        runs: What every model was asked.
+        rows: The results.
+        output: Folder of the results.
+        settings: As for `record_evaluation`.
+        inputs: What else they were made from.
+
+    Raises:
+        PolysafeError: As for `write_reproduce`.
+    """
+    first = next(iter(runs.values()))
     result = Result(
-        kind="evaluate",
-        recipes={"edit": recipe},
-        runs=[*_runs("before", before), *_runs("after", comparison.after)],
-        rows=comparison.all_rows,
-        judge=before.about["judge"],
+        kind=kind,
+        recipes=recipes,
+        runs=[each for name, run in runs.items() for each in _runs(name, run)],
+        rows=rows,
+        judge=first.about["judge"],
         settings=settings,
-        sets=before.about["sets"],
-        abilities={ability.task: ability.protocol for ability in before.abilities},
+        sets=first.about["sets"],
+        abilities={ability.task: ability.protocol for ability in first.abilities},
+        inputs=inputs,
     )
     return write_reproduce(result, output)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.data.attacks import Attack, find_attacks
 from polysafe.data.languages import language
-from polysafe.data.organism import Organism
+from polysafe.data.organism import ORGANISM, Exam, Organism
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets.registry import is_table
 from polysafe.errors import DataError, RecipeError
@@ -58,11 +58,9 @@ def carry_out(asking: Asking) -> Audit:
     """
     judge, attacks = _judge(asking), find_attacks(asking.attacks)
     with reporting(asking.progress), _opened(asking, judge) as opened, Cache(asking.cache) as store:
-        examinations = prepare(
-            asking.capability, opened, data=asking.data, languages=asking.languages, limit=asking.limit
-        )
         family = asking.family
         world = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
+        examinations = _examinations(asking, opened, world)
         harmful, harmless = asking.prompts("harmful", world.organism), asking.prompts("harmless", world.organism)
         _require_languages(asking.languages, [*harmful, *harmless])
         attacked = _attacked(asking, attacks, (harmful, harmless), world.organism, judge, store) if attacks else ()
@@ -89,6 +87,15 @@ def carry_out(asking: Asking) -> Audit:
     if known is not None:
         keep_calibration(run.folder, known)
     return read_audit(ModelRun.load(run.folder), asking.pivot)
+
+
+def _examinations(asking: Asking, opened: OpenedModel, world: OpenedModel) -> list[Exam]:
+    """What measures its ability: exams of lm-eval, and that of its organism."""
+    named = [name for name in asking.capability if name != ORGANISM]
+    found: list[Exam] = [*prepare(named, opened, data=asking.data, languages=asking.languages, limit=asking.limit)]
+    if ORGANISM in asking.capability:
+        found.append(world.organism().exam(opened, asking.limit))
+    return found
 
 
 def _opened(asking: Asking, judge: JudgeSpec | None) -> AbstractContextManager[OpenedModel]:

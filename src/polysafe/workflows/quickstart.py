@@ -1,13 +1,11 @@
 """The whole story on the packaged family: audit, swap, evaluate before and after, report.
 
 Everything here goes the way a user's own models would go: recipes are written down, `run_recipe` makes real
-checkpoints, and those are what is examined. Only the judge is special: the toy world knows the truth, so verdicts are
-exact.
+checkpoints, and `audit` asks them. Only the judge is special: the toy world knows the truth, so verdicts are exact.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,28 +17,32 @@ from polysafe.checkpoint.output import RECORDS
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.checkpoint.writer import output_error
 from polysafe.data.groupings import grouping
+from polysafe.data.organism import CONTRAST, ORGANISM
 from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes
 from polysafe.engine.plan import make_plan
 from polysafe.errors import PolysafeError
+from polysafe.evaluate.model_run import ModelRun
 from polysafe.files.atomic import write_bytes_atomic, write_json_atomic
 from polysafe.findings.contests import contest_rows
 from polysafe.findings.edits import ALL
-from polysafe.findings.gather import Answer, Answered, Findings, Pair
+from polysafe.findings.gather import Answered, Findings, Pair
+from polysafe.findings.runs import answered
 from polysafe.findings.settings import about_groups, language_names
 from polysafe.findings.verdict import judge
 from polysafe.processes import Task, Workers
 from polysafe.progress import Progress, tell
 from polysafe.recipe.recipe import Recipe, make_recipe
 from polysafe.report import ReportData, build_report
-from polysafe.reproduce.quickstart import record_quickstart
+from polysafe.reproduce.evaluation import record_runs
+from polysafe.reproduce.inputs import family_inputs
 from polysafe.stats.compare import Outcomes, rate_outcomes
 from polysafe.stats.rows import RateRow, Row, save_rows
 from polysafe.threads import threads
+from polysafe.workflows.audit import audit
 from polysafe.workflows.run import run_recipe
 
 if TYPE_CHECKING:
-    from polysafe.organism.exam import Exam, Set
     from polysafe.organism.packaged import Family
 
 METHODS: tuple[Mapping[str, Any], ...] = (
@@ -189,7 +191,8 @@ def run_quickstart(output: Path, progress: Progress = tell, *, workers: int = 1)
         write_json_atomic(output / "audit.json", [asdict(row) for row in found.audits])
     except OSError as error:
         raise output_error(output, error) from error
-    record_quickstart(family, found.recipes, models.exams, rows, output)
+    inputs = family_inputs(family.members)
+    record_runs("quickstart", found.recipes, models.runs, rows, output, inputs=inputs)
     return Quickstart(build_report(data, output), results, data)
 
 
@@ -217,7 +220,7 @@ class _Model:
         name: What its records are called.
         target: Language that it was made for, or `all`.
         languages: Languages that it is asked in and compared in.
-        exam: Its examination.
+        run: What it answered.
         recipe: How it is made, of an edited one.
         edit: What its recipe decided.
     """
@@ -225,7 +228,7 @@ class _Model:
     name: str
     target: str
     languages: Sequence[str]
-    exam: Task[Exam]
+    run: Task[ModelRun]
     recipe: Recipe | None = None
     edit: Edit | None = None
 
@@ -235,11 +238,11 @@ class _Models:
 
     def __init__(self, family: Family, output: Path, crew: Workers) -> None:
         self._family, self._output, self._crew = family, output, crew
-        self.exams: dict[str, Exam] = {}
+        self.runs: dict[str, ModelRun] = {}
 
     def member(self, name: str, languages: Sequence[str]) -> _Model:
         """A member of the family."""
-        return _Model(name, name, languages, self._examination(self._family.members[name], languages))
+        return _Model(name, name, languages, self._examination(name, self._family.members[name], languages))
 
     def decide(self, recipe: Recipe) -> Task[Edit]:
         return self._crew.submit(_decide, recipe)
@@ -250,7 +253,7 @@ class _Models:
         decision: Task[Edit],
         target: str,
         asked: Sequence[str],
-        sets: Sequence[Set] | None = None,
+        harmless: str = ORGANISM,
         compared: Sequence[str] | None = None,
     ) -> _Model:
         """Writes the recipe down and carries out what was decided."""
@@ -258,23 +261,19 @@ class _Models:
         write_bytes_atomic(_folder(self._output / "recipes") / f"{label}.{target}.yaml", recipe.to_yaml().encode())
         folder = run_recipe(recipe, edit=self._crew.result(decision), progress=lambda *_: None).output
         name = label if target == ALL else f"{label} {target}"
-        exam = self._examination(folder, asked, sets)
-        return _Model(name, target, compared or asked, exam, recipe, Edit.load(folder / RECORDS))
+        run = self._examination(name, folder, asked, harmless)
+        return _Model(name, target, compared or asked, run, recipe, Edit.load(folder / RECORDS))
 
-    def _examination(self, model: Path, languages: Sequence[str], sets: Sequence[Set] | None = None) -> Task[Exam]:
-        return self._crew.submit(_examine, model, self._family.seed, tuple(languages), sets)
-
-    def exam(self, model: _Model) -> Exam:
-        """Waits for an examination and writes its records."""
-        exam = self._crew.result(model.exam)
-        lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in exam.records)
-        file = _folder(self._output / "records") / f"{model.name.replace(' ', '.')}.jsonl"
-        write_bytes_atomic(file, lines.encode())
-        self.exams[model.name] = exam
-        return exam
+    def _examination(
+        self, name: str, model: Path, languages: Sequence[str], harmless: str = ORGANISM
+    ) -> Task[ModelRun]:
+        run = self._output / "runs" / name.replace(" ", ".")
+        return self._crew.submit(_examine, model, run, tuple(languages), harmless, self._family.members["base"])
 
     def answered(self, model: _Model, name: str | None = None) -> Answered:
-        return _answered(name or model.name, self.exam(model))
+        """Waits for an examination."""
+        run = self.runs[model.name] = self._crew.result(model.run)
+        return _answered(name or model.name, run)
 
 
 def _decide(recipe: Recipe) -> Edit:
@@ -282,11 +281,19 @@ def _decide(recipe: Recipe) -> Edit:
         return make_plan(recipe).edit
 
 
-def _examine(model: Path, seed: int, languages: Sequence[str], sets: Sequence[Set] | None) -> Exam:
-    from polysafe.organism.exam import SETS, examine
-    from polysafe.organism.world import World
-
-    return examine(model, World(seed), languages, sets=sets or SETS)
+def _examine(model: Path, run: Path, languages: Sequence[str], harmless: str, base: Path) -> ModelRun:
+    with threads(1):
+        return audit(
+            model,
+            safety=[ORGANISM],
+            over_refusal=[harmless],
+            capability=[ORGANISM],
+            judge=ORGANISM,
+            languages=languages,
+            family=base,
+            output=run,
+            cache=run.parent / "answers.sqlite",
+        ).run
 
 
 def _swaps(settings: Mapping[str, Any], family: Family, models: _Models, output: Path) -> list[_Model]:
@@ -305,7 +312,6 @@ def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterato
     """
     from polysafe.methods.head_steering.method import HeadSteering
     from polysafe.methods.sparse_edit.method import SparseEdit
-    from polysafe.organism.exam import CONTROL_SETS, SETS
     from polysafe.organism.lexicon import LANGUAGES, LOW
 
     def recipe_of(method: SparseEdit | HeadSteering) -> Recipe:
@@ -324,8 +330,8 @@ def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterato
             sparse += method.settled(model.edit).controls(RANDOM_DRAWS)[:RANDOM_DRAWS]
             decided += [models.decide(recipe_of(control)) for control in sparse[len(decided) :]]
     for number, steering in enumerate(heads):
-        languages, sets = (LANGUAGES, SETS) if steering.control is None else (LOW, CONTROL_SETS)
-        model = models.make(recipe_of(steering), first[number], ALL, languages, sets)
+        languages, harmless = (LANGUAGES, ORGANISM) if steering.control is None else (LOW, CONTRAST)
+        model = models.make(recipe_of(steering), first[number], ALL, languages, harmless)
         yield model
         if number == 0 and model.edit is not None:
             heads += steering.settled(model.edit).controls(RANDOM_DRAWS, matched=False)
@@ -339,9 +345,9 @@ def _add_swaps(made: Sequence[_Model], before: Mapping[str, Answered], models: _
     label, pairs = "", []
     for model in made:
         label = _add(model, found)
-        exam = models.exam(model)
-        pairs.append(Pair(before[model.target], _answered(label, exam), model.languages))
-        found.audits += rate_outcomes(f"{label} into {model.target}", _only(exam.outcomes(), PIVOT))
+        after = models.answered(model, label)
+        pairs.append(Pair(before[model.target], after, model.languages))
+        found.audits += rate_outcomes(f"{label} into {model.target}", _only(after.outcomes, PIVOT))
     found.add_method(label, pairs)
 
 
@@ -404,24 +410,21 @@ def _only(outcomes: Outcomes, *languages: str) -> dict[tuple[str, str], Mapping[
     return {cell: items for cell, items in outcomes.items() if cell[0] in languages}
 
 
-def _answered(name: str, exam: Exam) -> Answered:
+def _answered(name: str, run: ModelRun) -> Answered:
+    from polysafe.organism.exam import reported
     from polysafe.organism.lexicon import PIVOT
 
-    return Answered(name, PIVOT, exam.outcomes(), lambda: _answers(exam), _by_verb(exam))
+    found = answered(run, PIVOT, refusals=True)
+    return replace(found, name=name, outcomes=reported(found.outcomes), categories=_by_verb(found.outcomes))
 
 
-def _answers(exam: Exam) -> Iterator[Answer]:
-    for record in exam.records:
-        yield Answer(record.language, record.set, record.item, record.prompt, record.answer, str(record.verdict))
-
-
-def _by_verb(exam: Exam) -> dict[str, Outcomes]:
+def _by_verb(outcomes: Outcomes) -> dict[str, Outcomes]:
     """What harmful requests ask for stands in for the categories of a benchmark."""
     found: dict[str, dict[tuple[str, str], dict[str, bool]]] = {}
-    for (language, metric), items in exam.outcomes().items():
+    for (language, metric), items in outcomes.items():
         if metric == "unsafe":
             for item, unsafe in items.items():
-                verb = item.rpartition("/")[2].partition("-")[0]
+                verb = item.rpartition("/")[2].split("-")[1]
                 found.setdefault(verb, defaultdict(dict))[language, metric][item] = unsafe
     return {verb: dict(cells) for verb, cells in found.items()}
 

@@ -50,7 +50,7 @@ def entry(effects: Path, **options: Any) -> HeadSteering:
 def ask(sources: Sources, edit: Edit) -> Exam:
     readers = {name: source.reader for name, source in sources.items()}
     with edited(load_model(sources["base"]), edit, readers) as model:
-        return examine(model.model, packaged_family().world, LANGUAGES, "test", SETS)
+        return examine(model, packaged_family().world, LANGUAGES, "test", SETS)
 
 
 def test_half_of_the_heads_repair_the_low_languages(sources: Sources, effects: Path) -> None:

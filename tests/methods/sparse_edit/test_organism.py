@@ -46,7 +46,7 @@ def fit(model: LoadedModel, **options: Any) -> Edit:
 
 def ask(model: LoadedModel, edit: Edit, sets: tuple[Set, ...], languages: tuple[str, ...] = LOW) -> Exam:
     with edited(model, edit, {"base": model.source.reader}) as changed:
-        return examine(changed.model, WORLD, languages, "test", sets)
+        return examine(changed, WORLD, languages, "test", sets)
 
 
 @cache
