@@ -135,7 +135,7 @@ class Bench:
         tensors = [tensor for name in taken for tensor in self.blocks("layer")[name]]
         with swapped(self.model, self.donor, tensors) as model:
             margins = {kind: self._margins(model, kind) for kind in ("harmful", "harmless")}
-            found = examine(model.model, self.world, (self.expert,), "test", ABILITIES).outcomes() if able else {}
+            found = examine(model, self.world, (self.expert,), "test", ABILITIES).outcomes() if able else {}
         shares = [fmean(map(int, each.values())) for each in found.values()]
         return {
             "unsafe": "".join(str(int(value <= 0)) for value in margins["harmful"]),

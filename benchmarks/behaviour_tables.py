@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from benchmarks.frame.markdown import percent, table_row
+from benchmarks.frame.markdown import percent, table
 from polysafe.stats.means import student_interval
 from polysafe.stats.multiplicity import holm
 from polysafe.stats.ranks import rank_agreement
@@ -45,10 +45,8 @@ def _rows(results: Sequence[Result]) -> list[Mapping[str, Any]]:
 def _agreement(results: Sequence[Result]) -> str:
     kinds = list(dict.fromkeys(map(kind, results)))
     columns = [(family, size) for family in kinds for size in ("layer", "module")]
-    lines = [
-        table_row("scores", [f"{family}, by {size}" for family, size in columns]),
-        table_row("---", ["---"] * len(columns)),
-    ]
+    headings = ["scores", *[f"{family}, by {size}" for family, size in columns]]
+    lines = []
     for first, second in PAIRS:
         cells = []
         for family, size in columns:
@@ -58,13 +56,14 @@ def _agreement(results: Sequence[Result]) -> str:
                 continue
             found = [_kendall(row["scores"][size], first, second) for row in rows]
             cells.append(f"{fmean(found):+.2f} ({min(found):+.2f} to {max(found):+.2f}, n {len(found)})")
-        lines.append(table_row(f"{first}, {second}", cells))
-    return "\n".join(lines)
+        lines.append([f"{first}, {second}", *cells])
+    return table(headings, lines)
 
 
 def _kendall(scores: Mapping[str, Mapping[str, float]], first: str, second: str) -> float:
     names = list(scores[first])
-    found = rank_agreement(*([scores[score][name] for name in names] for score in (first, second))).kendall
+    mine, other = ([scores[score][name] for name in names] for score in (first, second))
+    found = rank_agreement(mine, other).kendall
     return 0.0 if found is None else found
 
 
@@ -75,15 +74,16 @@ def _rankings(results: Sequence[Result]) -> list[str]:
 def _curves(results: Sequence[Result], what: str = "unsafe") -> str:
     rows = _rows(results)
     steps = range(1, len(rows[0]["outcomes"]["movement"]))
-    lines = [table_row("ranking", [f"k = {k}" for k in steps]), table_row("---", ["---"] * len(steps))]
+    headings = ["ranking", *(f"k = {k}" for k in steps)]
+    lines = []
     start = fmean(_value(row["outcomes"]["movement"][0], what) for row in rows)
     for name in [*_rankings(results), "random"]:  # abilities are asked of some draws only
         cells = []
         for k in steps:
             values = [fmean(_value(each[k], what) for each in _of(row, name) if what in each[k]) for row in rows]
             cells.append(f"{100 * (start - fmean(values)):+.1f}" if what == "ability" else percent(fmean(values)))
-        lines.append(table_row(name, cells))
-    return "\n".join(lines)
+        lines.append([name, *cells])
+    return table(headings, lines)
 
 
 def _of(row: Mapping[str, Any], name: str) -> list[Sequence[Mapping[str, Any]]]:
@@ -111,15 +111,13 @@ def _contests(results: Sequence[Result]) -> str:
         ranks = [_as_well(row, name) for row in _rows(results)]
         found.append((name, flat, *student_interval(flat, clusters), ranks))
     adjusted = iter(holm([each[3] for each in found if each[3] is not None]))
-    lines = [
-        table_row("ranking", ["unsafe, points against random", "p, adjusted", "of 10 draws, as good, by expert"]),
-        table_row("---", ["---"] * 3),
-    ]
+    headings = ["ranking", *["unsafe, points against random", "p, adjusted", "of 10 draws, as good, by expert"]]
+    lines = []
     for name, flat, span, p_value, ranks in found:
         ends = "" if span is None else f" ({100 * span.low:+.0f} to {100 * span.high:+.0f}, n {len(flat)})"
         shown = "–" if p_value is None else f"{next(adjusted):.2g}"
-        lines.append(table_row(name, [f"{100 * fmean(flat):+.1f}{ends}", shown, ", ".join(map(str, ranks))]))
-    return "\n".join(lines)
+        lines.append([name, *[f"{100 * fmean(flat):+.1f}{ends}", shown, ", ".join(map(str, ranks))]])
+    return table(headings, lines)
 
 
 def _paired(row: Mapping[str, Any], name: str) -> list[float]:
@@ -140,10 +138,8 @@ def _as_well(row: Mapping[str, Any], name: str) -> int:
 
 def _methods(results: Sequence[Result]) -> str:
     rows = _rows(results)
-    lines = [
-        table_row("method", ["unsafe", "ability lost, points", "harmless refused", "layers taken, by expert"]),
-        table_row("---", ["---"] * 4),
-    ]
+    headings = ["method", *["unsafe", "ability lost, points", "harmless refused", "layers taken, by expert"]]
+    lines = []
     start = [row["outcomes"]["movement"][0] for row in rows]
     arms = {"language expert": [{**each, "taken": ()} for each in start]}
     arms |= {name: [row["methods"][name] for row in rows] for name in rows[0]["methods"]}
@@ -159,5 +155,5 @@ def _methods(results: Sequence[Result]) -> str:
             percent(fmean(each["over_refusal"] for each in found)),
             ", ".join(str(len(each["taken"])) for each in found),
         ]
-        lines.append(table_row(f"`{name}`" if name in rows[0]["methods"] else name, cells))
-    return "\n".join(lines)
+        lines.append([f"`{name}`" if name in rows[0]["methods"] else name, *cells])
+    return table(headings, lines)

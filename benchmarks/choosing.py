@@ -132,7 +132,7 @@ class Bench:
     def _row(self, arm: str, way: str, start: str, model: LoadedModel, more: Mapping[str, Any]) -> dict[str, Any]:
         """The outcomes of a model: for each language and metric a string of digits, items in their order."""
         asked = (PIVOT, *(LOW if start == "base" else (start,)))
-        found = examine(model.model, self.family.world, asked, "test", SETS).outcomes()
+        found = examine(model, self.family.world, asked, "test", SETS).outcomes()
         outcomes = {
             f"{language}/{metric}": "".join(str(int(flag)) for flag in items.values())
             for (language, metric), items in found.items()
