@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import OutputError, PolysafeError, ResourceError, VerificationError
-from polysafe.methods.validation import PROMPTS
-from polysafe.progress import Parts
+from polysafe.progress import during
 from polysafe.search.points import Outcome, Point
 from polysafe.search.space import Choices, Number, Parameter, Some, Space
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 JOURNAL = "study.journal"
-STAGE = "points"
 _OUTCOME, _PROBLEM, _EXCESS, _SURPLUS, _IDENTITY = "outcome", "problem", "excess", "surplus", "identity"
 _HOPELESS = 5
 """So many points in a row that cannot be made, at the beginning, end a search."""
@@ -90,13 +88,12 @@ class Study:
         if defaults is not None and not self._study.trials:
             self._study.enqueue_trial(_encoded(self._space, defaults))
 
-    def run(self, attempt: Try, trials: int, *, prompts: int = 1, until: float = math.inf, worker: int = 0) -> None:
+    def run(self, attempt: Try, trials: int, *, until: float = math.inf, worker: int = 0) -> None:
         """Tries points until there are enough of them or the time is over.
 
         Args:
             attempt: Makes an edit and reads the edited model.
             trials: Number of points in all.
-            prompts: Number of prompts that each is read by.
             until: Time (`time.monotonic`) after which no point is begun.
             worker: Number of this process.
 
@@ -104,7 +101,6 @@ class Study:
             VerificationError: None of the first points can be made.
         """
         known = {_key(point.setting): point for point in self.points()}
-        parts = Parts(STAGE, PROMPTS, prompts, 0)
         while (count := len(self._counted())) < trials and time.monotonic() < until:
             with _quiet():
                 self._study.sampler = self._sampler(count, worker)
@@ -113,8 +109,7 @@ class Study:
             if self._surplus(trial, trials):
                 break
             before = known.get(_key(setting))
-            parts.expect(trials - count)
-            with parts.part(known=before is not None):
+            with during(f"point {count + 1} of {trials}"):
                 point = before if before is not None else _tried(trial.number, setting, attempt)
             known[_key(setting)] = point
             self._told(trial, point)

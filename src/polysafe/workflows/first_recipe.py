@@ -30,7 +30,7 @@ ANCHORS = ("xsafety", "polyrefuse.train")
 HARMLESS = ("polyrefuse.harmless.train",)
 CHOSEN_BY, CHOSEN_BY_HARMLESS = ("multijail.validation",), ("polyrefuse.harmless.val",)
 REPORTED, REPORTED_HARMLESS = ("multijail.test",), ("xstest.harmless",)
-MOST_ANCHORS = 200
+MOST_ANCHORS = 80
 METHODS = ("behaviour_swap", "layer_swap", "band_swap", "task_arithmetic", "sparse_edit", "head_steering")
 _ADAPTER = "adapter_config.json"
 

@@ -199,13 +199,13 @@ def _tried(space: Space, output: Path, study: Study, bench: Bench, workers: int)
     if space.size is not None:
         trials = min(trials, space.size)
     seconds = float("inf") if minutes is None else 60 * minutes
-    prompts, until = bench.comparing.rules.meter.prompts, time.monotonic() + seconds
+    until = time.monotonic() + seconds
     if workers == 1:
-        study.run(bench.outcome, trials, prompts=prompts, until=until)
+        study.run(bench.outcome, trials, until=until)
         return
     with Workers(max(2, workers - 1)) as others:
         tasks = [others.submit(_work, space, output, trials, seconds, worker) for worker in range(1, workers)]
-        study.run(bench.outcome, trials, prompts=prompts, until=until)
+        study.run(bench.outcome, trials, until=until)
         for task in tasks:
             others.result(task)
 
