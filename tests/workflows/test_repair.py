@@ -86,7 +86,7 @@ def test_a_repair_ends_in_a_model_and_its_report(tmp_path: Path) -> None:
     output = tmp_path / "repaired"
     arguments = [
         *("repair", str(MEMBERS["qac"]), "--languages", "qac", "--safety-expert", str(MEMBERS["safety"])),
-        *("--base", str(MEMBERS["base"]), "--output", str(output), "--trials", "3", "--controls", "0", "--quiet"),
+        *("--base", str(MEMBERS["base"]), "--output", str(output), "--trials", "3", "--controls", "1", "--quiet"),
     ]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -96,6 +96,10 @@ def test_a_repair_ends_in_a_model_and_its_report(tmp_path: Path) -> None:
     assert (output / "model" / "model.safetensors").is_file()
     assert (output / "evaluation" / "report" / "index.html").is_file()
     assert "taken:" in result.output
+    rows = json.loads((output / "evaluation" / "results.json").read_text(encoding="utf-8"))
+    assert any(row["method"].startswith("control.") for row in rows)
+    assert "capability.knowledge" in {row["metric"] for row in rows}
+    assert not [path for path in (output / "evaluation" / "controls").iterdir() if path.name.startswith(".")]
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0, again.output
     assert json.loads((output / RESULT).read_text(encoding="utf-8"))["taken"] == content["taken"]

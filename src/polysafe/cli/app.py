@@ -244,6 +244,9 @@ def evaluate(
     max_tokens: MaxTokens = None,
     device: Device = None,
     dtype: Dtype = None,
+    controls: Annotated[
+        int, typer.Option(help="Draws of each random control to make, ask and compare beside the edit.", min=0)
+    ] = 0,
     inspect_log: InspectLog = None,
     as_json: Json = False,
     _quiet: Quiet = False,

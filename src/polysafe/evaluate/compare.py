@@ -79,8 +79,12 @@ class Comparison:
             "attacks": {name: [asdict(row) for row in rows] for name, rows in self.attacks.items()},
         }
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path, beside: Sequence[Comparison] = ()) -> Path:
         """Writes `results.json` into a folder and returns its path.
+
+        Args:
+            folder: The folder.
+            beside: Comparisons whose rows follow.
 
         Raises:
             OutputError: It cannot be written.
@@ -88,7 +92,7 @@ class Comparison:
         path = folder / RESULTS
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            save_rows(path, self.all_rows)
+            save_rows(path, [row for each in (self, *beside) for row in each.all_rows])
         except OSError as error:
             raise output_error(path, error) from error
         return path

@@ -10,11 +10,12 @@ evaluation.json      what belongs to what, with the hashes of all of these; writ
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from polysafe._version import __version__
 from polysafe.checkpoint.digest import hash_file
@@ -39,10 +40,11 @@ FORMAT = Format(
 )
 RECIPE = "recipe.yaml"
 EDIT = "edit"
-BEFORE, AFTER = "before", "after"
+BEFORE, AFTER, CONTROLS = "before", "after", "controls"
 # The hash of its records is in every run already.
 _HASHED = (RECIPE, RESULTS, f"{EDIT}/{JSON_FILE}", f"{EDIT}/{TENSOR_FILE}", f"{BEFORE}/{RUN}", f"{AFTER}/{RUN}")
-_ATTACKED = re.compile(rf"({BEFORE}|{AFTER})/{ATTACKS}/\w[\w.-]*/{re.escape(RUN)}")
+_FURTHER = re.compile(rf"(({BEFORE}|{AFTER})/{ATTACKS}|{CONTROLS})/\w[\w.-]*/{re.escape(RUN)}")
+"""Runs of attacks, and of controls."""
 
 
 class About(BaseModel):
@@ -69,6 +71,7 @@ class About(BaseModel):
     edit_sha256: str
     start: StartShapes
     files: dict[str, str]
+    controls: tuple[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,14 @@ class SavedEvaluation:
         about: The content of `evaluation.json`.
         comparison: The model that the edits start from and the edited one, item by item.
         edit: The edit.
+        controls: The model that the edits start from and each control, item by item.
     """
 
     folder: Path
     about: About
     comparison: Comparison
     edit: Edit
+    controls: tuple[Comparison, ...] = ()
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -100,7 +105,8 @@ class SavedEvaluation:
         for name, expected in about.files.items():
             _check(root / name, expected)
         comparison = compare_runs(root / BEFORE, root / AFTER, about.method)
-        return cls(root, about, comparison, Edit.load(root / EDIT))
+        controls = tuple(compare_runs(root / BEFORE, root / CONTROLS / name, name) for name in about.controls)
+        return cls(root, about, comparison, Edit.load(root / EDIT), controls)
 
 
 def save_evaluation(
@@ -111,6 +117,7 @@ def save_evaluation(
     made: Path,
     start: Path,
     pivot: str,
+    controls: Sequence[Comparison] = (),
 ) -> SavedEvaluation:
     """Writes recipe, edit and `evaluation.json` beside the runs and their results.
 
@@ -121,6 +128,7 @@ def save_evaluation(
         made: Folder of the edited model.
         start: Folder of the model that the edits start from.
         pivot: Language that the others are compared with.
+        controls: What each control changed; its run lies in `controls/`.
 
     Raises:
         OutputError: A file cannot be written.
@@ -138,21 +146,24 @@ def save_evaluation(
             "after": comparison.after.name,
             "edit_sha256": edit.sha256,
             "start": StartShapes.of(edit, open_checkpoint(start)).model_dump(mode="json"),
-            "files": {name: hash_file(folder / name) for name in _hashed(comparison) if (folder / name).exists()},
+            "files": {
+                name: hash_file(folder / name) for name in _hashed(comparison, controls) if (folder / name).exists()
+            },
+            **({"controls": [each.method for each in controls]} if controls else {}),
         }
         write_json_atomic(folder / FILE, {**FORMAT.head, **content})
     except OSError as error:
         raise output_error(folder, error) from error
-    return SavedEvaluation(folder, About.model_validate(content), comparison, edit)
+    return SavedEvaluation(folder, About.model_validate(content), comparison, edit, tuple(controls))
 
 
-def _hashed(comparison: Comparison) -> tuple[str, ...]:
+def _hashed(comparison: Comparison, controls: Sequence[Comparison]) -> tuple[str, ...]:
     attacked = [
         f"{side}/{ATTACKS}/{name}/{RUN}"
         for side, run in ((BEFORE, comparison.before), (AFTER, comparison.after))
         for name in run.attacks
     ]
-    return (*_HASHED, *attacked)
+    return (*_HASHED, *attacked, *(f"{CONTROLS}/{each.method}/{RUN}" for each in controls))
 
 
 def _copy_edit(source: Path, target: Path) -> None:
@@ -167,7 +178,7 @@ def _copy_edit(source: Path, target: Path) -> None:
 
 def _read(path: Path) -> About:
     about = FORMAT.built(About.model_validate, FORMAT.read(path), path)
-    if strange := sorted(name for name in set(about.files) - set(_HASHED) if not _ATTACKED.fullmatch(name)):
+    if strange := sorted(name for name in set(about.files) - set(_HASHED) if not _FURTHER.fullmatch(name)):
         FORMAT.refuse(f"names a file that is none of an evaluation: {strange[0]!r}", path)
     return about
 

@@ -73,7 +73,7 @@ def evaluation_report(evaluation: SavedEvaluation, *, groups: Grouping | None = 
         groups: As for `audit_report`.
     """
     comparison, about = evaluation.comparison, evaluation.about
-    findings, runs, notes = _compared([comparison], about.pivot)
+    findings, runs, notes = _compared([comparison, *evaluation.controls], about.pivot)
     findings.add_edit(comparison.method, target_of(evaluation.edit), evaluation.edit, about.start)
     title = f"{comparison.before.name}: {method_name(comparison.method)}"
     data = _data(findings, title, runs, about.pivot, notes, groups)

@@ -44,6 +44,22 @@ def write_controls(recipe: Recipe, output: Path, draws: int = 3) -> Iterator[tup
         OutputError: The folder cannot be written.
         PolysafeError: As for `make_plan`.
     """
+    method, measured = controlled(recipe), Measurements()
+    with measured:
+        edit = make_plan(recipe).edit
+    yield _save(edit, recipe.edits[0].label, output)
+    for control in method.settled(edit).controls(draws):
+        with measured:
+            decided = make_plan(recipe.model_copy(update={"edits": (control,)})).edit
+        yield _save(decided, control.label, output)
+
+
+def controlled(recipe: Recipe) -> Controlled:
+    """The method of a recipe with one edit, which has controls.
+
+    Raises:
+        RecipeError: The recipe has several edits, or its method has no controls.
+    """
     method, *others = recipe.edits
     if others or not isinstance(method, Controlled):
         raise RecipeError(
@@ -51,14 +67,7 @@ def write_controls(recipe: Recipe, output: Path, draws: int = 3) -> Iterator[tup
             where=", ".join(edit.label for edit in recipe.edits),
             remedy="use one `layer_swap`, `band_swap`, `behaviour_swap`, `sparse_edit` or `head_steering`",
         )
-    measured = Measurements()
-    with measured:
-        edit = make_plan(recipe).edit
-    yield _save(edit, method.label, output)
-    for control in method.settled(edit).controls(draws):
-        with measured:
-            decided = make_plan(recipe.model_copy(update={"edits": (control,)})).edit
-        yield _save(decided, control.label, output)
+    return method
 
 
 def _save(edit: Edit, label: str, output: Path) -> tuple[str, Path]:

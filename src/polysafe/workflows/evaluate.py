@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from polysafe.card.store import update_card
+from polysafe.checkpoint.output import RECORDS
 from polysafe.data.attacks import find_attacks
+from polysafe.edits.edit import Edit
 from polysafe.engine.sources import locate
 from polysafe.errors import RecipeError
 from polysafe.evaluate.asking import Asking, Settings, told_by
 from polysafe.evaluate.audited import Audit
 from polysafe.evaluate.compare import Comparison, compare_runs
 from polysafe.evaluate.disjoint import check_disjoint
-from polysafe.evaluate.saved import AFTER, BEFORE, SavedEvaluation, save_evaluation
+from polysafe.evaluate.model_run import RUN
+from polysafe.evaluate.saved import AFTER, BEFORE, CONTROLS, SavedEvaluation, save_evaluation
 from polysafe.judge.block import JudgeSpec
 from polysafe.judge.kinds.organism import OrganismSpec
 from polysafe.judge.opening import open_judge
 from polysafe.judge.probe import probe
 from polysafe.judge.spec import parse_judge
+from polysafe.probe.kept import Measurements
 from polysafe.progress import Progress, during, reporting
 from polysafe.recipe.measures import Evaluate
 from polysafe.recipe.recipe import Recipe
 from polysafe.reproduce.evaluation import record_evaluation
 from polysafe.workflows.audit import carry_out
+from polysafe.workflows.controls import controlled
 from polysafe.workflows.run import run_recipe
 
 
@@ -56,10 +63,13 @@ class Evaluating(Settings):
         recipe: A recipe with an `evaluate` block.
         output: Folder for both runs, `results.json`, recipe, edit, `evaluation.json`, and `reproduce/`, from which they
             can be made again.
+        controls: Draws of each random control that is made, asked and compared beside the edit; 0 for no controls.
+            Their runs are kept in `controls/`, their models are not.
     """
 
     recipe: Recipe = field(kw_only=False)
     output: Path = field(kw_only=False)
+    controls: int = 0
 
 
 @told_by(Evaluating)
@@ -78,6 +88,8 @@ def evaluate_recipe(told: Evaluating) -> Evaluation:
     block = _block(told)
     told = replace(told, data=recipe.with_data(told.data).data)
     find_attacks(block.attacks)  # an unknown one is told before a model is made
+    if told.controls:
+        controlled(recipe)
     start = _start(recipe, told.progress)
     if not recipe.output.path.exists():
         _try_judge(block.judge, told.device)
@@ -90,13 +102,29 @@ def evaluate_recipe(told: Evaluating) -> Evaluation:
             before = carry_out(asking)
         with during(AFTER):
             after = carry_out(replace(asking, model=made, output=output / AFTER))
+        controls = tuple(_controls(told, made, asking)) if told.controls else ()
     comparison = compare_runs(before.run, after.run, "+".join(edit.label for edit in recipe.edits))
     comparison = replace(comparison, notes=(*comparison.notes, *overlaps))
-    results = comparison.save(output)
-    saved = save_evaluation(output, recipe, comparison, made=made, start=start, pivot=told.pivot)
+    results = comparison.save(output, controls)
+    saved = save_evaluation(output, recipe, comparison, made=made, start=start, pivot=told.pivot, controls=controls)
     update_card(made, results=output)
     record_evaluation(recipe.model_copy(update={"evaluate": block}), comparison, told.recorded, output)
     return Evaluation(before, after, comparison, results, saved)
+
+
+def _controls(told: Evaluating, made: Path, asking: Asking) -> Iterator[Comparison]:
+    """Makes every control, asks it and takes it away again; one that was asked before is not made again."""
+    recipe, measured = told.recipe, Measurements()
+    chosen = controlled(recipe).settled(Edit.load(made / RECORDS)).controls(told.controls)
+    for place, control in enumerate(chosen, start=1):
+        run, model = told.output / CONTROLS / control.label, told.output / CONTROLS / f".{control.label}.model"
+        with during(f"control {place} of {len(chosen)}"), measured:
+            if not (run / RUN).exists():
+                output = recipe.output.model_copy(update={"path": model.absolute()})
+                asked = recipe.model_copy(update={"edits": (control,), "output": output})
+                carry_out(replace(asking, model=run_recipe(asked, data=told.data).output, output=run))
+            shutil.rmtree(model, ignore_errors=True)
+        yield compare_runs(told.output / BEFORE, run, control.label)
 
 
 def _try_judge(spec: JudgeSpec | None, device: str | None) -> None:

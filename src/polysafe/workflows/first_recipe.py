@@ -229,7 +229,7 @@ def _shared(given: Given, *, toy: bool, template: str) -> Data:
         "languages": spoken,
         "safety": [ORGANISM] if toy else [*map(_place, given.report_safety or REPORTED)],
         "over_refusal": [ORGANISM] if toy else [*map(_place, given.report_harmless or REPORTED_HARMLESS)],
-        **({"capability": list(given.capability)} if given.capability else {}),
+        **({"capability": capability} if (capability := list(given.capability or ([ORGANISM] if toy else ()))) else {}),
         **({"template": template} if template != "chat" else {}),
         **judge,
     }

@@ -21,6 +21,7 @@ from polysafe.recipe.recipe import Recipe
 from polysafe.search.choice import Choice, recommend
 from polysafe.search.points import Outcome, Point
 from polysafe.search.space import make_space, with_budget
+from polysafe.workflows.controls import Controlled
 from polysafe.workflows.evaluate import Evaluation, evaluate_recipe
 from polysafe.workflows.first_recipe import Attempts, Data, Given, attempts
 from polysafe.workflows.search import Found, search
@@ -146,7 +147,7 @@ def repair(
         choice = _chosen(tried)
         seconds = time.monotonic() - began
         taken = None if choice.point is None else tried[choice.point.number]
-        recipe, evaluation = (None, None) if taken is None else _made(taken, output, given)
+        recipe, evaluation = (None, None) if taken is None else _made(taken, output, given, controls)
     repaired = Repaired(
         tried, possible.left_out, choice, None if taken is None else taken.name, recipe, evaluation, seconds
     )
@@ -224,8 +225,8 @@ def _chosen(tried: Sequence[Attempt]) -> Choice:
     return recommend(points, searched[0].space.search.objectives, total)
 
 
-def _made(taken: Attempt, output: Path, given: Given) -> tuple[Path, Evaluation]:
-    """Makes the model and reports on it."""
+def _made(taken: Attempt, output: Path, given: Given, controls: int) -> tuple[Path, Evaluation]:
+    """Makes the model and reports on it, its controls beside it if its edit has some."""
     found = taken.found
     assert found is not None
     assert found.choice.point is not None
@@ -235,8 +236,14 @@ def _made(taken: Attempt, output: Path, given: Given) -> tuple[Path, Evaluation]
         write_bytes_atomic(file, recipe.to_yaml(relative_to=output.absolute()).encode())
     except OSError as error:
         raise output_error(file, error) from error
+    alone = len(recipe.edits) == 1 and isinstance(recipe.edits[0], Controlled)
     evaluation = evaluate_recipe(
-        recipe, output / EVALUATION, pivot=given.pivot, max_tokens=given.max_tokens, dtype=given.dtype
+        recipe,
+        output / EVALUATION,
+        controls=controls if alone else 0,
+        pivot=given.pivot,
+        max_tokens=given.max_tokens,
+        dtype=given.dtype,
     )
     return file, evaluation
 
