@@ -97,8 +97,8 @@ def _listed(text: str) -> tuple[str, ...]:
 def _print_repaired(found: Repaired, page: Path | None) -> None:
     before = next((each.found.unedited for each in found.attempts if each.found is not None), ())
     if before:
-        rows = [(language, metric, f"{mean:.3g}", str(n)) for language, metric, n, mean in before]
-        print_table(("language", "metric", ">before", ">n"), rows, title="the model on validation prompts")
+        table = [(each.language, each.metric, f"{each.mean:.3g}", each.unit, str(each.n)) for each in before]
+        print_table(("language", "metric", ">mean", "", ">n"), table, title="the model on validation prompts")
     rows = [(each.name, _points(each), _gain(each), each.verdict) for each in found.attempts]
     print_table(("tried", ">points", ">gain", "what came of it"), rows, title="what was tried")
     for name, reason in found.left_out.items():

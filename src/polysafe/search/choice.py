@@ -116,16 +116,18 @@ def recommend(points: Sequence[Point], objectives: Sequence[Objective], tried: i
     read = [(point, point.outcome) for point in points if point.outcome is not None]
     feasible = [(point, outcome) for point, outcome in read if outcome.feasible]
     if not read:
-        return Choice(None, f"none of the {tried} points can be made")
+        return Choice(None, f"none of {counted_points(tried)} can be made")
     if not feasible:
-        return Choice(None, f"each of the {len(read)} points costs more than the constraints allow: {_dearest(read)}")
+        return Choice(
+            None, f"each of {counted_points(len(read))} costs more than the constraints allow: {_dearest(read)}"
+        )
     shown = [(point, outcome) for point, outcome in feasible if _is_shown(outcome, tried)]
     if not shown:
         best = max((outcome for _, outcome in feasible), key=lambda outcome: outcome.score)
         return Choice(
             None,
-            f"none of the {len(feasible)} points within the constraints is shown to refuse more than the unedited "
-            f"model: the best gains {best.mean_gain:+.3f}, p = {best.p_value:.2g}, times {tried} points",
+            f"none of {counted_points(len(feasible))} within the constraints is shown to refuse more than the unedited "
+            f"model: the best gains {best.mean_gain:+.3f}, p = {best.p_value:.2g}, times {tried} tried",
         )
     best_point, best = max(shown, key=lambda pair: pair[1].score)
     allowed = {point.number for point, _ in shown}
@@ -136,7 +138,7 @@ def recommend(points: Sequence[Point], objectives: Sequence[Objective], tried: i
 def _mildest(
     best_point: Point, best: Outcome, others: Sequence[Point], objectives: Sequence[Objective], feasible: int
 ) -> Choice:
-    most = f"it gains most of the {feasible} points within the constraints ({best.mean_gain:+.3f})"
+    most = f"it gains most of {counted_points(feasible)} within the constraints ({best.mean_gain:+.3f})"
     if len(objectives) < 2:
         return Choice(best_point, most)
     second = objectives[1]
@@ -153,7 +155,7 @@ def _mildest(
     assert point.outcome is not None
     return Choice(
         point,
-        f"it lies within one standard error of the best of the {feasible} points within the constraints "
+        f"it lies within one standard error of the best of {counted_points(feasible)} within the constraints "
         f"({point.outcome.mean_gain:+.3f} against {best.mean_gain:+.3f}, p = {p_value:.2g}) and costs less: "
         f"{second} {value:.3g} instead of {best.value(second):.3g}",
     )
@@ -278,3 +280,8 @@ def spread(points: Sequence[Point], chosen: Sequence[Point], count: int) -> list
 def plain_objectives(objectives: Sequence[Objective]) -> list[dict[str, Any]]:
     """What is made better and in which direction, for readers of results."""
     return [{"name": name, "better": "higher" if name == REFUSED else "lower"} for name in objectives]
+
+
+def counted_points(count: int) -> str:
+    """So many points, in words: `1 point`, `12 points`."""
+    return "1 point" if count == 1 else f"{count} points"

@@ -18,7 +18,7 @@ from polysafe.errors import PolysafeError, ResourceError
 from polysafe.files.atomic import write_bytes_atomic, write_json_atomic
 from polysafe.progress import Progress, during, reporting, tell
 from polysafe.recipe.recipe import Recipe
-from polysafe.search.choice import Choice, recommend
+from polysafe.search.choice import Choice, counted_points, recommend
 from polysafe.search.points import Outcome, Point
 from polysafe.search.space import make_space, with_budget
 from polysafe.workflows.controls import Controlled
@@ -219,9 +219,7 @@ def _chosen(tried: Sequence[Attempt]) -> Choice:
     points = [Point(place, {"tried": each.name}, each.outcome) for place, each in enumerate(tried) if each.outcome]
     total = sum(len(found.points) for found in searched)
     if not points:
-        return Choice(
-            None, f"{total} points of {len(searched)} searches: nothing is shown to help within the constraints"
-        )
+        return Choice(None, f"{counted_points(total)} tried: none is shown to help within the constraints")
     return recommend(points, searched[0].space.search.objectives, total)
 
 

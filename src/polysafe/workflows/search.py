@@ -21,7 +21,7 @@ from polysafe.errors import PolysafeError, VerificationError
 from polysafe.evaluate.journal import Journal
 from polysafe.evaluate.keys import Key
 from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_atomic
-from polysafe.methods.constraints import ALPHA, REFUSED, Comparing
+from polysafe.methods.constraints import ALPHA, MEANS, REFUSED, Comparing
 from polysafe.methods.validation import PROMPTS
 from polysafe.processes import Workers
 from polysafe.progress import Parts, Progress, reporting, tell
@@ -71,6 +71,32 @@ class Beside:
 
 
 @dataclass(frozen=True)
+class Unedited:
+    """What was read of the unedited model in one language.
+
+    Attributes:
+        language: The language.
+        metric: What was read.
+        unit: `share` of prompts, `log-odds`, or `nats` per token.
+        n: Number of prompts.
+        mean: Their mean.
+    """
+
+    language: str
+    metric: str
+    unit: str
+    n: int
+    mean: float
+
+
+def _unedited(language: str, metric: str, items: Mapping[str, float | bool]) -> Unedited:
+    unit = "nats" if metric in MEANS else "log-odds"
+    if all(isinstance(value, bool) for value in items.values()):
+        unit = "share"
+    return Unedited(language, metric, unit, len(items), sum(map(float, items.values())) / len(items))
+
+
+@dataclass(frozen=True)
 class Found:
     """What a search ended in.
 
@@ -85,7 +111,7 @@ class Found:
         agreement: Whether the signal orders points as the judge does.
         controls: Its controls.
         parts: Of a stack, some of its edits without the others.
-        unedited: (language, metric, n, mean) of the unedited model.
+        unedited: What was read of the unedited model.
         recipe: The recipe that makes the recommended edit without a search; None where there is none.
         seconds: Wall time, of deciding and of reading all points.
         weights: Hash of the loaded model's weights, the same before and after.
@@ -102,7 +128,7 @@ class Found:
     agreement: Sequence[Agreement]
     controls: Sequence[Beside]
     parts: Sequence[Beside]
-    unedited: Sequence[tuple[str, str, int, float]]
+    unedited: Sequence[Unedited]
     recipe: Path | None
     seconds: Mapping[str, float]
     weights: str
@@ -117,10 +143,7 @@ class Found:
             "parameters": {each.name: each.domain.model_dump(mode="json") for each in self.space.parameters},
             "search": self.space.search.model_dump(mode="json"),
             "objectives": plain_objectives(self.space.search.objectives),
-            "unedited": [
-                {"language": language, "metric": metric, "n": n, "mean": mean}
-                for language, metric, n, mean in self.unedited
-            ],
+            "unedited": [asdict(each) for each in self.unedited],
             "points": [point.to_json() for point in self.points],
             "front": [point.number for point in self.front],
             "judged": [point.to_json() for point in self.judged],
@@ -240,11 +263,7 @@ def _ended(bench: Bench, output: Path, points: Sequence[Point], controls: int) -
         agreement=agreement([cheap for cheap, _ in pairs], [dear for _, dear in pairs]) if pairs else (),
         controls=_controls(bench, choice, comparing, controls),
         parts=_parts(bench, choice, comparing),
-        unedited=[
-            (language, metric, len(items), sum(map(float, items.values())) / len(items))
-            for (language, metric), items in comparing.before.items()
-            if items
-        ],
+        unedited=[_unedited(*cell, items) for cell, items in comparing.before.items() if items],
         recipe=None if choice.point is None else output / RECIPE,
         seconds={part: sum(outcome.seconds[part] for outcome in read) for part in ("deciding", "reading")},
         weights="",
