@@ -22,10 +22,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.behaviour_tables import tables
+from benchmarks.tables.behaviour import tables
 from polysafe.checkpoint.opened import open_source
 from polysafe.files.atomic import write_json_atomic
 from polysafe.methods.behaviour_swap import BehaviourSwap
+from polysafe.methods.behaviour_swap.block_effects import exact_effect, first_order_effects, swapped
 from polysafe.methods.behaviour_swap.questions import Asking
 from polysafe.methods.blocks import blocks_of
 from polysafe.methods.constraints import REFUSED
@@ -37,7 +38,6 @@ from polysafe.organism.packaged import RECORD, Family, packaged_family
 from polysafe.organism.steering import refusal_margins
 from polysafe.organism.tokenizer import vocabulary
 from polysafe.probe.behaviour import Behaviours, Values, changes
-from polysafe.probe.block_effects import exact_effect, first_order_effects, swapped
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.threads import threads
 

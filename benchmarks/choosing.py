@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.behaviour_blocks import open_family
 from benchmarks.frame.markdown import percent, table
-from benchmarks.hard_tables import ability_lost, spanned, unsafe_items, worst_rate
+from benchmarks.tables.hard import ability_lost, spanned, unsafe_items, worst_rate
 from polysafe.checkpoint.opened import open_source
 from polysafe.engine.plan import decide
 from polysafe.errors import PolysafeError

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.hard_tables import tables
+from benchmarks.tables.hard import tables
 from polysafe.checkpoint.opened import open_source
 from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError

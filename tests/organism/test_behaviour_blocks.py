@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.behaviour_blocks import gathered
-from benchmarks.behaviour_tables import tables
+from benchmarks.tables.behaviour import tables
 
 BLOCKS = [f"layers.{number}" for number in range(8)]
 

@@ -15,7 +15,7 @@ import yaml
 
 from benchmarks import hard_family
 from benchmarks.hard_family import ENDPOINTS, Bench
-from benchmarks.hard_tables import tables
+from benchmarks.tables.hard import tables
 from polysafe.methods.registry import resolve
 from polysafe.organism.lexicon import LOW
 from polysafe.organism.packaged import packaged_family

@@ -15,7 +15,6 @@ from typer.core import TyperGroup
 from polysafe.cli.choosing import CHOOSING
 from polysafe.cli.console import DEFECT, Terminated, endings
 from polysafe.cli.groups import GROUPS
-from polysafe.cli.lazy import carried_out_by
 from polysafe.cli.options import (
     Calibration,
     Data,
@@ -34,6 +33,7 @@ from polysafe.cli.options import (
     Quiet,
     Recipe,
     Translate,
+    carried_out_by,
 )
 
 
@@ -144,7 +144,7 @@ for _command in CHOOSING:
 
 
 @app.command("import")
-@carried_out_by("imports:import_weights")
+@carried_out_by("run:import_weights")
 def import_(
     source: Annotated[
         str,

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from polysafe.cli.lazy import carried_out_by
-from polysafe.cli.options import Data, Dtype, Json, Output, Quiet, Recipe
+from polysafe.cli.options import Data, Dtype, Json, Output, Quiet, Recipe, carried_out_by
 
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of the model that is to be repaired.", show_default=False)

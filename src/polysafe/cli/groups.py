@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from polysafe.cli.lazy import carried_out_by
 from polysafe.cli.options import (
     Calibration,
     EditFile,
@@ -19,6 +18,7 @@ from polysafe.cli.options import (
     Quiet,
     Recipe,
     Translate,
+    carried_out_by,
 )
 
 edit_app = typer.Typer(no_args_is_help=True, help="Explain, apply, undo or export a saved edit.")

@@ -1,9 +1,12 @@
-"""Arguments and options that several commands have."""
+"""How commands are declared: arguments and options that several have, and what carries a command out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,3 +66,24 @@ LicenceName = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.", callback=hush)]
+
+Declared = Callable[..., None]
+
+
+def carried_out_by(place: str) -> Callable[[Declared], Declared]:
+    """Makes a declaration a command: what was given goes by name to a function of a module of the command line.
+
+    Args:
+        place: `module:function`.
+    """
+    module, _, name = place.partition(":")
+
+    def command(declared: Declared) -> Declared:
+        @wraps(declared)
+        def call(**given: Any) -> None:
+            given.pop("_quiet", None)  # has had its effect when it was read
+            getattr(import_module(f"polysafe.cli.{module}"), name)(**given)
+
+        return call
+
+    return command

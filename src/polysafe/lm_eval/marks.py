@@ -10,7 +10,7 @@ from math import isfinite
 from lm_eval.api.instance import Instance
 
 from polysafe.evaluate.keys import content_hash
-from polysafe.evaluate.last_number import last_number
+from polysafe.lm_eval.last_number import last_number
 from polysafe.lm_eval.model import HarnessModel
 from polysafe.lm_eval.tasks import Leaf, quiet
 

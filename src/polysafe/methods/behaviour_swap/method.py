@@ -2,7 +2,7 @@
 
 `layer_swap` asks how far either expert has moved in a block. This method asks what the block does: it is set to the
 safety expert's, and refusals of harmful prompts and the expert's own answers to harmless ones are read again
-(`probe.block_effects`), exactly or to first order. Blocks that are shown to raise refusals at a cost that is allowed
+(`block_effects`), exactly or to first order. Blocks that are shown to raise refusals at a cost that is allowed
 are taken, up to a budget (`choice`); held-out anchors have the last word, and it may be that nothing is taken.
 """
 

@@ -12,12 +12,12 @@ from typing import Any
 from polysafe.checkpoint.opened import Source
 from polysafe.data.anchors import Anchors
 from polysafe.errors import DataError
+from polysafe.methods.behaviour_swap.block_effects import Blocks, exact_effect, first_order_effects, swapped
 from polysafe.methods.behaviour_swap.choice import Choice, Chooser, Limits, Measured, finite
 from polysafe.methods.behaviour_swap.questions import Asking
 from polysafe.methods.constraints import REFUSED
 from polysafe.methods.validation import BEFORE, Kept, remembered
 from polysafe.probe.behaviour import ASKED, Behaviours, Values, changes
-from polysafe.probe.block_effects import Blocks, exact_effect, first_order_effects, swapped
 from polysafe.probe.model import LoadedModel
 from polysafe.progress import Parts
 

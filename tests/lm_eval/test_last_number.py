@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polysafe.evaluate.last_number import last_number
+from polysafe.lm_eval.last_number import last_number
 
 ZEROS = {"bn": "০", "th": "๐", "te": "౦", "ar": "٠", "fa": "۰", "hi": "०", "my": "၀", "ja": "０"}
 ANSWERS = {

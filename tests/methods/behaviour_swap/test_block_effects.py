@@ -14,9 +14,9 @@ from polysafe.checkpoint.opened import Source, open_source
 from polysafe.data.openings import openings
 from polysafe.data.prompts import Prompt
 from polysafe.errors import ArchitectureError
+from polysafe.methods.behaviour_swap.block_effects import Blocks, exact_effect, first_order_effects, swapped
 from polysafe.methods.blocks import Granularity, blocks_of
 from polysafe.probe.behaviour import Behaviours, Question, Values, changes, refusal_question
-from polysafe.probe.block_effects import Blocks, exact_effect, first_order_effects, swapped
 from polysafe.probe.likelihood import Scorer
 from polysafe.probe.model import LoadedModel, load_model, parameter_of
 from polysafe.probe.refusal import RefusalSignal
