@@ -17,7 +17,9 @@ from polysafe.cli.app import app
 from polysafe.data.sets import load_set
 from polysafe.data.sets.registry import require_disjoint
 from polysafe.errors import DataError
+from polysafe.files.yaml_lines import read_yaml
 from polysafe.recipe.recipe import Recipe, parse_recipe
+from polysafe.search.space import make_space
 from tests.byte_level import save_byte_model
 from tests.shared import DATA, needs_data
 
@@ -91,10 +93,17 @@ def _without(words: list[str], options: dict[str, int]) -> list[str]:
     return kept
 
 
+def settled(text: str) -> Recipe:
+    """A recipe of a page; of one that is to be searched the first point."""
+    content = read_yaml(text, "page").value
+    assert isinstance(content, dict)
+    return make_space(content).first if "search" in content else parse_recipe(text)
+
+
 @needs_data
 @pytest.mark.parametrize("text", list(recipes()))
 def test_the_sets_of_a_recipe_are_there_in_its_languages(text: str) -> None:
-    recipe = parse_recipe(text)
+    recipe = settled(text)
     measured = [(block, ("safety", "over_refusal")) for block in (recipe.evaluate, recipe.validation) if block]
     for block, lists in measured:
         wanted = block.languages or None
