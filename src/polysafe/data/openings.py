@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
@@ -68,3 +68,21 @@ def openings(spoken: str) -> Openings:
             remedy=f"languages with openings: {', '.join(_openings())}; leave this one out, or name a judge",
         )
     return _openings()[code]
+
+
+Known = Callable[[str], Openings]
+"""Gives the openings of a language; raises DataError where none are known."""
+
+
+def has_openings(spoken: str, known: Known = openings) -> bool:
+    """Whether openings are known in a language.
+
+    Args:
+        spoken: The language.
+        known: Who knows.
+    """
+    try:
+        known(spoken)
+    except DataError:
+        return False
+    return True

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.languages import is_language, language
-from polysafe.data.organism import load_prompts, organism_of
+from polysafe.data.openings import Known, openings
+from polysafe.data.organism import ORGANISM, load_prompts, organism_of
 from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.errors import DataError
 from polysafe.evaluate.journal import Store
@@ -161,7 +162,7 @@ def _meter(
     if block.judge is None:
         from polysafe.methods.refusal_meter import RefusalMeter
 
-        return RefusalMeter(prompts, template=template)
+        return RefusalMeter(prompts, template=template, known=openings_for(block, start))
     from polysafe.evaluate.asking import most_tokens
     from polysafe.evaluate.judge_meter import JudgeMeter
 
@@ -174,6 +175,11 @@ def _meter(
         organism=lambda: organism_of(start),
         device=next(filter(None, (getattr(each, "device", None) for each in methods)), None),
     )
+
+
+def openings_for(block: Validate, start: Checkpoint) -> Known:
+    """Who knows how answers to the prompts of a block begin: the organism of the model, where its prompts are asked."""
+    return organism_of(start).openings if ORGANISM in block.safety else openings
 
 
 def _own_template(start: Checkpoint) -> Template:

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from polysafe.data.openings import opening_languages
+from polysafe.data.openings import Known, has_openings, opening_languages, openings
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.methods.constraints import OVER_REFUSAL, REFUSED, Reading
@@ -23,6 +23,7 @@ class RefusalMeter:
     Args:
         prompts: The prompts.
         template: Whether they go into the chat template; that of the method that is validated.
+        known: Gives the openings of a language.
 
     Raises:
         DataError: No prompt is in a language whose openings are known.
@@ -33,11 +34,13 @@ class RefusalMeter:
         prompts: Sequence[Prompt],
         *,
         template: Template,
+        known: Known = openings,
     ) -> None:
-        known = set(opening_languages())
-        self._prompts = [prompt for prompt in prompts if prompt.language in known]
-        unknown = sorted({prompt.language for prompt in prompts} - known)
-        self._template = template
+        spoken = dict.fromkeys(prompt.language for prompt in prompts)
+        told = [language for language in spoken if has_openings(language, known)]
+        self._prompts = [prompt for prompt in prompts if prompt.language in told]
+        unknown = sorted(set(spoken) - set(told))
+        self._template, self._known = template, known
         self.languages = tuple(dict.fromkeys(prompt.language for prompt in self._prompts))
         self.prompts = len(self._prompts)
         self.notes: tuple[str, ...] = (
@@ -48,7 +51,7 @@ class RefusalMeter:
             raise DataError(
                 f"no refusal openings are known in {', '.join(unknown) or 'any language of the prompts'}",
                 where="validation",
-                remedy=f"languages: {', '.join(sorted(known))}; or name a `judge` instead of the signal",
+                remedy=f"languages: {', '.join(sorted(opening_languages()))}; or name a `judge` instead of the signal",
             )
 
     def prepare(self, model: LoadedModel, languages: Sequence[str]) -> None:
@@ -57,7 +60,8 @@ class RefusalMeter:
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:
         """Log-odds of harmful prompts as `refused`, of harmless ones as `over_refusal`."""
         asked = {prompt.id: prompt for prompt in self._prompts if prompt.language in languages}
-        signal = RefusalSignal(model, cached_tokenizer(model.source.checkpoint.root), template=self._template)
+        tokenizer = cached_tokenizer(model.source.checkpoint.root)
+        signal = RefusalSignal(model, tokenizer, template=self._template, known=self._known)
         found: defaultdict[tuple[str, str], dict[str, float | bool]] = defaultdict(dict)
         for done, odds in enumerate(signal.measure(list(asked.values())), start=1):
             prompt = asked[odds.id]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from polysafe.data.openings import openings
+from polysafe.data.openings import Known, openings
 from polysafe.data.prompts import Prompt
 from polysafe.probe.continuations import Continuations
 from polysafe.probe.model import LoadedModel
@@ -61,6 +61,7 @@ class RefusalSignal:
         template: Whether prompts go into the chat template.
         batch_tokens: Tokens of a batch, by default as for `Scorer`. Where memory runs out, batches are halved until
             they fit.
+        known: Gives the openings of a language.
     """
 
     name = "refusal_log_odds"
@@ -72,7 +73,9 @@ class RefusalSignal:
         *,
         template: Template = "chat",
         batch_tokens: int | None = None,
+        known: Known = openings,
     ) -> None:
+        self._known = known
         self._continuations = Continuations(model, tokenizer, template=template, batch_tokens=batch_tokens)
 
     @cached_property
@@ -90,7 +93,7 @@ class RefusalSignal:
             DataError: There are no openings in a prompt's language, or a prompt is empty.
             ResourceError: A single prompt does not fit the device.
         """
-        known = {code: openings(code) for code in dict.fromkeys(prompt.language for prompt in prompts)}
+        known = {code: self._known(code) for code in dict.fromkeys(prompt.language for prompt in prompts)}
         asks = [
             (prompt.text, (*known[prompt.language].refusal, *known[prompt.language].compliance)) for prompt in prompts
         ]

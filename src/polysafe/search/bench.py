@@ -13,12 +13,12 @@ from typing import Any, Self
 import torch
 
 from polysafe.data.languages import is_language, language
-from polysafe.data.openings import opening_languages
+from polysafe.data.openings import has_openings
 from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes, weights_touched
 from polysafe.engine.job import RecipeJob, resolve
 from polysafe.engine.plan import decide
-from polysafe.engine.support import PIVOT, validation_of
+from polysafe.engine.support import PIVOT, openings_for, validation_of
 from polysafe.errors import RecipeError, VerificationError
 from polysafe.methods.base import Method, Support
 from polysafe.methods.constraints import Comparing
@@ -214,7 +214,8 @@ class Bench:
         block, by = self._validate, self.space.search.by
         if by == "judge" and block.judge is None:
             raise RecipeError("points are to be read by a judge, and `validation` names none", where="search, by")
-        told = set(self.edited_languages) <= set(opening_languages())
+        known = openings_for(block, self._job.checkpoints[self._start])
+        told = all(has_openings(name, known) for name in self.edited_languages)
         by_judge = by == "judge" or (by is None and block.judge is not None and not told)
         return block if by_judge else block.model_copy(update={"judge": None})
 
