@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from polysafe.errors import EditError, OutputError, VerificationError
+from polysafe.errors import DataError, EditError, OutputError, VerificationError
+from polysafe.search.choice import recommend
 from polysafe.search.points import Outcome
 from polysafe.search.space import Space
 from polysafe.search.study import JOURNAL, Study
@@ -115,6 +116,26 @@ def test_a_point_that_cannot_be_made_is_kept_with_its_reason(tmp_path: Path) -> 
     assert len(points) == 20
     assert {point.problem for point in failed} == {"too strong"}
     assert all(point.setting["strength"] > 1 for point in failed)
+
+
+def test_a_judge_that_fails_half_of_the_time_loses_half_of_the_points_and_nothing_else(tmp_path: Path) -> None:
+    calls = 0
+
+    def failing(setting: Mapping[str, Any]) -> Outcome:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise DataError("60 of 96 verdicts of the judge cannot be read")
+        return made(setting)
+
+    study = Study(tmp_path, steering(FIELDS), "a")
+    study.begin()
+    study.run(failing, 20)
+    points = study.points()
+    assert sum(point.outcome is None for point in points) == 10
+    choice = recommend(points, ("refused", "kl"), len(points))
+    assert choice.point is not None
+    assert choice.point.outcome is not None
 
 
 def test_a_search_of_which_nothing_can_be_made_ends_early(tmp_path: Path) -> None:

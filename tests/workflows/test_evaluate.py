@@ -189,3 +189,27 @@ def test_an_overlap_that_is_allowed_is_told(tmp_path: Path) -> None:
     edits = overlapping(tmp_path, allow_overlap=True).edits
     (note,) = check_disjoint(edits, ["xthreatbench"], start=MEMBERS["base"], data=tmp_path / "data")
     assert note.startswith("sparse_edit.published is reported on what it is fitted to: 1 of 4 prompts")
+
+
+def test_controls_stand_beside_the_edit_and_cannot_be_changed_unseen(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    swap = {"method": "band_swap", "safety": "safety", "language": "qac", "bottom": 2, "top": 1}
+    block = {"languages": ["en", "qac"], "safety": ["organism"], "over_refusal": ["organism"]}
+    sources = {name: {"path": str(MEMBERS[name])} for name in ("safety", "qac", "base")}
+    data = {"polysafe": 1, "sources": sources, "output": {"path": str(tmp_path / "out")}, "evaluate": block}
+    asked = make_recipe({**data, "edits": [swap]})
+    given = {"judge": "organism", "limit": 8, "cache": tmp_path / "cache.sqlite"}
+    found = evaluate_recipe(asked, tmp_path / "results", controls=2, **given)  # type: ignore[arg-type]
+    labels = ["control.band_swap.random.0", "control.band_swap.random.1"]
+    assert [each.method for each in found.saved.controls] == labels
+    assert set(labels) < {row.method for row in load_rows(found.results)}
+    shown = page(evaluation_report(SavedEvaluation.load(tmp_path / "results")))
+    assert "Control: Fixed-band swapping" in str(shown)
+    assert sorted(path.name for path in (tmp_path / "results" / "controls").iterdir()) == labels
+    run = tmp_path / "results" / "controls" / labels[0] / "run.json"
+    run.write_text(run.read_text(encoding="utf-8").replace("organism", "organisms", 1), encoding="utf-8")
+    with pytest.raises(DataError, match="differs from what was evaluated"):
+        SavedEvaluation.load(tmp_path / "results")
+    stack = make_recipe({**data, "edits": [swap, {**swap, "bottom": 3}]})
+    with pytest.raises(RecipeError, match="controls belong to one edit"):
+        evaluate_recipe(stack, tmp_path / "stack", controls=1, **given)  # type: ignore[arg-type]
