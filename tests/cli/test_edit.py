@@ -79,4 +79,4 @@ def test_other_model_is_refused_unless_forced(polysafe: Polysafe, done: Path) ->
 def test_what_is_no_edit(polysafe: Polysafe, done: Path) -> None:
     result = polysafe("edit", "explain", done / "sw/config.json")
     assert result.exit_code == 2
-    assert "is not an edit file" in result.stderr
+    assert "is no edit file" in result.stderr

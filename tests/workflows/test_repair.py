@@ -86,20 +86,18 @@ def test_a_repair_ends_in_a_model_and_its_report(tmp_path: Path) -> None:
     output = tmp_path / "repaired"
     arguments = [
         *("repair", str(MEMBERS["qac"]), "--languages", "qac", "--safety-expert", str(MEMBERS["safety"])),
-        *("--base", str(MEMBERS["base"]), "--output", str(output), "--trials", "3", "--controls", "1", "--quiet"),
+        *("--output", str(output), "--trials", "2", "--controls", "0", "--quiet"),
     ]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     content = json.loads((output / RESULT).read_text(encoding="utf-8"))
     assert content["taken"] in {each["name"] for each in content["attempts"]}
-    assert set(content["left_out"]) == {"head_steering"}
+    assert set(content["left_out"]) == {"head_steering", "layer_swap", "task_arithmetic"}
     assert (output / "model" / "model.safetensors").is_file()
     assert (output / "evaluation" / "report" / "index.html").is_file()
     assert "taken:" in result.output
     rows = json.loads((output / "evaluation" / "results.json").read_text(encoding="utf-8"))
-    assert any(row["method"].startswith("control.") for row in rows)
     assert "capability.knowledge" in {row["metric"] for row in rows}
-    assert not [path for path in (output / "evaluation" / "controls").iterdir() if path.name.startswith(".")]
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0, again.output
     assert json.loads((output / RESULT).read_text(encoding="utf-8"))["taken"] == content["taken"]
@@ -109,9 +107,9 @@ def test_nothing_helped_and_why(tmp_path: Path) -> None:
     """The safety expert refuses everything already: there is nothing to gain."""
     output = tmp_path / "repaired"
     found = repair(
-        Given(model=MEMBERS["safety"], languages=("qab",), output=output, base=MEMBERS["base"], safety=MEMBERS["base"]),
+        Given(model=MEMBERS["safety"], languages=("qab",), output=output, safety=MEMBERS["base"]),
         output,
-        trials=2,
+        trials=1,
         controls=0,
     )
     assert found.taken is None

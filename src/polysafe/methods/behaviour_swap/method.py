@@ -45,6 +45,10 @@ class BehaviourSwap(BlockMethod):
 
     name: ClassVar[str] = "behaviour_swap"
     version: ClassVar[int] = 1
+    citation: ClassVar[str] = (
+        "polysafe's own; it swaps blocks as Shin and Hwang do: Layer-wise Swapping for Generalizable Multilingual "
+        "Safety. EACL 2026. https://arxiv.org/abs/2601.22620"
+    )
     unmeasured: ClassVar[frozenset[str]] = frozenset(
         {"granularity", "search", "budget", "benign_loss", "over_refusal", "base", "control", "control_seed"}
     )
