@@ -107,7 +107,7 @@ def test_nothing_helped_and_why(tmp_path: Path) -> None:
     """The safety expert refuses everything already: there is nothing to gain."""
     output = tmp_path / "repaired"
     found = repair(
-        Given(model=MEMBERS["safety"], languages=("qab",), output=output, safety=MEMBERS["base"]),
+        Given(model=MEMBERS["safety"], languages=("qab",), output=output),
         output,
         trials=1,
         controls=0,
@@ -117,7 +117,7 @@ def test_nothing_helped_and_why(tmp_path: Path) -> None:
     assert not (output / "model").exists()
     content = json.loads((output / RESULT).read_text(encoding="utf-8"))
     assert (content["recipe"], content["taken"]) == (None, None)
-    assert {each["name"] for each in content["attempts"]} >= {"band_swap", "sparse_edit"}
+    assert [each["name"] for each in content["attempts"]] == ["sparse_edit"]
 
 
 def test_no_time_is_no_search(tmp_path: Path) -> None:
