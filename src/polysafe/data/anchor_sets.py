@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polysafe.data.anchors import ParallelPrompts
-from polysafe.data.languages import is_language, language
+from polysafe.data.languages import code_of
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets.registry import benchmark, is_table, load_set
 from polysafe.data.sets.table import load_table
@@ -58,7 +58,7 @@ def load_anchors(
             complete row.
     """
     found = _load(source, kind, languages, id_column, data)
-    codes = {spelling: _code(spelling) for spelling in dict.fromkeys((*languages, *complete_in))}
+    codes = {spelling: code_of(spelling) for spelling in dict.fromkeys((*languages, *complete_in))}
     texts: dict[str, dict[str, str]] = {code: {} for code in codes.values()}
     for prompt in found.prompts:
         if prompt.language in texts and (text := prompt.text.strip()):
@@ -115,7 +115,3 @@ def _load(source: str | Path, kind: Kind, languages: Sequence[str], id_column: s
             f"{chosen.name!r} has no {kind} prompts", remedy="name another set, or another part of this one"
         )
     return chosen
-
-
-def _code(spelling: str) -> str:
-    return language(spelling).code if is_language(spelling) else spelling

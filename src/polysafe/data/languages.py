@@ -140,6 +140,11 @@ def is_language(spelling: str) -> bool:
     return word in _known() or _REGION.sub("", word) in _known() or _private(word) is not None
 
 
+def code_of(spelling: str) -> str:
+    """The code of a language in any spelling; what is no language stays as it is."""
+    return language(spelling).code if is_language(spelling) else spelling
+
+
 def is_private(spelling: str) -> bool:
     """Whether a code is for private use, so that nothing is known of its language."""
     return _private(_folded(spelling)) is not None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
 
-from polysafe.data.languages import is_language, language
+from polysafe.data.languages import code_of
 from polysafe.errors import DataError
 
 SCHEMA = 1
@@ -61,7 +61,7 @@ def openings(spoken: str) -> Openings:
     Raises:
         DataError: None are known.
     """
-    code = language(spoken).code if is_language(spoken) else spoken
+    code = code_of(spoken)
     if code not in _openings():
         raise DataError(
             f"no refusal openings are known in {spoken!r}",

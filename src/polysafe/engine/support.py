@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polysafe.checkpoint.source import Checkpoint
-from polysafe.data.languages import is_language, language
+from polysafe.data.languages import code_of
 from polysafe.data.openings import Known, openings
 from polysafe.data.organism import ORGANISM, load_prompts, organism_of
 from polysafe.data.prompts import Kind, Prompt, PromptSet
@@ -191,7 +191,7 @@ def _own_template(start: Checkpoint) -> Template:
 
 def _wanted(block: Validate, methods: Sequence[Method]) -> tuple[str, ...]:
     spoken = block.languages or [name for method in methods for name in languages_of(method)]
-    return tuple(dict.fromkeys(language(each).code if is_language(each) else each for each in spoken))
+    return tuple(dict.fromkeys(code_of(each) for each in spoken))
 
 
 def _sets(block: Validate, wanted: tuple[str, ...], start: Checkpoint, data: Path | None) -> tuple[PromptSet, ...]:

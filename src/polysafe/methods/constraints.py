@@ -30,8 +30,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from polysafe.data.languages import is_language
-from polysafe.data.languages import language as known_language
+from polysafe.data.languages import code_of
 from polysafe.errors import DataError, VerificationError
 from polysafe.methods.base import Work
 from polysafe.methods.validation import BEFORE, PROMPTS, Kept, Trial, remembered
@@ -138,8 +137,8 @@ class Constrained:
         Raises:
             DataError: There are no harmful prompts in an edited language.
         """
-        edited = [_code(name) for name in edited]
-        asked = [name for name in self.meter.languages if left_out is None or name != _code(left_out)]
+        edited = [code_of(name) for name in edited]
+        asked = [name for name in self.meter.languages if left_out is None or name != code_of(left_out)]
         self.meter.prepare(model, asked)
         before = self._before(model, asked, kept)
         if missing := [language for language in edited if not before.get((language, REFUSED))]:
@@ -266,10 +265,6 @@ def mean_change_p(
         return mcnemar_clustered([round(sum(change)) for change in changes.values()])
     p_value = student_interval([sum(change) / len(change) for change in changes.values()])[1]
     return 1.0 if p_value is None else p_value
-
-
-def _code(name: str) -> str:
-    return known_language(name).code if is_language(name) else name
 
 
 def _values(reading: Mapping[str, float | bool], order: Mapping[str, float | bool]) -> list[float | bool]:

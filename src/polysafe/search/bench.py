@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import torch
 
-from polysafe.data.languages import is_language, language
+from polysafe.data.languages import code_of
 from polysafe.data.openings import has_openings
 from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes, weights_touched
@@ -116,7 +116,7 @@ class Bench:
                 where="validation",
                 remedy="name them, for example `validation: {languages: [en, sw]}`",
             )
-        return tuple(dict.fromkeys(language(name).code if is_language(name) else name for name in names))
+        return tuple(dict.fromkeys(code_of(name) for name in names))
 
     def weights_sha256(self) -> str:
         """Hash of all weights of the loaded model: the same before the first point and after the last one."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
-from polysafe.data.languages import is_language, language
+from polysafe.data.languages import code_of
 from polysafe.data.organism import ORGANISM, is_member
 from polysafe.data.sets.registry import is_table, load_set
 from polysafe.errors import DataError, RecipeError, did_you_mean
@@ -292,7 +292,7 @@ def _place(name: str) -> str:
 def spoken_languages(text: str) -> tuple[str, ...]:
     """Languages of a list with commas; a toy family's own are taken as they are."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    return tuple(dict.fromkeys(language(name).code if is_language(name) else name for name in names))
+    return tuple(dict.fromkeys(code_of(name) for name in names))
 
 
 def written(data: Data, folder: Path, search: Mapping[str, Any] | None = None) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from polysafe.data.languages import is_language, language
+from polysafe.data.languages import code_of, is_language, language
 from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.data.sets.base import Benchmark, Request, category_of, collect, content_id
 from polysafe.data.tables import SUFFIXES, Table, read_table
@@ -123,7 +123,7 @@ def _rows(table: Table, columns: Mapping[str, str], spoken: str | None, named: C
     ids, categories = (_optional(table, columns, field) for field in ("id", "category"))
     if wide:
         for column in wide:
-            code = language(column).code if is_language(column) else column
+            code = code_of(column)
             cells = zip(table.texts(column), categories, ids, strict=True)
             yield from ((code, cell, category_of(category), name) for cell, category, name in cells)
         return
