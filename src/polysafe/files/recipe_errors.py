@@ -44,7 +44,9 @@ class _Finding:
     at_key: bool = False
 
 
-def explain(error: ValidationError, data: object, document: Document | None, keys_at: KeysAt) -> RecipeError:
+def explain(
+    error: ValidationError, data: object, document: Document | None, keys_at: KeysAt, at: Place = ()
+) -> RecipeError:
     """Turn a validation error into a `RecipeError` that names every problem with its line.
 
     Args:
@@ -52,10 +54,12 @@ def explain(error: ValidationError, data: object, document: Document | None, key
         data: The values that were validated.
         document: Where they stood, if they came from a file.
         keys_at: The keys that the block at a path may have.
+        at: Path from the document to the values, where they are a part of it.
     """
     findings: dict[tuple[Place, bool], _Finding] = {}
     for details in error.errors(include_url=False):
         finding = _finding(details, data, keys_at)
+        finding.path = (*at, *finding.path)
         known = findings.setdefault((finding.path, finding.at_key), finding)
         # Alternatives of one union, each with its own complaint about the same value.
         if known is not finding and finding.texts[0] not in known.texts:

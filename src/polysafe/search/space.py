@@ -324,20 +324,7 @@ def _checked(kind: type[Any], value: Any, place: Place, document: Document | Non
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        whole: dict[str, Any] = {}
-        _nest(whole, place, value)
-        prefixed = _Prefixed(error, place)
-        raise explain(prefixed, whole, document, lambda *_: tuple(kind.model_fields)) from None  # type: ignore[arg-type]
-
-
-class _Prefixed:
-    """A validation error whose places begin further up."""
-
-    def __init__(self, error: ValidationError, place: Place) -> None:
-        self._error, self._place = error, place
-
-    def errors(self, **options: Any) -> list[Any]:
-        return [{**each, "loc": (*self._place, *each["loc"])} for each in self._error.errors(**options)]
+        raise explain(error, value, document, lambda *_: tuple(kind.model_fields), place) from None
 
 
 def _first(domain: Number | Choices | Some) -> Value:
@@ -366,19 +353,6 @@ def _put(data: Any, place: Place, value: Value) -> None:
     for part in path:
         data = data[part]
     data[last] = value
-
-
-def _nest(data: dict[str, Any], place: Place, value: Any) -> None:
-    """Puts a value at a path of which nothing is there yet."""
-    node: Any = data
-    for part, following in zip(place, (*place[1:], None), strict=True):
-        child: Any = value if following is None else ({} if isinstance(following, str) else _Sparse())
-        node[part] = child
-        node = child
-
-
-class _Sparse(dict[int, Any]):
-    """Stands for a list of which one entry is known."""
 
 
 def _label(place: Place) -> str:
