@@ -9,10 +9,10 @@ import pytest
 
 from polysafe.engine.plan import make_plan
 from polysafe.errors import RecipeError
+from polysafe.methods.constraints import reading_of
 from polysafe.organism.packaged import packaged_family
 from polysafe.recipe.recipe import make_recipe
 from polysafe.search.bench import Bench
-from polysafe.search.points import reading_of
 from polysafe.search.space import Space, make_space
 
 VALIDATION = {

@@ -78,7 +78,7 @@ def test_an_adapter_is_not_repaired(tmp_path: Path) -> None:
 
 
 def test_languages_in_any_spelling() -> None:
-    assert spoken_languages("Swahili, bn,swh,qac") == ("sw", "bn", "qac")
+    assert spoken_languages(["Swahili", "bn", "swh", "qac"]) == ("sw", "bn", "qac")
 
 
 @pytest.mark.slow

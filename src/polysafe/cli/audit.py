@@ -8,6 +8,7 @@ from typing import Any
 
 from polysafe.cli.console import note, print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.inspect_logs import write_logs
+from polysafe.cli.options import listed
 from polysafe.cli.report import print_summary
 from polysafe.errors import VerificationError
 from polysafe.evaluate.asking import Asking
@@ -36,12 +37,8 @@ def audit(*, inspect_log: Path | None, as_json: bool, **options: Any) -> None:
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of `evaluate.asking` as options of the command line say them."""
     named = {"attacks" if name == "attack" else name: value for name, value in options.items()}
-    given = {name: _listed(value) if name in _LISTS else value for name, value in named.items()}
+    given = {name: listed(value) if name in _LISTS else value for name, value in named.items()}
     return {**given, **{name: given[name] or None for name in ("judge", "languages") if name in given}}
-
-
-def _listed(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def judge_run(

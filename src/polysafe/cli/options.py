@@ -87,3 +87,8 @@ def carried_out_by(place: str) -> Callable[[Declared], Declared]:
         return call
 
     return command
+
+
+def listed(text: str) -> list[str]:
+    """The names in a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -9,6 +9,7 @@ import typer
 
 from polysafe.checkpoint.writer import output_error
 from polysafe.cli.console import note, print_json, print_line, print_table, progress, resumable
+from polysafe.cli.options import listed
 from polysafe.errors import OutputError
 from polysafe.files.atomic import write_bytes_atomic
 from polysafe.judge.spec import parse_judge
@@ -68,7 +69,7 @@ def _given(output: Path, given: dict[str, Any]) -> Given:
     judge = given["judge"]
     return Given(
         model=given["model"],
-        languages=spoken_languages(given["languages"]),
+        languages=spoken_languages(listed(given["languages"])),
         output=output,
         pivot=given["pivot"],
         base=given["base"],
@@ -78,20 +79,16 @@ def _given(output: Path, given: dict[str, Any]) -> Given:
         judge=parse_judge(judge) if judge else None,
         anchors=given["anchors"],
         anchors_harmless=given["anchors_harmless"],
-        safety_sets=_listed(given["validation"]),
-        harmless_sets=_listed(given["validation_harmless"]),
-        report_safety=_listed(given["safety"]),
-        report_harmless=_listed(given["over_refusal"]),
-        capability=_listed(given["capability"]),
+        safety_sets=tuple(listed(given["validation"])),
+        harmless_sets=tuple(listed(given["validation_harmless"])),
+        report_safety=tuple(listed(given["safety"])),
+        report_harmless=tuple(listed(given["over_refusal"])),
+        capability=tuple(listed(given["capability"])),
         limit=given["limit"],
         template=given["template"],
         dtype=given["dtype"],
         max_tokens=given["max_tokens"],
     )
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _print_repaired(found: Repaired, page: Path | None) -> None:

@@ -173,8 +173,13 @@ def _meter(
         template=template,
         max_tokens=most_tokens(block.max_tokens, block.judge),
         organism=lambda: organism_of(start),
-        device=next(filter(None, (getattr(each, "device", None) for each in methods)), None),
+        device=device_of(methods),
     )
+
+
+def device_of(methods: Sequence[Method]) -> str | None:
+    """Where models run: what the first edit says that says something."""
+    return next(filter(None, (getattr(each, "device", None) for each in methods)), None)
 
 
 def openings_for(block: Validate, start: Checkpoint) -> Known:

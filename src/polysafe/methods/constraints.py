@@ -52,6 +52,20 @@ Reading = Mapping[tuple[str, str], Mapping[str, float | bool]]
 """(language, metric) -> prompt -> a yes or no, or log-odds. A prompt has one name in all languages."""
 
 
+Rows = Sequence[tuple[str, str, dict[str, float | bool]]]
+"""A reading in values that JSON can hold: language, metric, prompt -> value."""
+
+
+def rows_of(reading: Reading) -> Rows:
+    """A reading as plain data."""
+    return [(*cell, dict(items)) for cell, items in reading.items()]
+
+
+def reading_of(rows: Rows) -> Reading:
+    """What `rows_of` was given."""
+    return {(language, metric): items for language, metric, items in rows}
+
+
 class Meter(Protocol):
     """Asks a model about prompts of validation.
 
@@ -153,11 +167,11 @@ class Constrained:
 
         def ask() -> dict[str, Any]:
             reading = self.meter.read(model, asked)
-            return {"reading": [[*cell, dict(items)] for cell, items in reading.items()], "notes": [*self.meter.notes]}
+            return {"reading": rows_of(reading), "notes": [*self.meter.notes]}
 
         found = remembered(kept, BEFORE, ask)
         self.meter.notes = tuple(found["notes"])
-        return {(language, metric): items for language, metric, items in found["reading"]}
+        return reading_of(found["reading"])
 
 
 @dataclass(frozen=True)

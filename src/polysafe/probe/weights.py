@@ -46,7 +46,7 @@ def weights_sha256(source: Source, changed: Sequence[str] | None = None) -> str:
         changed: What `changed_tensors` says of it, if that is known.
     """
     names = changed_tensors(source) if changed is None else changed
-    return model_sha256(source.checkpoint, {name: _sha256(source.reader.whole(name)) for name in names})
+    return model_sha256(source.checkpoint, {name: tensor_sha256(source.reader.whole(name)) for name in names})
 
 
 def _same(reader: TensorReader, files: TensorReader, name: str) -> bool:
@@ -56,5 +56,6 @@ def _same(reader: TensorReader, files: TensorReader, name: str) -> bool:
     )
 
 
-def _sha256(tensor: torch.Tensor) -> str:
+def tensor_sha256(tensor: torch.Tensor) -> str:
+    """Hash of the bytes of a tensor on the processor."""
     return hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()

@@ -10,38 +10,31 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-
 from polysafe.data.languages import code_of
 from polysafe.data.openings import has_openings
 from polysafe.edits.edit import Edit
 from polysafe.edits.size import StartShapes, weights_touched
 from polysafe.engine.job import RecipeJob, resolve
 from polysafe.engine.plan import decide
-from polysafe.engine.support import PIVOT, openings_for, validation_of
+from polysafe.engine.support import PIVOT, device_of, openings_for, validation_of
 from polysafe.errors import RecipeError, VerificationError
 from polysafe.methods.base import Method, Support
-from polysafe.methods.constraints import Comparing
+from polysafe.methods.constraints import Comparing, rows_of
 from polysafe.methods.validation import Kept
 from polysafe.probe.kept import Measurements
 from polysafe.probe.model import LoadedModel, Resident, edited, load_model
+from polysafe.probe.weights import tensor_sha256
 from polysafe.recipe.measures import Validate
 from polysafe.recipe.recipe import Recipe
-from polysafe.search.points import Outcome, costs, flat
+from polysafe.search.points import Outcome, costs
 from polysafe.search.space import Space
 
 
-class _Memory:
+class _Memory(dict[str, Any]):
     """What a decision knows, for the next one."""
 
-    def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
-
-    def get(self, name: str) -> Any | None:
-        return self._values.get(name)
-
     def put(self, name: str, value: Any) -> None:
-        self._values[name] = value
+        self[name] = value
 
 
 class Bench:
@@ -67,7 +60,7 @@ class Bench:
             self._readers = {name: source.reader for name, source in self._sources.items()}
             self._job = job
             self.model = load_model(
-                self._sources[self._start], self._device, dtype=Support(dtype=recipe.dtype).computed
+                self._sources[self._start], device_of(recipe.edits), dtype=Support(dtype=recipe.dtype).computed
             )
             stack.enter_context(Resident(self.model))
             stack.enter_context(Measurements())
@@ -123,7 +116,7 @@ class Bench:
         digest = hashlib.sha256()
         for name, weight in sorted(self.model.model.named_parameters()):
             digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            digest.update(tensor_sha256(weight.detach().cpu()).encode())
         return digest.hexdigest()
 
     def outcome(self, setting: Mapping[str, Any]) -> Outcome:
@@ -185,7 +178,7 @@ class Bench:
             gains=found["gains"],
             losses=found["losses"],
             costs=costs(comparing.before, after, weights_touched(edit, shapes) / shapes.weights),
-            reading=flat(after),
+            reading=rows_of(after),
             seconds={"deciding": decided - began, "reading": time.perf_counter() - decided},
             edit=edit.sha256,
         )
@@ -193,10 +186,6 @@ class Bench:
     @property
     def _start(self) -> str:
         return self.recipe.edits[0].start
-
-    @property
-    def _device(self) -> str | None:
-        return next(filter(None, (getattr(each, "device", None) for each in self.recipe.edits)), None)
 
     @cached_property
     def _validate(self) -> Validate:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from polysafe.methods.constraints import ALPHA, REFUSED, mean_change_p
+from polysafe.methods.constraints import ALPHA, REFUSED, mean_change_p, reading_of
 from polysafe.recipe.measures import Objective
-from polysafe.search.points import Outcome, Point, reading_of
+from polysafe.search.points import Outcome, Point
 
 RESAMPLES = 1000
 ONE_ERROR = 0.3173

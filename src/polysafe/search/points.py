@@ -7,13 +7,10 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any, Self
 
-from polysafe.methods.constraints import ANSWERS, HELPFUL, KL, OVER_REFUSAL, REFUSED, Reading
+from polysafe.methods.constraints import ANSWERS, HELPFUL, KL, OVER_REFUSAL, REFUSED, Reading, Rows
 from polysafe.recipe.measures import Objective
 
 SIZE = "size"
-
-Flat = list[tuple[str, str, dict[str, float | bool]]]
-"""A reading in values that JSON can hold: language, metric, prompt -> value."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Outcome:
     gains: Sequence[Mapping[str, Any]]
     losses: Sequence[Mapping[str, Any]]
     costs: Mapping[str, float]
-    reading: Flat = field(repr=False)
+    reading: Rows = field(repr=False)
     seconds: Mapping[str, float]
     edit: str
 
@@ -69,8 +66,7 @@ class Outcome:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """What `to_json` gave, with its reading."""
-        reading = [(language, metric, items) for language, metric, items in content["reading"]]
-        return cls(**{**content, "reading": reading})
+        return cls(**content)
 
 
 @dataclass(frozen=True)
@@ -93,16 +89,6 @@ class Point:
         """The point as plain data, without what was read prompt by prompt."""
         outcome = None if self.outcome is None else self.outcome.to_json(reading=False)
         return {"number": self.number, "setting": dict(self.setting), "outcome": outcome, "problem": self.problem}
-
-
-def flat(reading: Reading) -> Flat:
-    """A reading as plain data."""
-    return [(language, metric, dict(items)) for (language, metric), items in reading.items()]
-
-
-def reading_of(flat_reading: Flat) -> Reading:
-    """What `flat` was given."""
-    return {(language, metric): items for language, metric, items in flat_reading}
 
 
 def costs(before: Reading, after: Reading, size: float) -> dict[str, float]:

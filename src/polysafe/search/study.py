@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 JOURNAL = "study.journal"
-_OUTCOME, _PROBLEM, _EXCESS, _SURPLUS, _IDENTITY = "outcome", "problem", "excess", "surplus", "identity"
+_OUTCOME, _PROBLEM, _EXCESS, _IDENTITY = "outcome", "problem", "excess", "identity"
 _HOPELESS = 5
 """So many points in a row that cannot be made, at the beginning, end a search."""
 _NONE = "null"
@@ -118,11 +118,10 @@ class Study:
     def _told(self, trial: Trial, point: Point) -> None:
         from optuna.trial import TrialState
 
-        values = None if point.outcome is None else [point.outcome.value(each) for each in self._search.objectives]
+        missing = [] if point.outcome is None else self._unmeasured(point.outcome)
         with _quiet(), self._writing():
-            if point.outcome is None or values is None or not all(v is not None and math.isfinite(v) for v in values):
-                problem = point.problem or f"not measured: {', '.join(self._unmeasured(values))}"
-                trial.set_user_attr(_PROBLEM, problem)
+            if point.outcome is None or missing:
+                trial.set_user_attr(_PROBLEM, point.problem or f"not measured: {', '.join(missing)}")
                 self._study.tell(trial, state=TrialState.FAIL)
                 return
             trial.set_user_attr(_EXCESS, list(point.outcome.excess.values()))
@@ -136,9 +135,9 @@ class Study:
         values = [value for each in self._search.objectives if (value := outcome.value(each)) is not None]
         self._study.tell(number, values)
 
-    def _unmeasured(self, values: Sequence[float | None] | None) -> list[str]:
-        found = zip(self._search.objectives, values or (), strict=False)
-        return [name for name, value in found if value is None or not math.isfinite(value)]
+    def _unmeasured(self, outcome: Outcome) -> list[str]:
+        values = {name: outcome.value(name) for name in self._search.objectives}
+        return [name for name, value in values.items() if value is None or not math.isfinite(value)]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -154,7 +153,6 @@ class Study:
         counted = [each.number for each in self._counted()]
         if counted.index(trial.number) < trials:
             return False
-        trial.set_user_attr(_SURPLUS, True)
         self._study.tell(trial, state=TrialState.FAIL)
         return True
 

@@ -54,14 +54,20 @@ def write_controls(recipe: Recipe, output: Path, draws: int = 3) -> Iterator[tup
         yield _save(decided, control.label, output)
 
 
+def controls_of(recipe: Recipe) -> Controlled | None:
+    """The method of a recipe with one edit, if it has controls."""
+    method, *others = recipe.edits
+    return method if not others and isinstance(method, Controlled) else None
+
+
 def controlled(recipe: Recipe) -> Controlled:
-    """The method of a recipe with one edit, which has controls.
+    """The same where there has to be one.
 
     Raises:
         RecipeError: The recipe has several edits, or its method has no controls.
     """
-    method, *others = recipe.edits
-    if others or not isinstance(method, Controlled):
+    method = controls_of(recipe)
+    if method is None:
         raise RecipeError(
             "controls belong to one edit whose method chooses blocks, units or heads",
             where=", ".join(edit.label for edit in recipe.edits),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -289,10 +289,9 @@ def _place(name: str) -> str:
     return str(Path(name).absolute()) if is_table(name) else name
 
 
-def spoken_languages(text: str) -> tuple[str, ...]:
-    """Languages of a list with commas; a toy family's own are taken as they are."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    return tuple(dict.fromkeys(code_of(name) for name in names))
+def spoken_languages(names: Iterable[str]) -> tuple[str, ...]:
+    """Codes of languages in any spelling, each once; a toy family's own are taken as they are."""
+    return tuple(dict.fromkeys(map(code_of, names)))
 
 
 def written(data: Data, folder: Path, search: Mapping[str, Any] | None = None) -> str:

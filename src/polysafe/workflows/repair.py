@@ -21,7 +21,7 @@ from polysafe.recipe.recipe import Recipe
 from polysafe.search.choice import Choice, counted_points, recommend
 from polysafe.search.points import Outcome, Point
 from polysafe.search.space import make_space, with_budget
-from polysafe.workflows.controls import Controlled
+from polysafe.workflows.controls import controls_of
 from polysafe.workflows.evaluate import Evaluation, evaluate_recipe
 from polysafe.workflows.first_recipe import Attempts, Data, Given, attempts
 from polysafe.workflows.search import Found, search
@@ -234,11 +234,10 @@ def _made(taken: Attempt, output: Path, given: Given, controls: int) -> tuple[Pa
         write_bytes_atomic(file, recipe.to_yaml(relative_to=output.absolute()).encode())
     except OSError as error:
         raise output_error(file, error) from error
-    alone = len(recipe.edits) == 1 and isinstance(recipe.edits[0], Controlled)
     evaluation = evaluate_recipe(
         recipe,
         output / EVALUATION,
-        controls=controls if alone else 0,
+        controls=0 if controls_of(recipe) is None else controls,
         pivot=given.pivot,
         max_tokens=given.max_tokens,
         dtype=given.dtype,

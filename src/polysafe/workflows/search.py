@@ -43,7 +43,7 @@ from polysafe.search.points import Outcome, Point
 from polysafe.search.space import Space
 from polysafe.search.study import Study
 from polysafe.stats.multiplicity import holm
-from polysafe.workflows.controls import Controlled
+from polysafe.workflows.controls import controls_of
 
 SCHEMA = 1
 RESULT, RECIPE, _JUDGED = "search.json", "recipe.yaml", "judged.jsonl"
@@ -279,7 +279,7 @@ def _judged(bench: Bench, output: Path, points: Sequence[Point], best: Sequence[
     chosen = list(best[: bench.space.search.judged])
     chosen += spread(points, chosen, bench.space.search.judged)
     parts = Parts("judging points", PROMPTS, comparing.rules.meter.prompts, len(chosen))
-    owner = hashlib.sha256(json_bytes([_identity(bench), bench.recipe.to_yaml()])).hexdigest()
+    owner = _identity(bench)
     found = []
     with Journal(output / _JUDGED) as journal:
         for point in chosen:
@@ -306,10 +306,10 @@ def _controls(bench: Bench, choice: Choice, comparing: Comparing, draws: int) ->
     if choice.point is None or choice.point.outcome is None or not draws:
         return []
     recipe = bench.space.at(choice.point.setting)
-    method, *others = recipe.edits
-    if others or not isinstance(method, Controlled):
+    method = controls_of(recipe)
+    if method is None:
         return []
-    settled = method.settled(bench.edit_of([method], recipe))
+    settled = method.settled(bench.edit_of(recipe.edits, recipe))
     named = [(each.label, recipe.model_copy(update={"edits": (each,)})) for each in settled.controls(draws)]
     return _compared(bench, choice.point.outcome, comparing, named, "comparing controls")
 
