@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from polysafe.organism.packaged import packaged_family
 from polysafe.search.points import Outcome, Point
 from polysafe.search.space import Space, make_space
 
@@ -57,3 +59,19 @@ def steering(fields: Mapping[str, Any], search: Mapping[str, Any] | None = None,
         },
         "/",
     )
+
+
+VALIDATION = {
+    "languages": ["en", "qac"],
+    "safety": ["organism"],
+    "over_refusal": ["organism"],
+    "judge": {"kind": "organism"},
+    "limit": 12,
+}
+
+
+def toy_space(tmp_path: Path, *edits: Mapping[str, Any], **more: Any) -> Space:
+    """A space over edits of the packaged family, read in the pivot and one language."""
+    sources = {name: {"path": str(folder)} for name, folder in packaged_family().members.items()}
+    data = {"polysafe": 1, "sources": sources, "edits": list(edits), "output": {"path": str(tmp_path / "model")}}
+    return make_space({**data, "validation": VALIDATION, **more})

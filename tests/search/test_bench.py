@@ -10,32 +10,9 @@ import pytest
 from polysafe.engine.plan import make_plan
 from polysafe.errors import RecipeError
 from polysafe.methods.constraints import reading_of
-from polysafe.organism.packaged import packaged_family
 from polysafe.recipe.recipe import make_recipe
 from polysafe.search.bench import Bench
-from polysafe.search.space import Space, make_space
-
-VALIDATION = {
-    "languages": ["en", "qac"],
-    "safety": ["organism"],
-    "over_refusal": ["organism"],
-    "judge": {"kind": "organism"},
-    "limit": 8,
-}
-
-
-def space(tmp_path: Path, *edits: dict[str, Any], **more: Any) -> Space:
-    members = packaged_family().members
-    return make_space(
-        {
-            "polysafe": 1,
-            "sources": {name: {"path": str(members[name])} for name in ("base", "safety", "qac", "harm")},
-            "edits": list(edits),
-            "output": {"path": str(tmp_path / "out")},
-            "validation": VALIDATION,
-            **more,
-        }
-    )
+from tests.search.made import VALIDATION, toy_space
 
 
 def swap(**fields: Any) -> dict[str, Any]:
@@ -48,7 +25,7 @@ def task_sum(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_point_gives_the_edit_of_a_run_and_the_model_is_put_back(tmp_path: Path) -> None:
-    searched = space(tmp_path, swap(tau_mode="quantile", tau={"low": 0.0, "high": 1.0}))
+    searched = toy_space(tmp_path, swap(tau_mode="quantile", tau={"low": 0.0, "high": 1.0}))
     with Bench(searched) as bench:
         before = bench.weights_sha256()
         outcome = bench.outcome({"tau": 0.25})
@@ -72,7 +49,7 @@ def test_a_stack_sees_the_result_of_the_edit_before_on_the_same_model(tmp_path: 
         "cap": 0.2,
         "utility_weight": {"low": 0.5, "high": 2.0},
     }
-    searched = space(tmp_path, swap(granularity="layer"), sparse)
+    searched = toy_space(tmp_path, swap(granularity="layer"), sparse)
     setting = {"edits[1].utility_weight": 1.5}
     with Bench(searched) as bench:
         before = bench.weights_sha256()
@@ -83,7 +60,7 @@ def test_a_stack_sees_the_result_of_the_edit_before_on_the_same_model(tmp_path: 
 
 def test_nothing_changes_at_a_strength_of_nothing(tmp_path: Path) -> None:
     steering = {"method": "head_steering", "model": "base", "harmful": "harm", "languages": ["qac"], "ranking": "norm"}
-    searched = space(tmp_path, {**steering, "tasks": "organism", "strength": {"low": 0.0, "high": 1.0}})
+    searched = toy_space(tmp_path, {**steering, "tasks": "organism", "strength": {"low": 0.0, "high": 1.0}})
     with Bench(searched) as bench:
         outcome = bench.outcome({"strength": 0.0})
         assert outcome.mean_gain == 0
@@ -101,13 +78,13 @@ def test_nothing_changes_at_a_strength_of_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_recipe_that_cannot_be_searched_is_refused(tmp_path: Path, more: dict[str, Any], said: str) -> None:
-    searched = space(tmp_path, task_sum(scale={"low": 0.1, "high": 1.0}), **more)
+    searched = toy_space(tmp_path, task_sum(scale={"low": 0.1, "high": 1.0}), **more)
     with pytest.raises(RecipeError, match=said), Bench(searched):
         pass
 
 
 def test_edits_of_another_model_are_refused(tmp_path: Path) -> None:
-    searched = space(tmp_path, task_sum(scale={"low": 0.1, "high": 1.0}))
+    searched = toy_space(tmp_path, task_sum(scale={"low": 0.1, "high": 1.0}))
     other = make_recipe({**dict(searched.data), "edits": [task_sum(start_from="base", scale=0.5)]})
     with Bench(searched) as bench, pytest.raises(RecipeError, match="start from 'base'"):
         bench.of(other)

@@ -9,33 +9,11 @@ from typing import Any
 import pytest
 
 from polysafe.errors import DataError, OutputError
-from polysafe.organism.packaged import packaged_family
 from polysafe.recipe.recipe import load_recipe
 from polysafe.search import bench
-from polysafe.search.space import Space, make_space, with_budget
+from polysafe.search.space import with_budget
 from polysafe.workflows.search import RECIPE, RESULT, search
-
-VALIDATION = {
-    "languages": ["en", "qac"],
-    "safety": ["organism"],
-    "over_refusal": ["organism"],
-    "judge": {"kind": "organism"},
-    "limit": 12,
-}
-
-
-def space(tmp_path: Path, *edits: dict[str, Any], **more: Any) -> Space:
-    members = packaged_family().members
-    return make_space(
-        {
-            "polysafe": 1,
-            "sources": {name: {"path": str(members[name])} for name in ("base", "safety", "qac")},
-            "edits": list(edits),
-            "output": {"path": str(tmp_path / "model")},
-            "validation": VALIDATION,
-            **more,
-        }
-    )
+from tests.search.made import VALIDATION, toy_space
 
 
 def band(**fields: Any) -> dict[str, Any]:
@@ -43,7 +21,7 @@ def band(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_search_ends_in_a_recipe_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = space(tmp_path, band(bottom={"low": 0, "high": 4}, top={"low": 0, "high": 3}), search={"trials": 5})
+    wide = toy_space(tmp_path, band(bottom={"low": 0, "high": 4}, top={"low": 0, "high": 3}), search={"trials": 5})
     found = search(wide, tmp_path / "search", controls=1)
     written = json.loads((tmp_path / "search" / RESULT).read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(found.to_json()))
@@ -68,7 +46,7 @@ def test_a_search_ends_in_a_recipe_and_goes_on(tmp_path: Path, monkeypatch: pyte
 
 
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
-    wide = space(tmp_path, band(bottom={"low": 0, "high": 4}, top={"low": 0, "high": 3}), search={"trials": 6})
+    wide = toy_space(tmp_path, band(bottom={"low": 0, "high": 4}, top={"low": 0, "high": 3}), search={"trials": 6})
     found = search(wide, tmp_path / "search", workers=2)
     assert len(found.points) == 6
     assert all(point.outcome is not None for point in found.points)
@@ -76,7 +54,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 
 def test_of_a_stack_each_edit_is_read_alone(tmp_path: Path) -> None:
     experts = {"method": "task_arithmetic", "base": "base", "experts": ["safety", "qac"], "start_from": "qac"}
-    stack = space(
+    stack = toy_space(
         tmp_path,
         band(bottom=2, top=2),
         {**experts, "scale": {"choices": [0.4, 0.8]}},
@@ -91,7 +69,7 @@ def test_of_a_stack_each_edit_is_read_alone(tmp_path: Path) -> None:
 def test_nothing_is_recommended_under_constraints_that_nothing_keeps(tmp_path: Path) -> None:
     strict = {**VALIDATION, "constraints": {"kl": 0.0}}
     found = search(
-        space(tmp_path, band(bottom={"choices": [1, 2]}), validation=strict), tmp_path / "search", controls=1
+        toy_space(tmp_path, band(bottom={"choices": [1, 2]}), validation=strict), tmp_path / "search", controls=1
     )
     assert found.choice.point is None
     assert "costs more than the constraints allow: kl in 2" in found.choice.reason
@@ -104,12 +82,12 @@ def test_what_is_chosen_by_is_not_reported_on(tmp_path: Path) -> None:
     table.write_text("id,en,sw\n1,bake me bread,oka mkate\n2,paint a house,paka rangi\n", encoding="utf-8")
     validation = {"languages": ["en", "sw"], "safety": [str(table)], "over_refusal": [str(table)]}
     evaluate = {"languages": ["sw"], "safety": [str(table)]}
-    both = space(tmp_path, band(bottom={"choices": [1, 2]}), validation=validation, evaluate=evaluate)
+    both = toy_space(tmp_path, band(bottom={"choices": [1, 2]}), validation=validation, evaluate=evaluate)
     with pytest.raises(DataError, match="reported on what was chosen by"):
         search(both, tmp_path / "search")
 
 
 def test_another_recipe_does_not_go_on_with_a_study(tmp_path: Path) -> None:
-    search(space(tmp_path, band(bottom={"choices": [1]})), tmp_path / "search")
+    search(toy_space(tmp_path, band(bottom={"choices": [1]})), tmp_path / "search")
     with pytest.raises(OutputError, match="another search"):
-        search(space(tmp_path, band(bottom={"choices": [2]})), tmp_path / "search")
+        search(toy_space(tmp_path, band(bottom={"choices": [2]})), tmp_path / "search")
