@@ -124,7 +124,7 @@ class Bench:
         for options in ({}, {"search": "stepwise"}, {"scores": "first_order"}):
             method = BehaviourSwap(
                 safety="safety", language=self.expert, languages=(self.expert,), guarded=(PIVOT,),
-                anchors="organism", granularity="layer", prompts=2 * PROMPTS, max_tokens=ANSWER, **options,  # type: ignore[arg-type]
+                anchors="organism", granularity="layer", prompts=2 * PROMPTS, max_tokens=ANSWER, **options,
             )  # fmt: skip
             evidence = method.fit(self.sources).provenance[0].evidence
             taken = sorted(evidence["chosen"]["blocks"])
