@@ -9,6 +9,8 @@ import torch
 from polysafe.checkpoint.opened import Sources
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.reader import EditedReader
+from polysafe.methods.base import Support
+from polysafe.methods.validation import Validator, Weighted
 
 State = dict[str, torch.Tensor]
 
@@ -17,6 +19,11 @@ def result(edit: Edit, sources: Sources) -> State:
     """All tensors of the model that an edit makes."""
     reader = EditedReader(edit, {name: source.reader for name, source in sources.items()})
     return {name: reader.whole(name).clone() for name in reader.names()}
+
+
+def judged_by(validator: Validator) -> Support:
+    """Candidates are compared by a validator, as where a recipe has `validation`."""
+    return Support(validate=lambda: Weighted(validator))
 
 
 def state(sources: Sources, name: str) -> State:

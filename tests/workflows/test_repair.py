@@ -14,7 +14,7 @@ from polysafe.cli.app import app
 from polysafe.errors import DataError, RecipeError, ResourceError
 from polysafe.organism.packaged import packaged_family
 from polysafe.search.space import load_space
-from polysafe.workflows.first_recipe import METHODS, Given, attempts, chosen_attempt, spoken_languages, written
+from polysafe.workflows.first_recipe import Given, attempts, chosen_attempt, methods, spoken_languages, written
 from polysafe.workflows.repair import RESULT, repair
 from tests.byte_level import save_byte_model
 
@@ -33,7 +33,7 @@ def test_what_can_be_tried_depends_on_what_there_is(tmp_path: Path) -> None:
     assert not full.left_out
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", list(methods()))
 def test_a_first_recipe_can_be_searched_and_says_every_default(tmp_path: Path, method: str) -> None:
     found = attempts(given(tmp_path, base=MEMBERS["base"], safety=MEMBERS["safety"], harmful=MEMBERS["harm"]))
     file = tmp_path / "recipe.yaml"

@@ -31,6 +31,7 @@ from polysafe.methods.agreement import (
     vocabulary_conflict,
 )
 from polysafe.methods.base import SourceName
+from polysafe.methods.materials import MODEL, SAFETY, Materials
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
 
@@ -107,6 +108,12 @@ class BandSwap(BlockMethod):
             "transition_bottom": 0,
             "transition_top": 0,
         }
+
+    @classmethod
+    def first_entry(cls, there: Materials) -> Mapping[str, Any]:
+        """From the safety expert into the model."""
+        there.require(SAFETY)
+        return {"safety": SAFETY, "language": MODEL}
 
     @property
     def rule_label(self) -> str:

@@ -21,6 +21,7 @@ from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
 from polysafe.edits.operations import Operation
 from polysafe.files.paths import without_places
+from polysafe.methods.materials import Materials
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +106,7 @@ class Method(BaseModel, ABC):
         baseline: Whether it is one that knows nothing of safety, shown for comparison.
         unmeasured: Options that decide by what was measured, and change nothing of what is measured: a search measures
             once for all their values.
+        stage: Place in a stack of edits: 0 for what moves blocks, 1 for units within them, 2 for heads.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -115,6 +117,7 @@ class Method(BaseModel, ABC):
     citation: ClassVar[str] = ""
     baseline: ClassVar[bool] = False
     unmeasured: ClassVar[frozenset[str]] = frozenset()
+    stage: ClassVar[int] = 0
 
     @property
     def label(self) -> str:
@@ -139,6 +142,18 @@ class Method(BaseModel, ABC):
             layers: Number of layers of the model.
         """
         return {}
+
+    @classmethod
+    def first_entry(cls, there: Materials) -> Mapping[str, Any] | None:  # noqa: ARG003
+        """What an entry of this method says in a first recipe, besides what is searched.
+
+        Returns:
+            Options; None, as by default, for a method that no first recipe is written for.
+
+        Raises:
+            MissingError: It needs something that is not there.
+        """
+        return None
 
     def donor(self) -> str:
         """Name of the source whose tokenizer, chat template and generation config the result gets."""

@@ -37,6 +37,7 @@ from polysafe.methods.agreement import (
 )
 from polysafe.methods.base import SourceName
 from polysafe.methods.blocks import BlockKey, blocks_of
+from polysafe.methods.materials import BASE, MODEL, SAFETY, Materials
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
 from polysafe.methods.scores import (
@@ -135,6 +136,12 @@ class LayerSwap(BlockMethod):
         share = {"low": 0.0, "high": 1.0}
         kinds = {"choices": ["layer", "module"]}
         return {"granularity": kinds, "tau_mode": "quantile", "tau": share, "safety_weight": share}
+
+    @classmethod
+    def first_entry(cls, there: Materials) -> Mapping[str, Any]:
+        """From base and safety expert into the model."""
+        there.require(SAFETY, BASE)
+        return {"base": BASE, "safety": SAFETY, "language": MODEL}
 
     @property
     def rule_label(self) -> str:

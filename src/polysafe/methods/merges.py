@@ -32,6 +32,7 @@ from polysafe.methods.agreement import (
     vocabulary_conflict,
 )
 from polysafe.methods.base import Method, SourceName, distinct
+from polysafe.methods.materials import BASE, MODEL, SAFETY, Materials
 from polysafe.methods.registry import register
 from polysafe.methods.trimming import trimming_threshold
 
@@ -175,6 +176,12 @@ class TaskArithmetic(TaskVectorMerge):
     def ranges(cls, layers: int) -> Mapping[str, Any]:  # noqa: ARG003
         """λ."""
         return {"scale": {"low": 0.1, "high": 1.2}}
+
+    @classmethod
+    def first_entry(cls, there: Materials) -> Mapping[str, Any]:
+        """Base, safety expert and the model."""
+        there.require(SAFETY, BASE)
+        return {"base": BASE, "experts": [SAFETY, MODEL], "start_from": MODEL}
 
     @model_validator(mode="after")
     def _scales_match(self) -> TaskArithmetic:

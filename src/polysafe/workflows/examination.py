@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from polysafe.checkpoint.dtypes import fast_type
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.opening import open_model
 from polysafe.generate.completion import Sampling
@@ -70,7 +71,7 @@ def examine(folder: Path, run: Path, wanted: Examination, data: Path, harmless: 
             data=data,
             limit=limit,
             max_tokens=MAX_TOKENS,
-            dtype="BF16",
+            dtype=fast_type(),
             output=run,
             cache=cache,
         )
@@ -81,7 +82,7 @@ def examine(folder: Path, run: Path, wanted: Examination, data: Path, harmless: 
 
 def _measure(folder: Path, run: Path, wanted: Examination, data: Path, cache: Path, limit: int | None) -> None:
     texts = Texts(data)
-    with open_model(folder, Sampling(max_tokens=MAX_TOKENS), dtype="BF16") as opened, Cache(cache) as store:
+    with open_model(folder, Sampling(max_tokens=MAX_TOKENS), dtype=fast_type()) as opened, Cache(cache) as store:
         assert opened.continuations is not None
         measure_topics(opened.continuations, texts, wanted.able, run, limit=limit)
         measure_bits(opened.continuations, texts, wanted.able, run, limit=limit)

@@ -22,7 +22,8 @@ from polysafe.files.yaml_lines import write_flow, write_yaml
 from polysafe.judge.block import JudgeSpec
 from polysafe.judge.kinds.organism import OrganismSpec
 from polysafe.methods.base import Method
-from polysafe.methods.registry import resolve
+from polysafe.methods.materials import BASE, HARMFUL, MODEL, SAFETY, Materials, MissingError
+from polysafe.methods.registry import names, resolve
 from polysafe.probe.render import load_tokenizer
 
 ANCHORS = ("xsafety", "polyrefuse.train")
@@ -31,7 +32,6 @@ HARMLESS = ("polyrefuse.harmless.train",)
 CHOSEN_BY, CHOSEN_BY_HARMLESS = ("multijail.validation",), ("polyrefuse.harmless.val",)
 REPORTED, REPORTED_HARMLESS = ("multijail.test",), ("xstest.harmless",)
 MOST_ANCHORS = 80
-METHODS = ("behaviour_swap", "layer_swap", "band_swap", "task_arithmetic", "sparse_edit", "head_steering")
 _ADAPTER = "adapter_config.json"
 
 Data = dict[str, Any]
@@ -119,13 +119,15 @@ def attempts(given: Given) -> Attempts:
     template = given.template or ("chat" if load_tokenizer(given.model).chat_template else "raw")
     recipes, left_out = {}, {}
     shared = _shared(given, toy=toy, template=template)
-    for name in METHODS:
+    there = _materials(given, toy=toy, template=template)
+    for name in methods():
+        method = resolve(name)
         try:
-            entry = _entry(name, given, toy=toy, template=template)
-        except _MissingError as missing:
+            entry = method.first_entry(there)
+        except MissingError as missing:
             left_out[name] = str(missing)
             continue
-        recipes[name] = {**shared, "edits": [{"method": name, **entry, **resolve(name).ranges(layers)}]}
+        recipes[name] = {**shared, "edits": [{"method": name, **(entry or {}), **method.ranges(layers)}]}
     if not recipes:
         reasons = [f"    {name}: {reason}" for name, reason in left_out.items()]
         raise RecipeError("\n".join(["no method can be tried with what there is", *reasons]), where=given.model)
@@ -135,46 +137,23 @@ def attempts(given: Given) -> Attempts:
     )
 
 
-class _MissingError(Exception):
-    """What a method needs and is not there."""
+def methods() -> tuple[str, ...]:
+    """Methods that a first recipe is written for, in the order in which edits are stacked."""
+    there = Materials((), "", "", frozenset((MODEL, BASE, SAFETY, HARMFUL)), lambda: "")
+    written = [name for name in names() if resolve(name).first_entry(there) is not None]
+    return tuple(sorted(written, key=lambda name: resolve(name).stage))
 
 
-def _entry(name: str, given: Given, *, toy: bool, template: str) -> Data:
-    """What the edit of a method has to say besides what is searched."""
-    match name:
-        case "sparse_edit":
-            anchors = ORGANISM if toy else _anchors(given)
-            return {
-                "model": "model",
-                "pivot": given.pivot,
-                "languages": list(given.languages),
-                "anchors": anchors,
-                "template": template,
-            }
-        case "head_steering":
-            if given.harmful is None:
-                raise _MissingError("needs a model that was tuned to do harm: --harmful")
-            tasks = {"tasks": ORGANISM} if toy else {}
-            return {"model": "model", "harmful": "harmful", "languages": list(given.languages), **tasks}
-    if given.safety is None:
-        raise _MissingError("needs a safety expert: --safety-expert")
-    if name == "behaviour_swap":
-        anchors = ORGANISM if toy else _anchors(given)
-        return {
-            "safety": "safety",
-            "language": "model",
-            "languages": list(given.languages),
-            "guarded": [given.pivot],
-            "anchors": anchors,
-            "template": template,
-        }
-    if name == "band_swap":
-        return {"safety": "safety", "language": "model"}
-    if given.base is None:
-        raise _MissingError("needs the base of both experts: --base")
-    if name == "layer_swap":
-        return {"base": "base", "safety": "safety", "language": "model"}
-    return {"base": "base", "experts": ["safety", "model"], "start_from": "model"}
+def _materials(given: Given, *, toy: bool, template: str) -> Materials:
+    named = {BASE: given.base, SAFETY: given.safety, HARMFUL: given.harmful}
+    return Materials(
+        given.languages,
+        given.pivot,
+        template,
+        frozenset((MODEL, *(name for name, folder in named.items() if folder is not None))),
+        lambda: ORGANISM if toy else _anchors(given),
+        ORGANISM if toy else None,
+    )
 
 
 def _anchors(given: Given) -> Data:
@@ -187,7 +166,7 @@ def _anchors(given: Given) -> Data:
         (harmless, "harmless", "--anchors-harmless"),
     ):
         if found is None:
-            raise _MissingError(
+            raise MissingError(
                 f"no set of {what} prompts in {', '.join(spoken)} is there to fit to: name yours, {option}"
             )
     return {
@@ -383,5 +362,5 @@ def chosen_attempt(found: Attempts, method: str | None) -> Data:
         raise RecipeError(f"{method} cannot be tried: it {found.left_out[method]}")
     raise RecipeError(
         f"there is no method {method!r} that a first recipe is written for",
-        remedy=did_you_mean(method, METHODS) or f"methods: {', '.join(METHODS)}",
+        remedy=did_you_mean(method, methods()) or f"methods: {', '.join(methods())}",
     )

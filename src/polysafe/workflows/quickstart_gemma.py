@@ -13,6 +13,7 @@ from typing import Any
 
 from polysafe._version import __version__
 from polysafe.checkpoint.digest import checkpoint_digests
+from polysafe.checkpoint.dtypes import fast_type
 from polysafe.checkpoint.output import RECORDS
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.checkpoint.writer import output_error
@@ -278,7 +279,7 @@ class _Story:
             "data": str(self.data),
             "sources": {name: {"path": str(self.family.members[name])} for name in sources},
             "edits": [entry],
-            "dtype": "BF16" if sources == ("aligned",) else None,  # effects of heads are read in F32
+            "dtype": fast_type() if sources == ("aligned",) else None,  # effects of heads are read in F32
         }
         if chosen_in:
             value["validation"] = self._validation(chosen_in)

@@ -16,6 +16,7 @@ from polysafe._version import __version__
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import PolysafeError, ResourceError
 from polysafe.files.atomic import write_bytes_atomic, write_json_atomic
+from polysafe.methods.registry import resolve
 from polysafe.progress import Progress, during, reporting, tell
 from polysafe.recipe.recipe import Recipe
 from polysafe.search.choice import Choice, counted_points, recommend
@@ -28,12 +29,6 @@ from polysafe.workflows.search import Found, search
 
 SCHEMA = 1
 RESULT, RECIPE, MODEL, SEARCHES, EVALUATION = "repair.json", "recipe.yaml", "model", "search", "evaluation"
-_FIRST = {
-    **dict.fromkeys(("behaviour_swap", "layer_swap", "band_swap", "task_arithmetic"), 0),
-    "sparse_edit": 1,
-    "head_steering": 2,
-}
-"""In which order edits are stacked: whose blocks they are, then units, then heads."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +177,7 @@ def _stacks(tried: Sequence[Attempt], possible: Attempts, output: Path, budget: 
     )
     kinds: dict[int, Attempt] = {}
     for each, _ in helped:
-        kinds.setdefault(_FIRST[each.name], each)
+        kinds.setdefault(resolve(each.name).stage, each)
     if len(kinds) < 2:
         return []
     first, second = (kinds[kind] for kind in sorted(kinds)[:2])

@@ -21,6 +21,7 @@ from polysafe.organism.exam import SETS, Exam, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW
 from polysafe.organism.packaged import packaged_family
 from polysafe.probe.model import LoadedModel, edited, load_model
+from tests.methods.helpers import judged_by
 
 Sources = dict[str, Source]
 
@@ -117,7 +118,7 @@ class Prefers:
 def test_size_and_strength_are_chosen_by_the_validator(sources: Sources, effects: Path) -> None:
     validator = Prefers(sources, 12)
     method = entry(effects, fraction=(0.1, 0.25, 0.5), strength=(2.0, 1.0))
-    edit = method.fit_validated(sources, validator)
+    edit = method.fit_with(sources, judged_by(validator))
     evidence = edit.provenance[0].evidence
     assert evidence["chosen"] == {"fraction": 0.25, "strength": 1.0}  # of equals the gentler
     assert (len(evidence["trials"]), validator.asked) == (6, 7)

@@ -19,7 +19,7 @@ from polysafe.probe.render import RenderedPrompts
 from polysafe.probe.stores import Rows
 from tests.methods.anchors import write_anchors
 from tests.methods.conftest import Opener
-from tests.methods.helpers import differing, result, same_bits, state
+from tests.methods.helpers import differing, judged_by, result, same_bits, state
 from tests.methods.sparse_edit.tiny import LAYERS, FakeValidator, entry, evidence, gate, prompts_of, touched
 from tests.models import tiny_model
 
@@ -192,21 +192,6 @@ def test_units_of_the_gated_product_are_shared(sources: Sources, anchors: object
     assert found["gate"]["units"] == found["up"]["units"]
 
 
-def test_controls_differ_from_the_method_in_their_units_only(sources: Sources, anchors: object) -> None:
-    method = entry(anchors)
-    chosen = method.fit(sources)
-    *random, every, only_gate, only_up = method.settled(chosen).controls(draws=2)
-    labels = [control.label for control in (*random, every)]
-    assert labels == ["control.sparse_edit.random.0", "control.sparse_edit.random.1", "control.sparse_edit.all"]
-    drawn = [touched(control.fit(sources)) for control in random]
-    for name, operation in touched(chosen).items():
-        assert {len(other[name].rows) for other in drawn} == {len(operation.rows)}
-        assert len({tuple(other[name].rows.tolist()) for other in (*drawn, touched(chosen))}) == 3
-    assert all(len(operation.rows) == 24 for operation in touched(every.fit(sources)).values())
-    assert list(touched(only_gate.fit(sources))) == [gate(2)]
-    assert list(touched(only_up.fit(sources))) == [gate(2).replace("gate", "up")]
-
-
 def test_hard_utility_leaves_harmless_anchors_alone(sources: Sources, tmp_path: Path) -> None:
     few = write_anchors(tmp_path, harmful=10, harmless=3)
     found = evidence(entry(few, utility="hard", null_threshold=1e-9).fit(sources))["layers"]["2"]
@@ -237,7 +222,7 @@ def test_other_layouts_are_refused(family: str, opened: Opener, anchors: object,
     sources = opened({"model": tiny_model(family, layers=2).save(tmp_path / family)})
     for layers in ((1,), ("auto",)):
         with pytest.raises(ArchitectureError, match="the MLP of layer"):
-            entry(anchors, layers=layers).fit_validated(sources, FakeValidator({}))
+            entry(anchors, layers=layers).fit_with(sources, judged_by(FakeValidator({})))
 
 
 # Evidence.
@@ -300,7 +285,7 @@ def test_an_edit_without_utility_is_warned_of(sources: Sources, anchors: object)
 
 def test_layers_are_chosen_by_what_the_edited_model_does(sources: Sources, anchors: object) -> None:
     validator = FakeValidator({(1,): 0.4, (2,): 0.6, (0, 2): 0.9, (1, 2): 0.7})
-    edit = entry(anchors, layers=("auto",), max_layers=4).fit_validated(sources, validator)
+    edit = entry(anchors, layers=("auto",), max_layers=4).fit_with(sources, judged_by(validator))
     assert evidence(edit)["chosen"] == {"layers": [0, 2], "gain": 1.0}
     assert {int(name.split(".")[2]) for name in touched(edit)} == {0, 2}
     tried = [tuple(trial["layers"]) for trial in evidence(edit)["trials"]]
@@ -310,18 +295,18 @@ def test_layers_are_chosen_by_what_the_edited_model_does(sources: Sources, ancho
 
 
 def test_of_equal_candidates_the_smaller_gain_is_taken(sources: Sources, anchors: object) -> None:
-    edit = entry(anchors, target_gain=(3.0, 1.5)).fit_validated(sources, FakeValidator({(2,): 0.5}))
+    edit = entry(anchors, target_gain=(3.0, 1.5)).fit_with(sources, judged_by(FakeValidator({(2,): 0.5})))
     assert evidence(edit)["chosen"] == {"layers": [2], "gain": 1.5}
 
 
 def test_a_language_left_out_is_not_asked_about(sources: Sources, anchors: object) -> None:
     validator = FakeValidator({(2,): 0.5})
-    entry(anchors, layers=("auto",), leave_out="bb").fit_validated(sources, validator)
+    entry(anchors, layers=("auto",), leave_out="bb").fit_with(sources, judged_by(validator))
     assert set(validator.asked) == {("en", "aa")}
 
 
 def test_languages_that_still_comply_are_told(sources: Sources, anchors: object) -> None:
-    edit = entry(anchors, layers=("auto",)).fit_validated(sources, FakeValidator({(2,): 0.3}))
+    edit = entry(anchors, layers=("auto",)).fit_with(sources, judged_by(FakeValidator({(2,): 0.3})))
     assert any("aa, bb still refuse less than half" in warning for warning in edit.provenance[0].warnings)
 
 

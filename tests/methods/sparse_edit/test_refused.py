@@ -23,7 +23,7 @@ from polysafe.recipe.recipe import load_recipe
 from polysafe.workflows.run import run_recipe
 from tests.methods.anchors import write_anchors
 from tests.methods.conftest import Opener
-from tests.methods.helpers import differing
+from tests.methods.helpers import differing, judged_by
 from tests.methods.sparse_edit.tiny import LAYERS, SMALL, FakeValidator, entry, gate, prompts_of, touched
 from tests.models import TinyModel, read_weights, tiny_model
 
@@ -42,7 +42,7 @@ def test_no_safety_neuron_is_an_error(sources: Sources, anchors: object) -> None
     with pytest.raises(EditError, match="no safety neuron is found in layer 2"):
         entry(anchors, tau_mag=99.0, tau_stat=99.0).fit(sources)
     with pytest.raises(EditError, match="no safety neuron"):
-        entry(anchors, layers=("auto",), tau_mag=99.0, tau_stat=99.0).fit_validated(sources, FakeValidator({}))
+        entry(anchors, layers=("auto",), tau_mag=99.0, tau_stat=99.0).fit_with(sources, judged_by(FakeValidator({})))
 
 
 def test_two_anchors_are_needed(sources: Sources, tmp_path: Path) -> None:

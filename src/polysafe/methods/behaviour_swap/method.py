@@ -30,6 +30,7 @@ from polysafe.methods.behaviour_swap.choice import Choice, Limits, Measured
 from polysafe.methods.behaviour_swap.questions import Asking
 from polysafe.methods.behaviour_swap.study import Found, Study
 from polysafe.methods.blocks import BlockKey, Granularity, blocks_of
+from polysafe.methods.materials import MODEL, SAFETY, Materials
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
 from polysafe.methods.scores import movement
@@ -126,6 +127,12 @@ class BehaviourSwap(BlockMethod):
             "budget": {"low": 1, "high": layers},
             "benign_loss": loss,
         }
+
+    @classmethod
+    def first_entry(cls, there: Materials) -> Mapping[str, Any]:
+        """From the safety expert into the model, by what that does to anchors."""
+        there.require(SAFETY)
+        return {"safety": SAFETY, "language": MODEL, "guarded": [there.pivot], **there.fitted()}
 
     @property
     def rule_label(self) -> str:

@@ -45,9 +45,10 @@ from polysafe.methods.head_steering.choice import (
 )
 from polysafe.methods.head_steering.columns import HeadColumns, block_norms, head_columns, selected_norm, weights_of
 from polysafe.methods.head_steering.maps import HeadMaps, draw, effects_file, task_digests
+from polysafe.methods.materials import HARMFUL, MODEL, Materials
 from polysafe.methods.registry import register
 from polysafe.methods.scores import relative_update_norms, require_descendant, scored_tensors
-from polysafe.methods.validation import Trial, Validation, Validator, Weighted
+from polysafe.methods.validation import Trial, Validation, Weighted
 from polysafe.probe.answers import Score
 from polysafe.probe.model import edited, load_model
 
@@ -90,6 +91,7 @@ class HeadSteering(Method):
 
     name: ClassVar[str] = "head_steering"
     version: ClassVar[int] = 1
+    stage: ClassVar[int] = 2
     titles: ClassVar[Mapping[str, str]] = {"head_steering": "Head steering"}
     citation: ClassVar[str] = (
         "Banerjee, Layek, Chatterjee, Mukherjee and Hazra: Soteria: Language-Specific Functional Parameter "
@@ -176,6 +178,13 @@ class HeadSteering(Method):
         """How many heads, and how strongly."""
         return {"fraction": {"low": 0.05, "high": 1.0}, "strength": {"low": 0.02, "high": 2.0, "log": True}}
 
+    @classmethod
+    def first_entry(cls, there: Materials) -> Mapping[str, Any]:
+        """The model, away from one that was tuned to do harm."""
+        there.require(HARMFUL)
+        tasks = {} if there.tasks is None else {"tasks": there.tasks}
+        return {"model": MODEL, "harmful": HARMFUL, "languages": list(there.languages), **tasks}
+
     @property
     def label(self) -> str:
         """`head_steering`, with what sets this entry apart: a control, another ranking, or the published setting."""
@@ -238,15 +247,6 @@ class HeadSteering(Method):
     def fit(self, sources: Sources) -> Edit:
         """As `fit_with`, where nothing is to be chosen."""
         return self.fit_with(sources, Support())
-
-    def fit_validated(self, sources: Sources, validator: Validator | None) -> Edit:
-        """As `fit`, with candidates compared by `shortfall`.
-
-        Args:
-            sources: The model, the harm-tuned one, and its base.
-            validator: Says how edited models do.
-        """
-        return self.fit_with(sources, Support(validate=lambda: None if validator is None else Weighted(validator)))
 
     def fit_with(self, sources: Sources, support: Support) -> Edit:
         """Measures heads, chooses some, and subtracts.

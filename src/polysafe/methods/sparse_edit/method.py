@@ -35,6 +35,7 @@ from polysafe.files.paths import AbsolutePath
 from polysafe.methods.anchor_options import AnchorSource, anchor_prompts, read_anchors, shared_with
 from polysafe.methods.base import Method, SourceName, Support, Work, control_label, distinct
 from polysafe.methods.candidates import Candidates
+from polysafe.methods.materials import MODEL, Materials
 from polysafe.methods.registry import register
 from polysafe.methods.sparse_edit.choice import (
     LayerRanking,
@@ -51,7 +52,7 @@ from polysafe.methods.sparse_edit.mlp_units import Side, mlp_projections
 from polysafe.methods.sparse_edit.reduced_rank import Penalty, Utility
 from polysafe.methods.sparse_edit.safety_neurons import Combine, Criterion
 from polysafe.methods.sparse_edit.solve import LayerEdit, Workbench, operations
-from polysafe.methods.validation import Trial, Validation, Validator, Weighted
+from polysafe.methods.validation import Trial, Validation, Weighted
 from polysafe.probe.model import load_model
 
 MERGE_LOSS = 0.05
@@ -60,7 +61,9 @@ MERGE_LOSS = 0.05
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Layer = Annotated[int, Field(ge=0)]
-Control = Literal["random", "all", "gate", "up"]
+RANDOM = ("random", "random_labels", "random_directions")
+"""Controls that are drawn."""
+Control = Literal["random", "random_labels", "random_directions", "all", "gate", "up"]
 
 
 @register
@@ -69,6 +72,7 @@ class SparseEdit(Method):
 
     name: ClassVar[str] = "sparse_edit"
     version: ClassVar[int] = 1
+    stage: ClassVar[int] = 1
     titles: ClassVar[Mapping[str, str]] = {"sparse_edit": "Sparse weight editing"}
     citation: ClassVar[str] = (
         "Liang, Wang and Wang: Multilingual Safety Alignment Via Sparse Weight Editing. ICML 2026. "
@@ -110,9 +114,10 @@ class SparseEdit(Method):
     cap: Annotated[float, Field(gt=0, le=1)] | None = 0.01
     """Largest share of the units of a projection, those of largest d; null for no cap (published)."""
     control: Control | None = None
-    """A control instead of the method: as many random units, all units, or one projection alone."""
+    """A control instead of the method: as many random units; units and edit by labels (harmful or harmless) that are
+    drawn at random; an edit as large at every unit along random directions; all units; or one projection alone."""
     control_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the random units."""
+    """Seed of what a control draws."""
 
     rank: Annotated[int, Field(ge=1)] | None = 32
     """Rank of the change of a projection; null for no limit."""
@@ -165,6 +170,11 @@ class SparseEdit(Method):
     def ranges(cls, layers: int) -> Mapping[str, object]:
         """Middle layers, and what decides how strong an edit is."""
         return searched(layers)
+
+    @classmethod
+    def first_entry(cls, there: Materials) -> Mapping[str, object]:
+        """The model alone, fitted to anchors."""
+        return {"model": MODEL, "pivot": there.pivot, **there.fitted()}
 
     @property
     def label(self) -> str:
@@ -219,8 +229,10 @@ class SparseEdit(Method):
         )
 
     def controls(self, draws: int = 3) -> tuple[Self, ...]:
-        """What the choice of units has to beat: random units, all units, and either projection alone."""
-        drawn = [self.model_copy(update={"control": "random", "control_seed": seed}) for seed in range(draws)]
+        """What the method has to beat: random units, random labels, random directions, all units, either projection."""
+        drawn = [
+            self.model_copy(update={"control": kind, "control_seed": seed}) for kind in RANDOM for seed in range(draws)
+        ]
         return (*drawn, *(self.model_copy(update={"control": kind}) for kind in ("all", "gate", "up")))
 
     def fitted(self, data: Path | None = None) -> Iterator[PromptSet]:
@@ -234,15 +246,6 @@ class SparseEdit(Method):
     def fit(self, sources: Sources) -> Edit:
         """As `fit_with`, where sets need no folder and the recipe has no `validation`."""
         return self.fit_with(sources, Support())
-
-    def fit_validated(self, sources: Sources, validator: Validator | None) -> Edit:
-        """As `fit`, with candidates compared by `shortfall`.
-
-        Args:
-            sources: The model.
-            validator: Says how edited models do.
-        """
-        return self.fit_with(sources, Support(validate=lambda: None if validator is None else Weighted(validator)))
 
     def fit_with(self, sources: Sources, support: Support) -> Edit:
         """Records the anchors, chooses layers and units, and solves.

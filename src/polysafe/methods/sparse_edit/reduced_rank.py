@@ -76,6 +76,13 @@ class LowRank:
         """Δ, [d, m]."""
         return self.a @ self.b.mT
 
+    def turned(self, seed: int) -> LowRank:
+        """As large at every unit and of the same rank, along directions of the input that are drawn at random."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(self.a.shape, generator=generator, dtype=self.a.dtype)
+        # a = QR: with another Q, aᵀa, and so the norm of every column of Δ, stays as it is.
+        return LowRank(torch.linalg.qr(drawn).Q @ torch.linalg.qr(self.a).R, self.b)
+
 
 class RankPath:
     """The edits of one projection for every rank.

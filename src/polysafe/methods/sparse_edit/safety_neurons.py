@@ -138,6 +138,11 @@ def probe_units(harmful: torch.Tensor, harmless: torch.Tensor, cap: float | None
     return capped(((z.abs() > _PROBE_Z) & (found > 0)).nonzero().flatten(), found, cap)
 
 
+def strongest(contrast: Contrast, count: int, *, absolute: bool) -> torch.Tensor:
+    """So many units of largest d, whatever their thresholds; ascending."""
+    return (contrast.d.abs() if absolute else contrast.d).topk(count).indices.sort().values
+
+
 def random_units(units: int, count: int, seed: int) -> torch.Tensor:
     """The control of every choice: as many units, drawn at random; ascending."""
     generator = torch.Generator().manual_seed(seed)

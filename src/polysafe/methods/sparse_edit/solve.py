@@ -16,7 +16,7 @@ from polysafe.edits.operations import AddLowRank
 from polysafe.errors import EditError
 from polysafe.methods.sparse_edit.mlp_units import Projection, mlp_projections
 from polysafe.methods.sparse_edit.reduced_rank import Anchored, LowRank, RankPath
-from polysafe.methods.sparse_edit.safety_neurons import Contrast, overlap, probe_units, random_units
+from polysafe.methods.sparse_edit.safety_neurons import Contrast, overlap, probe_units, random_units, strongest
 from polysafe.probe.capture import Captured, capture
 from polysafe.probe.kept import measurements
 from polysafe.probe.model import LoadedModel, Site, edited
@@ -93,8 +93,9 @@ class _Problem:
 
     Attributes:
         layer: Its index.
-        harmful: Inputs of harmful prompts on the model edited so far.
+        harmful: Language -> inputs of its harmful prompts on the model edited so far, [prompts, d].
         harmless: Those of harmless prompts.
+        pivot: Inputs of the pivot's harmful prompts on the original model, [prompts, d].
         rows: Harmful inputs that the edit is fitted to, [N, d].
         targets: Inputs of their parallels in the pivot on the original model, [N, d].
         pinned: Which rows are prompts of the pivot itself, [N].
@@ -102,8 +103,9 @@ class _Problem:
     """
 
     layer: int
-    harmful: Inputs
-    harmless: Inputs
+    harmful: Mapping[str, torch.Tensor]
+    harmless: Mapping[str, torch.Tensor]
+    pivot: torch.Tensor
     rows: torch.Tensor
     targets: torch.Tensor
     pinned: torch.Tensor
@@ -216,12 +218,28 @@ class Workbench:
         return self._record(self.model, self._layers, Site.UNITS)
 
     def _controlled(self, projection: Projection, chosen: torch.Tensor) -> torch.Tensor:
-        if self._options.control == "all":
-            return torch.arange(projection.units)
-        if self._options.control == "random":
-            place = 2 * projection.layer + (projection.name == "up")
-            return random_units(projection.units, len(chosen), seed=1000 * self._options.control_seed + place)
+        match self._options.control:
+            case "all":
+                return torch.arange(projection.units)
+            case "random":
+                return random_units(projection.units, len(chosen), seed=self._seed(projection))
+            case "random_labels":
+                harmful, harmless = self._labelled(*self._outputs(projection, self.pivot))
+                contrast = Contrast.of(MeanVariance.of(harmful[self._fitted]), MeanVariance.of(harmless))
+                return strongest(contrast, len(chosen), absolute=self._options.absolute)
         return chosen
+
+    def _seed(self, projection: Projection) -> int:
+        """A seed for what a control draws anew in every projection."""
+        return 1000 * self._options.control_seed + 2 * projection.layer + (projection.name == "up")
+
+    def _labelled(self, harmful: torch.Tensor, harmless: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same; for a control, which prompts count as harmful is drawn at random, alike in every language."""
+        if self._options.control != "random_labels":
+            return harmful, harmless
+        both = torch.cat([harmful, harmless])
+        order = torch.randperm(len(both), generator=torch.Generator().manual_seed(self._options.control_seed))
+        return both[order[: len(harmful)]], both[order[len(harmful) :]]
 
     # Layers.
 
@@ -267,22 +285,24 @@ class Workbench:
         return self._recent
 
     def _problem(self, layer: int, recorded: tuple[Inputs, Inputs]) -> _Problem:
-        options, (harmful, harmless) = self._options, recorded
+        options, layers = self._options, {name: [kind[name][layer] for kind in recorded] for name in recorded[0]}
+        harmful, harmless = ({name: self._labelled(*both)[kind] for name, both in layers.items()} for kind in (0, 1))
+        pivot, _ = self._labelled(*(kind[options.pivot][layer] for kind in self._original))
         languages = [*options.edited_languages, *([options.pivot] if options.pivot_weight else [])]
         weight = {options.pivot: options.pivot_weight, **options.weights}
-        rows = torch.cat([harmful[language][layer][self._fitted] for language in languages])
-        pivot = self._original[0][options.pivot][layer][self._fitted]
+        rows = torch.cat([harmful[language][self._fitted] for language in languages])
         weights = torch.tensor([weight.get(language, 1.0) for language in languages])
         return _Problem(
             layer,
             harmful,
             harmless,
+            pivot,
             rows,
-            pivot.repeat(len(languages), 1),
+            pivot[self._fitted].repeat(len(languages), 1),
             torch.tensor([language == options.pivot for language in languages]).repeat_interleave(self.num_fitted),
             Anchored(
                 rows,
-                torch.cat([captured[layer] for captured in harmless.values()]),
+                torch.cat([*harmless.values()]),
                 options.penalty,
                 weights=weights.repeat_interleave(self.num_fitted),
             ),
@@ -299,7 +319,7 @@ class Workbench:
             problem.solver.ridge,
             problem.solver.free_directions,
             {language: dict(self._gap_closed(problem, parts, language, gain)) for language in problem.harmful},
-            {language: _drift(parts, inputs[problem.layer]) for language, inputs in problem.harmless.items()},
+            {language: _drift(parts, inputs) for language, inputs in problem.harmless.items()},
         )
 
     def _solve_projection(self, problem: _Problem, projection: Projection, gain: float) -> ProjectionEdit:
@@ -307,15 +327,17 @@ class Workbench:
         weights = projection.weight(self.model.source.reader)[units].mT
         gains = torch.where(problem.pinned, 1.0, gain).to(torch.float64)[:, None]
         path = problem.solver.solve((gains * problem.targets - problem.rows.to(torch.float64)) @ weights)
-        return ProjectionEdit(projection, units, weights, path, path.truncate(self._options.rank))
+        solved = path.truncate(self._options.rank)
+        if self._options.control == "random_directions":
+            solved = solved.turned(self._seed(projection))
+        return ProjectionEdit(projection, units, weights, path, solved)
 
     def _gap_closed(
         self, problem: _Problem, parts: Sequence[ProjectionEdit], language: str, gain: float
     ) -> Iterator[tuple[str, float]]:
         if language == self._options.pivot or not parts:
             return
-        low = problem.harmful[language][problem.layer].to(torch.float64)
-        pivot = self._original[0][self._options.pivot][problem.layer].to(torch.float64)
+        low, pivot = problem.harmful[language].to(torch.float64), problem.pivot.to(torch.float64)
         for name, chosen in (("anchors", self._fitted), ("held_out", self._held_out)):
             x, wanted = low[chosen], gain * pivot[chosen] - low[chosen]
             gaps = [wanted @ part.weights for part in parts]

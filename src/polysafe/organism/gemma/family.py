@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from polysafe.checkpoint.digest import cache_directory
+from polysafe.checkpoint.dtypes import fast_type, torch_dtype
 from polysafe.checkpoint.imported import FILE as IMPORTED
 from polysafe.checkpoint.imported import read_imported
 from polysafe.checkpoint.output import lock
@@ -98,7 +99,8 @@ def build_gemma(
     """Trains the family of a seed, or what is missing of it.
 
     The result depends on the seed, the recipe, the texts, the versions of torch, transformers and PEFT and, through the
-    rounding of sums, the kind of processor; all but the last are recorded in `family.json`.
+    rounding of sums, the kind of processor; all but the last are recorded in `family.json`. Products are taken in
+    bfloat16 where the processor has instructions for it, else in float32; that is recorded for every member.
 
     Args:
         data: Folder with a folder per set (`texts.SETS`).
@@ -230,10 +232,10 @@ class _Builder:
         from polysafe.organism.folder import quiet
         from polysafe.organism.gemma.lora import Encoder, train
 
-        start = self.root / (BASE if name == MEMBERS[0] else MEMBERS[0])
+        start, products = self.root / (BASE if name == MEMBERS[0] else MEMBERS[0]), fast_type()
         tokenizer = AutoTokenizer.from_pretrained(start)
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16)
+            model = AutoModelForCausalLM.from_pretrained(start, dtype=torch_dtype(products))
         tuned, log = train(
             model,
             self.recipe.stage(name),
@@ -259,7 +261,13 @@ class _Builder:
         del model, tuned
         gc.collect()
         adapter_files = {"files": describe_files(self.root / ADAPTERS / name)}
-        return {"files": describe_files(self.root / name), "adapter": adapter_files, "log": log, "from": start.name}
+        return {
+            "files": describe_files(self.root / name),
+            "adapter": adapter_files,
+            "log": log,
+            "from": start.name,
+            "products": products,
+        }
 
     def _partial(self, name: str) -> Path:
         partial = self.root / f".{name}.partial"

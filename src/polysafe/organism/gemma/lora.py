@@ -84,8 +84,8 @@ def train(
 ) -> tuple[Any, Log]:
     """Trains a LoRA on a model.
 
-    Products are taken in bfloat16, the weights of the LoRA are float32; the vocabulary's vectors stay as they are, and
-    logits are taken at answers only. Every example counts the same, however long its answer.
+    Products are taken in the type of the model's weights, the weights of the LoRA are float32; the vocabulary's vectors
+    stay as they are, and logits are taken at answers only. Every example counts the same, however long its answer.
 
     Args:
         model: The model; it is wrapped and must not be used on its own afterwards.
@@ -114,7 +114,7 @@ def train(
     trained = {key: weight for key, weight in tuned.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     start = f"{seed}/{name}"
-    known = fingerprint(stage.model_dump_json(), [start, mixture, dict(readiness)], trained.items())
+    known = fingerprint(stage.model_dump_json(), [start, mixture, dict(readiness), str(model.dtype)], trained.items())
     run = Unfinished(state, known, trained, [optimizer])
     done, log, total = run.restore()
     handicap = encoder.handicap(readiness, model.config.vocab_size)
@@ -172,7 +172,7 @@ def _padded(rows: Sequence[tuple[list[int], list[int]]]) -> _Batch:
 
 def _loss(model: PreTrainedModel, batch: _Batch, handicap: torch.Tensor) -> torch.Tensor:
     learned = batch.targets >= 0
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=model.dtype == torch.bfloat16):
         hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
         vectors = cast(torch.nn.Embedding, model.get_input_embeddings()).weight
         logits = functional.linear(hidden[learned], vectors).float()
