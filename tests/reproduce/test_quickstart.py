@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from polysafe.workflows import quickstart
-from polysafe.workflows.quickstart import METHODS, run_quickstart
+from polysafe.workflows.quickstart import run_quickstart
+from polysafe.workflows.quickstart_recipes import METHODS
 from polysafe.workflows.reproduce import reproduce
 
 

@@ -24,7 +24,8 @@ from polysafe.report import ReportData
 from polysafe.stats.rows import Row, load_rows
 from polysafe.stats.versus import of_methods
 from polysafe.workflows import quickstart
-from polysafe.workflows.quickstart import HEAD_EDITS, METHODS, SPARSE_EDITS, Quickstart, run_quickstart, swap_recipe
+from polysafe.workflows.quickstart import Quickstart, run_quickstart
+from polysafe.workflows.quickstart_recipes import HEAD_EDITS, METHODS, SPARSE_EDITS, swap_recipe
 
 pytestmark = pytest.mark.slow
 

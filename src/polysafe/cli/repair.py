@@ -42,7 +42,7 @@ def repair(
     *, output: Path, minutes: float, trials: int, workers: int, controls: int, as_json: bool, **given: Any
 ) -> None:
     """Repair, print, and end with exit code 1 where nothing helped."""
-    from polysafe.findings.runs import evaluation_report
+    from polysafe.findings.load import load_report_data
     from polysafe.report.html import build_report
 
     with resumable(), progress():
@@ -51,7 +51,7 @@ def repair(
         )
     page = None
     if found.evaluation is not None:
-        shown = evaluation_report(found.evaluation.saved)
+        shown = load_report_data(found.evaluation.results.parent)
         page = build_report(shown, found.evaluation.results.parent)
     if as_json:
         print_json({**found.to_json(), "report": None if page is None else str(page)})

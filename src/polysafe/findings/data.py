@@ -13,6 +13,7 @@ from polysafe.edits.edit import Decision
 from polysafe.errors import DataError
 from polysafe.files.atomic import write_bytes_atomic
 from polysafe.files.json_file import Format
+from polysafe.findings.choosing import Choosing
 from polysafe.findings.contests import Contest
 from polysafe.judge.nobody import NOBODY
 from polysafe.stats.attacks import AttackRow
@@ -294,6 +295,7 @@ class ReportData:
         attacks: The same prompts rewritten by attacks, against the published ones, by model, attack and language; they
             are in nothing else that the report says.
         attack_changes: Attack -> rows of its prompts before and after an edit, by method, metric and language.
+        choosing: What was tried for each model on validation prompts, and what is taken; empty where nothing was.
         judge: Name of the judge; empty where that is not known.
         meta: Sections (settings, hashes, versions …) of name and value.
         limits: Sentences on what the numbers cannot say, beside those that follow from the data.
@@ -327,6 +329,7 @@ class ReportData:
     audit_means: tuple[MeanRate, ...] = ()
     attacks: tuple[AttackRow, ...] = ()
     attack_changes: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    choosing: tuple[Choosing, ...] = ()
     judge: str = ""
     meta: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()

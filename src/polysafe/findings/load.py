@@ -12,6 +12,7 @@ from polysafe.evaluate.compare import RESULTS
 from polysafe.evaluate.model_run import RUN, ModelRun
 from polysafe.evaluate.saved import FILE as EVALUATION
 from polysafe.evaluate.saved import SavedEvaluation
+from polysafe.findings.choosing import load_choosing
 from polysafe.findings.data import ReportData
 from polysafe.findings.runs import audit_report, evaluation_report
 from polysafe.findings.settings import about_groups, language_names, language_tiers
@@ -36,7 +37,7 @@ def load_report_data(folder: Path | str, *, pivot: str = "en", groups: Grouping 
     """
     root = Path(folder)
     if (root / EVALUATION).exists():
-        return evaluation_report(SavedEvaluation.load(root), groups=groups)
+        return replace(evaluation_report(SavedEvaluation.load(root), groups=groups), choosing=load_choosing(root))
     if (root / RUN).exists():
         return audit_report(read_audit(ModelRun.load(root), pivot), pivot=pivot, groups=groups)
     if (root / REPORT / DATA).exists():

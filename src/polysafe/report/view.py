@@ -20,6 +20,7 @@ from polysafe.report.sections.attacks import attack_sections
 from polysafe.report.sections.broken import broken_maps
 from polysafe.report.sections.categories import category_maps
 from polysafe.report.sections.changes import change_table, method_changes
+from polysafe.report.sections.choosing import choosing_sentences, choosing_table
 from polysafe.report.sections.judges import UNCALIBRATED, judge_figures, phrase_table
 from polysafe.report.sections.numbers import number_sections
 from polysafe.report.sections.seeds import seed_table
@@ -61,6 +62,8 @@ def page(data: ReportData) -> dict[str, Any]:
         "versus_sentences": versus_sentences(data),
         "seeds": seed_table(data),
         "comparison": comparison(data),
+        "choosing": choosing_table(data),
+        "choosing_sentences": choosing_sentences(data),
         "tables": _tables(data, main, others),
         "gap_tables": _gap_tables(data, main, others),
         "categories": category_maps(data),
@@ -122,6 +125,7 @@ def _contents(shown: dict[str, Any]) -> list[tuple[str, str]]:
     languages = shown["answers"] or shown["repairs"] or shown["other_repairs"] or shown["gap_tables"]
     sections = (
         ("methods", "Methods", shown["comparison"]),
+        ("choosing", "Choosing", shown["choosing"]),
         ("languages", "Languages", languages),
         ("categories", "Categories", shown["categories"]),
         ("edit", "Edit", shown["touched"] or shown["other_touched"] or shown["maps"]),

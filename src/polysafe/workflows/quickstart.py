@@ -24,6 +24,7 @@ from polysafe.engine.plan import make_plan
 from polysafe.errors import PolysafeError
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.files.atomic import write_bytes_atomic, write_json_atomic
+from polysafe.findings.choosing import Choosing
 from polysafe.findings.contests import contest_rows
 from polysafe.findings.edits import ALL
 from polysafe.findings.gather import Answered, Findings, Pair
@@ -32,7 +33,8 @@ from polysafe.findings.settings import about_groups, language_names
 from polysafe.findings.verdict import judge
 from polysafe.processes import Task, Workers
 from polysafe.progress import Progress, tell
-from polysafe.recipe.recipe import Recipe, make_recipe
+from polysafe.recipe.measures import Validate
+from polysafe.recipe.recipe import Recipe
 from polysafe.report import ReportData, build_report
 from polysafe.reproduce.evaluation import record_runs
 from polysafe.reproduce.inputs import family_inputs
@@ -40,48 +42,20 @@ from polysafe.stats.compare import Outcomes, rate_outcomes
 from polysafe.stats.rows import RateRow, Row, save_rows
 from polysafe.threads import threads
 from polysafe.workflows.audit import audit
+from polysafe.workflows.choosing import choose
+from polysafe.workflows.quickstart_recipes import (
+    HEAD_EDITS,
+    METHODS,
+    RANDOM_DRAWS,
+    SPARSE_EDITS,
+    VALIDATION,
+    recipe_of,
+    swap_recipe,
+)
 from polysafe.workflows.run import run_recipe
 
 if TYPE_CHECKING:
     from polysafe.organism.packaged import Family
-
-METHODS: tuple[Mapping[str, Any], ...] = (
-    {"method": "layer_swap", "granularity": "layer", "base": "base", "safety": "safety"},
-    {"method": "layer_swap", "granularity": "module", "base": "base", "safety": "safety"},
-    {"method": "band_swap", "safety": "safety", "bottom": 3, "top": 0, "transition_bottom": 0, "transition_top": 0},
-    {"method": "soup"},
-    {"method": "task_arithmetic", "base": "base", "scale": 1.0},
-)
-"""What is shown, with the published settings of the swaps; the band was chosen on development seeds."""
-
-_SPARSE: Mapping[str, Any] = {
-    "model": "base",
-    "languages": ["qac", "qad", "qae"],
-    "anchors": "organism",
-    "utility_weight": 0.1,
-}
-_VALIDATED: Mapping[str, Any] = {**_SPARSE, "absolute": True, "cap": 0.5, "target_gain": [1.0, 1.5, 2.0, 3.0]}
-SPARSE_EDITS: tuple[Mapping[str, Any], ...] = (
-    {**_VALIDATED, "max_layers": 3},
-    {**_SPARSE, "cap": 0.25},
-    *({**_VALIDATED, "leave_out": language} for language in ("qac", "qad", "qae")),
-)
-"""Edits of the base: validated and published setting, and one language left out of everything at a time."""
-RANDOM_DRAWS = 3
-"""Controls of the first sparse edit: as many units, drawn at random."""
-
-_STEERED: Mapping[str, Any] = {
-    "model": "base",
-    "harmful": "harm",
-    "languages": ["qac", "qad", "qae"],
-    "tasks": "organism",
-}
-HEAD_EDITS: tuple[Mapping[str, Any], ...] = (
-    {**_STEERED, "together": "mean", "fraction": [0.25, 0.5], "strength": [1.0, 2.0]},
-    {**_STEERED, "prompts": 25, "score": "first", "corruption": "permute"},
-    {**_STEERED, "together": "mean", "ranking": "absolute"},
-)
-"""Edits of the base by head steering: validated and published setting, and heads ranked by the size of their effect."""
 
 HEADLINE = "layer_swap.module"
 LIMITS = (
@@ -157,13 +131,14 @@ def run_quickstart(output: Path, progress: Progress = tell, *, workers: int = 1)
 
     output = output.absolute()
     family = packaged_family()
-    total = 2 + len(LOW) + 2 * _num_edits()
+    total = 2 + 2 * len(LOW) + 2 * _num_edits()
     with Workers(workers, lambda done: progress("deciding and examining", done, total)) as crew:
         progress("deciding and examining", 0, total)
         models = _Models(family, output, crew)
         members = [models.member(name, LANGUAGES) for name in ("base", "safety")]
         experts = {language: models.member(language, (PIVOT, language)) for language in LOW}
         swaps = [_swaps(settings, family, models, output) for settings in METHODS]
+        choices = [crew.submit(_choose, _choice(made), language) for language, *made in zip(LOW, *swaps, strict=True)]
         edits = [*_edits_of_the_base(family, models, output)]
         found = _Found()
         base, safety = (models.answered(model) for model in members)
@@ -176,6 +151,7 @@ def run_quickstart(output: Path, progress: Progress = tell, *, workers: int = 1)
             _add_swaps(made, before, models, found)
         for model in edits:
             _add_edit(model, base, models, found)
+        choosing = tuple(crew.result(each) for each in choices)
     data = replace(
         found.data("polysafe quickstart", toy=True, tiers=dict(TIERS)),
         headline=HEADLINE,
@@ -183,6 +159,7 @@ def run_quickstart(output: Path, progress: Progress = tell, *, workers: int = 1)
         meta=_meta(family, found),
         limits=LIMITS,
         seeds=measured_seeds(),
+        choosing=choosing,
     )
     rows = [*found.rows, *contest_rows(data.contests)]
     results = output / "results.json"
@@ -281,6 +258,20 @@ def _decide(recipe: Recipe) -> Edit:
         return make_plan(recipe).edit
 
 
+def _choice(made: Sequence[_Model]) -> dict[str, Recipe]:
+    """Label -> the recipe of every edit of one expert, with what they are chosen by."""
+    from polysafe.organism.lexicon import PIVOT
+
+    validation = Validate.model_validate({**VALIDATION, "languages": [PIVOT, made[0].target]})
+    recipes = [model.recipe for model in made if model.recipe is not None]
+    return {each.edits[0].label: each.model_copy(update={"validation": validation}) for each in recipes}
+
+
+def _choose(recipes: Mapping[str, Recipe], model: str) -> Choosing:
+    with threads(1):
+        return choose(recipes, model)
+
+
 def _examine(model: Path, run: Path, languages: Sequence[str], harmless: str, base: Path) -> ModelRun:
     with threads(1):
         return audit(
@@ -314,28 +305,28 @@ def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterato
     from polysafe.methods.sparse_edit.method import SparseEdit
     from polysafe.organism.lexicon import LANGUAGES, LOW
 
-    def recipe_of(method: SparseEdit | HeadSteering) -> Recipe:
+    def made(method: SparseEdit | HeadSteering) -> Recipe:
         sources = {name: family.members[name] for name in method.uses}
-        return _recipe([method], sources, output / "models" / method.label)
+        return recipe_of([method], sources, output / "models" / method.label)
 
     heads = [HeadSteering.model_validate({**entry, "effects": output / "effects"}) for entry in HEAD_EDITS]
-    first = [models.decide(recipe_of(method)) for method in heads[:1]]
+    first = [models.decide(made(method)) for method in heads[:1]]
     sparse = [SparseEdit.model_validate(dict(entry)) for entry in SPARSE_EDITS]
-    decided = [models.decide(recipe_of(method)) for method in sparse]
+    decided = [models.decide(made(method)) for method in sparse]
     for number, method in enumerate(sparse):
         asked = LANGUAGES if method.leave_out is None else (method.leave_out,)
-        model = models.make(recipe_of(method), decided[number], ALL, LANGUAGES, compared=asked)
+        model = models.make(made(method), decided[number], ALL, LANGUAGES, compared=asked)
         yield model
         if number == 0 and model.edit is not None:
             sparse += method.settled(model.edit).controls(RANDOM_DRAWS)[:RANDOM_DRAWS]
-            decided += [models.decide(recipe_of(control)) for control in sparse[len(decided) :]]
+            decided += [models.decide(made(control)) for control in sparse[len(decided) :]]
     for number, steering in enumerate(heads):
         languages, harmless = (LANGUAGES, ORGANISM) if steering.control is None else (LOW, CONTRAST)
-        model = models.make(recipe_of(steering), first[number], ALL, languages, harmless)
+        model = models.make(made(steering), first[number], ALL, languages, harmless)
         yield model
         if number == 0 and model.edit is not None:
             heads += steering.settled(model.edit).controls(RANDOM_DRAWS, matched=False)
-            first += [models.decide(recipe_of(other)) for other in heads[1:]]
+            first += [models.decide(made(other)) for other in heads[1:]]
 
 
 def _add_swaps(made: Sequence[_Model], before: Mapping[str, Answered], models: _Models, found: _Found) -> None:
@@ -368,34 +359,6 @@ def _add(model: _Model, found: _Found) -> str:
     assert start is not None
     found.add_edit(label, model.target, edit, StartShapes.of(edit, open_checkpoint(start)))
     return label
-
-
-def swap_entry(settings: Mapping[str, Any], language: str) -> dict[str, Any]:
-    """The edit that brings safety into one language expert, a source that is called like its language."""
-    entry = dict(settings)
-    match entry["method"]:
-        case "layer_swap" | "band_swap":
-            entry["language"] = language
-        case "soup":
-            entry["weights"] = {"safety": 0.5, language: 0.5}
-            entry["start_from"] = language
-        case _:
-            entry["experts"] = ["safety", language]
-            entry["start_from"] = language
-    return entry
-
-
-def swap_recipe(settings: Mapping[str, Any], family: Family, language: str, output: Path) -> Recipe:
-    """The recipe that brings safety into one language expert of the family."""
-    entry = swap_entry(settings, language)
-    label = ".".join(str(entry[key]) for key in ("method", "granularity") if key in entry)
-    sources = {name: family.members[name] for name in ("base", "safety", language)}
-    return _recipe([entry], sources, output / "models" / label / language)
-
-
-def _recipe(edits: Sequence[object], sources: Mapping[str, Path], output: Path) -> Recipe:
-    named = {name: {"path": str(path)} for name, path in sources.items()}
-    return make_recipe({"polysafe": 1, "sources": named, "edits": list(edits), "output": {"path": str(output)}})
 
 
 def _folder(path: Path) -> Path:

@@ -43,7 +43,8 @@ from polysafe.stats.compare import rate_outcomes
 from polysafe.stats.rows import save_rows
 from polysafe.threads import threads
 from polysafe.workflows.examination import EXAMS, JUDGE, MAX_TOKENS, Examination, examine
-from polysafe.workflows.quickstart import Quickstart, swap_entry
+from polysafe.workflows.quickstart import Quickstart
+from polysafe.workflows.quickstart_recipes import swap_entry
 from polysafe.workflows.run import run_recipe
 
 PIVOT = "en"

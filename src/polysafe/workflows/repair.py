@@ -16,12 +16,14 @@ from polysafe._version import __version__
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import PolysafeError, ResourceError
 from polysafe.files.atomic import write_bytes_atomic, write_json_atomic
+from polysafe.findings.choosing import Choosing, Tried, save_choosing
 from polysafe.methods.registry import resolve
 from polysafe.progress import Progress, during, reporting, tell
 from polysafe.recipe.recipe import Recipe
 from polysafe.search.choice import Choice, counted_points, recommend
 from polysafe.search.points import Outcome, Point
 from polysafe.search.space import make_space, with_budget
+from polysafe.workflows.choosing import tried
 from polysafe.workflows.controls import controls_of
 from polysafe.workflows.evaluate import Evaluation, evaluate_recipe
 from polysafe.workflows.first_recipe import Attempts, Data, Given, attempts
@@ -137,14 +139,16 @@ def repair(
     began = time.monotonic()
     budget = _Budget(began + 60 * minutes, trials, workers, controls)
     with reporting(progress):
-        tried = _singles(possible, output, budget)
-        tried += _stacks(tried, possible, output, budget)
-        choice = _chosen(tried)
+        tries = _singles(possible, output, budget)
+        tries += _stacks(tries, possible, output, budget)
+        choice = _chosen(tries)
         seconds = time.monotonic() - began
-        taken = None if choice.point is None else tried[choice.point.number]
+        taken = None if choice.point is None else tries[choice.point.number]
         recipe, evaluation = (None, None) if taken is None else _made(taken, output, given, controls)
+        if evaluation is not None:
+            _leave(tries, choice, evaluation, given)
     repaired = Repaired(
-        tried, possible.left_out, choice, None if taken is None else taken.name, recipe, evaluation, seconds
+        tries, possible.left_out, choice, None if taken is None else taken.name, recipe, evaluation, seconds
     )
     _write(output / RESULT, repaired.to_json())
     return repaired
@@ -238,6 +242,23 @@ def _made(taken: Attempt, output: Path, given: Given, controls: int) -> tuple[Pa
         dtype=given.dtype,
     )
     return file, evaluation
+
+
+def _leave(tries: Sequence[Attempt], choice: Choice, evaluation: Evaluation, given: Given) -> None:
+    """Leaves what was tried beside the results, for their report."""
+
+    def told(number: int, each: Attempt) -> Tried:
+        taken = choice.point is not None and choice.point.number == number
+        name = evaluation.comparison.method if taken else each.name
+        points = 0 if each.found is None else len(each.found.points)
+        return tried(name, points, each.outcome, each.verdict, choice, number)
+
+    found = Choosing(given.model.name, choice.reason, tuple(told(*each) for each in enumerate(tries)))
+    folder = evaluation.results.parent
+    try:
+        save_choosing(folder, [found])
+    except OSError as error:
+        raise output_error(folder, error) from error
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

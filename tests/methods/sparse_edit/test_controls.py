@@ -14,7 +14,8 @@ UP = gate(2).replace("gate", "up")
 
 def sizes(operation: AddLowRank) -> torch.Tensor:
     """‖Δ‖ of every unit, [m]."""
-    return (operation.a.double() @ operation.b.double().mT).norm(dim=1)
+    found: torch.Tensor = torch.linalg.vector_norm(operation.a.double() @ operation.b.double().mT, dim=1)
+    return found
 
 
 def test_every_control_once_for_each_draw(sources: Sources, anchors: object) -> None:
