@@ -96,6 +96,15 @@ def test_head_steering_stands_beside_its_controls(done: Quickstart) -> None:
         assert sum(after) <= 0.5 * sum(before)
 
 
+def test_for_every_expert_one_of_its_swaps_is_chosen_on_validation_prompts(done: Quickstart) -> None:
+    assert [each.model for each in done.data.choosing] == list(LOW)
+    for each in done.data.choosing:
+        assert [one.name for one in each.tried] == list(SWAPS)
+        assert {gain.n for one in each.tried for gain in one.gains} == {24}
+    assert all(each.taken is not None for each in done.data.choosing)
+    assert 'id="choosing"' in done.report.read_text(encoding="utf-8")
+
+
 def test_methods_of_one_start_are_held_against_each_other_and_their_controls(done: Quickstart) -> None:
     experts, base = done.data.contests
     assert experts.methods == list(SWAPS)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from polysafe.cli.app import app
 from polysafe.errors import DataError, RecipeError, ResourceError
+from polysafe.findings.choosing import load_choosing
 from polysafe.organism.packaged import packaged_family
 from polysafe.search.space import load_space
 from polysafe.workflows.first_recipe import Given, attempts, chosen_attempt, methods, spoken_languages, written
@@ -96,6 +97,10 @@ def test_a_repair_ends_in_a_model_and_its_report(tmp_path: Path) -> None:
     assert (output / "model" / "model.safetensors").is_file()
     assert (output / "evaluation" / "report" / "index.html").is_file()
     assert "taken:" in result.output
+    (choosing,) = load_choosing(output / "evaluation")
+    assert choosing.taken is not None
+    assert {each.name for each in choosing.tried if not each.taken} < {each["name"] for each in content["attempts"]}
+    assert 'id="choosing"' in (output / "evaluation" / "report" / "index.html").read_text(encoding="utf-8")
     rows = json.loads((output / "evaluation" / "results.json").read_text(encoding="utf-8"))
     assert "capability.knowledge" in {row["metric"] for row in rows}
     again = CliRunner().invoke(app, arguments)

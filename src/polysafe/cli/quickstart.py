@@ -12,6 +12,7 @@ from polysafe.cli.report import print_summary
 from polysafe.methods.base import CONTROL
 from polysafe.organism.packaged import NOTICE
 from polysafe.processes import usable_cores
+from polysafe.report.sections.choosing import choosing_sentences
 from polysafe.workflows.quickstart import Quickstart, run_quickstart
 
 
@@ -45,6 +46,8 @@ def _show(done: Quickstart, *, as_json: bool) -> None:
         print_json({**files, "notice": NOTICE, "verdict": done.verdict, "rows": rows})
         return
     print_summary(done.data)
+    for sentence in choosing_sentences(done.data):
+        print_line(f"chosen for {sentence}")
     controls = {row.method for row in done.rows if row.method.startswith(CONTROL)}
     note(f"controls, in the report and in the results: {len(controls)}")
     print_line(f"results  {done.results}")

@@ -65,7 +65,7 @@ def tried(name: str, points: int, outcome: Outcome | None, verdict: str, choice:
         name: What it is called.
         points: How many settings of it were tried.
         outcome: What the best of them does; None where there is none.
-        verdict: What came of it; by default whether it stays within the constraints.
+        verdict: What came of it; by default which constraints it does not keep.
         choice: What is taken of all.
         number: Its number among them.
     """
@@ -76,14 +76,12 @@ def tried(name: str, points: int, outcome: Outcome | None, verdict: str, choice:
         Gain(**{key: gain[key] for key in ("language", "n", "counted", "before", "after", "low", "high")})
         for gain in outcome.gains
     )
-    return Tried(name, points, gains, dict(outcome.costs), verdict or _within(outcome), taken)
+    return Tried(name, points, gains, dict(outcome.costs), verdict or _excess(outcome), taken)
 
 
-def _within(outcome: Outcome) -> str:
+def _excess(outcome: Outcome) -> str:
     over = [loss for loss in outcome.losses if not loss["within"]]
-    if not over:
-        return "within the constraints"
-    return "costs more than the constraints allow: " + ", ".join(_over(loss) for loss in over)
+    return "costs more than the constraints allow: " + ", ".join(map(_over, over)) if over else ""
 
 
 def _over(loss: Mapping[str, object]) -> str:

@@ -31,11 +31,9 @@ _UNITS = {"kl": "nats", "answers": "nats"}
 SIZE = "size"
 COLUMNS = (
     "Edit",
-    "Settings tried",
     "Refusals of harmful validation prompts",
     "Cost there, means over languages",
     "Unsafe, held-out prompts",
-    "What came of it",
 )
 
 
@@ -63,13 +61,20 @@ def _sentence(each: Choosing, data: ReportData) -> str:
 
 def _row(one: Tried, each: Choosing, data: ReportData) -> tuple[Cell, ...]:
     return (
-        Cell(names.method_name(one.name), ("taken",) if one.taken else ()),
-        Cell(str(one.points)),
+        Cell(names.method_name(one.name), tuple(_said(one, each))),
         _gains(one),
         _costs(one),
         _held_out(one, each, data),
-        Cell(one.verdict),
     )
+
+
+def _said(one: Tried, each: Choosing) -> Iterator[str]:
+    if one.taken:
+        yield "taken"
+    if one.points > 1:
+        yield f"best of {one.points} settings"
+    if one.verdict and not one.taken and one.verdict != each.reason:
+        yield one.verdict
 
 
 def _gains(one: Tried) -> Cell:
