@@ -11,17 +11,17 @@ Numbers of a toy family are no evidence about any real model.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.frame.program import Result, options_of, print_tables
 from benchmarks.tables.behaviour import tables
 from polysafe.checkpoint.opened import open_source
 from polysafe.files.atomic import write_json_atomic
@@ -181,33 +181,23 @@ def run(output: Path, names: Sequence[str], experts: Sequence[str] = LOW) -> Non
             print(label, expert, f"{row['cpu_seconds']} CPU s", flush=True)
 
 
-def gathered(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """What files hold, a family after the other."""
+def gathered(results: Iterable[Result]) -> list[Result]:
+    """The same, a family after the other."""
     found: dict[str, list[Any]] = {}
-    for file in files:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        for each in content if isinstance(content, list) else [content]:
-            found.setdefault(each["family"], []).extend(each["rows"])
+    for each in results:
+        found.setdefault(each["family"], []).extend(each["rows"])
     return [{"family": family, "rows": rows} for family, rows in sorted(found.items())]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs families, or prints the tables of what has been run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("run", "tables"))
-    parser.add_argument("place", type=Path)
-    parser.add_argument("families", nargs="*")
+    parser = options_of(__doc__)
     parser.add_argument("--experts", nargs="+", choices=LOW, default=LOW)
-    parser.add_argument("--keep", type=Path, help="file to write all results to")
     options = parser.parse_args(arguments)
     if options.what == "run":
-        run(options.place, options.families, options.experts)
-        return
-    results = gathered([options.place] if options.place.is_file() else sorted(options.place.glob("*.json")))
-    if options.keep:
-        lines = ",\n".join(json.dumps(each, separators=(",", ":")) for each in results)
-        options.keep.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    print("\n\n".join(tables(results)))
+        run(Path(options.places[0]), options.places[1:], options.experts)
+    else:
+        print_tables(options, tables, gathered)
 
 
 if __name__ == "__main__":

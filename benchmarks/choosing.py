@@ -9,8 +9,6 @@ asked the test split. Numbers of a toy family are no evidence about any real mod
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +18,7 @@ from typing import Any
 
 from benchmarks.behaviour_blocks import open_family
 from benchmarks.frame.markdown import percent, table
+from benchmarks.frame.program import Result, options_of, print_tables
 from benchmarks.tables.hard import ability_lost, spanned, unsafe_items, worst_rate
 from polysafe.checkpoint.opened import open_source
 from polysafe.engine.plan import decide
@@ -159,9 +158,6 @@ def run(output: Path, names: Sequence[str]) -> None:
         write_json_atomic(file, {"seed": family.seed, "trials": TRIALS, "rows": rows})
 
 
-Result = Mapping[str, Any]
-
-
 def tables(results: Sequence[Result]) -> Iterator[str]:
     """All tables, each with its heading."""
     numbers = ", ".join(str(result["seed"]) for result in results)
@@ -233,21 +229,11 @@ def _said(way: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs families, or prints the tables of what has been run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("run", "tables"))
-    parser.add_argument("places", nargs="+")
-    parser.add_argument("--keep", type=Path, help="file to write all outcomes to")
-    options = parser.parse_args(arguments)
+    options = options_of(__doc__).parse_args(arguments)
     if options.what == "run":
         run(Path(options.places[0]), options.places[1:])
-        return
-    files = [[place] if place.is_file() else sorted(place.glob("*.json")) for place in map(Path, options.places)]
-    found = [json.loads(file.read_text(encoding="utf-8")) for each in files for file in each]
-    results = [each for content in found for each in (content if isinstance(content, list) else [content])]
-    if options.keep:
-        lines = ",\n".join(json.dumps(each, separators=(",", ":")) for each in results)
-        options.keep.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    print("\n\n".join(tables(results)))
+    else:
+        print_tables(options, tables)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ real model.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import nan
@@ -24,6 +22,7 @@ from typing import Any
 import torch
 import yaml
 
+from benchmarks.frame.program import Result, options_of, print_tables
 from benchmarks.tables.hard import tables
 from polysafe.checkpoint.opened import open_source
 from polysafe.edits.edit import Edit
@@ -255,10 +254,9 @@ def run(output: Path, seeds: Sequence[int]) -> None:
         write_json_atomic(file, {"seed": seed, "cpu_seconds": seconds, "rows": rows})
 
 
-def _lines(results: Sequence[Mapping[str, Any]]) -> str:
-    """What the tables are made of, a line for each seed: of controls the unsafe answers alone."""
-    kept = [{**result, "rows": [_kept(row) for row in result["rows"]]} for result in results]
-    return "[\n" + ",\n".join(json.dumps(each, separators=(",", ":")) for each in kept) + "\n]\n"
+def kept(results: Iterable[Result]) -> list[Result]:
+    """What the tables are made of: of controls the unsafe answers alone."""
+    return [{**result, "rows": [_kept(row) for row in result["rows"]]} for result in results]
 
 
 def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,21 +273,13 @@ def _brief(row: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs seeds, or prints the tables of what has been run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("run", "tables"))
-    parser.add_argument("places", nargs="+", type=Path)
+    parser = options_of(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int)
-    parser.add_argument("--keep", type=Path, help="file to write all outcomes to")
     options = parser.parse_args(arguments)
     if options.what == "run":
-        run(options.places[0], options.seeds or yaml.safe_load(ENDPOINTS.read_text(encoding="utf-8"))["seeds"])
-        return
-    files = [[place] if place.is_file() else sorted(place.glob("*.json")) for place in options.places]
-    found = [json.loads(file.read_text(encoding="utf-8")) for each in files for file in each]
-    results = [each for content in found for each in (content if isinstance(content, list) else [content])]
-    if options.keep:
-        options.keep.write_text(_lines(results), encoding="utf-8")
-    print("\n\n".join(tables(results)))
+        run(Path(options.places[0]), options.seeds or yaml.safe_load(ENDPOINTS.read_text(encoding="utf-8"))["seeds"])
+    else:
+        print_tables(options, tables, kept)
 
 
 if __name__ == "__main__":

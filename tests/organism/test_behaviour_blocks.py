@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.behaviour_blocks import gathered
+from benchmarks.frame.program import read_results
 from benchmarks.tables.behaviour import tables
 
 BLOCKS = [f"layers.{number}" for number in range(8)]
@@ -59,7 +60,7 @@ def test_results_of_experts_are_gathered_by_family(tmp_path: Path) -> None:
     for name, family in parts.items():
         content = json.dumps({"family": family, "rows": [{"expert": name}]})
         (tmp_path / f"{name}.json").write_text(content, encoding="utf-8")
-    found = gathered(sorted(tmp_path.glob("*.json")))
+    found = gathered(read_results([tmp_path]))
     assert found == [
         {"family": "hard 16", "rows": [{"expert": "a"}, {"expert": "c"}]},
         {"family": "packaged", "rows": [{"expert": "b"}]},
@@ -67,7 +68,7 @@ def test_results_of_experts_are_gathered_by_family(tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "all.json"
     kept.parent.mkdir()
     kept.write_text(json.dumps(found), encoding="utf-8")
-    assert gathered([kept]) == found
+    assert gathered(read_results([kept])) == found
 
 
 def test_the_page_has_the_tables_of_the_results() -> None:
