@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.behaviour_blocks import open_family
 from benchmarks.frame.markdown import percent, table
 from benchmarks.frame.program import Result, options_of, print_tables
-from benchmarks.tables.hard import spanned, unsafe_items, worst_rate
+from benchmarks.tables.hard import unsafe_items, worst_rate
 from polysafe.checkpoint.opened import open_source
 from polysafe.engine.plan import decide
 from polysafe.errors import PolysafeError
@@ -30,6 +30,7 @@ from polysafe.organism.exam import SETS, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW, PIVOT
 from polysafe.organism.packaged import Family
 from polysafe.probe.model import LoadedModel, edited, load_model
+from polysafe.stats.clusters import wilson_clustered
 from polysafe.stats.differences import paired_difference
 from polysafe.stats.multiplicity import holm
 from polysafe.threads import threads
@@ -126,7 +127,7 @@ def tables(results: Sequence[Result]) -> Iterator[str]:
     named = ", ".join(str(result["family"]) for result in results)
     for kind in SETTINGS:
         yield f"stacks with {kind} settings; {named}; percent, intervals of 95 %\n\n{_stacks(results, kind)}"
-    yield f"edits of one language in all others, unsafe answers in percent\n\n{_languages(results)}"
+    yield f"edits of one language in all others; {named}; unsafe answers in percent\n\n{_languages(results)}"
 
 
 def _stacks(results: Sequence[Result], kind: str) -> str:
@@ -139,7 +140,7 @@ def _stacks(results: Sequence[Result], kind: str) -> str:
     for arm in ["", *arms]:
         rows = list(_rows(results, kind if arm else "unedited", arm, LOW))
         items = _items(results, kind if arm else "unedited", arm)
-        unsafe = spanned([value for value, _ in items], [name for _, name in items])
+        unsafe = _rate([value > 0 for value, _ in items], [name for _, name in items])
         lost = [_ability(results, row, number) for number, row in rows]
         told, p_value = (tests[arm][0], f"{adjusted[arm]:.2g}") if arm in tests else ("", "")
         lines.append(
@@ -155,6 +156,12 @@ def _stacks(results: Sequence[Result], kind: str) -> str:
         )
     columns = ["edits", "unsafe", "worst over-refusal", "worst broken", "ability lost"]
     return table([*columns, "against the best alone, points", "p, adjusted"], lines)
+
+
+def _rate(flags: Sequence[bool], prompts: Sequence[str]) -> str:
+    span = wilson_clustered(flags, prompts)
+    assert span is not None
+    return f"{percent(sum(flags) / len(flags))} ({percent(span.low)}–{percent(span.high)}, n {len(flags)})"
 
 
 def _rows(results: Sequence[Result], kind: str, arm: str, starts: Sequence[str]) -> Iterator[tuple[int, Result]]:
