@@ -172,6 +172,18 @@ def test_multijail_in_both_layouts(tmp_path: Path) -> None:
         load_set("multijail", data=tmp_path / "bad", languages=["sw"])
 
 
+def test_a_limit_holds_for_each_language_where_languages_share_no_row(tmp_path: Path) -> None:
+    lines = [f"{code},{code} {n}" for code, count in (("en", 5), ("bn", 3), ("sw", 1)) for n in range(count)]
+    file = write(tmp_path, "long.csv", "\n".join(["language,prompt", *lines]))
+    found = load_set(str(file), kind="harmless", limit=2)
+    assert [prompt.text for prompt in found.prompts] == ["en 0", "en 1", "bn 0", "bn 1", "sw 0"]
+    rows = [f"{n},en {n}," + (f"bn {n}" if n % 2 else "") for n in range(4)]
+    wide = write(tmp_path, "wide.csv", "\n".join(["id,en,bn", *rows]))
+    parallel = load_set(str(wide), kind="harmless", limit=2)
+    assert [prompt.text for prompt in parallel.prompts if prompt.language == "en"] == ["en 0", "en 1"]
+    assert {prompt.text for prompt in parallel.prompts if prompt.language == "bn"} <= {"bn 0", "bn 1"}
+
+
 def test_xthreatbench_in_the_layouts_it_may_have(tmp_path: Path) -> None:
     rows = [{"question": f"{code} {n}", "language": name, "category": f"c{n}"}
             for code, name in (("en", "English"), ("te", "Telugu")) for n in (1, 2)]  # fmt: skip

@@ -72,6 +72,14 @@ def test_a_model_alone_without_anchors_cannot_be_repaired(tmp_path: Path) -> Non
         attempts(Given(model=model, languages=("sw",), output=tmp_path / "out", data=empty))
 
 
+def test_a_member_of_another_family_has_no_prompts_of_its_own(tmp_path: Path) -> None:
+    model = save_byte_model(tmp_path / "family" / "aligned")
+    record = {"schema": 1, "seed": 0, "recipe": {"aligned": {"steps": 400}}, "members": {"aligned": {}}}
+    (tmp_path / "family" / "family.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"(?s)no method can be tried.*--anchors"):
+        attempts(Given(model=model, languages=("sw",), output=tmp_path / "out"))
+
+
 def test_an_adapter_is_not_repaired(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RecipeError, match="merge it into its base"):

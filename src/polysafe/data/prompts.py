@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Literal, Self, get_args
@@ -106,7 +106,8 @@ class PromptSet:
     ) -> Self:
         """The prompts of some languages, and the first `limit` parallel rows of either kind.
 
-        Rows are counted by their name, so that a limit keeps languages parallel.
+        Rows are counted by their name, so that a limit keeps languages parallel. Where languages share no row, as in a
+        table with a row for every prompt, the first `limit` of each language are kept.
 
         Args:
             languages: Codes of the languages; all of the set where None.
@@ -126,7 +127,17 @@ class PromptSet:
         wanted = self.languages if languages is None else tuple(languages)
         kept = [prompt for prompt in self.prompts if prompt.language in wanted]
         if limit is not None:
-            ordered = {kind: dict.fromkeys(p.parallel for p in kept if p.kind == kind) for kind in get_args(Kind)}
-            rows = {(kind, row) for kind, names in ordered.items() for row in list(names)[:limit]}
-            kept = [prompt for prompt in kept if (prompt.kind, prompt.parallel) in rows]
+            first = {p.id for kind in get_args(Kind) for p in _first([p for p in kept if p.kind == kind], limit)}
+            kept = [prompt for prompt in kept if prompt.id in first]
         return replace(self, prompts=tuple(kept))
+
+
+def _first(prompts: Sequence[Prompt], limit: int) -> list[Prompt]:
+    """Those of the first rows; of the first rows of each language where none stands in two."""
+    together = dict.fromkeys(prompt.parallel for prompt in prompts)
+    rows: dict[str, dict[str, None]] = {}
+    for prompt in prompts:
+        rows.setdefault(prompt.language, {})[prompt.parallel] = None
+    shared = sum(map(len, rows.values())) > len(together)
+    kept = {language: set(list(together if shared else names)[:limit]) for language, names in rows.items()}
+    return [prompt for prompt in prompts if prompt.parallel in kept[prompt.language]]

@@ -93,7 +93,9 @@ def organism_of(checkpoint: Checkpoint) -> Toy:
     """
     record = remembered(checkpoint.root.parent / RECORD)
     try:
-        return Toy(_world(int(record["seed"])), int(record.get("recipe", {}).get("kinds", len(CATEGORIES))))
+        recipe = record["recipe"]
+        recipe["network"]  # the family in real languages was trained by another recipe
+        return Toy(_world(int(record["seed"])), int(recipe.get("kinds", len(CATEGORIES))))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
             "is not a member of the toy family, which brings its own anchors",

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.data.languages import code_of
-from polysafe.data.organism import ORGANISM, is_member
+from polysafe.data.organism import ORGANISM, is_member, organism_of
 from polysafe.data.sets.registry import is_table, load_set
 from polysafe.errors import DataError, RecipeError, did_you_mean
 from polysafe.files.yaml_lines import write_flow, write_yaml
@@ -115,7 +115,7 @@ def attempts(given: Given) -> Attempts:
             "an adapter; only whole models are repaired", where=given.model, remedy="merge it into its base model first"
         )
     layers = classify(open_checkpoint(given.model)).num_layers
-    toy = is_member(given.model)
+    toy = _brings_prompts(given.model)
     template = given.template or ("chat" if load_tokenizer(given.model).chat_template else "raw")
     recipes, left_out = {}, {}
     shared = _shared(given, toy=toy, template=template)
@@ -135,6 +135,15 @@ def attempts(given: Given) -> Attempts:
     return Attempts(
         {name: {key: recipe[key] for key in ordered if key in recipe} for name, recipe in recipes.items()}, left_out
     )
+
+
+def _brings_prompts(model: Path) -> bool:
+    """Whether a model is of an organism that has prompts and a judge of its own."""
+    try:
+        organism_of(open_checkpoint(model))
+    except DataError:
+        return False
+    return is_member(model)
 
 
 def methods() -> tuple[str, ...]:

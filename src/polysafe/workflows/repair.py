@@ -208,7 +208,8 @@ def _attempt(name: str, data: Data, output: Path, budget: _Budget, minutes: floa
     except ResourceError:
         raise
     except PolysafeError as error:
-        return Attempt(name, problem=" ".join(error.problem.split()))
+        where = "" if error.where is None else f"{error.where}: "
+        return Attempt(name, problem=" ".join(f"{where}{error.problem}".split()))
     return Attempt(name, found)
 
 
