@@ -9,21 +9,27 @@ out before anything else.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from polysafe.checkpoint.output import MANIFEST
-from polysafe.checkpoint.verify import UPDATE, read_manifest
+from polysafe.checkpoint.output import MANIFEST, RECORDS
+from polysafe.checkpoint.verify import UPDATE, parse_manifest, read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import CheckpointError
 from polysafe.files.atomic import json_bytes, remove_unfinished, write_bytes_atomic, write_json_atomic
 from polysafe.files.json_file import Format
+from polysafe.files.plain import is_name_inside, leads_through_link
+
+_CARD = "README.md"
 
 FORMAT = Format(
     "update of an output",
     key="polysafe_update",
     error=CheckpointError,
     again="remove this file, then run `polysafe card` on the output",
+    largest=1 << 26,
 )
 
 
@@ -32,7 +38,7 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
     Args:
         folder: The output.
-        files: Content by path in the output; UTF-8.
+        files: Content by path in the output, UTF-8: the card, or records beside the manifest.
 
     Raises:
         CheckpointError: There is no readable manifest.
@@ -41,7 +47,7 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
     content = read_manifest(folder)
     entries = {entry["path"]: entry for entry in content["files"]}
     for path, data in files.items():
-        entries[path] = {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        entries[path] = _entry(path, data)
     files = {**files, MANIFEST: json_bytes({**content, "files": [entries[path] for path in sorted(entries)]})}
     texts = {path: data.decode() for path, data in files.items()}
     try:
@@ -55,12 +61,13 @@ def finish_update(folder: Path) -> bool:
     """Carries out an update that was interrupted, and tells whether there was one. Call it within `lock(folder)`.
 
     Raises:
-        CheckpointError: The file that describes the update is damaged.
+        CheckpointError: The file that describes the update is damaged, or asks for more than an update of small files
+            of this very output.
         OutputError: A file cannot be written.
     """
-    if not (folder / UPDATE).exists():
+    if not os.path.lexists(folder / UPDATE):
         return False
-    texts = _read(folder / UPDATE)
+    texts = _read(folder)
     try:
         remove_unfinished(folder)
         for path in sorted(texts, key=lambda path: path == MANIFEST):
@@ -72,12 +79,40 @@ def finish_update(folder: Path) -> bool:
     return True
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read(folder: Path) -> dict[str, str]:
+    path = folder / UPDATE
+    if leads_through_link(folder, UPDATE):
+        FORMAT.refuse("is a link, or lies behind one", path)
     texts = FORMAT.read(path).get("files")
-    if not isinstance(texts, dict) or not all(isinstance(text, str) and _inside(name) for name, text in texts.items()):
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()) or MANIFEST not in texts:
         FORMAT.refuse("is no valid update of an output", path)
+    data = {name: text.encode() for name, text in texts.items()}
+    for name in data:
+        if not _may_change(name):
+            FORMAT.refuse(f"is no valid update of an output: {name!r} is no file that an update may write", path)
+        if leads_through_link(folder, name):
+            FORMAT.refuse(f"would write through a link: {name}", path)
+    _check_manifest(folder, parse_manifest(data.pop(MANIFEST), path), data)
     return texts
 
 
-def _inside(name: str) -> bool:
-    return not {"", ".", ".."} & set(name.split("/")) and "\\" not in name
+def _may_change(name: str) -> bool:
+    """Only what is said of a model, never the model: its card, and small records."""
+    record = name.startswith(f"{RECORDS}/") and name.count("/") == 1 and name.endswith(".json")
+    return name == _CARD or (record and is_name_inside(name) and name != UPDATE)
+
+
+def _check_manifest(folder: Path, manifest: dict[str, Any], data: Mapping[str, bytes]) -> None:
+    """The new manifest is the old one but for the files that the update brings, and those have the hashes in it."""
+    found = read_manifest(folder)
+    old, new = ({entry["path"]: entry for entry in content["files"]} for content in (found, manifest))
+    for name, content in data.items():
+        if new.pop(name, None) != _entry(name, content):
+            FORMAT.refuse(f"is no valid update of an output: {name} does not have the hash in its manifest", folder / UPDATE)
+        old.pop(name, None)
+    if old != new or {**found, "files": []} != {**manifest, "files": []}:
+        FORMAT.refuse("is no update of this output: its manifest names other files", folder / UPDATE)
+
+
+def _entry(path: str, data: bytes) -> dict[str, Any]:
+    return {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
