@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from polysafe.card.first import first_card
 from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.lora import is_adapter, open_adapter
-from polysafe.checkpoint.output import lock
+from polysafe.checkpoint.output import MANIFEST, RECORDS, lock
 from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
 from polysafe.checkpoint.verify import read_manifest
 from polysafe.edits.edit import Edit
@@ -23,6 +24,47 @@ from polysafe.errors import EditError, MismatchError
 from polysafe.progress import Progress, reporting, tell
 
 SHARD_SIZE = 5_000_000_000
+
+
+def load_edit(path: Path, *, force: bool = False) -> Edit:
+    """Reads a saved edit that is to be used on models, with what vouches for it.
+
+    Args:
+        path: Its folder or its `edit.json`.
+        force: Accept an edit that nothing vouches for.
+
+    Raises:
+        EditError: A file is missing, damaged, or of a newer schema.
+        MismatchError: It is not the edit that the manifest beside it names, or it does not say which models it was
+            made for.
+        CheckpointError: The manifest beside it is damaged.
+    """
+    edit = Edit.load(path)
+    if not force:
+        records = path if path.is_dir() else path.parent
+        if os.path.lexists(records.parent / MANIFEST) and records.name == RECORDS:
+            _require_recorded(edit, records)
+        _require_known(edit, edit.sources, path)
+    return edit
+
+
+def _require_recorded(edit: Edit, records: Path) -> None:
+    recorded = read_manifest(records.parent)["edit"]
+    if recorded != edit.sha256:
+        raise MismatchError(
+            f"was changed after it had been written: its SHA-256 is {edit.sha256}, the manifest beside it says {recorded}",
+            where=records,
+            remedy="make the model again; or accept the edit as it is with --force",
+        )
+
+
+def _require_known(edit: Edit, needed: Iterable[str], path: Path) -> None:
+    if unknown := [name for name in needed if not edit.sources[name].files]:
+        raise MismatchError(
+            f"does not say which files {unknown[0]!r} were (their SHA-256 are not in it), so any model would be taken",
+            where=path,
+            remedy="use the edit as polysafe wrote it; `edit apply` and `edit export` accept any model with --force",
+        )
 
 
 def apply_edit(
@@ -84,6 +126,7 @@ def undo_edit(edit: Edit, edited: Path, original: Path, output: Path, *, progres
         "edited": open_checkpoint(edited, origin="edited"),
         "original": open_checkpoint(original, origin=edit.sources[edit.start].origin),
     }
+    _require_known(edit, [edit.start], edited)
     _require_same(edit, edit.start, checkpoints["original"])
     _require_intact(checkpoints["edited"], manifest)
     with reporting(progress):
