@@ -289,7 +289,7 @@ def test_files_that_never_end_are_not_waited_for(saved: Path) -> None:
 
 def test_files_of_gigabytes_are_not_read(saved: Path) -> None:
     os.truncate(saved / TENSOR_FILE, 1 << 42)
-    with pytest.raises(EditError, match="is larger than the .* bytes of memory"):
+    with pytest.raises(EditError, match=r"is larger than the .* bytes of memory"):
         Edit.load(saved)
     os.truncate(saved / JSON_FILE, 30 << 30)
     with pytest.raises(EditError, match="is larger than 268435456 bytes"):

@@ -84,7 +84,7 @@ def _read(folder: Path) -> dict[str, str]:
     if leads_through_link(folder, UPDATE):
         FORMAT.refuse("is a link, or lies behind one", path)
     texts = FORMAT.read(path).get("files")
-    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()) or MANIFEST not in texts:
+    if not isinstance(texts, dict) or MANIFEST not in texts or not all(isinstance(t, str) for t in texts.values()):
         FORMAT.refuse("is no valid update of an output", path)
     data = {name: text.encode() for name, text in texts.items()}
     for name in data:
@@ -108,7 +108,7 @@ def _check_manifest(folder: Path, manifest: dict[str, Any], data: Mapping[str, b
     old, new = ({entry["path"]: entry for entry in content["files"]} for content in (found, manifest))
     for name, content in data.items():
         if new.pop(name, None) != _entry(name, content):
-            FORMAT.refuse(f"is no valid update of an output: {name} does not have the hash in its manifest", folder / UPDATE)
+            FORMAT.refuse(f"is no valid update: {name} does not have the hash in its manifest", folder / UPDATE)
         old.pop(name, None)
     if old != new or {**found, "files": []} != {**manifest, "files": []}:
         FORMAT.refuse("is no update of this output: its manifest names other files", folder / UPDATE)

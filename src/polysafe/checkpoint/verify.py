@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from polysafe.checkpoint.digest import file_digest, hash_file
 from polysafe.checkpoint.header import read_header
 from polysafe.checkpoint.lora import CONFIG, WEIGHTS, is_adapter
 from polysafe.checkpoint.output import MANIFEST, RECORDS
-from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES
+from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, fits
 from polysafe.checkpoint.source import INDEX, file_inside, open_checkpoint
 from polysafe.errors import CheckpointError
 from polysafe.files.json_file import Format
@@ -121,9 +120,10 @@ def verify_output(folder: Path | str, advance: Callable[[int], None] = lambda _:
         ]
     if not problems:
         problems = _open_problems(root)
-    if not any(_fits(name, _WEIGHTS) for name in listed):
+    if not any(fits(name, _WEIGHTS) for name in listed):
         problems.append(f"{MANIFEST}: names no weights")
-    problems += [f"{name}: is not in the manifest, but is read with a model" for name in sorted(unlisted) if _is_read(name)]
+    read = sorted(filter(_is_read, unlisted))
+    problems += [f"{name}: is not in the manifest, but is read with a model" for name in read]
     total = sum(entry["size"] for entry in entries)
     return VerifyReport(not problems, tuple(problems), len(entries), total, tuple(sorted(unlisted)))
 
@@ -135,11 +135,7 @@ def _present(root: Path) -> set[str]:
 
 def _is_read(name: str) -> bool:
     """Whether a program that loads a model would read, or execute, a file of this name."""
-    return _fits(name, (*_WEIGHTS, *_EXECUTED, *MODEL_FILES, *DONOR_FILES, INDEX, CONFIG))
-
-
-def _fits(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
+    return fits(name, (*_WEIGHTS, *_EXECUTED, *MODEL_FILES, *DONOR_FILES, INDEX, CONFIG))
 
 
 def _problems(root: Path, entry: dict[str, Any], digest: Callable[[Path], str]) -> list[str]:

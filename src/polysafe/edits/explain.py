@@ -9,7 +9,6 @@ from polysafe.checkpoint.layout import Layout
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Operation
 
-
 LARGEST_FACTOR = 100
 """Weights are shares, scales a few; beyond this they are called implausible."""
 LARGEST_UPDATE = 1e6

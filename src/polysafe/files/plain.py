@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 LARGEST = 1 << 30
 """Most bytes of a file that is read at once."""
@@ -30,14 +33,22 @@ def read_plain(path: Path, largest: int = LARGEST) -> bytes:
         TooLargeError: It has more; nothing was read.
         OSError: It cannot be read, or is no regular file.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
-        content = file.read(largest + 1) if status.st_size <= largest else b""
-    if max(status.st_size, len(content)) > largest:
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(largest + 1) if size <= largest else b""
+    if max(size, len(content)) > largest:
         raise TooLargeError(errno.EFBIG, f"it is larger than {largest} bytes")
     return content
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """How a regular file begins: its first bytes, fewer where it has fewer.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+    """
+    with _opened(path) as file:
+        return file.read(count)
 
 
 def is_shared(path: Path) -> bool:
@@ -82,6 +93,14 @@ def leads_through_link(root: Path, name: str) -> bool:
 def is_name_inside(name: object) -> bool:
     """Whether a text names a file inside a folder, on any system: no way out, no drive, nothing that ends a name."""
     return isinstance(name, str) and not {"", ".", ".."} & set(name.split("/")) and not {"\\", "\0"} & set(name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
+        yield file
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -52,7 +52,7 @@ def _require_recorded(edit: Edit, records: Path) -> None:
     recorded = read_manifest(records.parent)["edit"]
     if recorded != edit.sha256:
         raise MismatchError(
-            f"was changed after it had been written: its SHA-256 is {edit.sha256}, the manifest beside it says {recorded}",
+            f"was changed after it had been written: it has SHA-256 {edit.sha256}, its manifest says {recorded}",
             where=records,
             remedy="make the model again; or accept the edit as it is with --force",
         )
