@@ -75,7 +75,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: There is none, or it cannot be understood.
     """
-    return _sound(FORMAT.read(folder / MANIFEST), folder / MANIFEST)
+    return manifest_at(folder / MANIFEST)
+
+
+def manifest_at(path: Path) -> dict[str, Any]:
+    """The manifest that a file is.
+
+    Raises:
+        CheckpointError: As for `read_manifest`.
+    """
+    return _sound(FORMAT.read(path), path)
 
 
 def parse_manifest(data: bytes, where: Path) -> dict[str, Any]:

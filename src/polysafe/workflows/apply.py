@@ -11,10 +11,10 @@ from typing import Any
 from polysafe.card.first import first_card
 from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.lora import is_adapter, open_adapter
-from polysafe.checkpoint.output import MANIFEST, RECORDS, lock
+from polysafe.checkpoint.output import MANIFEST, lock
 from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
-from polysafe.checkpoint.verify import read_manifest
-from polysafe.edits.edit import Edit
+from polysafe.checkpoint.verify import manifest_at, read_manifest
+from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.edits.export import Export, export_adapter
 from polysafe.edits.operations import AddDelta
 from polysafe.engine.job import Job
@@ -41,19 +41,19 @@ def load_edit(path: Path, *, force: bool = False) -> Edit:
     """
     edit = Edit.load(path)
     if not force:
-        records = path if path.is_dir() else path.parent
-        if os.path.lexists(records.parent / MANIFEST) and records.name == RECORDS:
-            _require_recorded(edit, records)
+        beside = (path if path.is_dir() else path.parent) / Path(MANIFEST).name
+        if os.path.lexists(beside):
+            _require_recorded(edit, beside)
         _require_known(edit, edit.sources, path)
     return edit
 
 
-def _require_recorded(edit: Edit, records: Path) -> None:
-    recorded = read_manifest(records.parent)["edit"]
+def _require_recorded(edit: Edit, beside: Path) -> None:
+    recorded = manifest_at(beside)["edit"]
     if recorded != edit.sha256:
         raise MismatchError(
             f"was changed after it had been written: it has SHA-256 {edit.sha256}, its manifest says {recorded}",
-            where=records,
+            where=beside.with_name(JSON_FILE),
             remedy="make the model again; or accept the edit as it is with --force",
         )
 
