@@ -395,7 +395,7 @@ def test_a_narrower_storage_type_is_told(place: Place) -> None:
     assert "BF16" in place.export(edit).notes[0]
 
 
-@pytest.mark.parametrize("scale", [1e45, 1e200, 1e300, -1e308])
+@pytest.mark.parametrize("scale", [1e200, 1e300, -1e308])
 @pytest.mark.parametrize("tensor", [o_proj(1), "model.norm.weight"])
 def test_updates_that_no_number_holds(place: Place, scale: float, tensor: str) -> None:
     place.descendant("other")

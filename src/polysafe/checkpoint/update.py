@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,11 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
     Args:
         folder: The output.
-        files: Content by path in the output, UTF-8: the card, or records beside the manifest.
+        files: Content by path in the output, UTF-8. If this is interrupted, only the card and records beside the
+            manifest are written later: what lies in a folder may come from anybody.
 
     Raises:
-        CheckpointError: There is no readable manifest.
+        CheckpointError: There is no readable manifest, or a link lies where a file would go.
         OutputError: A file cannot be written.
     """
     content = read_manifest(folder)
@@ -50,11 +51,12 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
         entries[path] = _entry(path, data)
     files = {**files, MANIFEST: json_bytes({**content, "files": [entries[path] for path in sorted(entries)]})}
     texts = {path: data.decode() for path, data in files.items()}
+    _check_no_links(folder, (UPDATE, *texts))
     try:
         write_json_atomic(folder / UPDATE, {**FORMAT.head, "files": texts})
     except OSError as error:
         raise output_error(folder / UPDATE, error) from error
-    finish_update(folder)
+    _carry_out(folder, texts)
 
 
 def finish_update(folder: Path) -> bool:
@@ -67,7 +69,11 @@ def finish_update(folder: Path) -> bool:
     """
     if not os.path.lexists(folder / UPDATE):
         return False
-    texts = _read(folder)
+    _carry_out(folder, _read(folder))
+    return True
+
+
+def _carry_out(folder: Path, texts: Mapping[str, str]) -> None:
     try:
         remove_unfinished(folder)
         for path in sorted(texts, key=lambda path: path == MANIFEST):
@@ -76,13 +82,11 @@ def finish_update(folder: Path) -> bool:
         (folder / UPDATE).unlink()
     except OSError as error:
         raise output_error(folder, error) from error
-    return True
 
 
 def _read(folder: Path) -> dict[str, str]:
     path = folder / UPDATE
-    if leads_through_link(folder, UPDATE):
-        FORMAT.refuse("is a link, or lies behind one", path)
+    _check_no_links(folder, (UPDATE,))
     texts = FORMAT.read(path).get("files")
     if not isinstance(texts, dict) or MANIFEST not in texts or not all(isinstance(t, str) for t in texts.values()):
         FORMAT.refuse("is no valid update of an output", path)
@@ -90,10 +94,19 @@ def _read(folder: Path) -> dict[str, str]:
     for name in data:
         if not _may_change(name):
             FORMAT.refuse(f"is no valid update of an output: {name!r} is no file that an update may write", path)
-        if leads_through_link(folder, name):
-            FORMAT.refuse(f"would write through a link: {name}", path)
+    _check_no_links(folder, texts)
     _check_manifest(folder, parse_manifest(data.pop(MANIFEST), path), data)
     return texts
+
+
+def _check_no_links(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if leads_through_link(folder, name):
+            raise CheckpointError(
+                "is a link, or lies behind one; nothing is written there",
+                where=folder / name,
+                remedy="replace the link by what is behind it",
+            )
 
 
 def _may_change(name: str) -> bool:
