@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from polysafe.card.data import CARD
+from polysafe.card.data import CARD, CARD_DATA
 from polysafe.card.store import load_card, update_card
 from polysafe.checkpoint.hub import HubId, hub_ids
 from polysafe.checkpoint.source import open_checkpoint
@@ -145,3 +146,11 @@ def test_data_of_another_edit_is_refused(models: Trio, tmp_path: Path) -> None:
     (tmp_path / "a" / "polysafe/card.json").unlink()
     with pytest.raises(DataError, match="is missing"):
         update_card(tmp_path / "a", overwrite=True)
+
+
+def test_card_data_that_never_end_are_not_waited_for(tmp_path: Path) -> None:
+    run_recipe(recipe_for(trio(tmp_path, layers=2).paths, tmp_path / "out"))
+    (tmp_path / "out" / CARD_DATA).unlink()
+    os.mkfifo(tmp_path / "out" / CARD_DATA)
+    with pytest.raises(DataError, match="cannot be read: it is a pipe or a device"):
+        load_card(tmp_path / "out")

@@ -99,3 +99,20 @@ def test_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("POLYSAFE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_directory() == tmp_path / "xdg" / "polysafe"
+
+
+def test_blob_under_the_hash_of_another_file(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(hub_layout(tmp_path / "hub", tiny_llama(tmp_path / "m")))
+    with pytest.raises(CheckpointError, match="is not what the hub gave: its SHA-256 is") as caught:
+        checkpoint_digests(checkpoint, believe=False)
+    assert caught.value.where == checkpoint.files[0]
+
+
+def test_blob_that_is_its_name_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = count_reads(monkeypatch)
+    content = b"abc" * 1000
+    blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
+    blob.parent.mkdir()
+    blob.write_bytes(content)
+    assert [file_digest(blob, believe=False) for _ in range(2)] == [blob.name] * 2
+    assert read == [blob]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -275,3 +275,64 @@ def test_record_names_the_job(tmp_path: Path) -> None:
     space = Workspace(tmp_path / "out")
     space.prepare("abc")
     assert json.loads((space.work / "job.json").read_text()) == {"job": "abc"}
+
+
+def test_a_workspace_that_is_a_link_is_refused(source: Path, tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "out")
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "content").mkdir(parents=True)
+    (elsewhere / "job.json").write_text('{"job": "one"}')
+    (elsewhere / "content" / "model.safetensors").write_text("precious")
+    space.work.symlink_to(elsewhere)
+    for refused in (
+        lambda: space.prepare("one"),
+        lambda: space.prepare("two"),
+        space.discard,
+        lambda: check_target(space.target, [source]),
+    ):
+        with pytest.raises(OutputError, match="is a link; polysafe works in a folder of its own") as caught:
+            refused()
+        assert caught.value.where == space.work
+    assert (elsewhere / "content" / "model.safetensors").read_text() == "precious"
+    assert (elsewhere / "job.json").exists()
+
+
+def test_nothing_in_a_workspace_is_shared_with_another_place(tmp_path: Path) -> None:
+    space, victim = Workspace(tmp_path / "out"), tmp_path / "victim"
+    (victim / "polysafe").mkdir(parents=True)
+    (victim / "file").write_text("precious")
+    filled(space, "job")
+    os.link(victim / "file", space.content / "hard")
+    (space.content / "soft").symlink_to(victim / "file")
+    (space.content / "polysafe").symlink_to(victim / "polysafe")
+    os.mkfifo(space.progress / "pipe")
+    assert space.prepare("job") is True
+    assert os.listdir(space.content) == ["model.safetensors"]
+    assert os.listdir(space.progress) == ["model.safetensors.json"]
+    assert (victim / "file").read_text() == "precious"
+    assert (victim / "polysafe").is_dir()
+
+
+@pytest.mark.parametrize("part", ["content", "progress"])
+def test_a_part_of_a_workspace_that_is_a_link_is_made_anew(part: str, tmp_path: Path) -> None:
+    space, victim = Workspace(tmp_path / "out"), tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("precious")
+    filled(space, "job")
+    for path in (space.work / part).iterdir():
+        path.unlink()
+    (space.work / part).rmdir()
+    (space.work / part).symlink_to(victim)
+    space.prepare("job")
+    assert not (space.work / part).is_symlink()
+    assert (victim / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("make", [os.link, os.symlink, lambda _, path: os.mkfifo(path), lambda _, path: path.mkdir()])
+def test_a_lock_that_is_something_else_is_left_alone(make: Callable[[Path, Path], object], tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    make(tmp_path / "victim", tmp_path / ".out.polysafe.lock")
+    with pytest.raises(OutputError, match="and no lock of polysafe") as caught, lock(tmp_path / "out"):
+        pytest.fail("was locked")
+    assert caught.value.remedy == "remove it"
+    assert (tmp_path / "victim").read_text() == "precious"

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 
 from polysafe.checkpoint import sidecar
-from polysafe.checkpoint.sidecar import side_files
+from polysafe.checkpoint.sidecar import left_out, side_files
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.errors import CheckpointError
 from tests.checkpoint.test_source import hub_layout
@@ -36,6 +37,19 @@ OTHERS = {
     "logs/tokenizer.json": b"{}",
     "additional_chat_templates/deep/x.jinja": b"",
 }
+EXECUTED = {
+    "additional_chat_templates/x.py": b"import os",
+    "chat_template.py": b"import os",
+    "tokenizer.bin": b"\x00",
+    "tokenizer.model": b"\x80\x04\x95",
+    "tokenizer.py": b"import os",
+    "tokenizer.so": b"\x7fELF",
+    "tokenizer_fast": b"\x7fELF",
+    "vocab.json": pickle.dumps(["a"]),
+    "vocab.pkl": pickle.dumps(["a"]),
+    "vocab.pt": b"PK\x03\x04",
+    "vocab.txt": b"PK\x03\x04",
+}
 
 
 def with_files(folder: Path, files: dict[str, bytes]) -> Checkpoint:
@@ -50,6 +64,16 @@ def test_everything_that_belongs_to_the_tokenizer_comes_byte_for_byte(tmp_path: 
     model, donor = with_files(tmp_path / "model", {}), with_files(tmp_path / "donor", TOKENIZER | OTHERS)
     found = {file.name: file.content for file in side_files(model, donor)}
     assert found == {**TOKENIZER, "config.json": (tmp_path / "model" / "config.json").read_bytes()}
+
+
+def test_code_and_pickles_are_not_copied_but_listed(tmp_path: Path) -> None:
+    donor = with_files(tmp_path / "donor", {**EXECUTED, "tokenizer.model.v3": b"\x0a", "tokenizer.jinja": b""})
+    assert {file.name for file in side_files(donor, donor)} == {
+        *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+        *("tokenizer.model.v3", "tokenizer.jinja"),
+    } & set(os.listdir(tmp_path / "donor"))
+    assert left_out(donor) == sorted(EXECUTED)
+    assert left_out(with_files(tmp_path / "sound", TOKENIZER | OTHERS)) == []
 
 
 def test_config_comes_from_the_model_and_generation_config_from_the_donor(tmp_path: Path) -> None:

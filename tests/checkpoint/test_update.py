@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,77 @@ def test_damaged_and_hostile_updates_are_refused(content: bytes, output: Path) -
     with pytest.raises(CheckpointError, match=r"is no (valid )?update|is not valid JSON|has schema 2"):
         finish_update(output)
     assert not (output.parent / "out.txt").exists()
+
+
+def asking_for(output: Path, files: dict[str, str], /, **changed: object) -> None:
+    """Leaves an update behind as an interrupted one would be, whose manifest has the hashes of its files."""
+    content = read_manifest(output)
+    entries = {entry["path"]: entry for entry in content["files"]}
+    for path, text in files.items():
+        entries[path] = {"path": path, "size": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    manifest = json.dumps({**content, "files": list(entries.values()), **changed})
+    (output / UPDATE).write_text(json.dumps({"polysafe_update": 1, "files": {**files, MANIFEST: manifest}}))
+
+
+def test_an_update_that_fits_is_carried_out(output: Path) -> None:
+    asking_for(output, {"README.md": "card", "polysafe/card.json": "{}"})
+    assert finish_update(output)
+    assert (output / "README.md").read_text() == "card"
+    assert verify_output(output).ok
+
+
+@pytest.mark.parametrize(
+    ("files", "changed"),
+    [
+        ({"config.json": "{}"}, {}),
+        ({"modeling_evil.py": "import os"}, {}),
+        ({"tokenizer.json": "{}"}, {}),
+        ({"polysafe/evil.py": "import os"}, {}),
+        ({"polysafe/deep/x.json": "{}"}, {}),
+        ({UPDATE: "{}"}, {}),
+        ({"README.md": "x"}, {"edit": "0" * 64}),
+        ({"README.md": "x"}, {"files": []}),
+        ({"README.md": "x"}, {"sources": {}}),
+        ({"README.md": "x"}, {"polysafe_manifest": 9}),
+    ],
+)
+def test_an_update_changes_what_is_said_of_a_model_only(
+    files: dict[str, str], changed: dict[str, object], output: Path
+) -> None:
+    asking_for(output, files, **changed)
+    before = snapshot(output)
+    with pytest.raises(CheckpointError, match=r"is no valid update|is no update of this output|has schema 9") as caught:
+        finish_update(output)
+    assert caught.value.where == output / UPDATE
+    assert snapshot(output) == before
+
+
+def test_an_update_without_the_hash_of_a_file_is_refused(output: Path) -> None:
+    asking_for(output, {"README.md": "x"})
+    (output / UPDATE).write_text((output / UPDATE).read_text().replace('"README.md": "x"', '"README.md": "y"'))
+    with pytest.raises(CheckpointError, match=r"README.md does not have the hash in its manifest"):
+        finish_update(output)
+
+
+def test_an_update_writes_through_no_link(output: Path, tmp_path: Path) -> None:
+    asking_for(output, {"README.md": "x", "polysafe/card.json": "{}"})
+    shutil.move(output / "polysafe", tmp_path / "elsewhere")
+    (output / "polysafe").symlink_to(tmp_path / "elsewhere")
+    before = snapshot(tmp_path / "elsewhere")
+    for refused in (finish_update, lambda folder: replace_files(folder, NEW)):
+        with pytest.raises(CheckpointError, match="is a link, or lies behind one"):
+            refused(output)
+    assert snapshot(tmp_path / "elsewhere") == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "polysafe/card.json"])
+def test_an_update_of_a_link_is_refused(name: str, output: Path, tmp_path: Path) -> None:
+    asking_for(output, {name: "x"})
+    (tmp_path / "victim").write_text("precious")
+    (output / name).unlink()
+    (output / name).symlink_to(tmp_path / "victim")
+    for refused in (finish_update, lambda folder: replace_files(folder, {name: b"new"})):
+        with pytest.raises(CheckpointError, match="is a link, or lies behind one") as caught:
+            refused(output)
+        assert caught.value.where == output / name
+    assert (tmp_path / "victim").read_text() == "precious"

@@ -240,3 +240,16 @@ def test_umask_decides_the_mode(umask: int, write: Callable[..., str], shard: Sh
         os.umask(before)
     for name in (shard.name, "progress.json"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("make", [os.link, os.symlink, lambda _, path: os.mkfifo(path)])
+def test_nothing_is_written_through_links_and_pipes(
+    make: Callable[[Path, Path], object], write: Callable[..., str], shard: Shard, expected: bytes, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious" * 1000)
+    make(victim, tmp_path / shard.name)
+    (tmp_path / "progress.json").write_text(f'{{"offset": {len(shard.header)}}}')
+    write()
+    assert victim.read_bytes() == b"precious" * 1000
+    assert (tmp_path / shard.name).read_bytes() == expected

@@ -131,6 +131,13 @@ def replace_factors_consistently(folder: Path, data: bytes) -> None:
     change(folder, factors_sha256=hashlib.sha256(data).hexdigest())
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped bit in the factors": (flip_bit, "its SHA-256 differs"),
     "factors of another edit": (lambda f: (f / TENSOR_FILE).write_bytes(b"other"), "its SHA-256 differs"),
@@ -152,6 +159,18 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     "weight not finite": (
         lambda f: change(f, steps={"w": [{"op": "blend", "weights": {"a": float("inf")}}]}),
         "is no valid edit",
+    ),
+    "evidence not finite": (
+        lambda f: change(f, provenance=[{"method": "m", "label": "m", "evidence": {"x": [float("nan")]}}]),
+        "a number in it is not finite",
+    ),
+    "options not finite": (
+        lambda f: change(f, provenance=[{"method": "m", "label": "m", "options": {"tau": float("-inf")}}]),
+        "a number in it is not finite",
+    ),
+    "evidence nested too deep": (
+        lambda f: change(f, provenance=[{"method": "m", "label": "m", "evidence": {"x": nested(200)}}]),
+        "is not valid JSON: it is nested deeper than",
     ),
     "no edit at all": (lambda f: (f / JSON_FILE).write_text("{}"), "is no edit file"),
     "list": (lambda f: (f / JSON_FILE).write_text("[]"), "is no edit file"),
@@ -257,3 +276,21 @@ def test_an_edit_stays_itself_after_hashing(operation: AddLowRank) -> None:
     edit, same = (edit_of({"w": operation}) for _ in range(2))
     assert edit.sha256 == same.sha256
     assert edit == edit_of({"w": operation})
+
+
+def test_files_that_never_end_are_not_waited_for(saved: Path) -> None:
+    for name in (TENSOR_FILE, JSON_FILE):
+        (saved / name).unlink()
+        os.mkfifo(saved / name)
+        with pytest.raises(EditError, match="cannot be read: it is a pipe or a device") as caught:
+            Edit.load(saved)
+        assert caught.value.where == saved / name
+
+
+def test_files_of_gigabytes_are_not_read(saved: Path) -> None:
+    os.truncate(saved / TENSOR_FILE, 1 << 42)
+    with pytest.raises(EditError, match=r"is larger than the .* bytes of memory"):
+        Edit.load(saved)
+    os.truncate(saved / JSON_FILE, 30 << 30)
+    with pytest.raises(EditError, match="is larger than 268435456 bytes"):
+        Edit.load(saved)

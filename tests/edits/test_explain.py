@@ -50,3 +50,20 @@ def test_explanation_is_plain_data() -> None:
     assert told["sources"]["b"] == {"origin": "origin of b", "files": {}}
     assert told["methods"][0]["decisions"][0]["choice"] == "safety"
     assert told["methods"][0]["warnings"] == ["w"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "told"),
+    [
+        (Blend(weights={"a": 1, "b": -1e9}), "weight -1e+09 of b"),
+        (AddDelta(of="b", minus="a", scale=1e308), "scale 1e+308"),
+        (LOW_RANK.model_copy(update={"a": torch.full((2, 3), 1e30)}), "an update as large as 8.48528e+30"),
+    ],
+)
+def test_implausible_numbers_are_named(operation: Operation, told: str) -> None:
+    assert explain(edit_of({"w": (Copy(source="b"), operation)}))["implausible"] == [f"w: {told}"]
+
+
+def test_plausible_numbers_are_not() -> None:
+    sound = (Blend(weights={"a": -0.5, "b": 1.5}), AddDelta(of="b", minus="a", scale=-20), LOW_RANK)
+    assert "implausible" not in explain(edit_of({"w": sound}))

@@ -393,3 +393,25 @@ def test_outer_container_is_added_where_the_files_lack_it(tmp_path: Path) -> Non
 def test_a_narrower_storage_type_is_told(place: Place) -> None:
     edit = place.edit({o_proj(0): low_rank(place.model, o_proj(0), rank=1)}, dtype="BF16")
     assert "BF16" in place.export(edit).notes[0]
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e300, -1e308])
+@pytest.mark.parametrize("tensor", [o_proj(1), "model.norm.weight"])
+def test_updates_that_no_number_holds(place: Place, scale: float, tensor: str) -> None:
+    place.descendant("other")
+    one = AddDelta(of="other", minus="model", scale=1.0)
+    edit = place.edit({o_proj(0): one, tensor: AddDelta(of="other", minus="model", scale=scale)})
+    with pytest.raises(
+        EditError, match=r"the update is too large to be computed|does not fit|are not finite"
+    ) as caught:
+        place.export(edit, partial=True)
+    assert caught.value.where == tensor
+    assert not (place.folder / "adapter").exists()
+
+
+def test_factors_that_no_norm_holds(place: Place) -> None:
+    columns = place.model.tensors[o_proj(1)].shape[1]
+    a, b = (torch.full((size, 1), 1e200, dtype=torch.float64) for size in (1, columns))
+    update = AddLowRank(rows=torch.tensor([1]), a=a, b=b)
+    with pytest.raises(EditError, match=r"the update is too large to be computed|does not fit|are not finite"):
+        place.export(place.edit({o_proj(1): update}))

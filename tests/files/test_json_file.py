@@ -144,3 +144,32 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(DataError, match="cannot be read: Permission denied"):
         RUN.read(path)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_of_our_files_are_finite(number: str, tmp_path: Path) -> None:
+    path = written(tmp_path, f'{{"schema": 1, "deep": [[{{"x": [1.5, {number}]}}]]}}'.encode())
+    with pytest.raises(DataError, match="is no valid card: a number in it is not finite") as caught:
+        Format("card").read(path)
+    assert caught.value.where == path
+    read_json(path)  # what others write may hold them: configs in the wild do
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_deep_nesting_is_refused_before_it_is_walked(opening: str, closing: str) -> None:
+    assert parse_json((99 * opening + "1" + 99 * closing).encode())
+    for depth in (100, 250):
+        with pytest.raises(ValueError, match="nested deeper than 100 levels"):
+            parse_json((depth * opening + "1" + depth * closing).encode())
+
+
+def test_files_that_never_end_and_files_of_gigabytes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(30 << 30)
+    for path, words in ((tmp_path / "pipe", "a pipe or a device"), (tmp_path / "sparse", "larger than")):
+        with pytest.raises(DataError, match=words):
+            Format("card").read(path)
+        with pytest.raises(DataError, match=words):
+            read_json(path)
+        assert remembered(path) == {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -394,3 +395,24 @@ def test_places_and_keys_stop_a_push(
     if found != "secret key":
         send(places=True)
         assert "config.json" in hub.files(REPO)
+
+
+@pytest.mark.parametrize("name", ["report", "report/more", "before/more.json"])
+def test_links_are_not_published(name: str, send: Send, hub: StandIn, evaluation: Path, tmp_path: Path) -> None:
+    (tmp_path / "private" / "deep").mkdir(parents=True)
+    (tmp_path / "private" / "letter.txt").write_text("private")
+    place = evaluation / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.symlink_to(tmp_path / "private")
+    with pytest.raises(VerificationError, match="is a link; only files of the evaluation itself") as caught:
+        send(report=evaluation, answers=True)
+    assert caught.value.where == place
+    assert hub.calls == []
+
+
+def test_a_member_that_leads_elsewhere_is_not_published(send: Send, model: Path, tmp_path: Path) -> None:
+    (model / "tokenizer.json").rename(tmp_path / "elsewhere")
+    (model / "tokenizer.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(VerificationError, match="is a link that leads out"):
+        send()

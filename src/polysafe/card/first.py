@@ -20,6 +20,7 @@ from polysafe.edits.edit import Edit
 from polysafe.edits.explain import operations
 from polysafe.edits.operations import Blend, Copy
 from polysafe.errors import DataError
+from polysafe.files.plain import read_plain
 from polysafe.recipe.places import portable
 from polysafe.recipe.recipe import Recipe
 
@@ -112,6 +113,6 @@ def _is_toy(checkpoint: Checkpoint) -> bool:
 
 def _says_toy(path: Path) -> bool:
     try:
-        return Card.from_json(path.read_bytes(), path).toy
+        return Card.from_json(read_plain(path), path).toy
     except (OSError, DataError):
         return False

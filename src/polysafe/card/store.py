@@ -14,6 +14,9 @@ from polysafe.checkpoint.output import lock
 from polysafe.checkpoint.update import finish_update, replace_files
 from polysafe.checkpoint.verify import read_manifest
 from polysafe.errors import DataError, VerificationError
+from polysafe.files.plain import read_plain
+
+_LARGEST = 1 << 26
 
 
 def load_card(folder: Path) -> Card:
@@ -21,16 +24,18 @@ def load_card(folder: Path) -> Card:
 
     Raises:
         CheckpointError: The folder is no output of polysafe.
-        DataError: It has no card, or one of another version or edit.
+        DataError: It has no card that can be read, or one of another version or edit.
     """
     edit = read_manifest(folder)["edit"]
     path = folder / CARD_DATA
     try:
-        card = Card.from_json(path.read_bytes(), path)
+        card = Card.from_json(read_plain(path, _LARGEST), path)
     except FileNotFoundError:
         raise DataError(
             "is missing; there is no model card to build", where=path, remedy="make the model again"
         ) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
     if card.edit != edit:
         raise DataError("belongs to another edit than the manifest", where=path, remedy="make the model again")
     return card

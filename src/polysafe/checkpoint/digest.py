@@ -19,7 +19,9 @@ from polysafe.progress import counted
 _BLOB = re.compile(r"^[0-9a-f]{64}$")
 
 
-def checkpoint_digests(checkpoint: Checkpoint, advance: Callable[[int], None] | None = None) -> dict[str, str]:
+def checkpoint_digests(
+    checkpoint: Checkpoint, advance: Callable[[int], None] | None = None, *, believe: bool = True
+) -> dict[str, str]:
     """SHA-256 of every weight file by its name.
 
     Files in a hub cache carry their hash as the name of the blob; others are read once and remembered.
@@ -27,13 +29,14 @@ def checkpoint_digests(checkpoint: Checkpoint, advance: Callable[[int], None] | 
     Args:
         checkpoint: The checkpoint.
         advance: Told the number of bytes of every read; by default they are a stage of their own.
+        believe: Whether those names are believed. If not, such files are read once too.
 
     Raises:
-        CheckpointError: A file cannot be read.
+        CheckpointError: A file cannot be read, or is not what its name says.
     """
     if advance is None:
         advance = counted(f"hashing {checkpoint.root.name}", sum(header.size for header in checkpoint.headers))
-    return {path.name: file_digest(path, advance) for path in checkpoint.files}
+    return {path.name: file_digest(path, advance, believe=believe) for path in checkpoint.files}
 
 
 def model_sha256(checkpoint: Checkpoint, changed: Mapping[str, str] | None = None) -> str:
@@ -58,20 +61,37 @@ def identity_of(files: Iterable[str], config: Mapping[str, Any], changed: Mappin
     return hashlib.sha256(json_bytes(content)).hexdigest()
 
 
-def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None, *, believe: bool = True) -> str:
     """SHA-256 of a file, from the blob name or the memory if possible.
 
+    Args:
+        path: The file.
+        advance: Told the number of bytes of every read.
+        believe: Whether the name of a blob is believed. If not, it has to be right.
+
     Raises:
-        CheckpointError: The file cannot be read.
+        CheckpointError: The file cannot be read, or is not what its name says.
     """
     target = path.resolve()
     try:
         status = target.stat()
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error
-    if target.parent.name == "blobs" and _BLOB.match(target.name):
+    named = target.name if target.parent.name == "blobs" and _BLOB.match(target.name) else None
+    if named is not None and believe:
         advance(status.st_size)
-        return target.name
+        return named
+    digest = _digest(target, status, advance)
+    if named not in (None, digest):
+        raise CheckpointError(
+            f"is not what the hub gave: its SHA-256 is {digest}, its name in the hub's cache {named}",
+            where=path,
+            remedy="remove it from the cache, and fetch the model again",
+        )
+    return digest
+
+
+def _digest(target: Path, status: os.stat_result, advance: Callable[[int], None]) -> str:
     # The change time too: unlike the modification time, no program can set it back.
     key = [str(target), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     memory = _memory_file(key)

@@ -85,6 +85,7 @@ class Header:
         mtime_ns: Its modification time when it was read.
         tensors: Its tensors in the order of their bytes.
         metadata: The free text pairs of the header.
+        ctime_ns: When anything of it was last changed. Unlike the modification time, no program can set it back.
     """
 
     file: Path
@@ -92,6 +93,7 @@ class Header:
     mtime_ns: int
     tensors: Mapping[str, TensorSpec]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    ctime_ns: int = 0
 
 
 def read_header(path: Path) -> Header:
@@ -115,7 +117,8 @@ def read_header(path: Path) -> Header:
     specs = [_tensor(path, name, entry, 8 + length) for name, entry in entries.items()]
     specs.sort(key=lambda spec: (spec.offset, spec.nbytes))
     _check_cover(path, specs, 8 + length, status.st_size)
-    return Header(path, status.st_size, status.st_mtime_ns, {spec.name: spec for spec in specs}, metadata)
+    tensors = {spec.name: spec for spec in specs}
+    return Header(path, status.st_size, status.st_mtime_ns, tensors, metadata, status.st_ctime_ns)
 
 
 def encode_header(tensors: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:

@@ -13,6 +13,7 @@ from polysafe.checkpoint.writer import output_error
 from polysafe.errors import OutputError
 from polysafe.files.atomic import publish_directory, remove_unfinished, write_json_atomic
 from polysafe.files.json_file import remembered
+from polysafe.files.plain import is_shared, remove_shared
 
 RECORDS = "polysafe"
 """Folder inside an output that holds manifest, edit, plan and recipe."""
@@ -46,14 +47,17 @@ class Workspace:
     def prepare(self, job: str) -> bool:
         """Makes the folders ready for the job with this identity and tells whether there is work to resume.
 
-        Whatever another job left here is removed: it was never published, and mixing the two would be a disaster.
+        Whatever another job left here is removed: it was never published, and mixing the two would be a disaster. So
+        are links, and files that have a name elsewhere too: going on in one would write into what is there.
 
         Raises:
-            OutputError: The folder cannot be made.
+            OutputError: The folder cannot be made, or is a link.
         """
+        self.check()
         try:
             if not self.holds(job):
                 self.discard()
+            remove_shared(self.work)
             for folder in (self.content, self.progress):
                 folder.mkdir(parents=True, exist_ok=True)
                 remove_unfinished(folder)
@@ -63,8 +67,24 @@ class Workspace:
             raise output_error(self.work, error) from error
         return resumed
 
+    def check(self) -> None:
+        """Refuses a workspace that lies elsewhere: what is in that folder may be anybody's, and work would end in it.
+
+        Raises:
+            OutputError: It is a link.
+        """
+        if self.work.is_symlink():
+            raise OutputError(
+                "is a link; polysafe works in a folder of its own", where=self.work, remedy="remove the link"
+            )
+
     def discard(self) -> None:
-        """Removes the workspace. The record goes first: a folder that is removed only in part belongs to no job."""
+        """Removes the workspace. The record goes first: a folder that is removed only in part belongs to no job.
+
+        Raises:
+            OutputError: It is a link.
+        """
+        self.check()
         self._record.unlink(missing_ok=True)
         if self.work.exists():
             shutil.rmtree(self.work)
@@ -123,7 +143,8 @@ def check_target(target: Path, inputs: list[Path]) -> None:
     """Refuses an output place that would touch an input or foreign files.
 
     Raises:
-        OutputError: `target` is an input, lies inside one, holds one, or holds files that no run of polysafe wrote.
+        OutputError: `target` is an input, lies inside one, holds one, or holds files that no run of polysafe wrote; or
+            the workspace beside it is a link.
     """
     try:
         _check_target(target, inputs)
@@ -148,6 +169,7 @@ def _check_target(target: Path, inputs: list[Path]) -> None:
             where=target,
             remedy="choose a new or empty output folder",
         )
+    Workspace(target).check()
 
 
 def _holder(path: Path) -> str:
@@ -162,7 +184,7 @@ def lock(target: Path) -> Iterator[None]:
     """Lets one process at a time work on an output. A lock whose owner died is free again.
 
     Raises:
-        OutputError: Another process holds it; the message says which.
+        OutputError: Another process holds it; the message says which. Or something else lies at its place.
     """
     from filelock import FileLock, Timeout
 
@@ -170,6 +192,10 @@ def lock(target: Path) -> Iterator[None]:
     guard = FileLock(path, timeout=0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if is_shared(path):
+            raise OutputError(
+                "is a link, or a file with another name, and no lock of polysafe", where=path, remedy="remove it"
+            )
         guard.acquire()
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except Timeout:

@@ -1,10 +1,12 @@
 """The small files that travel with the weights: config, generation config, tokenizer, chat template.
 
 They are copied byte for byte. Loading and saving a tokenizer rewrites it, and other runtimes then read it differently.
+Only what is data by its name and its first bytes is copied: never code, never a pickle.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from polysafe.checkpoint.source import Checkpoint, config_text, file_inside
 from polysafe.errors import CheckpointError
+from polysafe.files.plain import first_bytes, read_plain
 
 MODEL_FILES = ("config.json",)
 DONOR_FILES = (
@@ -29,6 +32,12 @@ DONOR_FILES = (
     "additional_chat_templates/*",
 )
 LARGEST = 200 << 20
+
+_DATA = re.compile(
+    r"\.(json|jsonl|txt|jinja|model|tiktoken|bpe|spm|vocab|tsv|yaml|yml)$|\.model\.v\d+\w*$", re.IGNORECASE
+)
+_EXECUTED = (*(bytes([0x80, protocol]) for protocol in range(2, 6)), b"PK\x03\x04", b"\x7fELF")
+"""First bytes of pickles, of the archives that hold them, and of programs."""
 
 _TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
@@ -66,16 +75,41 @@ def _with_dtype(file: SideFile, model: Checkpoint, dtype: str | None) -> SideFil
 
 
 def matching(root: Path, patterns: tuple[str, ...]) -> Iterator[str]:
-    """Names of the files of a folder that match a pattern, in order."""
+    """Names of the files of a folder that match a pattern and hold data, in order."""
+    return (name for name in _named(root, patterns) if _is_data(root / name))
+
+
+def left_out(donor: Checkpoint) -> list[str]:
+    """Names of files that belong to a tokenizer by their names and are no data: code, pickles, what nobody knows."""
+    return [name for name in _named(donor.root, DONOR_FILES) if not _is_data(donor.root / name)]
+
+
+def fits(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether the name of a file in a folder matches a pattern; `*` stands for no `/`."""
+    return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
+
+
+def _named(root: Path, patterns: tuple[str, ...]) -> Iterator[str]:
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        wanted = any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
-        if wanted and not path.is_dir():
+        if fits(name, patterns) and not path.is_dir():
             yield name
+
+
+def _is_data(path: Path) -> bool:
+    if not _DATA.search(path.name):
+        return False
+    try:
+        return not first_bytes(path, 4).startswith(_EXECUTED)
+    except OSError:
+        return True  # a broken link or a pipe, which is refused by name when it is copied
 
 
 def _content(checkpoint: Checkpoint, name: str) -> bytes:
     path = file_inside(checkpoint.root, name)
     if path.stat().st_size > LARGEST:
         raise CheckpointError(f"is larger than {LARGEST >> 20} MiB, too large for such a file", where=path)
-    return path.read_bytes()
+    try:
+        return read_plain(path, LARGEST)
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error

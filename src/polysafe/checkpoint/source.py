@@ -71,14 +71,15 @@ class Checkpoint:
         """Refuses to go on when a weight file was modified since its header was read.
 
         Raises:
-            CheckpointError: Size or modification time differ, or a file is gone.
+            CheckpointError: Size, modification time or change time differ, or a file is gone.
         """
         for header in self.headers:
             try:
                 status = os.stat(header.file)
             except OSError as error:
                 raise CheckpointError(f"vanished during the run: {error.strerror}", where=header.file) from error
-            if (status.st_size, status.st_mtime_ns) != (header.size, header.mtime_ns):
+            now = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            if now != (header.size, header.mtime_ns, header.ctime_ns):
                 raise CheckpointError(
                     "changed while it was being read",
                     where=header.file,

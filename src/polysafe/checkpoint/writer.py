@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,6 +21,8 @@ from typing import IO, Self
 from polysafe.checkpoint.layout import Shard
 from polysafe.errors import CheckpointError, OutputError
 from polysafe.files.atomic import write_json_atomic
+from polysafe.files.json_file import remembered
+from polysafe.files.plain import is_shared
 
 SYNC_BYTES = 64 << 20
 """Bytes between two durable points: what a killed run has to do again at most, beside one tensor.
@@ -67,6 +68,8 @@ def output_error(path: Path, error: OSError) -> OutputError:
 def _write(shard: Shard, folder: Path, progress_file: Path, produce: Produce, advance: Callable[[int], None]) -> str:
     path = folder / shard.name
     done, finished = _progress(progress_file)
+    if is_shared(path):
+        path.unlink()  # only the name: writing on would change the file behind it
     if finished is not None and path.exists() and path.stat().st_size == shard.size:
         advance(shard.size)
         return finished
@@ -114,9 +117,9 @@ def _stream(shard: Shard, position: int, produce: Produce) -> Iterator[tuple[int
 def _progress(progress_file: Path) -> tuple[int, str | None]:
     """Durable bytes of the shard, and its hash if it was finished. A record that cannot be read promises nothing."""
     try:
-        record = json.loads(progress_file.read_bytes())
+        record = remembered(progress_file)
         return int(record["offset"]), record.get("sha256")
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return 0, None
 
 

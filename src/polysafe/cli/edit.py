@@ -14,7 +14,7 @@ from polysafe.edits.export import Export
 from polysafe.errors import EditError
 from polysafe.files.yaml_lines import write_yaml
 from polysafe.text.units import format_bytes
-from polysafe.workflows.apply import apply_edit, export_edit, undo_edit
+from polysafe.workflows.apply import apply_edit, export_edit, load_edit, undo_edit
 
 
 def explain(edit: Path, *, as_json: bool) -> None:
@@ -37,6 +37,9 @@ def explain(edit: Path, *, as_json: bool) -> None:
         for text in part.notes:
             print_line(f"note: {text}")
         print_warnings(part.warnings)
+    implausible = content.get("implausible", [])
+    more = [f"{len(implausible) - 3} more numbers are implausible"] if len(implausible) > 3 else []
+    print_warnings([*(f"implausible: {told}" for told in implausible[:3]), *more])
 
 
 def apply(
@@ -49,7 +52,7 @@ def apply(
     as_json: bool,
 ) -> None:
     """Apply an edit to the models it names."""
-    saved, folders = Edit.load(edit), named_folders(source)
+    saved, folders = load_edit(edit, force=force), named_folders(source)
     with resumable(), progress():
         result = apply_edit(saved, folders, output, tokenizer_from=tokenizer_from, force=force)
     print_result(result, as_json=as_json)
@@ -92,7 +95,7 @@ def export(
     """Write an edit as a LoRA adapter."""
     if not peft:
         raise EditError("no form is chosen", where="edit export", remedy="add `--peft` for a LoRA adapter")
-    saved, folders = Edit.load(edit), named_folders(source)
+    saved, folders = load_edit(edit, force=force), named_folders(source)
     with progress():
         result = export_edit(
             saved,

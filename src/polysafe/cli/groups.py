@@ -51,7 +51,7 @@ def edit_apply(
         typer.Option(help="Source of tokenizer and chat template; by default the model edited.", show_default=False),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Accept other models than those the edit was made for.")
+        bool, typer.Option("--force", help="Accept other models than those the edit was made for, and a changed edit.")
     ] = False,
     as_json: Json = False,
     _quiet: Quiet = False,
@@ -108,7 +108,7 @@ def edit_export(
         typer.Option(help="Name of the base model in the adapter's config; by default its hub id.", show_default=False),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Accept other models than those the edit was made for.")
+        bool, typer.Option("--force", help="Accept other models than those the edit was made for, and a changed edit.")
     ] = False,
     as_json: Json = False,
     _quiet: Quiet = False,

@@ -17,8 +17,9 @@ from polysafe.edits.operations import AddDelta, AddLowRank, Copy, Operation
 from polysafe.errors import EditError
 from polysafe.files.atomic import json_bytes, write_bytes_atomic
 from polysafe.files.json_file import Format
+from polysafe.files.plain import TooLargeError, read_plain
 
-FORMAT = Format("edit file", key="polysafe_edit", error=EditError)
+FORMAT = Format("edit file", key="polysafe_edit", error=EditError, largest=1 << 28)
 JSON_FILE = "edit.json"
 TENSOR_FILE = "edit.safetensors"
 _FACTORS = ("rows", "a", "b")
@@ -275,11 +276,15 @@ def _save_tensors(tensors: dict[str, torch.Tensor]) -> bytes:
 
 
 def _load_tensors(path: Path, expected: str) -> dict[str, torch.Tensor]:
+    import psutil
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    most = psutil.virtual_memory().available // 2  # they are there twice while they are loaded
     try:
-        data = path.read_bytes()
+        data = read_plain(path, most)
+    except TooLargeError as error:
+        raise EditError(f"is larger than the {most} bytes of memory that there is for it", where=path) from error
     except OSError as error:
         raise EditError(f"cannot be read: {error.strerror}", where=path) from error
     if hashlib.sha256(data).hexdigest() != expected:

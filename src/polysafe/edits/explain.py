@@ -9,6 +9,11 @@ from polysafe.checkpoint.layout import Layout
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Operation
 
+LARGEST_FACTOR = 100
+"""Weights are shares, scales a few; beyond this they are called implausible."""
+LARGEST_UPDATE = 1e6
+"""The same for the Frobenius norms of the two factors of an update of low rank, multiplied: matrices have hundreds."""
+
 
 def explain(edit: Edit) -> dict[str, Any]:
     """The edit as plain data for people: where it comes from, what it decided, what it touches, how large it is."""
@@ -18,6 +23,7 @@ def explain(edit: Edit) -> dict[str, Any]:
         "start": edit.start,
         "dtype": edit.dtype,
         "sources": {name: record.model_dump() for name, record in edit.sources.items()},
+        **({"implausible": told} if (told := implausible(edit)) else {}),
         "tensors_touched": len(edit.touched),
         "operations": dict(
             Counter(describe(operations, edit.start) for operations in edit.steps.values()).most_common()
@@ -35,6 +41,24 @@ def explain(edit: Edit) -> dict[str, Any]:
             for part in edit.provenance
         ],
     }
+
+
+def implausible(edit: Edit) -> list[str]:
+    """Numbers that no method arrives at: who changes a file by hand, or damages it, may leave a model of noise."""
+    return [f"{tensor}: {told}" for tensor, operation in edit.operations() if (told := _beyond(operation))]
+
+
+def _beyond(operation: Operation) -> str | None:
+    match operation:
+        case Blend(weights=weights):
+            source, weight = max(weights.items(), key=lambda item: abs(item[1]))
+            return f"weight {weight:g} of {source}" if abs(weight) > LARGEST_FACTOR else None
+        case AddDelta(scale=scale):
+            return f"scale {scale:g}" if abs(scale) > LARGEST_FACTOR else None
+        case AddLowRank(a=a, b=b):
+            size = float(a.double().norm() * b.double().norm())
+            return f"an update as large as {size:g}" if not size <= LARGEST_UPDATE else None
+    return None
 
 
 def describe(operations: tuple[Operation, ...], start: str) -> str:

@@ -213,7 +213,7 @@ class _Job:
             reason = _obstacle(self._architecture.roles[tensor], self._start.tensors[tensor].shape, tensor)
             if reason is None:
                 self._linear.append(tensor)
-            elif norm := self._updates.norm(tensor):
+            elif norm := _finite(self._updates.norm(tensor), tensor):
                 left_out.append(LeftOut(tensor, reason, norm))
             else:
                 self.unchanged.append(tensor)
@@ -273,13 +273,14 @@ class _Job:
         exact = self._updates.factors(tensor)
         if exact is None:
             dense = self._updates.dense(tensor)
+            _finite(float(torch.linalg.vector_norm(dense, math.inf)), tensor)  # no decomposition of anything else
             kept, needed = best_approximation(dense, self._rank or DEFAULT_RANK)
             norm = float(torch.linalg.matrix_norm(dense, dtype=torch.float64))
         else:
             norm, needed = exact.norm(), min(exact.rank, *exact.shape)
             cap = min(self._rank or needed, needed)
             kept = exact if exact.rank <= cap else exact.truncated(cap).pruned()
-        if norm == 0:
+        if _finite(norm, tensor) == 0:
             return None
         stored = self._stored(kept.left, tensor), self._stored(kept.right, tensor)
         rounded = LowRank(stored[0].to(torch.float64), stored[1].to(torch.float64))
@@ -293,6 +294,14 @@ class _Job:
         if not bool(stored.isfinite().all()):
             raise EditError(f"the update does not fit {self._dtype}", where=tensor, remedy="choose a wider type")
         return stored
+
+
+def _finite(size: float, tensor: str) -> float:
+    if not math.isfinite(size):
+        raise EditError(
+            "the update is too large to be computed", where=tensor, remedy="see `polysafe edit explain` for its factors"
+        )
+    return size
 
 
 def module_name(tensor: str, checkpoint: Checkpoint, architecture: Architecture) -> str:

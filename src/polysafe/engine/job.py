@@ -46,9 +46,9 @@ class Job:
 
     @cached_property
     def identity(self) -> str:
-        """Tells two jobs apart without reading weights: their parts, and name, size and time of every input file."""
+        """Tells two jobs apart without reading weights: their parts, and name, size and times of every input file."""
         files = [
-            [name, str(header.file), header.size, header.mtime_ns]
+            [name, str(header.file), header.size, header.mtime_ns, header.ctime_ns]
             for name, checkpoint in sorted(self.checkpoints.items())
             for header in checkpoint.headers
         ]

@@ -15,7 +15,7 @@ import psutil
 from polysafe.checkpoint.layout import Layout, plan_layout
 from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader, TensorReader
-from polysafe.checkpoint.sidecar import SideFile, side_files
+from polysafe.checkpoint.sidecar import SideFile, left_out, side_files
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.explain import operations
@@ -266,6 +266,8 @@ def plan_edit(
     edited = EditedReader(edit, readers)
     layout = plan_layout([edited.spec(name) for name in edited.names()], job.shard_size)
     side = tuple(side_files(job.checkpoints[edit.start], job.checkpoints[job.donor], edit.dtype))
+    if omitted := left_out(job.checkpoints[job.donor]):
+        notes += (f"{job.donor}: not copied, because it is code, a pickle, or nothing known: {', '.join(omitted)}",)
     return Plan(job, edit, layout, side, estimate_cost(edit, job.checkpoints, layout, side, job.target, rate), notes)
 
 

@@ -92,7 +92,7 @@ def job_parts(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Iterator
 
 
 def _stamps(value: object) -> Iterator[str]:
-    """Name, size and time of every file of the folders that a judge names, as of the files of a source."""
+    """Name, size and times of every file of the folders that a judge names, as of the files of a source."""
     if isinstance(value, Mapping):
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):
@@ -101,7 +101,7 @@ def _stamps(value: object) -> Iterator[str]:
     elif isinstance(value, Path):
         for file in sorted(path for path in value.rglob("*") if path.is_file()):
             status = file.stat()
-            yield f"{file} {status.st_size} {status.st_mtime_ns}"
+            yield f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def languages_of(method: Method) -> tuple[str, ...]:

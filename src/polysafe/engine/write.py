@@ -41,12 +41,18 @@ class RunResult:
 
 
 def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint]) -> Edit:
-    """The edit with the SHA-256 of its input files filled in."""
+    """The edit with the SHA-256 of its input files filled in.
+
+    Raises:
+        CheckpointError: A file cannot be read, or is in the hub's cache under the hash of another one.
+    """
     used = {name: checkpoints[name] for name in edit.sources}
     total = sum(header.size for checkpoint in used.values() for header in checkpoint.headers)
     advance = counted("hashing inputs", total)
     records = {
-        name: SourceRecord(origin=edit.sources[name].origin, files=checkpoint_digests(checkpoint, advance))
+        name: SourceRecord(
+            origin=edit.sources[name].origin, files=checkpoint_digests(checkpoint, advance, believe=False)
+        )
         for name, checkpoint in used.items()
     }
     return Edit(start=edit.start, steps=edit.steps, sources=records, provenance=edit.provenance, dtype=edit.dtype)

@@ -11,6 +11,8 @@ import json
 import os
 from pathlib import Path
 
+from polysafe.files.plain import is_shared
+
 _UNFINISHED = ".polysafe-tmp"
 
 
@@ -22,6 +24,8 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     try:
+        if is_shared(temporary):
+            temporary.unlink()  # a killed write leaves a file, and nobody else has to put anything there
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()

@@ -7,8 +7,9 @@ things are refused in the same words: not there, too large, no JSON, something e
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -16,8 +17,11 @@ from typing import Any, NoReturn, TypeVar
 from pydantic_core import ValidationError
 
 from polysafe.errors import DataError, PolysafeError
+from polysafe.files.plain import LARGEST, TooLargeError, read_plain
 
 _SURROGATE = re.compile(rb"\\u[dD]")
+_DEEPEST = 100
+"""Levels that JSON may have. No file of ours or of a model has ten, and writing needs several calls for a level."""
 Built = TypeVar("Built")
 
 
@@ -35,7 +39,7 @@ class Format:
         find: What to do if something else was named.
         again: What to do about a file of another version, or a damaged one. `{version}` stands for the polysafe that
             wrote it, and nothing is said where that is not known; `{folder}` for its folder, in `find` too.
-        largest: Most bytes of a file.
+        largest: Most bytes of a file. None of ours is near the default.
         half_characters: Whether texts may hold half a character, as those of models and of other people can.
     """
 
@@ -47,7 +51,7 @@ class Format:
     absent: str | None = None
     find: str | None = None
     again: str | None = None
-    largest: int | None = None
+    largest: int = LARGEST
     half_characters: bool = False
 
     @property
@@ -62,9 +66,9 @@ class Format:
             PolysafeError: In the class of the format: it is not there, or no such file.
         """
         try:
-            if self.largest is not None and path.stat().st_size > self.largest:
-                self.refuse(f"is larger than {self.largest} bytes", path)
-            data = path.read_bytes()
+            data = read_plain(path, self.largest)
+        except TooLargeError:
+            self.refuse(f"is larger than {self.largest} bytes", path)
         except OSError as error:
             if self.absent is not None and isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise self.error(self.absent, where=path.parent, remedy=self._told(self.find, path)) from None
@@ -81,7 +85,10 @@ class Format:
             content = parse_json(data, half_characters=self.half_characters)
         except ValueError as error:
             self.refuse(f"is not valid JSON: {error}", where, cause=error)
-        return self.checked(content, where)
+        found = self.checked(content, where)
+        if not all(map(_is_finite, _levels(found))):  # many programs write NaN; none of ours does
+            self.refuse(f"is no valid {self.what}: a number in it is not finite", where)
+        return found
 
     def checked(self, content: object, where: object) -> dict[str, Any]:
         """The same, for what was parsed.
@@ -175,11 +182,26 @@ def parse_json(text: bytes, *, half_characters: bool = False) -> Any:
 
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        if sum(1 for _ in zip(_levels(value), range(_DEEPEST + 1), strict=False)) > _DEEPEST:
+            raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
         if not half_characters and _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError(str(error)) from error
     return value
+
+
+def _levels(value: object) -> Iterator[list[Any]]:
+    """What a parsed value holds, a level of nesting at a time; without recursion, which is what is guarded against."""
+    level: list[Any] = [value]
+    while level:
+        yield level
+        holders = [each for each in level if isinstance(each, (dict, list))]
+        level = [each for holder in holders for each in (holder.values() if isinstance(holder, dict) else holder)]
+
+
+def _is_finite(values: Iterable[object]) -> bool:
+    return all(type(value) is not float or math.isfinite(value) for value in values)
 
 
 def read_json(path: Path, error: Callable[..., PolysafeError] = DataError) -> Any:
@@ -193,7 +215,7 @@ def read_json(path: Path, error: Callable[..., PolysafeError] = DataError) -> An
         PolysafeError: In that class: it cannot be read, or is no JSON.
     """
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(read_plain(path))
     except OSError as problem:
         raise error(f"cannot be read: {problem.strerror}", where=path) from problem
     except ValueError as problem:
@@ -203,7 +225,7 @@ def read_json(path: Path, error: Callable[..., PolysafeError] = DataError) -> An
 def remembered(path: Path) -> dict[str, Any]:
     """A small record that costs only time if it is lost: empty where there is none that can be read."""
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_plain(path))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -136,6 +136,7 @@ def gather(
 
     Raises:
         DataError: The evaluation is not there.
+        VerificationError: A file of it is a link.
     """
     manifest = read_manifest(model)
     replaced = card_files(card)
@@ -170,7 +171,13 @@ def _evaluation(folder: Path, *, answers: bool) -> Iterator[Item]:
     for path in sorted(path for name in names for path in (folder / name, *(folder / name).rglob("*"))):
         name = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in name.parts)
-        if path.is_file() and not path.is_symlink() and not hidden and (answers or path.name != "records.jsonl"):
+        if path.is_symlink() and not hidden:
+            raise VerificationError(
+                "is a link; only files of the evaluation itself are published",
+                where=path,
+                remedy="replace it by what is behind it, if that may be published",
+            )
+        if path.is_file() and not hidden and (answers or path.name != "records.jsonl"):
             yield Item(f"{EVALUATION}/{name.as_posix()}", path.stat().st_size, hash_file(path), path)
 
 

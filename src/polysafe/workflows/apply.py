@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 from polysafe.card.first import first_card
 from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.lora import is_adapter, open_adapter
-from polysafe.checkpoint.output import lock
+from polysafe.checkpoint.output import MANIFEST, lock
 from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
-from polysafe.checkpoint.verify import read_manifest
-from polysafe.edits.edit import Edit
+from polysafe.checkpoint.verify import manifest_at, read_manifest
+from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.edits.export import Export, export_adapter
 from polysafe.edits.operations import AddDelta
 from polysafe.engine.job import Job
@@ -23,6 +24,47 @@ from polysafe.errors import EditError, MismatchError
 from polysafe.progress import Progress, reporting, tell
 
 SHARD_SIZE = 5_000_000_000
+
+
+def load_edit(path: Path, *, force: bool = False) -> Edit:
+    """Reads a saved edit that is to be used on models, with what vouches for it.
+
+    Args:
+        path: Its folder or its `edit.json`.
+        force: Accept an edit that nothing vouches for.
+
+    Raises:
+        EditError: A file is missing, damaged, or of a newer schema.
+        MismatchError: It is not the edit that the manifest beside it names, or it does not say which models it was
+            made for.
+        CheckpointError: The manifest beside it is damaged.
+    """
+    edit = Edit.load(path)
+    if not force:
+        beside = (path if path.is_dir() else path.parent) / Path(MANIFEST).name
+        if os.path.lexists(beside):
+            _require_recorded(edit, beside)
+        _require_known(edit, edit.sources, path)
+    return edit
+
+
+def _require_recorded(edit: Edit, beside: Path) -> None:
+    recorded = manifest_at(beside)["edit"]
+    if recorded != edit.sha256:
+        raise MismatchError(
+            f"was changed after it had been written: it has SHA-256 {edit.sha256}, its manifest says {recorded}",
+            where=beside.with_name(JSON_FILE),
+            remedy="make the model again; or accept the edit as it is with --force",
+        )
+
+
+def _require_known(edit: Edit, needed: Iterable[str], path: Path) -> None:
+    if unknown := [name for name in needed if not edit.sources[name].files]:
+        raise MismatchError(
+            f"does not say which files {unknown[0]!r} were (their SHA-256 are not in it), so any model would be taken",
+            where=path,
+            remedy="use the edit as polysafe wrote it; `edit apply` and `edit export` accept any model with --force",
+        )
 
 
 def apply_edit(
@@ -84,6 +126,7 @@ def undo_edit(edit: Edit, edited: Path, original: Path, output: Path, *, progres
         "edited": open_checkpoint(edited, origin="edited"),
         "original": open_checkpoint(original, origin=edit.sources[edit.start].origin),
     }
+    _require_known(edit, [edit.start], edited)
     _require_same(edit, edit.start, checkpoints["original"])
     _require_intact(checkpoints["edited"], manifest)
     with reporting(progress):
@@ -176,7 +219,7 @@ def _base_of(edit: Edit, adapter: str, adapters: Sequence[str]) -> str:
 
 def _require_same(edit: Edit, name: str, checkpoint: Checkpoint) -> None:
     expected = edit.sources[name].files
-    if expected and checkpoint_digests(checkpoint) != expected:
+    if expected and checkpoint_digests(checkpoint, believe=False) != expected:
         raise MismatchError(
             f"is not the checkpoint that the edit was made for as {name!r} ({edit.sources[name].origin}): "
             "the SHA-256 of its weight files differ",
@@ -187,7 +230,7 @@ def _require_same(edit: Edit, name: str, checkpoint: Checkpoint) -> None:
 
 def _require_intact(checkpoint: Checkpoint, manifest: Mapping[str, Any]) -> None:
     written = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
-    for name, digest in checkpoint_digests(checkpoint).items():
+    for name, digest in checkpoint_digests(checkpoint, believe=False).items():
         if written.get(name) != digest:
             raise MismatchError(
                 "was changed after the edit had written it, so its tensors are not those of the original",

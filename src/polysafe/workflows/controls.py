@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import Edit
 from polysafe.engine.plan import make_plan
+from polysafe.engine.write import with_digests
 from polysafe.errors import RecipeError
 from polysafe.probe.kept import Measurements
 from polysafe.recipe.recipe import Recipe
@@ -46,11 +47,11 @@ def write_controls(recipe: Recipe, output: Path, draws: int = 3) -> Iterator[tup
     """
     method, measured = controlled(recipe), Measurements()
     with measured:
-        edit = make_plan(recipe).edit
+        edit = _decided(recipe)
     yield _save(edit, recipe.edits[0].label, output)
     for control in method.settled(edit).controls(draws):
         with measured:
-            decided = make_plan(recipe.model_copy(update={"edits": (control,)})).edit
+            decided = _decided(recipe.model_copy(update={"edits": (control,)}))
         yield _save(decided, control.label, output)
 
 
@@ -74,6 +75,12 @@ def controlled(recipe: Recipe) -> Controlled:
             remedy="use one `layer_swap`, `band_swap`, `behaviour_swap`, `sparse_edit` or `head_steering`",
         )
     return method
+
+
+def _decided(recipe: Recipe) -> Edit:
+    """The edit with the hashes of the models that it is for: what is saved is applied to those only."""
+    plan = make_plan(recipe)
+    return with_digests(plan.edit, plan.job.checkpoints)
 
 
 def _save(edit: Edit, label: str, output: Path) -> tuple[str, Path]:

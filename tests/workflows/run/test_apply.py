@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from polysafe.checkpoint.verify import verify_output
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.edits.operations import AddDelta, AddLowRank, Copy
 from polysafe.errors import EditError, MismatchError, OutputError
-from polysafe.workflows.apply import apply_edit, undo_edit
+from polysafe.workflows.apply import apply_edit, load_edit, undo_edit
 from polysafe.workflows.run import run_recipe
 from tests.checkpoint.raw import snapshot
 from tests.edits.memory import same_bits
@@ -167,3 +169,55 @@ def test_output_may_not_touch_a_source(llama: Trio, tmp_path: Path) -> None:
     for target in (llama.safety, llama.language / "out"):
         with pytest.raises(OutputError, match="may not be, contain, or lie inside"):
             apply_edit(edit, llama.paths, target)
+
+
+def changed_by_hand(records: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((records / "edit.json").read_text())
+    change(content)
+    (records / "edit.json").write_text(json.dumps(content))
+
+
+def enlarge(content: dict[str, Any]) -> None:
+    next(operation for steps in content["steps"].values() for operation in steps)["weights"]["safety"] = 1e9
+
+
+@pytest.mark.parametrize("named", ["polysafe", "polysafe/edit.json"])
+def test_an_edit_that_was_changed_after_its_run_is_not_used(named: str, llama: Trio, tmp_path: Path) -> None:
+    run_recipe(recipe_for(llama.paths, tmp_path / "run", SOUP))
+    assert load_edit(tmp_path / "run" / named) == Edit.load(tmp_path / "run" / named)
+    changed_by_hand(tmp_path / "run" / "polysafe", enlarge)
+    with pytest.raises(MismatchError, match="was changed after it had been written") as caught:
+        load_edit(tmp_path / "run" / named)
+    assert "--force" in str(caught.value.remedy)
+    assert load_edit(tmp_path / "run" / named, force=True) == Edit.load(tmp_path / "run" / named)
+
+
+def test_an_edit_written_in_another_way_is_the_same(llama: Trio, tmp_path: Path) -> None:
+    run_recipe(recipe_for(llama.paths, tmp_path / "run", SOUP))
+    changed_by_hand(tmp_path / "run" / "polysafe", lambda content: None)
+    load_edit(tmp_path / "run" / "polysafe")
+
+
+@pytest.mark.parametrize(
+    "remove", [lambda record: record.update(files={}), lambda record: record.pop("files")], ids=["empty", "removed"]
+)
+def test_an_edit_that_would_take_any_base_is_not_used(
+    remove: Callable[[dict[str, Any]], object], llama: Trio, tmp_path: Path
+) -> None:
+    run_recipe(recipe_for(llama.paths, tmp_path / "run", SOUP))
+    Edit.load(tmp_path / "run" / "polysafe").save(tmp_path / "alone")
+    load_edit(tmp_path / "alone")
+    changed_by_hand(tmp_path / "alone", lambda content: remove(content["sources"]["safety"]))
+    with pytest.raises(MismatchError, match="does not say which files 'safety' were"):
+        load_edit(tmp_path / "alone")
+    load_edit(tmp_path / "alone", force=True)
+
+
+def test_undo_of_an_edit_that_would_take_any_original(llama: Trio, tmp_path: Path) -> None:
+    run_recipe(recipe_for(llama.paths, tmp_path / "run", SOUP))
+    changed_by_hand(tmp_path / "run" / "polysafe", lambda content: content["sources"]["sw"].update(files={}))
+    edit = Edit.load(tmp_path / "run" / "polysafe")
+    manifest = tmp_path / "run" / "polysafe" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "edit": edit.sha256}))
+    with pytest.raises(MismatchError, match="does not say which files 'sw' were"):
+        undo_edit(edit, tmp_path / "run", llama.base, tmp_path / "undone")

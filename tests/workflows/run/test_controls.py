@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from polysafe.cli.app import app
 from polysafe.edits.edit import Edit
 from polysafe.engine.plan import make_plan
+from polysafe.engine.write import with_digests
 from polysafe.errors import RecipeError
 from polysafe.methods.head_steering.method import HeadSteering
 from polysafe.methods.sparse_edit.method import SparseEdit
 from polysafe.recipe.recipe import Recipe, make_recipe
+from polysafe.workflows.apply import load_edit
 from polysafe.workflows.controls import write_controls
 from tests.byte_level import save_byte_model
 from tests.methods.anchors import write_anchors
@@ -109,6 +111,17 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return seen
 
 
+def alone_sha256(given: Recipe, method: Any) -> str:
+    """Hash of one method's edit, with the hashes of the models that it is for."""
+    plan = make_plan(given.model_copy(update={"edits": (method,)}))
+    return with_digests(plan.edit, plan.job.checkpoints).sha256
+
+
+def test_controls_are_for_the_models_of_the_recipe_only(tmp_path: Path) -> None:
+    for folder in dict(write_controls(recipe(tmp_path, STEER), tmp_path / "edits", draws=1)).values():
+        assert all(record.files for record in load_edit(folder).sources.values())
+
+
 @pytest.mark.parametrize("case", ["sparse", "gated", "heads"])
 def test_all_controls_come_from_one_measurement(
     tmp_path: Path, passes: list[tuple[int, ...]], case: str, monkeypatch: pytest.MonkeyPatch
@@ -132,8 +145,7 @@ def test_all_controls_come_from_one_measurement(
     controls = method.settled(alone).controls(2)
     assert len(written) == 1 + len(controls)
     for control in (method, *controls):
-        edit = make_plan(given.model_copy(update={"edits": (control,)})).edit
-        assert Edit.load(written[control.label]).sha256 == edit.sha256
+        assert Edit.load(written[control.label]).sha256 == alone_sha256(given, control)
     # Captures are kept where somebody asks for it, effects of heads in the user's cache.
     assert len(passes) == (2 if case == "heads" else 3 + len(controls)) * once
 
@@ -149,5 +161,4 @@ def test_edited_models_are_measured_every_time(tmp_path: Path, passes: list[tupl
     first = once // 2  # the original model; as many again with the first layer edited
     assert len(passes) == once + first + len(written) * (once - first)
     control = given.edits[0].model_copy(update={"control": "all"})
-    edit = make_plan(given.model_copy(update={"edits": (control,)})).edit
-    assert Edit.load(written[control.label]).sha256 == edit.sha256
+    assert Edit.load(written[control.label]).sha256 == alone_sha256(given, control)

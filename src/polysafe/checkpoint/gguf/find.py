@@ -54,7 +54,8 @@ class GgufFile:
 
     def stamp(self) -> list[list[object]]:
         """Tells without reading it whether the file is still the same."""
-        return [[str(piece), piece.stat().st_size, piece.stat().st_mtime_ns] for piece in self.pieces]
+        states = [(piece, piece.stat()) for piece in self.pieces]
+        return [[str(piece), state.st_size, state.st_mtime_ns, state.st_ctime_ns] for piece, state in states]
 
     def sha256(self, advance: Callable[[int], None] = lambda _: None) -> str:
         """SHA-256 of the whole file.
