@@ -119,10 +119,10 @@ def repair(
     Args:
         given: The model and what there is besides.
         output: Folder: `search/` with a search for every method, `recipe.yaml`, `model/`, `evaluation/`, `repair.json`.
-        minutes: Time for all searches together; making and reporting come on top.
+        minutes: Time for all searches together, what the judge takes included; making and reporting come on top.
         trials: Most points of each search.
         workers: Processes of each search.
-        controls: Draws of each random control that a recommended edit is compared with.
+        controls: Draws of each random control that is made and asked beside the edit that is taken.
         progress: Told what is being done.
 
     Raises:
@@ -137,7 +137,7 @@ def repair(
     given = replace(given, output=output / MODEL)
     possible = attempts(given)
     began = time.monotonic()
-    budget = _Budget(began + 60 * minutes, trials, workers, controls)
+    budget = _Budget(began + 60 * minutes, trials, workers)
     with reporting(progress):
         tries = _singles(possible, output, budget)
         tries += _stacks(tries, possible, output, budget)
@@ -159,7 +159,6 @@ class _Budget:
     until: float
     trials: int
     workers: int
-    controls: int
 
     def share(self, parts: int) -> float:
         """Minutes for each of so many searches that are left; a little where the time is over."""
@@ -204,7 +203,7 @@ def _attempt(name: str, data: Data, output: Path, budget: _Budget, minutes: floa
     try:
         with during(name):
             space = with_budget(make_space(data), trials=budget.trials, minutes=minutes)
-            found = search(space, output / SEARCHES / name, workers=budget.workers, controls=budget.controls)
+            found = search(space, output / SEARCHES / name, workers=budget.workers)
     except ResourceError:
         raise
     except PolysafeError as error:

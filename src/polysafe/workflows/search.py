@@ -7,6 +7,7 @@ among the best. What was chosen by is not reported on: `polysafe evaluate` does 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -198,13 +199,30 @@ def search(
         study = Study(output, space, _identity(bench))
         weights = bench.weights_sha256()
         study.begin()
-        _tried(space, output, study, bench, workers)
-        found = _ended(bench, output, study.points(), controls)
+        seconds, judged = _shared(bench)
+        _tried(space, output, study, bench, workers, seconds)
+        found = _ended(bench, output, study.points(), controls, judged)
         if bench.weights_sha256() != weights:
             raise VerificationError("the model was not put back as it was", where="search")
         found = replace(found, weights=weights)
         _write(found)
     return found
+
+
+def _shared(bench: Bench) -> tuple[float, int]:
+    """Seconds for trying points, and how many of the front are judged after: where time is limited, in half of it.
+
+    What a judge takes for a point is told by what it takes for the unedited model.
+    """
+    minutes, judged = bench.space.search.minutes, bench.space.search.judged
+    if minutes is None:
+        return math.inf, judged
+    began = time.monotonic()
+    if bench.by_judge is None:
+        return 60 * minutes, judged
+    each = 2 * (time.monotonic() - began)  # one of the front, and one of those besides
+    judged = max(1, min(judged, int(30 * minutes / each)))
+    return 60 * minutes - each / 2 - judged * each, judged
 
 
 def _identity(bench: Bench) -> str:
@@ -216,12 +234,12 @@ def _identity(bench: Bench) -> str:
     return hashlib.sha256(json_bytes(parts)).hexdigest()
 
 
-def _tried(space: Space, output: Path, study: Study, bench: Bench, workers: int) -> None:
-    """Tries all points, some of them in processes of their own."""
-    minutes, trials = space.search.minutes, space.search.trials
+def _tried(space: Space, output: Path, study: Study, bench: Bench, workers: int, seconds: float) -> None:
+    """Tries all points, some of them in processes of their own; at least one."""
+    trials = space.search.trials
     if space.size is not None:
         trials = min(trials, space.size)
-    seconds = float("inf") if minutes is None else 60 * minutes
+    seconds = max(seconds, 0.01)
     until = time.monotonic() + seconds
     if workers == 1:
         study.run(bench.outcome, trials, until=until)
@@ -240,10 +258,10 @@ def _work(space: Space, output: Path, trials: int, seconds: float, worker: int) 
         Study(output, space, _identity(bench)).run(bench.outcome, trials, until=until, worker=worker)
 
 
-def _ended(bench: Bench, output: Path, points: Sequence[Point], controls: int) -> Found:
+def _ended(bench: Bench, output: Path, points: Sequence[Point], controls: int, most: int) -> Found:
     objectives = bench.space.search.objectives
     best = front(points, objectives)
-    judged = _judged(bench, output, points, best)
+    judged = _judged(bench, output, points, best, most)
     final = judged or points
     choice = recommend(final, objectives, len(points))
     comparing = (bench.by_judge if judged else None) or bench.comparing
@@ -271,13 +289,13 @@ def _ended(bench: Bench, output: Path, points: Sequence[Point], controls: int) -
     )
 
 
-def _judged(bench: Bench, output: Path, points: Sequence[Point], best: Sequence[Point]) -> list[Point]:
+def _judged(bench: Bench, output: Path, points: Sequence[Point], best: Sequence[Point], most: int) -> list[Point]:
     """What the judge says of the front, and of some points besides; nothing where it has read all of them."""
     comparing = bench.by_judge
     if comparing is None:
         return []
-    chosen = list(best[: bench.space.search.judged])
-    chosen += spread(points, chosen, bench.space.search.judged)
+    chosen = list(best[:most])
+    chosen += spread(points, chosen, most)
     parts = Parts("judging points", PROMPTS, comparing.rules.meter.prompts, len(chosen))
     owner = _identity(bench)
     found = []
