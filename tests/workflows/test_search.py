@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from polysafe.errors import DataError, OutputError
+from polysafe.recipe.measures import Search
 from polysafe.recipe.recipe import load_recipe
 from polysafe.search import bench
 from polysafe.search.space import with_budget
+from polysafe.workflows import search as workflow
 from polysafe.workflows.search import RECIPE, RESULT, search
 from tests.search.made import VALIDATION, toy_space
 
@@ -91,3 +95,23 @@ def test_another_recipe_does_not_go_on_with_a_study(tmp_path: Path) -> None:
     search(toy_space(tmp_path, band(bottom={"choices": [1]})), tmp_path / "search")
     with pytest.raises(OutputError, match="another search"):
         search(toy_space(tmp_path, band(bottom={"choices": [2]})), tmp_path / "search")
+
+
+@pytest.mark.parametrize(
+    ("minutes", "by_judge", "expected"),
+    [
+        (None, object(), (math.inf, 8)),
+        (10.0, None, (600.0, 8)),
+        (10.0, object(), (600.0 - 60.0 - 2 * 120.0, 2)),  # a point takes the judge a minute, and each has another beside
+        (1.0, object(), (60.0 - 60.0 - 120.0, 1)),
+        (1000.0, object(), (60_000.0 - 60.0 - 8 * 120.0, 8)),
+    ],
+)
+def test_the_judge_is_given_half_of_the_time_at_most(
+    minutes: float | None, by_judge: object, expected: tuple[float, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 60.0])
+    monkeypatch.setattr(workflow.time, "monotonic", lambda: next(clock))
+    space = SimpleNamespace(search=Search(minutes=minutes, judged=8))
+    bench: Any = SimpleNamespace(space=space, by_judge=by_judge)
+    assert workflow._shared(bench) == expected
