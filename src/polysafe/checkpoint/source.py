@@ -18,7 +18,10 @@ from polysafe.errors import CheckpointError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MAX_JSON = 100_000_000
+MAX_CONFIG = 10_000_000
+"""Most bytes of a `config.json`; those of real models have some ten thousand."""
+MAX_INDEX = 50_000_000
+"""Most bytes of an index: room for half a million tensors."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WINDOWS_SPECIAL = re.compile(r"^[A-Za-z]:|[\\:*?\"<>|\x00-\x1f]")
 
@@ -144,6 +147,33 @@ def file_inside(folder: Path, name: str) -> Path:
     return path
 
 
+def read_small_json(folder: Path, name: str, largest: int) -> Any:
+    """The content of a JSON file of a checkpoint, which is looked at before it is read.
+
+    Raises:
+        CheckpointError: It is missing, a link out of the folder, too large, or no JSON.
+    """
+    path = file_inside(folder, name)
+    return load_json(path, bytes_up_to(path, largest), "the file")
+
+
+def bytes_up_to(path: Path, largest: int) -> bytes:
+    """The content of a file of at most so many bytes; of a larger one nothing is kept.
+
+    Raises:
+        CheckpointError: It is larger, or cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            whole = os.fstat(file.fileno()).st_size <= largest
+            content = file.read(largest + 1) if whole else b""
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error
+    if not whole or len(content) > largest:
+        raise CheckpointError(f"is larger than {largest} bytes, too large for such a file", where=path)
+    return content
+
+
 def check_editable(checkpoint: Checkpoint) -> None:
     """Refuses quantised checkpoints: their tensors are codes, and arithmetic on codes is meaningless.
 
@@ -202,7 +232,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
             where=folder,
             remedy="move the stale one away",
         )
-    content = _read_json(file_inside(folder, INDEX))
+    content = read_small_json(folder, INDEX, MAX_INDEX)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError("has no weight_map", where=index, remedy="fetch the index again")
@@ -249,16 +279,10 @@ def _config(folder: Path) -> Mapping[str, Any]:
     path = folder / "config.json"
     if not os.path.lexists(path):
         raise CheckpointError("is missing", where=path, remedy="a checkpoint needs the config.json of its model")
-    content = _read_json(file_inside(folder, path.name))
+    content = read_small_json(folder, path.name, MAX_CONFIG)
     if not isinstance(content, dict):
         raise CheckpointError("is not a JSON object", where=path)
     return content
-
-
-def _read_json(path: Path) -> Any:
-    if path.stat().st_size > MAX_JSON:
-        raise CheckpointError(f"is larger than {MAX_JSON} bytes", where=path)
-    return load_json(path, path.read_bytes(), "the file")
 
 
 def config_text(config: Mapping[str, Any]) -> bytes:
