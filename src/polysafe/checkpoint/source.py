@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,10 @@ MAX_CONFIG = 10_000_000
 """Most bytes of a `config.json`; those of real models have some ten thousand."""
 MAX_INDEX = 50_000_000
 """Most bytes of an index: room for half a million tensors."""
+MAX_TENSORS = 500_000
+"""Most tensors of a checkpoint. The largest models, every expert in tensors of its own, have some hundred thousand."""
+MAX_TOKENIZER = 64_000_000
+"""Most bytes of a file of a tokenizer. The largest, with a quarter of a million tokens, have half as many."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WINDOWS_SPECIAL = re.compile(r"^[A-Za-z]:|[\\:*?\"<>|\x00-\x1f]")
 
@@ -106,7 +110,7 @@ def open_checkpoint(root: Path | str, *, origin: str | None = None) -> Checkpoin
         raise CheckpointError(problem, where=folder)
     folder = folder.resolve()
     weight_map = _weight_map(folder)
-    headers = tuple(read_header(file_inside(folder, file)) for file in _weight_files(weight_map))
+    headers = _headers(folder, _weight_files(weight_map))
     notes = [*_check_index(folder, headers, weight_map), *(record.sentence for record in read_imported(folder))]
     return Checkpoint(folder, name, headers, _config(folder), tuple(notes))
 
@@ -241,6 +245,17 @@ def _weight_map(folder: Path) -> dict[str, str]:
             raise CheckpointError(f"maps {tensor!r} to something that is no file name", where=index)
         _check_name(index, file)
     return weight_map
+
+
+def _headers(folder: Path, files: Sequence[str]) -> tuple[Header, ...]:
+    headers: list[Header] = []
+    count = 0
+    for file in files:
+        headers.append(read_header(file_inside(folder, file)))
+        count += len(headers[-1].tensors)
+        if count > MAX_TENSORS:
+            raise CheckpointError(f"holds more than {MAX_TENSORS} tensors, more than any model", where=folder)
+    return tuple(headers)
 
 
 def _check_name(index: Path, name: str) -> None:

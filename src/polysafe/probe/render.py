@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, matching
+from polysafe.checkpoint.source import MAX_TOKENIZER
 from polysafe.errors import CheckpointError, DataError, RecipeError
 from polysafe.probe.chat.template import in_template
 
@@ -120,6 +122,7 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+    _check_files(Path(folder))
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # readers of untrusted files raise anything
@@ -130,6 +133,16 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
         ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
+
+
+def _check_files(folder: Path) -> None:
+    """Refuses what would fill the memory, or never end, before anything of it is read."""
+    for name in matching(folder, (*MODEL_FILES, *DONOR_FILES)):
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError("is a device or a broken link, not a file", where=file)
+        if file.stat().st_size > MAX_TOKENIZER:
+            raise CheckpointError(f"is larger than {MAX_TOKENIZER} bytes, too large for a tokenizer", where=file)
 
 
 def cached_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
