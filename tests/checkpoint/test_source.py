@@ -273,6 +273,14 @@ def test_more_tensors_than_any_model_has_are_refused(tmp_path: Path, monkeypatch
         open_checkpoint(folder)
 
 
+def test_an_adapter_beside_a_full_model_is_told(tmp_path: Path) -> None:
+    folder = write_config(tmp_path)
+    (folder / SINGLE).write_bytes(one_tensor())
+    assert open_checkpoint(folder).notes == ()
+    (folder / "adapter_config.json").write_text("{}")
+    assert "an adapter lies in the folder too" in open_checkpoint(folder).notes[0]
+
+
 def test_a_config_may_hold_infinity_but_not_half_a_character(tmp_path: Path) -> None:
     folder = write_config(tmp_path, time_step_limit=[0.0, float("inf")])
     (folder / SINGLE).write_bytes(one_tensor())

@@ -112,6 +112,8 @@ def open_checkpoint(root: Path | str, *, origin: str | None = None) -> Checkpoin
     weight_map = _weight_map(folder)
     headers = _headers(folder, _weight_files(weight_map))
     notes = [*_check_index(folder, headers, weight_map), *(record.sentence for record in read_imported(folder))]
+    if os.path.lexists(folder / "adapter_config.json"):
+        notes.append("an adapter lies in the folder too; it is not read here, while other programs may put it on")
     return Checkpoint(folder, name, headers, _config(folder), tuple(notes))
 
 

@@ -76,17 +76,18 @@ def _is_text(column: Any) -> bool:
 
 def _bytes(array: Any) -> int:
     """Bytes that an array takes once every repetition in it is written out."""
-    kind = str(array.type)
+    kind, own = str(array.type), int(array.nbytes)
     if kind.startswith("dictionary"):
-        sizes = [len(value or "") for value in array.dictionary.to_pylist()]
-        return array.nbytes + sum(sizes[place] for place in array.indices.drop_null().to_pylist())
+        sizes: list[int] = [len(value or "") for value in array.dictionary.to_pylist()]
+        places: list[int] = array.indices.drop_null().to_pylist()
+        return own + sum(sizes[place] for place in places)
     if kind.startswith(("list", "large_list", "fixed_size_list")):
-        return array.nbytes + _bytes(array.flatten())
+        return own + _bytes(array.flatten())
     if kind.startswith("map"):
-        return array.nbytes + _bytes(array.keys) + _bytes(array.items)
+        return own + _bytes(array.keys) + _bytes(array.items)
     if kind.startswith("struct"):
-        return array.nbytes + sum(map(_bytes, array.flatten()))
-    return int(array.nbytes) + _VALUE * len(array)
+        return own + sum(map(_bytes, array.flatten()))
+    return own + _VALUE * len(array)
 
 
 def _unpacked(batch: Any) -> Iterator[Mapping[str, Any]]:

@@ -36,7 +36,7 @@ MAX_WHOLE = 64 << 20
 """Most bytes of a JSON file, which is parsed at once."""
 
 _SHARED = 10_000
-"""Different short cells that are kept once, however many rows have them: languages, categories."""
+"""Different short texts that are kept once, however many rows have them: names of columns, languages, categories."""
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 _SURROGATE = re.compile(r"\\u[dD]")
@@ -236,7 +236,15 @@ def _headed(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Table:
 
 def _json_lines(path: Path, file: TextIO) -> list[Mapping[str, Any]]:
     numbered = enumerate(_counted(path, _universal(file)), start=1)
-    return [_object(_json(line, f"{path}:{number}"), f"{path}:{number}") for number, line in numbered if line.strip()]
+    shared: dict[str, str] = {}
+    return [
+        {
+            _kept(name, shared): _kept(cell, shared) if isinstance(cell, str) else cell
+            for name, cell in _object(_json(line, f"{path}:{number}"), f"{path}:{number}").items()
+        }
+        for number, line in numbered
+        if line.strip()
+    ]
 
 
 def _json_list(path: Path, file: TextIO) -> list[Mapping[str, Any]]:

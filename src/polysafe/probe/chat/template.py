@@ -75,7 +75,8 @@ def _in_template(tokenizer: PreTrainedTokenizerBase, chats: Sequence[Messages]) 
 
 def _own(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> Written:
     try:
-        return Written(str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)))
+        chat = list(map(dict, messages))
+        return Written(str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)))
     except Exception as error:  # noqa: BLE001  (it raises what it likes)
         return Written("", str(error) or type(error).__name__)
 

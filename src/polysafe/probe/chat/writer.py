@@ -35,7 +35,9 @@ def write(asked: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _written(template: str, tokens: Mapping[str, str], messages: list[dict[str, Any]]) -> tuple[str, str]:
     try:
-        (text,), _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, **tokens)
+        given: dict[str, Any] = {"chat_template": template, "add_generation_prompt": True, **tokens}
+        rendered: Any = render_jinja_template([messages], **given)  # texts, and what it knows of assistants' tokens
+        text = str(rendered[0][0])
     except MemoryError:
         return "", "it asks for too much memory"
     except Exception as error:  # noqa: BLE001  (a template raises what it likes)
