@@ -144,7 +144,7 @@ def serve(function: str, seconds: float, memory: int) -> None:
 
 
 def _limit(memory: int) -> None:
-    """No file is opened or written from now on, no process started, and memory is bounded, where the system can."""
+    """No file is opened or written from now on, no process started (but by root), and memory is bounded, where it can."""
     import resource
 
     taken = 0
