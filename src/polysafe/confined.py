@@ -144,7 +144,7 @@ def serve(function: str, seconds: float, memory: int) -> None:
 
 
 def _limit(memory: int) -> None:
-    """No file is opened or written from now on, no process started (but by root), and memory is bounded, where it can."""
+    """From now on no file is opened or written, no process started (but by root), and memory is bounded."""
     import resource
 
     taken = 0
