@@ -216,7 +216,7 @@ def _empty(folder: Path) -> None:
     _single(folder, b"")
 
 
-@attack("shard: header of 16 exabytes", "above the format's limit")
+@attack("shard: header of 16 exabytes", "above the limit")
 def _exabytes(folder: Path) -> None:
     _single(folder, raw(b"{}", length=2**64 - 1))
 
@@ -243,7 +243,7 @@ def _polyglot(folder: Path) -> None:
     _single(folder, one_tensor() + payload(folder))
 
 
-@attack("shard: a zip archive", "is cut short|above the format's limit")
+@attack("shard: a zip archive", "is cut short|above the limit")
 def _archive(folder: Path) -> None:
     _single(folder, b"PK\x03\x04" + bytes(100))
 
@@ -270,7 +270,7 @@ def _pickle(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(payload(folder))
 
 
-@attack("pickle: under the name of a safetensors file", "is cut short|above the format's limit")
+@attack("pickle: under the name of a safetensors file", "is cut short|above the limit")
 def _renamed_pickle(folder: Path) -> None:
     _single(folder, payload(folder))
 
@@ -293,6 +293,12 @@ def _config_pipe(folder: Path) -> None:
     _single(folder, one_tensor())
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
+
+
+@attack("config: larger than any config", "is larger than")
+def _huge_config(folder: Path) -> None:
+    _single(folder, one_tensor())
+    os.truncate(folder / "config.json", 2**35)
 
 
 @attack("config: nested too deep", "is not valid JSON")

@@ -92,7 +92,7 @@ def test_hostile_adapters(damage: Callable[[Path], object], refusal: str, tmp_pa
     base = open_checkpoint(tiny_llama(tmp_path / "base"))
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 4}')
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')
     write_factors(adapter, rank=2)
     open_adapter(adapter, base)
     damage(adapter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from polysafe.checkpoint import adapter_config
 from polysafe.checkpoint.lora import AdaptedReader, open_adapter, open_reader
 from polysafe.checkpoint.source import open_checkpoint
+from polysafe.confined import Confined
 from polysafe.errors import CheckpointError, MismatchError, RecipeError
 from polysafe.recipe.recipe import make_recipe
 from polysafe.workflows.run import run_recipe
@@ -126,11 +129,94 @@ def test_a_band_comes_from_an_adapter_as_from_the_merged_model(tmp_path: Path, a
         ({"bias": "all"}, "more than a low-rank update"),
         ({"modules_to_save": ["lm_head"]}, "more than a low-rank update"),
         ({"peft_type": "IA3"}, "does not describe a LoRA adapter"),
+        ({"layer_replication": [[0, 2], [1, 4]]}, r"more than a low-rank update \(layer_replication\)"),
+        ({"trainable_token_indices": [5]}, "more than a low-rank update"),
+        ({"alora_invocation_tokens": [1, 2]}, "more than a low-rank update"),
+        ({"init_lora_weights": "pissa"}, "was begun with 'pissa', which changes the base"),
+        ({"init_lora_weights": "pissa_niter_16"}, "was begun with 'pissa_niter_16'"),
+        ({"init_lora_weights": "olora"}, "was begun with 'olora'"),
+        ({"init_lora_weights": "loftq"}, "was begun with 'loftq'"),
+        ({"init_lora_weights": {"a": 1}}, "was begun with"),
+        ({"use_rslora": "false"}, "says use_rslora: 'false', neither true nor false"),
+        ({"use_rslora": 1}, "says use_rslora: 1, neither"),
+        ({"use_dora": "no"}, "says use_dora: 'no', neither"),
+        ({"r": "3"}, "rank '3'"),
+        ({"r": True}, "rank True"),
+        ({"r": 0}, "rank 0"),
+        ({"r": 10**400}, "states rank"),
+        ({"lora_alpha": True}, "alpha True"),
+        ({"lora_alpha": float("nan")}, "alpha nan"),
+        ({"lora_alpha": 1e308}, r"alpha 1e\+308"),
+        ({"lora_alpha": 10**400}, "alpha 1000"),
+        ({"alpha_pattern": {"up_proj": "9"}}, "alpha '9'"),
+        ({"rank_pattern": {"up_proj": 3.0}}, "rank 3.0"),
+        ({"rank_pattern": {"up_proj": 4}}, r"states rank 4 for 'model\.layers\.0\.mlp\.up_proj\.weight'.* have rank 3"),
+        ({"r": 8}, "states rank 8 for .* whose factors have rank 3"),
     ],
 )
 def test_other_adapters_are_refused(base: Path, adapter: Path, settings: dict[str, Any], words: str) -> None:
     configure(adapter, **settings)
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises((CheckpointError, MismatchError), match=words):
+        open_adapter(adapter, open_checkpoint(base))
+
+
+@pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal"])
+def test_a_beginning_that_leaves_the_base_alone_is_read(base: Path, adapter: Path, start: object) -> None:
+    configure(adapter, init_lora_weights=start, use_rslora=None, layer_replication=None)
+    assert not open_adapter(adapter, open_checkpoint(base)).notes[1:]
+
+
+def test_a_key_that_nobody_knows_is_told(base: Path, adapter: Path) -> None:
+    configure(adapter, use_quantum=True)
+    assert open_adapter(adapter, open_checkpoint(base)).notes[-1] == (
+        "adapter_config.json sets use_quantum, of which polysafe knows nothing"
+    )
+
+
+@pytest.mark.parametrize("other", ["{}.lora_A.default.weight", "base_model.model.{}.lora_A.default.weight"])
+def test_two_adapters_in_one_file_are_refused(base: Path, adapter: Path, other: str) -> None:
+    file = adapter / "adapter_model.safetensors"
+    factors = load_file(file)
+    factors[other.format("model.layers.0.self_attn.q_proj")] = torch.ones(RANK, 16)
+    save_file(factors, file)
+    with pytest.raises(CheckpointError, match="two tensors stand for factor A"):
+        open_adapter(adapter, open_checkpoint(base))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.float8_e4m3fn])
+def test_factors_that_are_no_real_numbers_are_refused(base: Path, adapter: Path, dtype: torch.dtype) -> None:
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: factor.to(dtype) for name, factor in load_file(file).items()}, file)
+    with pytest.raises(CheckpointError, match="no real numbers"):
+        open_adapter(adapter, open_checkpoint(base))
+
+
+@pytest.mark.parametrize("key", ["alpha_pattern", "rank_pattern"])
+def test_an_expression_that_takes_for_ever_is_ended(
+    base: Path, adapter: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurried = Confined("polysafe.checkpoint.patterns:first_matches", "a regular expression", seconds=0.2)
+    monkeypatch.setattr(adapter_config, "_MATCHES", hurried)
+    configure(adapter, **{key: {"(([a-z_.0-9])+)+!": RANK}})
+    with pytest.raises(CheckpointError, match="a regular expression does not end"):
+        open_adapter(adapter, open_checkpoint(base))
+    hurried.close()
+
+
+def test_expressions_choose_as_those_of_peft_do(base: Path, adapter: Path) -> None:
+    from peft.utils.other import get_pattern_key
+
+    patterns = {r"layers\.[02]\..*": 1, "^model.layers.1.mlp.up_proj": 2, "_proj": 3, "mlp.down_proj": 4, "up_proj": 5}
+    configure(adapter, alpha_pattern=patterns)
+    scales = open_adapter(adapter, open_checkpoint(base)).scales
+    for tensor, scale in scales.items():
+        key = get_pattern_key(list(patterns), tensor.removesuffix(".weight"))
+        assert scale == patterns.get(key, ALPHA) / RANK
+
+
+def test_a_config_of_absurd_size_is_not_read(base: Path, adapter: Path) -> None:
+    os.truncate(adapter / "adapter_config.json", 2**36)
+    with pytest.raises(CheckpointError, match="is larger than"):
         open_adapter(adapter, open_checkpoint(base))
 
 

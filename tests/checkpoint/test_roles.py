@@ -318,6 +318,7 @@ def llama(**config: Any) -> Checkpoint:
         ({"num_hidden_layers": 32}, "the files hold 16 layers, but config.json states 32"),
         ({"num_attention_heads": 24}, "has 2048 inputs, but config.json states 24 heads"),
         ({"head_dim": 128}, "has 2048 inputs, but config.json states 32 heads of size 128"),
+        ({"hidden_size": 1024}, "has 2048 outputs, but config.json states a width of 1024"),
         ({"num_key_value_heads": 4}, "has 512 outputs, but config.json states 4 key/value heads of size 64"),
     ],
 )
@@ -338,9 +339,18 @@ def test_config_may_be_silent(missing: str) -> None:
     )
 
 
-@pytest.mark.parametrize("value", ["sixteen", None, [16], 16.5])
-def test_config_values_of_another_type_are_no_statement(value: object) -> None:
+@pytest.mark.parametrize("value", [None, [16]])
+def test_config_values_for_every_layer_are_no_statement(value: object) -> None:
     assert classify(llama(num_hidden_layers=value, head_dim=value)).num_layers == 16
+
+
+@pytest.mark.parametrize("value", ["sixteen", "16", "", 16.5, float("inf"), 0, -1, True, False, {"a": 1}])
+@pytest.mark.parametrize(
+    "key", ["num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size"]
+)
+def test_config_that_states_no_number(key: str, value: object) -> None:
+    with pytest.raises(ArchitectureError, match=f"states {key} .*, which is no number of anything"):
+        classify(llama(**{key: value}))
 
 
 @pytest.mark.parametrize(

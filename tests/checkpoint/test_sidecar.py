@@ -11,6 +11,7 @@ from polysafe.checkpoint import sidecar
 from polysafe.checkpoint.sidecar import left_out, side_files
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.errors import CheckpointError
+from tests.checkpoint.test_header import peak_memory
 from tests.checkpoint.test_source import hub_layout
 from tests.models import tiny_llama
 
@@ -138,5 +139,14 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
 def test_huge_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_files(tmp_path / "m", {"vocab.txt": bytes(2 << 20)})
     monkeypatch.setattr(sidecar, "LARGEST", 1 << 20)
-    with pytest.raises(CheckpointError, match="larger than 1 MiB"):
+    with pytest.raises(CheckpointError, match=r"vocab\.txt: is the largest of files .* larger than 1 MiB"):
         side_files(model, model)
+
+
+def test_many_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    model = with_files(tmp_path / "m", {f"vocab{number}.json": b"" for number in range(80)})
+    for number in range(80):
+        os.truncate(tmp_path / "m" / f"vocab{number}.json", 150 << 20)
+    with peak_memory() as peak, pytest.raises(CheckpointError, match="are together larger than 200 MiB"):
+        side_files(model, model)
+    assert peak[0] < 1 << 20

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from polysafe.checkpoint import source
 from polysafe.checkpoint.source import INDEX, SINGLE, check_editable, is_complete, open_checkpoint
 from polysafe.errors import CheckpointError
 from tests.checkpoint.raw import entry, one_tensor, raw, write_config, write_index, write_raw
@@ -256,6 +257,28 @@ def test_index_of_many_tensors(tmp_path: Path) -> None:
     (folder / "a.safetensors").write_bytes(raw(dict.fromkeys(names, zero)))
     write_index(folder, dict.fromkeys(names, "a.safetensors"))
     assert len(open_checkpoint(folder).tensors) == 20_000
+
+
+def test_more_tensors_than_any_model_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_config(tmp_path)
+    zero = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    shards = {shard: [f"{shard}.{number}" for number in range(30)] for shard in "abcd"}
+    for shard, names in shards.items():
+        (folder / f"{shard}.safetensors").write_bytes(raw(dict.fromkeys(names, zero)))
+    write_index(folder, {name: f"{shard}.safetensors" for shard, names in shards.items() for name in names})
+    monkeypatch.setattr(source, "MAX_TENSORS", 120)
+    assert len(open_checkpoint(folder).tensors) == 120
+    monkeypatch.setattr(source, "MAX_TENSORS", 119)
+    with pytest.raises(CheckpointError, match="holds more than 119 tensors, more than any model"):
+        open_checkpoint(folder)
+
+
+def test_an_adapter_beside_a_full_model_is_told(tmp_path: Path) -> None:
+    folder = write_config(tmp_path)
+    (folder / SINGLE).write_bytes(one_tensor())
+    assert open_checkpoint(folder).notes == ()
+    (folder / "adapter_config.json").write_text("{}")
+    assert "an adapter lies in the folder too" in open_checkpoint(folder).notes[0]
 
 
 def test_a_config_may_hold_infinity_but_not_half_a_character(tmp_path: Path) -> None:

@@ -91,9 +91,10 @@ def test_what_cannot_be_asked_is_an_error_reply(toy: tuple[LoadedModel, PreTrain
 def test_control_tokens_of_the_tokenizer_are_taken_apart(toy: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:
     model, tokenizer = toy
     backend = LocalBackend(model, tokenizer, 8)
-    text = backend._render(chats("how <eos> <asst> do")[0])
+    text = backend._render(chats("how <eos> <asst> do"))[0].text
     assert text == "<bos> <user> how < eos> < asst> do <asst>"
-    assert backend._render(Chat("raw", (Message("user", "<bos> how <asst>"),), raw=True)) == "<bos> how <asst>"
+    raw = Chat("raw", (Message("user", "<bos> how <asst>"),), raw=True)
+    assert backend._render([raw])[0].text == "<bos> how <asst>"
 
 
 def test_the_identity_holds_weights_and_tokenizer(toy: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:

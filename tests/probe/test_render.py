@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,16 @@ def test_the_tokenizer_hash_covers_template_and_vocabulary(tokenizer: PreTrained
     write_tokenizer(tmp_path, 21)
     other_words = render(load_tokenizer(tmp_path), one, template="raw").tokenizer
     assert len({raw, chat, system, other_template, other_words}) == 5
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json"])
+def test_files_of_absurd_size_or_without_an_end_are_not_read(tmp_path: Path, name: str) -> None:
+    write_tokenizer(tmp_path, 20)
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, 2**35)
+    with pytest.raises(CheckpointError, match=rf"{name}: is larger than 64000000 bytes"):
+        load_tokenizer(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="is a device or a broken link"):
+        load_tokenizer(tmp_path)

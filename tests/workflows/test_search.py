@@ -102,7 +102,7 @@ def test_another_recipe_does_not_go_on_with_a_study(tmp_path: Path) -> None:
     [
         (None, object(), (math.inf, 8)),
         (10.0, None, (600.0, 8)),
-        (10.0, object(), (600.0 - 60.0 - 2 * 120.0, 2)),  # a point takes the judge a minute, and each has another beside
+        (10.0, object(), (600.0 - 60.0 - 2 * 120.0, 2)),  # a minute each, and another beside
         (1.0, object(), (60.0 - 60.0 - 120.0, 1)),
         (1000.0, object(), (60_000.0 - 60.0 - 8 * 120.0, 8)),
     ],

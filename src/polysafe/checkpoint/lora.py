@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from polysafe.checkpoint.header import Header, TensorSpec, load_json, read_header
+from polysafe.checkpoint.adapter_config import CONFIG, read_adapter_config
+from polysafe.checkpoint.dtypes import EDITABLE
+from polysafe.checkpoint.header import Header, TensorSpec, read_header
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.source import INDEX, SINGLE, Checkpoint, file_inside
 from polysafe.errors import CheckpointError, MismatchError
@@ -23,7 +25,6 @@ from polysafe.errors import CheckpointError, MismatchError
 if TYPE_CHECKING:
     import torch
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
@@ -62,19 +63,15 @@ def open_adapter(root: Path | str, base: Checkpoint, *, origin: str | None = Non
         MismatchError: The adapter does not fit the base.
     """
     folder = Path(root).expanduser().resolve()
-    config = _read_config(folder / CONFIG)
+    config = read_adapter_config(folder)
     header = read_header(file_inside(folder, WEIGHTS))
-    ranks = _ranks(header, base)
-    try:
-        scales = {tensor: _scale(config, tensor, rank) for tensor, rank in ranks.items()}
-    except (AttributeError, TypeError, ValueError, re.error) as error:
-        raise CheckpointError(f"states no usable scale of the update: {error}", where=folder / CONFIG) from error
+    scales = config.scales(_ranks(header, base))
     return AdaptedCheckpoint(
         root=base.root,
         origin=origin if origin is not None else str(root),
         headers=(*base.headers, header),
         config=base.config,
-        notes=(*base.notes, f"LoRA adapter on {len(scales)} tensors of {base.origin}"),
+        notes=(*base.notes, f"LoRA adapter on {len(scales)} tensors of {base.origin}", *config.notes),
         base=base,
         adapter=header,
         scales=scales,
@@ -157,22 +154,6 @@ def _factors(checkpoint: AdaptedCheckpoint) -> Checkpoint:
     return Checkpoint(checkpoint.adapter.file.parent, checkpoint.origin, (header,), {})
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError("is missing", where=path, remedy="an adapter folder needs its adapter_config.json")
-    config = load_json(path, file_inside(path.parent, path.name).read_bytes(), "the file")
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise CheckpointError("does not describe a LoRA adapter", where=path)
-    plain = not config.get("use_dora") and config.get("bias", "none") == "none" and not config.get("fan_in_fan_out")
-    if not plain or config.get("modules_to_save"):
-        raise CheckpointError(
-            "describes an adapter that is more than a low-rank update (DoRA, biases, or modules saved whole)",
-            where=path,
-            remedy="merge it into its base model first (PEFT: `merge_and_unload()`)",
-        )
-    return config
-
-
 def _ranks(header: Header, base: Checkpoint) -> dict[str, int]:
     """Rank of the update of every adapted tensor, checked against the base's shapes."""
     shapes: dict[str, dict[str, TensorSpec]] = {}
@@ -180,7 +161,16 @@ def _ranks(header: Header, base: Checkpoint) -> dict[str, int]:
         found = _FACTOR.match(name.removeprefix(_PREFIX))
         if found is None:
             raise CheckpointError(f"tensor {name!r} is no LoRA factor of a linear layer", where=header.file)
-        shapes.setdefault(f"{found['module']}.weight", {})[found["side"]] = spec
+        if spec.dtype not in EDITABLE:
+            raise CheckpointError(f"tensor {name!r} is stored as {spec.dtype}, no real numbers", where=header.file)
+        sides = shapes.setdefault(f"{found['module']}.weight", {})
+        if found["side"] in sides:
+            raise CheckpointError(
+                f"two tensors stand for factor {found['side']} of {found['module']!r}, one of them {name!r}",
+                where=header.file,
+                remedy="the file holds several adapters; save the one that is meant alone",
+            )
+        sides[found["side"]] = spec
     return {tensor: _rank(tensor, sides, header.file, base) for tensor, sides in shapes.items()}
 
 
@@ -197,13 +187,3 @@ def _rank(tensor: str, sides: Mapping[str, TensorSpec], file: Path, base: Checkp
             remedy="name the base model that the adapter was trained on",
         )
     return a[0]
-
-
-def _scale(config: Mapping[str, Any], tensor: str, rank: int) -> float:
-    module = tensor.removesuffix(".weight")
-    alpha = config.get("lora_alpha", rank)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = value
-            break
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -256,11 +256,8 @@ def _check_layers(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], layer
         raise ArchitectureError(
             f"{len(missing)} layers have no tensors, first {missing[0]}", where=checkpoint.root, remedy=_FETCH_BOTH
         )
-    stated = next(
-        (checkpoint.text_config.get(key) for key in ("num_hidden_layers", "n_layer") if key in checkpoint.text_config),
-        None,
-    )
-    if isinstance(stated, int) and stated != len(layers):
+    stated = _stated(checkpoint, "num_hidden_layers", "n_layer")
+    if stated not in (None, len(layers)):
         raise _contradiction(checkpoint, f"the files hold {len(layers)} layers", str(stated))
     known = {role.layer for role in roles.values() if role.kind is Kind.PROJECTION}
     blank = [layer for layer in layers if layer not in known]
@@ -295,21 +292,43 @@ def _layout_notes(roles: Mapping[str, TensorRole]) -> Iterator[str]:
 
 def _heads(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> HeadLayout | None:
     """Head size comes from the config or from the output projection, never from width / heads."""
-    config = checkpoint.text_config
-    heads, kv_heads = config.get("num_attention_heads", config.get("n_head")), config.get("num_key_value_heads")
+    heads, kv_heads = _stated(checkpoint, "num_attention_heads", "n_head"), _stated(checkpoint, "num_key_value_heads")
+    size = _stated(checkpoint, "v_head_dim", "head_dim")  # heads of values may have a size of their own
     output = _first_matrix(checkpoint, roles, "o")
-    if not isinstance(heads, int) or heads < 1 or output is None:
+    if output is None:
         return None
-    inputs = output.shape[0] if roles[output.name].transposed else output.shape[1]
-    size = config.get("v_head_dim", config.get("head_dim"))  # heads of values may have a size of their own
-    if inputs % heads or (isinstance(size, int) and size != inputs // heads):
+    outputs, inputs = reversed(output.shape) if roles[output.name].transposed else output.shape
+    if (width := _stated(checkpoint, "hidden_size", "n_embd")) not in (None, outputs):
+        raise _contradiction(checkpoint, f"tensor {output.name!r} has {outputs} outputs", f"a width of {width}")
+    if heads is None:
+        return None
+    if inputs % heads or size not in (None, inputs // heads):
         stated = f"{heads} heads" + (f" of size {size}" if size else "")
         raise _contradiction(checkpoint, f"tensor {output.name!r} has {inputs} inputs", stated)
     keys = _first_matrix(checkpoint, roles, "k")
-    if isinstance(kv_heads, int) and keys is not None and keys.shape[0] != kv_heads * (inputs // heads):
+    if kv_heads is not None and keys is not None and keys.shape[0] != kv_heads * (inputs // heads):
         stated = f"{kv_heads} key/value heads of size {inputs // heads}"
         raise _contradiction(checkpoint, f"tensor {keys.name!r} has {keys.shape[0]} outputs", stated)
-    return HeadLayout(heads, kv_heads if isinstance(kv_heads, int) else heads, inputs // heads)
+    return HeadLayout(heads, kv_heads or heads, inputs // heads)
+
+
+def _stated(checkpoint: Checkpoint, *keys: str) -> int | None:
+    """The number that the config states under the first of some keys; None where it is silent, or says it per layer.
+
+    Raises:
+        ArchitectureError: It states something that is no such number.
+    """
+    key = next((key for key in keys if checkpoint.text_config.get(key) is not None), None)
+    value = None if key is None else checkpoint.text_config[key]
+    if isinstance(value, list):
+        return None
+    if value is not None and (type(value) is not int or value < 1):
+        raise ArchitectureError(
+            f"config.json states {key} {value!r:.40}, which is no number of anything",
+            where=checkpoint.root,
+            remedy=_FETCH_BOTH,
+        )
+    return value
 
 
 def _first_matrix(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], projection: str) -> TensorSpec | None:

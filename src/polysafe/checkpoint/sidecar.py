@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from polysafe.checkpoint.source import Checkpoint, config_text, file_inside
+from polysafe.checkpoint.source import Checkpoint, bytes_up_to, config_text, file_inside
 from polysafe.errors import CheckpointError
-from polysafe.files.plain import first_bytes, read_plain
+from polysafe.files.plain import first_bytes
 
 MODEL_FILES = ("config.json",)
 DONOR_FILES = (
@@ -32,6 +32,7 @@ DONOR_FILES = (
     "additional_chat_templates/*",
 )
 LARGEST = 200 << 20
+"""Most bytes of one of them, and of all together: they are read at once."""
 
 _DATA = re.compile(
     r"\.(json|jsonl|txt|jinja|model|tiktoken|bpe|spm|vocab|tsv|yaml|yml)$|\.model\.v\d+\w*$", re.IGNORECASE
@@ -63,7 +64,15 @@ def side_files(model: Checkpoint, donor: Checkpoint, dtype: str | None = None) -
         CheckpointError: A file is a link that leads out of the checkpoint, or far too large to be what its name says.
     """
     named = [(model, MODEL_FILES), (donor, DONOR_FILES)]
-    files = [SideFile(name, _content(each, name)) for each, patterns in named for name in matching(each.root, patterns)]
+    places = [(each, name) for each, patterns in named for name in matching(each.root, patterns)]
+    paths = [file_inside(each.root, name) for each, name in places]
+    if sum(path.stat().st_size for path in paths) > LARGEST:
+        largest = max(paths, key=lambda path: path.stat().st_size)
+        raise CheckpointError(
+            f"is the largest of files that are together larger than {LARGEST >> 20} MiB, too large for a tokenizer",
+            where=largest,
+        )
+    files = [SideFile(name, bytes_up_to(path, LARGEST)) for (_, name), path in zip(places, paths, strict=True)]
     return [_with_dtype(file, model, dtype) if file.name == "config.json" else file for file in files]
 
 
@@ -103,13 +112,3 @@ def _is_data(path: Path) -> bool:
         return not first_bytes(path, 4).startswith(_EXECUTED)
     except OSError:
         return True  # a broken link or a pipe, which is refused by name when it is copied
-
-
-def _content(checkpoint: Checkpoint, name: str) -> bytes:
-    path = file_inside(checkpoint.root, name)
-    if path.stat().st_size > LARGEST:
-        raise CheckpointError(f"is larger than {LARGEST >> 20} MiB, too large for such a file", where=path)
-    try:
-        return read_plain(path, LARGEST)
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error

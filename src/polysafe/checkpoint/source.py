@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,18 @@ from polysafe.checkpoint.dtypes import QUANTISED
 from polysafe.checkpoint.header import Header, TensorSpec, load_json, read_header
 from polysafe.checkpoint.imported import read_imported
 from polysafe.errors import CheckpointError
+from polysafe.files.plain import TooLargeError, read_plain
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MAX_JSON = 100_000_000
+MAX_CONFIG = 10_000_000
+"""Most bytes of a `config.json`; those of real models have some ten thousand."""
+MAX_INDEX = 50_000_000
+"""Most bytes of an index: room for half a million tensors."""
+MAX_TENSORS = 500_000
+"""Most tensors of a checkpoint. The largest models, every expert in tensors of its own, have some hundred thousand."""
+MAX_TOKENIZER = 64_000_000
+"""Most bytes of a file of a tokenizer. The largest, with a quarter of a million tokens, have half as many."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WINDOWS_SPECIAL = re.compile(r"^[A-Za-z]:|[\\:*?\"<>|\x00-\x1f]")
 
@@ -104,8 +112,10 @@ def open_checkpoint(root: Path | str, *, origin: str | None = None) -> Checkpoin
         raise CheckpointError(problem, where=folder)
     folder = folder.resolve()
     weight_map = _weight_map(folder)
-    headers = tuple(read_header(file_inside(folder, file)) for file in _weight_files(weight_map))
+    headers = _headers(folder, _weight_files(weight_map))
     notes = [*_check_index(folder, headers, weight_map), *(record.sentence for record in read_imported(folder))]
+    if os.path.lexists(folder / "adapter_config.json"):
+        notes.append("an adapter lies in the folder too; it is not read here, while other programs may put it on")
     return Checkpoint(folder, name, headers, _config(folder), tuple(notes))
 
 
@@ -143,6 +153,30 @@ def file_inside(folder: Path, name: str) -> Path:
     if not target.is_file():  # opening a pipe would wait for ever
         raise CheckpointError("is a folder or a device, not a file", where=path, remedy="fetch this file again")
     return path
+
+
+def read_small_json(folder: Path, name: str, largest: int) -> Any:
+    """The content of a JSON file of a checkpoint, which is looked at before it is read.
+
+    Raises:
+        CheckpointError: It is missing, a link out of the folder, too large, or no JSON.
+    """
+    path = file_inside(folder, name)
+    return load_json(path, bytes_up_to(path, largest), "the file")
+
+
+def bytes_up_to(path: Path, largest: int) -> bytes:
+    """The content of a file of at most so many bytes; of a larger one nothing is kept.
+
+    Raises:
+        CheckpointError: It is larger, or cannot be read.
+    """
+    try:
+        return read_plain(path, largest)
+    except TooLargeError as error:
+        raise CheckpointError(f"is larger than {largest} bytes, too large for such a file", where=path) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error
 
 
 def check_editable(checkpoint: Checkpoint) -> None:
@@ -203,7 +237,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
             where=folder,
             remedy="move the stale one away",
         )
-    content = _read_json(file_inside(folder, INDEX))
+    content = read_small_json(folder, INDEX, MAX_INDEX)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError("has no weight_map", where=index, remedy="fetch the index again")
@@ -212,6 +246,17 @@ def _weight_map(folder: Path) -> dict[str, str]:
             raise CheckpointError(f"maps {tensor!r} to something that is no file name", where=index)
         _check_name(index, file)
     return weight_map
+
+
+def _headers(folder: Path, files: Sequence[str]) -> tuple[Header, ...]:
+    headers: list[Header] = []
+    count = 0
+    for file in files:
+        headers.append(read_header(file_inside(folder, file)))
+        count += len(headers[-1].tensors)
+        if count > MAX_TENSORS:
+            raise CheckpointError(f"holds more than {MAX_TENSORS} tensors, more than any model", where=folder)
+    return tuple(headers)
 
 
 def _check_name(index: Path, name: str) -> None:
@@ -250,16 +295,10 @@ def _config(folder: Path) -> Mapping[str, Any]:
     path = folder / "config.json"
     if not os.path.lexists(path):
         raise CheckpointError("is missing", where=path, remedy="a checkpoint needs the config.json of its model")
-    content = _read_json(file_inside(folder, path.name))
+    content = read_small_json(folder, path.name, MAX_CONFIG)
     if not isinstance(content, dict):
         raise CheckpointError("is not a JSON object", where=path)
     return content
-
-
-def _read_json(path: Path) -> Any:
-    if path.stat().st_size > MAX_JSON:
-        raise CheckpointError(f"is larger than {MAX_JSON} bytes", where=path)
-    return load_json(path, path.read_bytes(), "the file")
 
 
 def config_text(config: Mapping[str, Any]) -> bytes:

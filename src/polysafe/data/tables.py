@@ -2,27 +2,44 @@
 
 Byte order marks are taken off, line ends inside a cell become line feeds, and column names are compared without case.
 An empty line of a table without column names keeps its place, because other languages are aligned by row number.
+
+Files are somebody else's: how much of one is taken into memory is bounded where it is read.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from stat import S_ISREG
 from types import ModuleType
 from typing import Any, TextIO, TypeVar
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
+from polysafe.data.parquet import parquet_rows
 from polysafe.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 """Files that `read_table` reads."""
 
+MAX_ROWS = 2_000_000
+"""Most rows of a file."""
+MAX_BYTES = 512 << 20
+"""Most bytes of a file that is read row by row, and of what a packed one unpacks to."""
+MAX_WHOLE = 64 << 20
+"""Most bytes of a JSON file, which is parsed at once."""
+
+_SHARED = 10_000
+"""Different short texts that are kept once, however many rows have them: names of columns, languages, categories."""
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+_SURROGATE = re.compile(r"\\u[dD]")
 
 Result = TypeVar("Result")
 
@@ -97,9 +114,12 @@ def read_table(path: Path, *, quoted: bool = True) -> Table:
     """
     kind = path.suffix.lower()
     if kind == ".parquet":
-        rows = _parquet_rows(path)
+        _check_file(path, MAX_BYTES)
+        pyarrow = _needed("pyarrow", path)
+        rows = list(parquet_rows(path, pyarrow, most_rows=MAX_ROWS, most_bytes=MAX_BYTES))
     elif kind in {".jsonl", ".json"}:
-        rows = _with_text(path, _json_lines if kind == ".jsonl" else _json_list)
+        lines = kind == ".jsonl"
+        rows = _with_text(path, _json_lines if lines else _json_list, MAX_BYTES if lines else MAX_WHOLE)
     elif kind in _DELIMITERS:
         return _with_text(path, lambda place, file: _headed(place, file, _DELIMITERS[kind], quoted))
     else:
@@ -127,7 +147,7 @@ def read_lines(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: It cannot be read.
     """
-    return _with_text(path, lambda _, file: tuple(line.rstrip("\n") for line in _universal(file)))
+    return _with_text(path, lambda _, file: tuple(_counted(path, _universal(file))))
 
 
 def as_text(value: object) -> str:
@@ -141,7 +161,8 @@ def _folded(name: str) -> str:
     return name.strip().casefold()
 
 
-def _with_text(path: Path, read: Callable[[Path, TextIO], Result]) -> Result:
+def _with_text(path: Path, read: Callable[[Path, TextIO], Result], most: int = MAX_BYTES) -> Result:
+    _check_file(path, most)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return read(path, file)
@@ -149,10 +170,33 @@ def _with_text(path: Path, read: Callable[[Path, TextIO], Result]) -> Result:
         raise DataError(f"cannot be read: {error}", where=path) from error
 
 
+def _check_file(path: Path, most: int) -> None:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error}", where=path) from error
+    if not S_ISREG(status.st_mode):
+        raise DataError("is no file", where=path)
+    if status.st_size > most:
+        raise DataError(
+            f"is larger than {most >> 20} MiB",
+            where=path,
+            remedy="take fewer rows, or split it into several files"
+            + ("; JSON Lines may be larger than JSON" if path.suffix.lower() == ".json" else ""),
+        )
+
+
+def _counted(path: Path, rows: Iterable[Result]) -> Iterator[Result]:
+    for number, row in enumerate(rows):
+        if number == MAX_ROWS:
+            raise DataError(f"has more than {MAX_ROWS} rows", where=path, remedy="split it into several files")
+        yield row
+
+
 def _universal(file: TextIO) -> Iterator[str]:
     # Not splitlines(): sentences hold U+2028, form feeds and other signs at which it would cut.
-    lines = file.read().replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    yield from lines[:-1] if not lines[-1] else lines
+    for line in file:  # opened with newline="", so that line feeds and carriage returns end lines and are kept
+        yield line[:-2] if line.endswith("\r\n") else line[:-1] if line.endswith(("\n", "\r")) else line
 
 
 def _cells(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Iterator[tuple[str, ...]]:
@@ -161,18 +205,26 @@ def _cells(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Iterator[t
         if quoted
         else csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     )
+    shared: dict[str, str] = {}
     try:
-        for row in reader:
-            yield tuple(map(as_text, row))
+        for row in _counted(path, reader):
+            yield tuple(_kept(as_text(cell), shared) for cell in row)
     except csv.Error as error:
         raise DataError(f"is not a table: {error}", where=f"{path}:{reader.line_num}") from error
+
+
+def _kept(cell: str, shared: dict[str, str]) -> str:
+    """The cell, as the same text in another row where that is short."""
+    if len(cell) > 32:
+        return cell
+    return shared.get(cell, cell) if len(shared) == _SHARED else shared.setdefault(cell, cell)
 
 
 def _headed(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Table:
     lines = _cells(path, file, delimiter, quoted)
     columns = tuple(name.strip() for name in next(lines, ()))
-    if twice := [name for name in columns if columns.count(name) > 1]:
-        raise DataError(f"has the column {twice[0]!r} twice", where=path)
+    if twice := next((name for name, count in Counter(columns).items() if count > 1), None):
+        raise DataError(f"has the column {twice!r} twice", where=path)
     rows = []
     for number, line in enumerate(lines, start=1):
         if len(line) > len(columns):
@@ -183,22 +235,33 @@ def _headed(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Table:
 
 
 def _json_lines(path: Path, file: TextIO) -> list[Mapping[str, Any]]:
-    numbered = [(number, line) for number, line in enumerate(_universal(file), start=1) if line.strip()]
-    return [_object(_json(line, f"{path}:{number}"), f"{path}:{number}") for number, line in numbered]
+    numbered = enumerate(_counted(path, _universal(file)), start=1)
+    shared: dict[str, str] = {}
+    return [
+        {
+            _kept(name, shared): _kept(cell, shared) if isinstance(cell, str) else cell
+            for name, cell in _object(_json(line, f"{path}:{number}"), f"{path}:{number}").items()
+        }
+        for number, line in numbered
+        if line.strip()
+    ]
 
 
 def _json_list(path: Path, file: TextIO) -> list[Mapping[str, Any]]:
     content = _json(file.read(), str(path))
     if not isinstance(content, list):
         raise DataError("is not a list of objects", where=path)
-    return [_object(row, f"{path}: row {number}") for number, row in enumerate(content, start=1)]
+    return [_object(row, f"{path}: row {number}") for number, row in enumerate(_counted(path, content), start=1)]
 
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # half a character could not be written down again
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON: {error}", where=where) from error
+    return value
 
 
 def _object(row: Any, where: str) -> Mapping[str, Any]:
@@ -207,27 +270,31 @@ def _object(row: Any, where: str) -> Mapping[str, Any]:
     return row
 
 
-def _parquet_rows(path: Path) -> list[Mapping[str, Any]]:
-    parquet = _needed("pyarrow.parquet", path)
-    try:
-        # A folder's name must not become a column, so no partitioning.
-        rows: list[Mapping[str, Any]] = parquet.read_table(path, partitioning=None).to_pylist()
-    except (OSError, ValueError) as error:
-        raise DataError(f"is not a Parquet file: {error}", where=path) from error
-    return rows
-
-
 def _excel_rows(path: Path) -> tuple[tuple[str, ...], ...]:
     openpyxl = _needed("openpyxl", path)
+    _check_file(path, MAX_BYTES)
     try:
+        with ZipFile(path) as packed:
+            if sum(member.file_size for member in packed.infolist()) > MAX_BYTES:
+                raise DataError(f"unpacks to more than {MAX_BYTES >> 20} MiB", where=path)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         try:
             rows: Iterable[tuple[Any, ...]] = book.worksheets[0].iter_rows(values_only=True)
-            return tuple(tuple(map(as_text, row)) for row in rows)
+            return tuple(tuple(map(as_text, row)) for row in _counted_cells(path, rows))
         finally:
             book.close()
     except (OSError, ValueError, KeyError, IndexError, BadZipFile) as error:
         raise DataError(f"is not an Excel sheet: {error}", where=path) from error
+
+
+def _counted_cells(path: Path, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """A sheet may name one cell in its last column and row; all before it would be given, empty."""
+    cells = 0
+    for row in _counted(path, rows):
+        cells += len(row)
+        if cells > 8 * MAX_ROWS:
+            raise DataError(f"has more than {8 * MAX_ROWS} cells", where=path, remedy="split it into several files")
+        yield row
 
 
 def _needed(module: str, path: Path) -> ModuleType:

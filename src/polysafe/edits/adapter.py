@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
+from polysafe.checkpoint.adapter_config import CONFIG
 from polysafe.checkpoint.header import TensorSpec, encode_header, tensor_bytes
 from polysafe.checkpoint.layout import Shard
-from polysafe.checkpoint.lora import CONFIG, WEIGHTS
+from polysafe.checkpoint.lora import WEIGHTS
 from polysafe.checkpoint.output import MANIFEST, RECORDS, Workspace
 from polysafe.checkpoint.verify import manifest
 from polysafe.checkpoint.writer import output_error, write_shard

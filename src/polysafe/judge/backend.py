@@ -21,6 +21,7 @@ from polysafe.generate.client import UnservedError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from polysafe.probe.chat.template import Written
     from polysafe.probe.model import LoadedModel
 
 Role = Literal["system", "user", "assistant"]
@@ -217,8 +218,7 @@ class LocalBackend:
         from polysafe.probe.batches import Pace, fitting_batches
 
         encoded: dict[str, list[int]] = {}
-        for chat in chats:
-            tokens = self._encode(chat)
+        for chat, tokens in zip(chats, self._encode(chats), strict=True):
             if isinstance(tokens, str):
                 yield Reply(chat.id, "", tokens)
             else:
@@ -241,23 +241,26 @@ class LocalBackend:
         ):
             yield from (Reply(names[place], text, cut=cut) for place, (text, cut) in zip(batch, said, strict=True))
 
-    def _encode(self, chat: Chat) -> list[int] | str:
-        """Token ids, or why the chat cannot be asked."""
-        try:
-            text = self._render(chat)
-        except Exception as error:  # noqa: BLE001  (a template is a program of the model's publisher)
-            return f"the chat template refuses the chat: {error}"
-        tokens = list(self._tokenizer(text, add_special_tokens=chat.raw, verbose=False)["input_ids"])
+    def _encode(self, chats: Sequence[Chat]) -> Iterator[list[int] | str]:
+        """Token ids of every chat, or why it cannot be asked."""
         room = min(self._loaded.max_tokens or 2**31, self._tokenizer.model_max_length) - self._max_tokens
-        return tokens if len(tokens) <= room else f"the chat has {len(tokens)} tokens, the judge takes {room}"
+        for chat, written in zip(chats, self._render(chats), strict=True):
+            if written.problem:
+                yield f"the chat template refuses the chat: {written.problem}"
+                continue
+            tokens = list(self._tokenizer(written.text, add_special_tokens=chat.raw, verbose=False)["input_ids"])
+            yield tokens if len(tokens) <= room else f"the chat has {len(tokens)} tokens, the judge takes {room}"
 
-    def _render(self, chat: Chat) -> str:
-        if chat.raw:
-            (message,) = chat.messages
-            return message.content
+    def _render(self, chats: Sequence[Chat]) -> list[Written]:
+        from polysafe.probe.chat.template import Written, in_template
+
+        asked = [self._plain(chat).as_json() for chat in chats if not chat.raw]
+        written = iter(in_template(self._tokenizer, asked) if asked else ())
+        return [Written(chat.messages[0].content) if chat.raw else next(written) for chat in chats]
+
+    def _plain(self, chat: Chat) -> Chat:
         safe = tuple(Message(m.role, self._without_control(m.content)) for m in chat.messages)
-        messages = Chat(chat.id, safe, parts=chat.parts).as_json()
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return Chat(chat.id, safe, parts=chat.parts)
 
     def _without_control(self, content: str) -> str:
         """The content with a space inside whatever this tokenizer would read as a control token.

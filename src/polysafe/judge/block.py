@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -27,6 +26,7 @@ from pydantic_core.core_schema import with_info_plain_validator_function
 
 from polysafe.files.paths import AbsolutePath
 from polysafe.files.recipe_errors import problem
+from polysafe.files.strict import Strict
 from polysafe.registry import Registry
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
 Budget = Annotated[int, Field(ge=1)]
 
 
-class Block(BaseModel):
+class Block(Strict):
     """A part of a recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

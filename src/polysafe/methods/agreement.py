@@ -16,6 +16,7 @@ from polysafe.checkpoint.dtypes import EDITABLE
 from polysafe.checkpoint.header import load_json
 from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.roles import Kind
+from polysafe.checkpoint.source import MAX_TOKENIZER, bytes_up_to
 from polysafe.errors import CheckpointError, MismatchError
 
 _SHOWN = 3
@@ -137,19 +138,22 @@ def _vocabulary_tensors(source: Source) -> list[str]:
 
 def _token_conflict(first: Source, other: Source) -> str | None:
     files = [source.checkpoint.root / "tokenizer.json" for source in (first, other)]
-    if not all(file.is_file() for file in files) or files[0].read_bytes() == files[1].read_bytes():
+    if not all(file.is_file() for file in files):
         return None
-    mine, theirs = (_tokens(file) for file in files)
+    texts = [bytes_up_to(file, MAX_TOKENIZER) for file in files]
+    if texts[0] == texts[1]:
+        return None
+    mine, theirs = (_tokens(file, text) for file, text in zip(files, texts, strict=True))
     for index in sorted(mine.keys() & theirs.keys()):
         if mine[index] != theirs[index]:
             return f"token {index} is {mine[index]!r} in {first.name!r} and {theirs[index]!r} in {other.name!r}"
     return None
 
 
-def _tokens(file: Path) -> dict[int, str]:
+def _tokens(file: Path, text: bytes) -> dict[int, str]:
     """Token by id, from a `tokenizer.json` of any of the four model types (unigram stores a list)."""
     try:
-        content = load_json(file, file.read_bytes(), "the tokenizer")
+        content = load_json(file, text, "the tokenizer")
         vocab = content["model"]["vocab"]
         entries = vocab.items() if isinstance(vocab, dict) else ((e[0], i) for i, e in enumerate(vocab))
         added = ((entry["content"], entry["id"]) for entry in content.get("added_tokens") or ())

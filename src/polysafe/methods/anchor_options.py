@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from polysafe.checkpoint.opened import Source
 from polysafe.data.anchor_sets import ID_COLUMN, AnchorRows, harmless_part, load_anchors, load_texts
@@ -15,9 +15,10 @@ from polysafe.data.organism import organism_of
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets.names import SetName
 from polysafe.files.paths import AbsolutePath
+from polysafe.files.strict import Strict
 
 
-class AnchorSet(BaseModel):
+class AnchorSet(Strict):
     """Prompts of a set or of a table. Alone under `anchors`, a set that has harmful and harmless prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -39,7 +40,7 @@ class AnchorSet(BaseModel):
         return self.rows("harmful", languages, data), harmless.rows("harmless", languages, data)
 
 
-class AnchorFiles(BaseModel):
+class AnchorFiles(Strict):
     """Harmful and harmless prompts, each in a table (CSV, TSV, JSON, JSON Lines, Parquet) or of a set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

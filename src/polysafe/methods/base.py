@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from polysafe.checkpoint.dtypes import float_dtype
 from polysafe.checkpoint.opened import Sources
@@ -21,6 +21,7 @@ from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
 from polysafe.edits.operations import Operation
 from polysafe.files.paths import without_places
+from polysafe.files.strict import Strict
 from polysafe.methods.materials import Materials
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Work:
     times: int = 1
 
 
-class Method(BaseModel, ABC):
+class Method(Strict, ABC):
     """A method of editing weights. Its fields are the options of its entry in a recipe.
 
     To add one, write a file in this package (or in any package that names it in the entry-point group

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, matching
+from polysafe.checkpoint.source import MAX_TOKENIZER
 from polysafe.errors import CheckpointError, DataError, RecipeError
+from polysafe.probe.chat.template import in_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -119,6 +122,7 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+    _check_files(Path(folder))
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # readers of untrusted files raise anything
@@ -129,6 +133,16 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
         ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
+
+
+def _check_files(folder: Path) -> None:
+    """Refuses what would fill the memory, or never end, before anything of it is read."""
+    for name in matching(folder, (*MODEL_FILES, *DONOR_FILES)):
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError("is a device or a broken link, not a file", where=file)
+        if file.stat().st_size > MAX_TOKENIZER:
+            raise CheckpointError(f"is larger than {MAX_TOKENIZER} bytes, too large for a tokenizer", where=file)
 
 
 def cached_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -172,13 +186,15 @@ def render(
     Raises:
         DataError: There is no prompt; one is empty or too long (prompts are never cut); or one begins with two
             beginning-of-sequence tokens, holds one itself, or lacks the one that is always there. Names the prompt.
-        RecipeError: A chat template is asked for and there is none, or a system message is given without one.
+        RecipeError: A chat template is asked for and there is none, or it leaves out what prompts say; or a system
+            message is given without one.
+        CheckpointError: The chat template takes more time or memory than any template needs.
     """
     if not prompts:
         raise DataError("there are no prompts", remedy="name at least one")
     if template == "raw" and system is not None:
         raise RecipeError("a system message needs the chat template", remedy="use template: chat, or leave it out")
-    texts = [_text(tokenizer, text, template, system) for text in prompts.values()]
+    texts = _texts(tokenizer, tuple(prompts.values()), template, system)
     begin = _Beginning.of(tokenizer, template, system)
     tokens = [tuple(begin.complete(ids)) for ids in _encode(tokenizer, texts, template)]
     limit = min(filter(None, (tokenizer.model_max_length, max_tokens)))
@@ -260,7 +276,7 @@ class _Beginning:
         if template == "raw":
             sample, missing = plain, False
         else:
-            (sample,) = _encode(tokenizer, [_text(tokenizer, "a", "chat", system)], template)
+            (sample,) = _encode(tokenizer, _texts(tokenizer, ["a"], "chat", system), template)
             missing = added and sample[:1] != [token]
             sample = [token, *sample] if missing else sample
         free = token == tokenizer.eos_token_id or token not in sample
@@ -294,21 +310,21 @@ class _Beginning:
             )
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, prompt: str, template: Template, system: str | None) -> str:
+def _texts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], template: Template, system: str | None
+) -> list[str]:
     if template == "raw":
-        return prompt
+        return list(prompts)
     if not tokenizer.chat_template:
         raise RecipeError(
             "the tokenizer has no chat template",
             remedy="for a base model use template: raw, on the command line --template raw",
         )
-    messages = [{"role": "user", "content": prompt}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # a template is a program of the model's publisher
-        raise RecipeError(f"the chat template refuses the prompt: {error}") from error
+    first = [] if system is None else [{"role": "system", "content": system}]
+    found = in_template(tokenizer, [[*first, {"role": "user", "content": prompt}] for prompt in prompts])
+    if problem := next((each.problem for each in found if each.problem), None):
+        raise RecipeError(f"the chat template refuses the prompt: {problem}")
+    return [each.text for each in found]
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], template: Template) -> list[list[int]]:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     JsonValue,
@@ -22,6 +21,7 @@ from polysafe.data.attacks.names import AttackName
 from polysafe.data.sets.names import SetName
 from polysafe.files.paths import AbsolutePath
 from polysafe.files.recipe_errors import problem
+from polysafe.files.strict import Strict
 from polysafe.judge.block import JudgeBlock, JudgeSpec
 
 Items = TypeVar("Items", bound=Collection[object])
@@ -54,7 +54,7 @@ Gain = Annotated[float, Field(ge=0, le=1)]
 Loss = Annotated[float, Field(ge=-1, le=0)]
 
 
-class Block(BaseModel):
+class Block(Strict):
     """A part of a recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

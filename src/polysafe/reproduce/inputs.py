@@ -18,12 +18,13 @@ from pydantic import (
     model_serializer,
 )
 
+from polysafe.checkpoint.adapter_config import CONFIG
 from polysafe.checkpoint.digest import file_digest, hash_file
 from polysafe.checkpoint.dtypes import FLOATS
 from polysafe.checkpoint.gguf.find import find_gguf
 from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.checkpoint.imported import Imported, read_imported
-from polysafe.checkpoint.lora import CONFIG, WEIGHTS, is_adapter
+from polysafe.checkpoint.lora import WEIGHTS, is_adapter
 from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, matching
 from polysafe.checkpoint.source import INDEX, SINGLE, open_checkpoint
 from polysafe.engine.sources import locate

@@ -20,10 +20,11 @@ from math import comb
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from polysafe.errors import RecipeError
 from polysafe.files.recipe_errors import explain, problem
+from polysafe.files.strict import Strict
 from polysafe.files.yaml_lines import Document, Place, read_yaml
 from polysafe.recipe.measures import Search
 from polysafe.recipe.recipe import Recipe, build_recipe, read_recipe_file
@@ -34,7 +35,7 @@ _TOLD_APART = 64
 """Subsets up to which each is a choice of its own; of more, members are drawn one by one."""
 
 
-class _Domain(BaseModel):
+class _Domain(Strict):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 

@@ -12,6 +12,7 @@ from polysafe.card.first import first_card
 from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.lora import is_adapter, open_adapter
 from polysafe.checkpoint.output import MANIFEST, lock
+from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
 from polysafe.checkpoint.verify import manifest_at, read_manifest
 from polysafe.edits.edit import JSON_FILE, Edit
@@ -202,6 +203,7 @@ def _open(edit: Edit, sources: Mapping[str, Path], *, force: bool) -> dict[str, 
         opened[name] = open_adapter(sources[name], opened[base], origin=Path(sources[name]).name)
     for name in edit.sources:
         check_editable(opened[name])
+        classify(opened[name])  # its config has to be that of its tensors
         if not force:
             _require_same(edit, name, opened[name])
     return opened
