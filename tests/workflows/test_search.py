@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from polysafe.errors import DataError, OutputError
+from polysafe.errors import DataError, OutputError, VerificationError
 from polysafe.recipe.measures import Search
 from polysafe.recipe.recipe import load_recipe
 from polysafe.search import bench
@@ -113,5 +114,22 @@ def test_the_judge_is_given_half_of_the_time_at_most(
     clock = iter([0.0, 60.0])
     monkeypatch.setattr(workflow.time, "monotonic", lambda: next(clock))
     space = SimpleNamespace(search=Search(minutes=minutes, judged=8))
-    bench: Any = SimpleNamespace(space=space, by_judge=by_judge)
-    assert workflow._shared(bench) == expected
+    opened: Any = SimpleNamespace(space=space, by_judge=by_judge)
+    assert workflow._shared(opened) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "seconds", "said"), [(50.0, 0.0, ""), (130.0, 60.0, ""), (1440.0, 120.0, "24 minutes")]
+)
+def test_no_point_is_begun_that_takes_far_longer_than_there_is_time(first: float, seconds: float, said: str) -> None:
+    opened: Any = SimpleNamespace(deciding_seconds=first)
+    with pytest.raises(VerificationError, match=said) if said else nullcontext():
+        workflow._require_time(opened, seconds)
+
+
+def test_how_long_a_point_takes_is_told_by_what_its_methods_read(tmp_path: Path) -> None:
+    fitted = {"method": "sparse_edit", "model": "qac", "languages": ["qac"], "anchors": "organism", "layers": [4]}
+    with bench.Bench(toy_space(tmp_path, {**fitted, "target_gain": {"choices": [1.0, 2.0]}})) as opened:
+        assert opened.deciding_seconds > 0
+    with bench.Bench(toy_space(tmp_path, band(bottom={"choices": [2, 3]}))) as opened:
+        assert opened.deciding_seconds == 0

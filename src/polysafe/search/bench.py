@@ -65,7 +65,9 @@ class Bench:
             stack.enter_context(Resident(self.model))
             stack.enter_context(Measurements())
             self._judges = stack
+            began = time.perf_counter()
             self.comparing = self._comparing(self._read_by)
+            self._seconds_a_prompt = (time.perf_counter() - began) / max(1, self.comparing.rules.meter.prompts)
             self._stack = stack.pop_all()
         return self
 
@@ -118,6 +120,14 @@ class Bench:
             digest.update(name.encode())
             digest.update(tensor_sha256(weight.detach().cpu()).encode())
         return digest.hexdigest()
+
+    @property
+    def deciding_seconds(self) -> float:
+        """About how long the first point takes to be decided: what its methods read, as fast as the model was read."""
+        recipe = self.recipe
+        support = Support(recipe.data, dtype=recipe.dtype)
+        work = [each for method in recipe.edits for each in method.work(self._sources, support)]
+        return self._seconds_a_prompt * sum(each.prompts * each.times for each in work)
 
     def outcome(self, setting: Mapping[str, Any]) -> Outcome:
         """Makes the edit of a point and reads the edited model.

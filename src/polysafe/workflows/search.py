@@ -47,6 +47,8 @@ from polysafe.stats.multiplicity import holm
 from polysafe.workflows.controls import controls_of
 
 SCHEMA = 1
+_LITTLE = 60.0
+"""Seconds that a point may take in any case."""
 RESULT, RECIPE, _JUDGED = "search.json", "recipe.yaml", "judged.jsonl"
 
 
@@ -188,7 +190,8 @@ def search(
         RecipeError: The recipe has no `validation`, or does not say which languages it is for.
         DataError: Validation has no prompts in a language, or they are anchors or reported on.
         OutputError: The folder holds another search, or cannot be written.
-        VerificationError: None of the first points can be made; or the model was not put back as it was.
+        VerificationError: None of the first points can be made, or there is not the time for one; or the model was
+            not put back as it was.
         PolysafeError: A source cannot be used.
     """
     try:
@@ -200,6 +203,8 @@ def search(
         weights = bench.weights_sha256()
         study.begin()
         seconds, judged = _shared(bench)
+        if not study.points():
+            _require_time(bench, seconds)
         _tried(space, output, study, bench, workers, seconds)
         found = _ended(bench, output, study.points(), controls, judged)
         if bench.weights_sha256() != weights:
@@ -223,6 +228,16 @@ def _shared(bench: Bench) -> tuple[float, int]:
     each = 2 * (time.monotonic() - began)  # one of the front, and one of those besides
     judged = max(1, min(judged, int(30 * minutes / each)))
     return 60 * minutes - each / 2 - judged * each, judged
+
+
+def _require_time(bench: Bench, seconds: float) -> None:
+    """A point that has begun is finished, so that none is begun which takes far longer than there is time."""
+    if (first := bench.deciding_seconds) > 2 * max(seconds, 0.0) + _LITTLE:
+        raise VerificationError(
+            f"the first point alone takes about {first / 60:.0f} minutes to decide, more than there is time for",
+            where="search",
+            remedy="give it more minutes, or fewer prompts to be fitted to",
+        )
 
 
 def _identity(bench: Bench) -> str:
