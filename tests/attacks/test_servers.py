@@ -58,7 +58,9 @@ SPELT: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("status", ["401 No", "403 No", "400 No", "500 No", "200 OK", "302 On\nLocation: http://x/" + KEY])
+@pytest.mark.parametrize(
+    "status", ["401 No", "403 No", "400 No", "500 No", "200 OK", "302 On\nLocation: http://x/" + KEY]
+)
 @pytest.mark.parametrize("spelling", SPELT)
 def test_a_key_that_is_said_back_is_hidden(status: str, spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", KEY)
@@ -103,7 +105,7 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(value: str, monk
 @pytest.mark.parametrize("url", ["http://example.org/v1", "http://127.0.0.1.example.org/v1", "http://10.0.0.1/v1"])
 def test_a_key_goes_to_nobody_in_the_clear(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", KEY)
-    with pytest.raises(RecipeError, match="SOME_KEY would be sent to .* not encrypted"):
+    with pytest.raises(RecipeError, match=r"SOME_KEY would be sent to .* not encrypted"):
         ChatClient(url, "m", key="SOME_KEY")
     heard: list[str] = []
     with hearing(heard.append):
@@ -118,7 +120,10 @@ def test_a_recipe_has_no_key_sent_that_its_user_did_not_name(monkeypatch: pytest
     monkeypatch.delenv(VARIABLE, raising=False)
     block = {"kind": "openai", "base_url": "https://evil.example/v1", "model": "m", "key": "AWS_SECRET"}
     spec = parse_judge("multijail=m@https://evil.example/v1").model_copy(update=block)
-    with pytest.raises(RecipeError, match=r"AWS_SECRET sent to evil\.example, which you did not allow"), open_judge(spec):
+    with (
+        pytest.raises(RecipeError, match=r"AWS_SECRET sent to evil\.example, which you did not allow"),
+        open_judge(spec),
+    ):
         pass
     for allowed in ("AWS_SECRET", "AWS_SECRET@evil.example"):
         with allowed_keys(allowed), open_judge(spec):

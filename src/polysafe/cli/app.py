@@ -41,6 +41,10 @@ from polysafe.cli.options import (
 class _Commands(TyperGroup):
     """Ends every command with a message and an exit code instead of a traceback."""
 
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        with endings():  # of what options do as they are read: `--version`, `--help`
+            return super().make_context(*given, **more)
+
     def invoke(self, ctx: Any) -> Any:
         with endings():
             return super().invoke(ctx)

@@ -87,7 +87,7 @@ def read_key(name: str, url: str) -> str:
         )
     if urlsplit(url).scheme != "https" and not is_loopback(url):
         raise RecipeError(
-            f"the key in {name} would be sent to {host_of(url)} for everybody on the way to read: http is not encrypted",
+            f"the key in {name} would be sent to {host_of(url)} for all on the way to read: http is not encrypted",
             remedy="use https, or a tunnel to a port of this machine",
         )
     return key
@@ -97,10 +97,11 @@ def host_of(url: str) -> str:
     """The host of an address, with its port where one is named; empty where it is no address."""
     try:
         parts = urlsplit(url)
-        name = parts.hostname or ""
-        return name if parts.port is None else f"{name}:{parts.port}"
+        port = parts.port
     except ValueError:
         return ""
+    name = parts.hostname or ""
+    return name if port is None else f"{name}:{port}"
 
 
 def is_loopback(url: str) -> bool:
