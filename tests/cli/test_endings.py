@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import Result
@@ -21,11 +22,15 @@ LINE = [sys.executable, "-m", "polysafe"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TOP / "src")}
 
 
+def ended_by(line: list[str] | str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(line, check=False, text=True, **{"env": ENVIRONMENT, **options})
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 @pytest.mark.parametrize("arguments", [["organism", "info"], ["--version"], ["--help"]], ids=" ".join)
 def test_a_full_output_is_told(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
-        ended = subprocess.run([*LINE, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        ended = ended_by([*LINE, *arguments], stdout=full, stderr=subprocess.PIPE)
     assert ended.returncode == 2
     assert ended.stderr == "error: standard output: cannot be used: No space left on device\n"
 
@@ -33,23 +38,21 @@ def test_a_full_output_is_told(arguments: list[str]) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 def test_where_errors_cannot_be_told_the_exit_code_stays() -> None:
     with open("/dev/full", "w") as full:
-        ended = subprocess.run([*LINE, "organism", "build", "no"], stdout=subprocess.PIPE, stderr=full, env=ENVIRONMENT)
-    assert (ended.returncode, ended.stdout) == (2, b"")
+        ended = ended_by([*LINE, "organism", "build", "no"], stdout=subprocess.PIPE, stderr=full)
+    assert (ended.returncode, ended.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_outputs_are_survived(closed: str) -> None:
     line = f"{sys.executable} -m polysafe organism info {closed}"
-    ended = subprocess.run(line, shell=True, capture_output=True, text=True, env=ENVIRONMENT)
+    ended = ended_by(line, shell=True, capture_output=True)
     assert ended.returncode == 0
     assert "Traceback" not in ended.stderr
 
 
 def test_an_output_that_cannot_show_a_letter_shows_its_number() -> None:
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
-    ended = subprocess.run(
-        [*LINE, "inspect", "export", "/абв", "-o", "/x"], capture_output=True, text=True, env=environment
-    )
+    ended = ended_by([*LINE, "inspect", "export", "/абв", "-o", "/x"], capture_output=True, env=environment)
     assert ended.returncode == 2
     assert "\\u0430\\u0431\\u0432" in ended.stderr
 
@@ -76,9 +79,7 @@ main()
 )
 def test_an_interruption_while_something_is_imported_is_one(name: str, then: str, recipe: Path) -> None:
     program = INTERRUPTED.format(name=name, then=then, what="it is raised on, or hidden")
-    ended = subprocess.run(
-        [sys.executable, "-c", program, "plan", str(recipe)], capture_output=True, text=True, env=ENVIRONMENT
-    )
+    ended = ended_by([sys.executable, "-c", program, "plan", str(recipe)], capture_output=True)
     assert ended.stderr == "interrupted\n"
     assert ended.returncode in {130, -signal.SIGINT}
 

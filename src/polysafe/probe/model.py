@@ -344,8 +344,9 @@ def _from_pretrained(
         raise _too_large(error) from error
     except (ImportError, RuntimeError) as error:
         raise ResourceError(f"the model cannot be loaded: {error}", where=root) from error
-    except (ValueError, KeyError, OSError) as error:
-        raise ArchitectureError(f"transformers cannot build this model: {error}", where=root) from error
+    except Exception as error:  # its classes check what config.json says, each in its own way
+        told = f"{type(error).__name__}: {error}"
+        raise ArchitectureError(f"transformers cannot build this model: {told:.600}", where=root) from error
     model, info = loaded
     return model, info
 
