@@ -16,6 +16,7 @@ from polysafe.evaluate.ability import Ability, load_abilities
 from polysafe.evaluate.correction import corrected_rates, load_calibration
 from polysafe.evaluate.numbers import Numbers, load_numbers
 from polysafe.evaluate.records import Record, load_records
+from polysafe.evaluate.shape import AboutRun
 from polysafe.evaluate.unread import Unread, rates
 from polysafe.files.json_file import Format
 from polysafe.judge.calibrate import Calibration
@@ -192,6 +193,7 @@ def _read_about(path: Path) -> dict[str, Any]:
     missing = [key for key in ("model", "generator", "judge", "sets", "records", "prompts_sha256") if key not in about]
     if missing:
         FORMAT.refuse(f"lacks {', '.join(missing)}", path)
+    FORMAT.built(AboutRun.model_validate, about, path)
     return about
 
 

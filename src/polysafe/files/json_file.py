@@ -7,6 +7,7 @@ things are refused in the same words: not there, too large, no JSON, something e
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Format:
             PolysafeError: As for `read`.
         """
         try:
-            content = parse_json(data, half_characters=self.half_characters)
+            content = parse_json(data, half_characters=self.half_characters, finite=True)
         except ValueError as error:
             self.refuse(f"is not valid JSON: {error}", where, cause=error)
         return self.checked(content, where)
@@ -156,12 +157,25 @@ class Format:
         return remedy.format(version=safe, folder=where.parent if isinstance(where, Path) else where)
 
 
-def parse_json(text: bytes, *, half_characters: bool = False) -> Any:
+def parse_line(text: bytes | str) -> Any:
+    """Parses JSON that this program wrote itself, a line or a value of a database, and that may be damaged since.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_json(text: bytes, *, half_characters: bool = False, finite: bool = False) -> Any:
     """Parses untrusted JSON: UTF-8, no key twice, no runaway nesting.
 
     Args:
         text: The JSON.
         half_characters: Whether its texts may hold half a character, which nothing can write down again as UTF-8.
+        finite: Whether NaN and Infinity are refused, which polysafe never writes and configs of models hold.
 
     Raises:
         ValueError: It is not such JSON.
@@ -174,11 +188,23 @@ def parse_json(text: bytes, *, half_characters: bool = False) -> Any:
         return result
 
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        rules: dict[str, Any] = {"parse_constant": _no_number, "parse_float": _finite} if finite else {}
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, **rules)
         if not half_characters and _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError(str(error)) from error
+    return value
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        _no_number(text)
     return value
 
 
