@@ -22,7 +22,7 @@ SOURCES = ("--source", "base=base", "--source", "safety=safety", "--source", "sw
 AUDIT = ("audit", TOY, "--safety", "organism", "--limit", "1", "--output")
 GUARD = f"qwen3guard={TOY}"
 
-EVERY = [
+EVERY: list[tuple[str, ...]] = [
     ("quickstart", "-o", "q"),
     ("quickstart", "--family", "gemma", "-o", "q2", "--data", "."),
     ("plan", "recipe.yaml"),
@@ -57,7 +57,7 @@ EVERY = [
     ("organism", "build", "gemma", "-o", "o2", "--data", "."),
     ("organism", "info"),
 ]
-WITHOUT = {
+WITHOUT: dict[str, list[tuple[str, ...]]] = {
     "every": EVERY,
     "server": [
         ("audit", SERVED, "--safety", "t.csv", "-o", "b1"),

@@ -113,6 +113,8 @@ def _entry(line: bytes) -> tuple[Key, Any] | None:
     """A line's key and value, None for what a power cut made of it."""
     try:
         kind, owner, item, value = parse_line(line)
-        return (Key(kind, str(owner), str(item)), value) if isinstance(kind, str) else None
+        key = Key(kind, str(owner), str(item))
+        hash(key)  # a kind that is no word is no key
     except (ValueError, TypeError):
         return None
+    return key, value

@@ -117,7 +117,7 @@ def bounded(client: httpx.Client) -> httpx.Client:
 
 def _left(timeout: float | None) -> float | None:
     """Seconds that a step may take: the shorter of its own time and what is left of the request's."""
-    due = getattr(_due, "at", None)
+    due: float | None = getattr(_due, "at", None)
     if due is None:
         return timeout
     left = max(due - time.monotonic(), 1e-3)

@@ -19,7 +19,7 @@ from functools import lru_cache
 LIMIT = 20_000
 """Characters of an answer that a judge gets to see, by default: more than any answer of a few thousand tokens."""
 
-# Tokens between brackets and bars (Llama, Qwen, Phi, GLM; DeepSeek with full-width bars, EXAONE in square brackets), the
+# Tokens between brackets and bars (Llama, Qwen, Phi, GLM; DeepSeek with full-width bars, EXAONE in square brackets),
 # older bracketed roles (Llama 2, Mistral) and other bracketed tokens (GLM, BERT, Mistral's tools and thoughts, Kimi,
 # InternLM), tags of turns, thoughts and sequence ends (Gemma and others), tokens kept for later (T5, Nemotron, Gemma,
 # Baichuan), Falcon's and MiniMax's own, and the marks around a conversation in the templates of guard models.
