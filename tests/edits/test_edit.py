@@ -151,7 +151,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     "type that is none": (lambda f: change(f, dtype="I8"), "the storage type 'I8' is not one of"),
     "weight not finite": (
         lambda f: change(f, steps={"w": [{"op": "blend", "weights": {"a": float("inf")}}]}),
-        "is no valid edit",
+        "is not valid JSON: Infinity is no number",
     ),
     "no edit at all": (lambda f: (f / JSON_FILE).write_text("{}"), "is no edit file"),
     "list": (lambda f: (f / JSON_FILE).write_text("[]"), "is no edit file"),
