@@ -42,6 +42,24 @@ def reporting(progress: Progress) -> Iterator[None]:
         _listener.reset(before)
 
 
+_hearer: ContextVar[Callable[[str], None]] = ContextVar("hearer", default=lambda _: None)
+
+
+def say(text: str) -> None:
+    """Tells whoever hears something that is to be read and not only seen passing by."""
+    _hearer.get()(text)
+
+
+@contextmanager
+def hearing(hearer: Callable[[str], None]) -> Iterator[None]:
+    """Within it, what is said goes to `hearer`."""
+    before = _hearer.set(hearer)
+    try:
+        yield
+    finally:
+        _hearer.reset(before)
+
+
 @contextmanager
 def during(label: str) -> Iterator[None]:
     """Within it, the names of stages say what they are part of: `trial 3 of 12: layer 11, answers`."""

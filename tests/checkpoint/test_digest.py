@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from pathlib import Path
 
 import pytest
 
 from polysafe.checkpoint import digest
-from polysafe.checkpoint.digest import cache_directory, checkpoint_digests, file_digest, hash_file
+from polysafe.checkpoint.digest import cache_directory, checkpoint_digests, file_digest, hash_file, identity_of
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import CheckpointError
+from polysafe.files.atomic import json_bytes
 from tests.checkpoint.test_source import hub_layout
 from tests.models import tiny_llama
 
@@ -116,3 +118,17 @@ def test_blob_that_is_its_name_is_read_once(tmp_path: Path, monkeypatch: pytest.
     blob.write_bytes(content)
     assert [file_digest(blob, believe=False) for _ in range(2)] == [blob.name] * 2
     assert read == [blob]
+
+
+def test_a_config_may_hold_numbers_that_are_none() -> None:
+    plain = {"eps": 1e-5, "limits": [0.0, 1.0]}
+    assert (
+        identity_of(["f"], plain)
+        == hashlib.sha256(json_bytes({"files": ["f"], "changed": {}, "config": plain})).hexdigest()
+    )
+    known = [
+        identity_of(["f"], {**plain, **changed})
+        for changed in ({}, {"limits": [0.0, math.inf]}, {"limits": [0.0, -math.inf]}, {"eps": math.nan})
+    ]
+    assert len(set(known)) == 4
+    assert identity_of(["f"], {"eps": math.nan}) == identity_of(["f"], {"eps": math.nan})

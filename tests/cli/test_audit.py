@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,3 +133,31 @@ def test_attacks_that_cannot_be_carried_out(polysafe: Polysafe, tmp_path: Path) 
         result = polysafe("audit", MEMBERS["base"], *ASKED, "--attack", name, "--output", tmp_path / "x")
         assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
         assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({"time_step_limit": [0.0, float("inf")]}, None),
+        ({"rms_norm_eps": float("nan")}, None),
+        ({"rms_norm_eps": 10**400}, "transformers cannot build this model"),
+        ({"rms_norm_eps": "small"}, "transformers cannot build this model"),
+        ({"eos_token_id": float("nan")}, "transformers cannot build this model"),
+    ],
+)
+def test_a_config_with_odd_numbers_ends_in_no_traceback(
+    polysafe: Polysafe, tmp_path: Path, changed: dict[str, object], refused: str | None
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(MEMBERS["base"], model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, **changed}))
+    (tmp_path / "mine.csv").write_text("id,language,prompt\n1,en,hello\n")
+    asked = ("--safety", tmp_path / "mine.csv", "--max-tokens", 4, "--output", tmp_path / "run")
+    result = polysafe("audit", model, *asked)
+    if refused is None:
+        assert result.exit_code == 0, result.output
+    else:
+        assert result.exit_code == 2
+        assert refused in result.stderr
+        assert len(result.stderr) < 1000

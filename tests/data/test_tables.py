@@ -67,6 +67,8 @@ def test_the_first_of_two_columns_that_differ_in_case_is_meant() -> None:
         ("t.json", b'{"a": 1}', "is not a list of objects", "t.json"),
         ("t.json", b'[{"a": 1}, 2]', "is not an object with named cells", "t.json: row 2"),
         ("t.json", b"[" * 100_000, "is not JSON", "t.json"),
+        ("t.jsonl", b'{"a": "x"}\n{"a": "\\uD800"}\n', "holds half a character", "t.jsonl:2"),
+        ("t.json", b'[{"\\udfff": 1}]', "holds half a character", "t.json"),
         ("t.parquet", b"PAR1", "is not a Parquet file", "t.parquet"),
         ("t.txt", b"a", "is no table that can be read: .txt", "t.txt"),
         ("table", b"a", "is no table that can be read: no suffix", "table"),

@@ -158,15 +158,15 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     "type that is none": (lambda f: change(f, dtype="I8"), "the storage type 'I8' is not one of"),
     "weight not finite": (
         lambda f: change(f, steps={"w": [{"op": "blend", "weights": {"a": float("inf")}}]}),
-        "is no valid edit",
+        "is not valid JSON: Infinity is no number",
     ),
     "evidence not finite": (
         lambda f: change(f, provenance=[{"method": "m", "label": "m", "evidence": {"x": [float("nan")]}}]),
-        "a number in it is not finite",
+        "is no number",
     ),
     "options not finite": (
         lambda f: change(f, provenance=[{"method": "m", "label": "m", "options": {"tau": float("-inf")}}]),
-        "a number in it is not finite",
+        "is no number",
     ),
     "evidence nested too deep": (
         lambda f: change(f, provenance=[{"method": "m", "label": "m", "evidence": {"x": nested(200)}}]),

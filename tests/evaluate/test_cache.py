@@ -218,3 +218,15 @@ def test_a_place_that_is_a_folder_or_below_a_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "file" / "cache.sqlite"):
         with pytest.raises(OutputError):
             Cache(path).get(key(1))
+
+
+@pytest.mark.parametrize("text", ["", "{", "NaN x", "[" * 100_000, b"\xff\x00"])
+def test_a_damaged_value_is_told_with_what_to_do(cache: Cache, text: str | bytes) -> None:
+    cache.put(key(1), "fine")
+    cache.close()
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("UPDATE entries SET value = ?", (text,))
+    connection.close()
+    with pytest.raises(DataError, match="the cache is damaged") as caught:
+        cache.get(key(1))
+    assert "delete it" in str(caught.value)

@@ -55,7 +55,18 @@ def test_cut_at_every_byte_it_keeps_all_whole_lines(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"\x00" * 40, b"{}", b'["completion", "o"]', b"[1, [], {}, 2]", b"\xff\xfe", b"null", b"7"]
+    "line",
+    [
+        b"\x00" * 40,
+        b"{}",
+        b'["completion", "o"]',
+        b"[1, [], {}, 2]",
+        b"\xff\xfe",
+        b"null",
+        b"7",
+        b"[" * 100_000,
+        b'[[], "o", "i", 1]',
+    ],
 )
 def test_a_line_that_a_power_cut_spoilt_is_passed_over(path: Path, line: bytes) -> None:
     path.write_bytes(line + b"\n" + path.read_bytes())

@@ -18,6 +18,7 @@ from polysafe.errors import DataError, OutputError, RecipeError
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.compare import compare_runs, run_notes
 from polysafe.evaluate.model_run import RECORDS, RUN, ModelRun
+from polysafe.evaluate.records import completion_from_json, load_records, verdict_from_json
 from polysafe.evaluate.run import evaluate_model
 from polysafe.generate.completion import Ask, Completion
 from polysafe.judge.guards.wildguard import WildGuard
@@ -368,3 +369,78 @@ def test_languages_outside_of_what_a_judge_is_documented_for_are_told(tmp_path: 
     (note,) = (note for note in run_notes(found) if "wildguard" in note)
     assert note == "wildguard is documented for English only; 1 language is outside: sw"
     assert note in compare_runs(found, found).notes
+
+
+DAMAGES: dict[str, tuple[tuple[str | int, ...], object]] = {
+    "no model": (("model",), None),
+    "a model that is a list": (("model",), ["m"]),
+    "no generator": (("generator",), None),
+    "a generator in words": (("generator",), "a model"),
+    "no sampling": (("generator", "sampling"), None),
+    "weights that are a number": (("generator", "weights"), 5),
+    "no judge": (("judge",), None),
+    "a judge without a name": (("judge", "name"), None),
+    "a judge with a list": (("judge", "identity"), []),
+    "no sets": (("sets",), None),
+    "sets in an object": (("sets",), {"name": "s"}),
+    "a set that is nothing": (("sets", 0), None),
+    "a set without languages": (("sets", 0, "languages"), None),
+    "a set of half a prompt": (("sets", 0, "prompts"), 0.5),
+    "a set of less than no prompts": (("sets", 0, "prompts"), -1),
+    "a set that overlaps with a number": (("sets", 0, "overlaps"), [1]),
+    "a set that dropped a list": (("sets", 0, "dropped"), []),
+    "no records": (("records",), None),
+    "records without a hash": (("records", "sha256"), None),
+    "notes that are one": (("judge_notes",), "a note"),
+    "versions in a list": (("versions",), ["1"]),
+    "an attack without a name": (("attack",), {}),
+    "a number that is none": (("generator", "sampling", "temperature"), float("nan")),
+    "deep nesting": (("generator", "more"), "DEEP"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_file_is_refused_in_words(tmp_path: Path, damage: str) -> None:
+    evaluate_model(FakeGenerator(), [prompt_set()], FakeJudge(), output=tmp_path / "run")
+    file = tmp_path / "run" / RUN
+    about = json.loads(file.read_bytes())
+    (*path, last), value = DAMAGES[damage]
+    inner = about
+    for step in path:
+        inner = inner[step]
+    inner[last] = value
+    file.write_text(json.dumps(about).replace('"DEEP"', "[" * 100_000 + "]" * 100_000))
+    with pytest.raises(DataError, match=r"is no valid run of one model|is not valid JSON") as caught:
+        ModelRun.load(tmp_path / "run")
+    assert str(file) in str(caught.value)
+
+
+def test_records_that_are_nested_deeply_are_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / RECORDS
+    path.write_text("[" * 100_000 + "]" * 100_000 + "\n")
+    with pytest.raises(DataError, match="nested too deeply"):
+        load_records(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[], 5, "text", {}, {"text": 5, "ending": "stop"}, {"text": "x", "ending": "end"}, {"text": "x", "ending": []},
+     {"text": "x", "ending": "stop", "tokens": "many"}, {"text": "x", "ending": "stop", "tokens": True},
+     {"text": "x", "ending": "stop", "prompt_sha256": 5}, {"text": "x", "ending": "stop", "id": "y"}],
+)  # fmt: skip
+def test_a_stored_answer_that_is_none_is_told_with_what_to_do(value: object) -> None:
+    with pytest.raises(DataError, match="is no stored answer") as caught:
+        completion_from_json("a", value)
+    assert "delete the cache" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[], 5, {}, {"label": "safe"}, {"label": ["safe"]}, {"label": "safe", "refused": "no", "judge": "j"},
+     {"label": "nice", "refused": None, "judge": "j"}, {"label": "safe", "refused": None, "judge": 5},
+     {"label": "safe", "refused": None, "judge": "j", "detail": []}],
+)  # fmt: skip
+def test_a_stored_verdict_that_is_none_is_told_with_what_to_do(value: object) -> None:
+    with pytest.raises(DataError, match="is no stored verdict") as caught:
+        verdict_from_json("a", value)
+    assert "delete the cache" in str(caught.value)

@@ -24,8 +24,18 @@ def client(answer: Answer, **more: Any) -> tuple[ChatClient, list[float]]:
     """A client whose server is a function, and the waits that it makes."""
     waits: list[float] = []
     made = ChatClient(URL, "m", sleep=waits.append, **more)
-    made.__dict__["_http"] = httpx.Client(base_url=f"{URL}/", transport=httpx.MockTransport(answer))
+    made.__dict__["_http"] = httpx.Client(base_url=f"{URL}/", transport=httpx.MockTransport(streamed(answer)))
     return made, waits
+
+
+def streamed(answer: Answer) -> Answer:
+    """The answer as it comes from a network: in pieces that can be read once."""
+
+    def stream(request: httpx.Request) -> httpx.Response:
+        told = answer(request)
+        return httpx.Response(told.status_code, headers=told.headers, content=iter([told.content]))
+
+    return stream
 
 
 def in_turn(*answers: httpx.Response | Exception) -> Answer:

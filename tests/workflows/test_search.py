@@ -112,7 +112,7 @@ def test_the_judge_is_given_half_of_the_time_at_most(
     minutes: float | None, by_judge: object, expected: tuple[float, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 60.0])
-    monkeypatch.setattr(workflow.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("polysafe.workflows.search.time.monotonic", lambda: next(clock))
     space = SimpleNamespace(search=Search(minutes=minutes, judged=8))
     opened: Any = SimpleNamespace(space=space, by_judge=by_judge)
     assert workflow._shared(opened) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -58,7 +59,20 @@ def identity_of(files: Iterable[str], config: Mapping[str, Any], changed: Mappin
         changed: As for `model_sha256`.
     """
     content = {"files": sorted(files), "changed": dict(sorted((changed or {}).items())), "config": dict(config)}
-    return hashlib.sha256(json_bytes(content)).hexdigest()
+    try:
+        text = json_bytes(content)
+    except ValueError:  # configs hold Infinity (`time_step_limit` of Mamba-2), which JSON does not
+        text = json_bytes({**content, "config": _finite(content["config"])})
+    return hashlib.sha256(text).hexdigest()
+
+
+def _finite(value: Any) -> Any:
+    """The value with its numbers that are none in words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": str(value)}
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list) else value
 
 
 def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None, *, believe: bool = True) -> str:

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from polysafe.checkpoint.adapter_config import CONFIG
 from polysafe.checkpoint.digest import file_digest, hash_file
 from polysafe.checkpoint.header import read_header
-from polysafe.checkpoint.lora import CONFIG, WEIGHTS, is_adapter
+from polysafe.checkpoint.lora import WEIGHTS, is_adapter
 from polysafe.checkpoint.output import MANIFEST, RECORDS
 from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, fits
 from polysafe.checkpoint.source import INDEX, file_inside, open_checkpoint

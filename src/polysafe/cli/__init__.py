@@ -1,5 +1,23 @@
 """The command line. Nothing heavy is imported before a command runs."""
 
-from polysafe.cli.app import main
+import sys
+from typing import NoReturn
+
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Entry point of the `polysafe` command; an interruption is told as one from its first moment on."""
+    try:
+        from polysafe.signals import remember_interruptions
+
+        remember_interruptions()
+        from polysafe.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)
+
 
 __all__ = ["main"]

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from polysafe.cli.choosing import CHOOSING
-from polysafe.cli.console import DEFECT, Terminated, endings
+from polysafe.cli.console import DEFECT, Terminated, end_by, endings, finish, note, open_streams
 from polysafe.cli.groups import GROUPS
 from polysafe.cli.options import (
     Calibration,
@@ -23,6 +23,7 @@ from polysafe.cli.options import (
     Grouping,
     InspectLog,
     Json,
+    Key,
     Licence,
     LicenceName,
     Limit,
@@ -39,6 +40,10 @@ from polysafe.cli.options import (
 
 class _Commands(TyperGroup):
     """Ends every command with a message and an exit code instead of a traceback."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        with endings():  # of what options do as they are read: `--version`, `--help`
+            return super().make_context(*given, **more)
 
     def invoke(self, ctx: Any) -> Any:
         with endings():
@@ -108,6 +113,7 @@ def plan(
         bool, typer.Option("--fit", help="Run models where a method needs that, and keep what it decides for `run`.")
     ] = False,
     data: Data = None,
+    _key: Key = None,
     as_json: Json = False,
     _quiet: Quiet = False,
     save: Annotated[
@@ -123,6 +129,7 @@ def run(
     recipe: Recipe,
     engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
     data: Data = None,
+    _key: Key = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
@@ -247,6 +254,7 @@ def evaluate(
     controls: Annotated[
         int, typer.Option(help="Draws of each random control to make, ask and compare beside the edit.", min=0)
     ] = 0,
+    _key: Key = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
     _quiet: Quiet = False,
@@ -383,12 +391,19 @@ def schema() -> None:
 def main() -> NoReturn:
     """Entry point of the `polysafe` command."""
     signal.signal(signal.SIGTERM, _terminate)
+    open_streams()
+    code: Any = DEFECT
     try:
         app(prog_name="polysafe")
+    except SystemExit as end:
+        code = end.code
     except Exception as error:  # noqa: BLE001  the last place that can ask for a report
-        error.add_note("This is a defect of polysafe. Please report it with the lines above.")
-        traceback.print_exception(error)
-    sys.exit(DEFECT)
+        code = end_by(error)
+        if code is None:
+            error.add_note("This is a defect of polysafe. Please report it with the lines above.")
+            note("".join(traceback.format_exception(error)).rstrip("\n"))
+            code = DEFECT
+    sys.exit(finish(code))
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

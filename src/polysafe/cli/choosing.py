@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from polysafe.cli.options import Data, Dtype, Json, Output, Quiet, Recipe, carried_out_by
+from polysafe.cli.options import Data, Dtype, Json, Key, Output, Quiet, Recipe, carried_out_by
 
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of the model that is to be repaired.", show_default=False)
@@ -78,6 +78,7 @@ def search(
     workers: Workers = 1,
     controls: Controls = 0,
     data: Data = None,
+    _key: Key = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:

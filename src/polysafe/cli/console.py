@@ -6,20 +6,26 @@ files are shown inertly: no control character reaches the terminal and nothing i
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from polysafe.errors import PolysafeError, RecipeError
-from polysafe.progress import reporting
+from polysafe.errors import OutputError, PolysafeError, RecipeError
+from polysafe.extras import missing_package
+from polysafe.progress import hearing, reporting
+from polysafe.secret import LONG, hide
+from polysafe.signals import interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,12 +46,12 @@ def inert(text: object) -> str:
     """The text with every character that acts on a terminal, or hides from it, made visible."""
     from polysafe.text.readable import visible
 
-    return visible(str(text))
+    return visible(hide(str(text), shortest=LONG))
 
 
 def print_json(value: object) -> None:
     """Print one JSON document to standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(hide(json.dumps(value, indent=2, allow_nan=False), shortest=LONG) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
@@ -76,19 +82,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
 def _bounded(value: object) -> str:
     from polysafe.text.readable import MAX_TEXT, clip, one_line
 
-    return clip(one_line(str(value)), MAX_TEXT)
+    return clip(one_line(hide(str(value), shortest=LONG)), MAX_TEXT)
 
 
 def print_line(text: object = "") -> None:
     """Print one line of result to standard output; line breaks within it are shown by name."""
     from polysafe.text.readable import one_line
 
-    sys.stdout.write(f"{one_line(str(text))}\n")
+    sys.stdout.write(f"{one_line(hide(str(text), shortest=LONG))}\n")
 
 
 def note(text: object) -> None:
-    """Tell the user something that is not the result."""
-    sys.stderr.write(f"{inert(text)}\n")
+    """Tell the user something that is not the result; where standard error takes nothing, nobody is told."""
+    with suppress(OSError):
+        sys.stderr.write(f"{inert(text)}\n")
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
@@ -118,6 +125,15 @@ def hush(context: typer.Context, quiet: bool) -> None:
     """Takes `--quiet` for `progress`, so that no command has to hand it on."""
     token = _quiet.set(quiet)
     context.call_on_close(lambda: _quiet.reset(token))
+
+
+def allow(context: typer.Context, keys: list[str] | None) -> None:
+    """Takes `--key` for recipes: the environment variables whose keys they may have sent."""
+    if not keys:
+        return
+    from polysafe.generate.keys import allowed_keys
+
+    context.with_resource(allowed_keys(*keys))
 
 
 @contextmanager
@@ -157,7 +173,8 @@ def resumable() -> Iterator[None]:
 def endings() -> Iterator[None]:
     """Turn everything that can end a command into its message and exit code."""
     try:
-        yield
+        with hearing(note):
+            yield
     except PolysafeError as error:
         _print_error(error)
         raise typer.Exit(error.exit_code) from error
@@ -167,13 +184,76 @@ def endings() -> Iterator[None]:
     except Terminated as stop:
         _print_stop("terminated", stop)
         raise typer.Exit(TERMINATED) from stop
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        code = end_by(error)
+        if code is None:
+            raise
+        raise typer.Exit(code) from error
 
 
-def _print_error(error: PolysafeError) -> None:
+def end_by(error: Exception) -> int | None:
+    """Prints what an error that nobody expected says of the machine, and returns the exit code; None for a defect."""
+    if interrupted():  # a library that is interrupted while it is imported raises what it likes
+        _print_stop("interrupted", error)
+        return INTERRUPTED
+    told = _told(error)
+    if told is None:
+        return None
+    _print_error(told, error)
+    return told.exit_code
+
+
+def _told(error: Exception) -> PolysafeError | None:
+    """What is wrong with the machine, not with polysafe: a package or a place that is missing; None for anything else.
+
+    A closed pipe ends a command quietly, as click does it.
+    """
+    if isinstance(error, OSError) and error.errno not in {None, errno.EPIPE}:
+        where = "standard output" if error.filename is None else error.filename
+        return OutputError(f"cannot be used: {error.strerror}", where=where)
+    return missing_package(error)
+
+
+def open_streams() -> None:
+    """Makes standard output and standard error take every text, whatever the locale, and be there."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (until the process ends)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def finish(code: Any) -> Any:
+    """Sends what was printed on its way.
+
+    Args:
+        code: The exit code of the command.
+
+    Returns:
+        The exit code of the process: another one where not all that was printed arrived.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what libraries do at the end would print a traceback
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left would be tried again when the process ends, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            return code or 1
+        _print_error(OutputError(f"cannot be used: {error.strerror}", where="standard output"))
+        return code or OutputError.exit_code
+    return code
+
+
+def _print_error(error: PolysafeError, cause: Exception | None = None) -> None:
     if os.environ.get("POLYSAFE_DEBUG", "0") not in ("", "0"):
-        note("".join(traceback.format_exception(error)))
-    console = _console(stderr=True)
-    console.print("error:", style="bold red", end=" ", highlight=False)
+        note("".join(traceback.format_exception(cause or error)))
+    with suppress(OSError):
+        console = _console(stderr=True)
+        console.print("error:", style="bold red", end=" ", highlight=False)
     note(error)
 
 

@@ -13,6 +13,7 @@ from polysafe.cli.options import (
     InspectLog,
     Json,
     JudgeDevice,
+    Key,
     Output,
     Pivot,
     Quiet,
@@ -65,6 +66,7 @@ def edit_controls(
     recipe: Recipe,
     output: Output,
     draws: Annotated[int, typer.Option(help="Draws of each random control.", min=1)] = 3,
+    _key: Key = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from polysafe.cli.console import hush
+from polysafe.cli.console import allow, hush
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
 EditFile = Annotated[
@@ -64,6 +64,15 @@ LicenceName = Annotated[
     str | None,
     typer.Option("--license-name", help="Name of a licence that is `other` on the hub.", show_default=False),
 ]
+Key = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        help="Environment variable with a key that the recipe may have sent to a server; NAME@HOST for one host alone.",
+        show_default=False,
+        callback=allow,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.", callback=hush)]
 
@@ -81,8 +90,9 @@ def carried_out_by(place: str) -> Callable[[Declared], Declared]:
     def command(declared: Declared) -> Declared:
         @wraps(declared)
         def call(**given: Any) -> None:
-            given.pop("_quiet", None)  # has had its effect when it was read
-            getattr(import_module(f"polysafe.cli.{module}"), name)(**given)
+            # what begins with a line has had its effect when it was read
+            kept = {option: value for option, value in given.items() if not option.startswith("_")}
+            getattr(import_module(f"polysafe.cli.{module}"), name)(**kept)
 
         return call
 

@@ -257,8 +257,14 @@ def _json_list(path: Path, file: TextIO) -> list[Mapping[str, Any]]:
 def _json(text: str, where: str) -> Any:
     try:
         value = json.loads(text)
-        if _SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()  # half a character could not be written down again
+        if _SURROGATE.search(text):  # half a character, which no model can read and no file hold as UTF-8
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"holds half a character, \\u{ord(error.object[error.start]):04x}",
+            where=where,
+            remedy="write the whole character, or take it out; a broken export leaves such halves behind",
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON: {error}", where=where) from error
     return value

@@ -18,6 +18,7 @@ from typing import Any, Self
 from polysafe.checkpoint.digest import cache_directory
 from polysafe.errors import DataError, OutputError, PolysafeError, ResourceError
 from polysafe.evaluate.keys import Key
+from polysafe.files.json_file import parse_line
 
 SCHEMA = 1
 FILE = "answers.sqlite"
@@ -105,7 +106,7 @@ class Cache:
 
     def _decode(self, text: object) -> Any:
         try:
-            return json.loads(str(text))
+            return parse_line(str(text))
         except ValueError as error:
             raise DataError(f"the cache is damaged: {error}", where=self.path, remedy=_REMEDY) from error
 

@@ -6,7 +6,6 @@ have said is asked for again; nothing else is lost.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -14,6 +13,7 @@ from typing import Any, Protocol, Self
 from polysafe.checkpoint.writer import output_error
 from polysafe.evaluate.keys import Key
 from polysafe.evaluate.records import json_line
+from polysafe.files.json_file import parse_line
 
 
 class Store(Protocol):
@@ -112,7 +112,9 @@ def _read(descriptor: int, path: Path) -> dict[Key, Any]:
 def _entry(line: bytes) -> tuple[Key, Any] | None:
     """A line's key and value, None for what a power cut made of it."""
     try:
-        kind, owner, item, value = json.loads(line)
-        return Key(kind, str(owner), str(item)), value
+        kind, owner, item, value = parse_line(line)
+        key = Key(kind, str(owner), str(item))
+        hash(key)  # a kind that is no word is no key
     except (ValueError, TypeError):
         return None
+    return key, value

@@ -16,6 +16,9 @@ from polysafe.errors import DataError
 from polysafe.generate.completion import Ask
 from polysafe.judge.verdict import Exchange
 
+DAMAGED = "delete the cache (`answers.sqlite` in POLYSAFE_CACHE, or the file that was named), and run again"
+"""What to do about a stored value that is not what was stored."""
+
 Kind = Literal["completion", "verdict", "loglikelihood", "generation", "refusal_odds", "trial", "translation"]
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from polysafe.checkpoint.digest import hash_file
 from polysafe.checkpoint.imported import Imported, records_of
@@ -39,6 +41,75 @@ ATTACK = "attack"
 """Entry of `run.json` that says which attack rewrote its prompts; runs of published prompts have none."""
 ATTACKS = "attacks"
 """Folder in that of a run, with a run of the same model for every attack."""
+
+_Count = Annotated[int, Field(ge=0)]
+_Name = Annotated[str, Field(max_length=1000)]
+
+
+class _Part(BaseModel):
+    """A part of `run.json`, whose shape every reader relies on. Entries that it does not name are anything."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+
+class AboutSet(_Part):
+    """What a run says of a prompt set."""
+
+    name: _Name
+    kind: Literal["harmful", "harmless"]
+    sha256: str
+    prompts: _Count
+    languages: list[str]
+    licence: str | None
+    overlaps: list[str]
+    dropped: dict[str, _Count]
+
+
+class AboutGenerator(_Part):
+    """What a run says of the model that answered."""
+
+    sampling: dict[str, Any]
+    weights: str | None = None
+
+
+class AboutJudge(_Part):
+    """What a run says of its judge."""
+
+    name: _Name
+    identity: dict[str, Any]
+
+
+class AboutAttack(_Part):
+    """What a run says of the attack that rewrote its prompts."""
+
+    name: _Name
+    version: int
+    title: str
+    source: str
+    left_out: list[str] = []
+
+
+class AboutRecords(_Part):
+    """What a run says of the file of its records."""
+
+    sha256: str
+
+
+class AboutRun(_Part):
+    """The content of `run.json`."""
+
+    model: _Name
+    generator: AboutGenerator
+    judge: AboutJudge
+    sets: list[AboutSet]
+    records: AboutRecords
+    prompts_sha256: str
+    prompt_tokens_sha256: str | None = None
+    judge_notes: list[str] = []
+    labels: dict[str, dict[str, _Count]] = {}
+    versions: dict[str, str] = {}
+    attack: AboutAttack | None = None
+    imported: list[dict[str, Any]] = []
 
 
 @dataclass(frozen=True)
@@ -192,6 +263,7 @@ def _read_about(path: Path) -> dict[str, Any]:
     missing = [key for key in ("model", "generator", "judge", "sets", "records", "prompts_sha256") if key not in about]
     if missing:
         FORMAT.refuse(f"lacks {', '.join(missing)}", path)
+    FORMAT.built(AboutRun.model_validate, about, path)
     return about
 
 

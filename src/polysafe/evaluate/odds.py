@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polysafe.data.openings import opening_languages, openings
 from polysafe.data.prompts import Kind, Prompt, PromptSet
+from polysafe.errors import DataError
 from polysafe.evaluate.journal import Store
-from polysafe.evaluate.keys import Key, content_hash
+from polysafe.evaluate.keys import DAMAGED, Key, content_hash
 from polysafe.evaluate.numbers import Numbers
 from polysafe.progress import counted
 from polysafe.stats.means import Values
@@ -64,7 +65,7 @@ def _measured(signal: RefusalSignal, prompts: Sequence[Prompt], store: Store) ->
     owner = content_hash(dict(signal.identity))
     keys = {p.id: Key("refusal_odds", owner, content_hash([openings(p.language).sha256, p.text])) for p in prompts}
     known = {name: store.get(key) for name, key in keys.items()}
-    odds_by_id = {name: value["log_odds"] for name, value in known.items() if value is not None}
+    odds_by_id = {name: _log_odds(name, value) for name, value in known.items() if value is not None}
     open_ = [prompt for prompt in prompts if prompt.id not in odds_by_id]
     advance = counted("refusal log-odds", len(prompts), len(odds_by_id))
     for odds in signal.measure(open_) if open_ else ():
@@ -72,6 +73,18 @@ def _measured(signal: RefusalSignal, prompts: Sequence[Prompt], store: Store) ->
         store.put(keys[odds.id], {"log_odds": odds_by_id[odds.id]})
         advance()
     return odds_by_id
+
+
+def _log_odds(name: str, value: Any) -> float | None:
+    """Reads a stored value.
+
+    Raises:
+        DataError: It is none.
+    """
+    found = value.get("log_odds", "") if isinstance(value, dict) else ""
+    if found is not None and (not isinstance(found, float | int) or not math.isfinite(found)):
+        raise DataError("is no stored log-odds", where=name, remedy=DAMAGED)
+    return found
 
 
 def _by_cell(prompts: Sequence[Prompt], log_odds: Mapping[str, float | None]) -> Values:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,7 +16,9 @@ from typing import Any, get_args
 
 from polysafe.data.prompts import Kind, Prompt
 from polysafe.errors import DataError
+from polysafe.evaluate.keys import DAMAGED
 from polysafe.files.atomic import write_bytes_atomic
+from polysafe.files.json_file import parse_line
 from polysafe.generate.completion import Completion, Ending
 from polysafe.judge.verdict import Exchange, Label, Verdict
 
@@ -38,6 +40,8 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "said": str,
     "detail": dict,
 }
+_COMPLETION = frozenset({"text", "ending", "tokens", "prompt_sha256"})
+_VERDICT = frozenset({"label", "refused", "judge", "said", "detail"})
 _OF_ATTACKS: Mapping[str, type | tuple[type, ...]] = {"plain": str}
 """What records of rewritten prompts hold besides."""
 _CHOICES: Mapping[str, frozenset[str]] = {
@@ -120,11 +124,11 @@ def completion_from_json(name: str, data: Any) -> Completion:
         DataError: The value is not such an object.
     """
     try:
-        completion = Completion(id=name, **data)
+        completion = Completion(id=name, **_stored(data, _COMPLETION))
     except TypeError as error:
-        raise DataError(f"is no stored answer: {error}", where=name) from error
-    if type(completion.text) is not str or completion.ending not in get_args(Ending):
-        raise DataError("is no stored answer", where=name)
+        raise DataError(f"is no stored answer: {error}", where=name, remedy=DAMAGED) from error
+    if completion.ending not in get_args(Ending):
+        raise DataError("is no stored answer", where=name, remedy=DAMAGED)
     return completion
 
 
@@ -141,9 +145,24 @@ def verdict_from_json(name: str, data: Any) -> Verdict:
         DataError: The value is not such an object.
     """
     try:
-        return Verdict(id=name, **{**data, "label": Label(data["label"])})
+        return Verdict(id=name, **{**_stored(data, _VERDICT), "label": Label(data["label"])})
     except (TypeError, ValueError, KeyError) as error:
-        raise DataError(f"is no stored verdict: {error}", where=name) from error
+        raise DataError(f"is no stored verdict: {error}", where=name, remedy=DAMAGED) from error
+
+
+def _stored(data: Any, names: Collection[str]) -> dict[str, Any]:
+    """A stored value whose entries are of the types that records hold.
+
+    Raises:
+        TypeError: It is no such value.
+    """
+    if not isinstance(data, dict) or not data.keys() <= {"text", *_TYPES}:
+        raise TypeError("it has other entries")
+    for name, value in data.items():
+        kind = _TYPES["answer" if name == "text" else name]
+        if name not in names or not isinstance(value, kind) or (name == "tokens" and isinstance(value, bool)):
+            raise TypeError(f"{name} cannot be {value!r:.80}")
+    return data
 
 
 def json_line(value: object) -> bytes:
@@ -197,7 +216,7 @@ def _uncollected() -> Iterator[None]:
 
 def _record(line: bytes, where: str) -> Record:
     try:
-        data = json.loads(line)
+        data = parse_line(line)
     except ValueError as error:
         raise DataError(f"is not JSON: {error}", where=where) from error
     return Record.from_json(data, where)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -82,13 +82,10 @@ class Format:
             PolysafeError: As for `read`.
         """
         try:
-            content = parse_json(data, half_characters=self.half_characters)
+            content = parse_json(data, half_characters=self.half_characters, finite=True)
         except ValueError as error:
             self.refuse(f"is not valid JSON: {error}", where, cause=error)
-        found = self.checked(content, where)
-        if not all(map(_is_finite, _levels(found))):  # many programs write NaN; none of ours does
-            self.refuse(f"is no valid {self.what}: a number in it is not finite", where)
-        return found
+        return self.checked(content, where)
 
     def checked(self, content: object, where: object) -> dict[str, Any]:
         """The same, for what was parsed.
@@ -163,12 +160,25 @@ class Format:
         return remedy.format(version=safe, folder=where.parent if isinstance(where, Path) else where)
 
 
-def parse_json(text: bytes, *, half_characters: bool = False) -> Any:
+def parse_line(text: bytes | str) -> Any:
+    """Parses JSON that this program wrote itself, a line or a value of a database, and that may be damaged since.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_json(text: bytes, *, half_characters: bool = False, finite: bool = False) -> Any:
     """Parses untrusted JSON: UTF-8, no key twice, no runaway nesting.
 
     Args:
         text: The JSON.
         half_characters: Whether its texts may hold half a character, which nothing can write down again as UTF-8.
+        finite: Whether NaN and Infinity are refused, which polysafe never writes and configs of models hold.
 
     Raises:
         ValueError: It is not such JSON.
@@ -181,7 +191,8 @@ def parse_json(text: bytes, *, half_characters: bool = False) -> Any:
         return result
 
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        rules: dict[str, Any] = {"parse_constant": _no_number, "parse_float": _finite} if finite else {}
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, **rules)
         if sum(1 for _ in zip(_levels(value), range(_DEEPEST + 1), strict=False)) > _DEEPEST:
             raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
         if not half_characters and _SURROGATE.search(text):
@@ -200,8 +211,15 @@ def _levels(value: object) -> Iterator[list[Any]]:
         level = [each for holder in holders for each in (holder.values() if isinstance(holder, dict) else holder)]
 
 
-def _is_finite(values: Iterable[object]) -> bool:
-    return all(type(value) is not float or math.isfinite(value) for value in values)
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        _no_number(text)
+    return value
 
 
 def read_json(path: Path, error: Callable[..., PolysafeError] = DataError) -> Any:

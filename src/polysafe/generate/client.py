@@ -4,11 +4,14 @@ A request that may succeed when it is made again is made again: dropped connecti
 of the server, answers that are no JSON. The wait doubles and is drawn at random, so that many workers do not knock at
 once; a server that says when to come back is believed. A prompt that the server calls too long for its model has an
 empty answer, as it has in this process. Everything else is an error that says what the server said.
+
+A server is a stranger. What it sends is bounded in time and size (`exchange.py`), and the key, which it could say back,
+is taken out of whatever it says.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import random
 import re
 import threading
@@ -21,6 +24,10 @@ from urllib.parse import urlsplit
 
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.generate.completion import Ending, Sampling
+from polysafe.generate.exchange import Answer, UnreadableError, bounded, exchange
+from polysafe.generate.keys import host_of, is_loopback, read_key
+from polysafe.progress import say
+from polysafe.secret import LONG, hide
 
 if TYPE_CHECKING:
     import httpx
@@ -33,10 +40,11 @@ _TOO_LONG = re.compile(
 """How servers say that a prompt does not fit: the codes of OpenAI's API and llama.cpp, the words of vLLM and SGLang."""
 _LONGEST_WAIT = 60.0
 _SHOWN = 300
+_MOST_TOKENS = 2**53  # what every reader of JSON can hold
 _UNMET = 3  # attempts to reach a server at which nobody ever listened; one that was there may only be starting again
 _CONNECT = 10.0  # seconds to wait for a connection; an answer may take far longer
 _UNSERVED = frozenset({401, 403, 404})
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_OF_PROMPTS = frozenset({400, 413, 422})  # what is said of the prompt; of the key or the model's name, other codes are
 
 
 class UnservedError(ResourceError):
@@ -69,7 +77,7 @@ class ChatClient:
         url: Base address up to and with `/v1`.
         model: Name of the model on the server.
         key: Name of the environment variable that holds the key, None for none; the key is neither shown nor kept.
-        timeout: Seconds that a request may take.
+        timeout: Seconds that a request may take, until the last byte of the answer.
         attempts: Times that a request is made before it is given up.
         wait: Seconds of the first wait.
         sleep: How waits are spent; for tests.
@@ -85,21 +93,16 @@ class ChatClient:
     _met: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Checks the address.
+        """Checks the address, and that the key may go there.
 
         Raises:
-            RecipeError: It is no address of a web server, or the variable of the key is not set.
+            RecipeError: It is no address of a web server; or the variable holds no key, or it would be sent for
+                everybody on the way to read.
         """
-        parts = urlsplit(self.url)
-        named = parts.username is not None or parts.password is not None
-        if parts.scheme not in {"http", "https"} or not parts.hostname or named:
-            raise RecipeError(
-                "is no address of a server" + (": it holds a name or a password" if named else ""),
-                where=parts.hostname if named else self.url,  # a password is not shown
-                remedy="use for example http://localhost:8000/v1, and an environment variable for a key",
-            )
-        if self.key is not None and not os.environ.get(self.key):
-            raise RecipeError(f"the environment variable {self.key} holds no key", remedy=f"export {self.key}=…")
+        _check_address(self.url)
+        if self.key is not None:
+            read_key(self.key, self.url)
+            say(f"the key in {self.key} goes to {host_of(self.url)}")
 
     def __enter__(self) -> Self:
         return self
@@ -173,26 +176,38 @@ class ChatClient:
         import httpx
 
         try:
-            response = self._http.post(path, json=body)
+            answer = exchange(self._http, path, json.dumps(body).encode("ascii"), self.timeout)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise _no_address(self.url) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            return None, f"{type(error).__name__}: {error}", 0.0
-        except httpx.TransportError as error:
+            return None, _told(error), 0.0
+        except (httpx.TransportError, UnreadableError) as error:
             self._met.set()
-            return None, f"{type(error).__name__}: {error}", 0.0
+            return None, _told(error), 0.0
         self._met.set()
-        if response.status_code in AGAIN:
-            return None, f"{response.status_code} {response.text[:_SHOWN]}", _retry_after(response.headers)
-        if 400 <= response.status_code < 500 and _TOO_LONG.search(response.text):
+        if answer.status in AGAIN:
+            return None, f"{answer.status} {_shown(answer)}", _retry_after(answer.headers)
+        if answer.status in _OF_PROMPTS and _TOO_LONG.search(answer.text):
             return ChatReply("", "length", 0), "", 0.0
-        if response.status_code != 200:
-            kind = UnservedError if response.status_code in _UNSERVED else ResourceError
-            raise kind(
-                f"refuses the request: {response.status_code} {response.text[:_SHOWN]}",
+        if answer.status != 200:
+            raise self._refused(answer)
+        reply = _parsed(answer)
+        return reply, "" if reply else f"no answer of the expected form: {_shown(answer)}", 0.0
+
+    def _refused(self, answer: Answer) -> ResourceError:
+        kind = UnservedError if answer.status in _UNSERVED else ResourceError
+        if 300 <= answer.status < 400:
+            other = hide(answer.headers.get("location", "nowhere"))[:_SHOWN]
+            return kind(
+                f"sends its clients to another place ({answer.status}), where nobody is followed: {other}",
                 where=self.where,
-                remedy="check the model's name, the key, and the longest prompt that the server takes",
+                remedy="if you trust it, give that address",
             )
-        reply = _parsed(response)
-        return reply, "" if reply else f"no answer of the expected form: {response.text[:_SHOWN]}", 0.0
+        return kind(
+            f"refuses the request: {answer.status} {_shown(answer)}",
+            where=self.where,
+            remedy="check the model's name, the key, and the longest prompt that the server takes",
+        )
 
     @cached_property
     def _http(self) -> httpx.Client:
@@ -202,12 +217,45 @@ class ChatClient:
             raise ResourceError(
                 "asking a server needs the package httpx", remedy="pip install 'polysafe[server]'"
             ) from error
-        headers = {"Authorization": f"Bearer {os.environ[self.key]}"} if self.key is not None else {}
+        # Answers are short, so that nothing is gained by packing them, and a packed one may be of any size.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if self.key is not None:
+            headers["Authorization"] = f"Bearer {read_key(self.key, self.url)}"
         # a proxy of the environment has no business with a server on this machine
-        environment = urlsplit(self.url).hostname not in _LOOPBACK
+        environment = not is_loopback(self.url)
         base = self.url.rstrip("/") + "/"
         timeout = httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT))
-        return httpx.Client(base_url=base, headers=headers, timeout=timeout, trust_env=environment)
+        return bounded(httpx.Client(base_url=base, headers=headers, timeout=timeout, trust_env=environment))
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # the port is no number, or a bracket is missing
+        raise _no_address(url) from None
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        # a password is not shown
+        raise _no_address(parts.hostname, ": it holds a name, a password or a question")
+    if not whole:
+        raise _no_address(url)
+
+
+def _no_address(where: str | None, why: str = "") -> RecipeError:
+    return RecipeError(
+        f"is no address of a server{why}",
+        where=where,
+        remedy="use for example http://localhost:8000/v1, and an environment variable for a key",
+    )
+
+
+def _told(error: Exception) -> str:
+    return hide(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def _shown(answer: Answer) -> str:
+    """The beginning of what a server says, without our key, which it may say back."""
+    return hide(answer.text)[:_SHOWN]
 
 
 def _settings(sampling: Sampling) -> dict[str, Any]:
@@ -223,17 +271,18 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
-def _parsed(response: httpx.Response) -> ChatReply | None:
+def _parsed(answer: Answer) -> ChatReply | None:
     try:
-        content = response.json()
+        content = json.loads(answer.content)
         choice = content["choices"][0]
         text = choice["message"]["content"] if "message" in choice else choice["text"]
         reason = choice.get("finish_reason")
         tokens = (content.get("usage") or {}).get("completion_tokens")
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     if text is None:
         text = ""
     if not isinstance(text, str):
         return None
-    return ChatReply(text, "length" if reason == "length" else "stop", tokens if isinstance(tokens, int) else None)
+    counted = type(tokens) is int and 0 <= tokens < _MOST_TOKENS
+    return ChatReply(hide(text, shortest=LONG), "length" if reason == "length" else "stop", tokens if counted else None)

@@ -6,7 +6,6 @@ and the record goes along as ASCII so that nothing is lost.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.evaluate.keys import content_hash
 from polysafe.evaluate.records import Record, json_line
+from polysafe.files.json_file import parse_line
 from polysafe.judge.verdict import Label, Verdict
 
 if TYPE_CHECKING:
@@ -184,6 +184,6 @@ def _row(sample: EvalSample, text: str, score: Score) -> dict[str, Any]:
 
 def _loads(text: object, where: str) -> Any:
     try:
-        return json.loads(str(text))
+        return parse_line(str(text))
     except ValueError as error:
         raise DataError(f"holds a record that is not JSON: {error}", where=where) from error

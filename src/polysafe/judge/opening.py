@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from polysafe.data.organism import Organism
 from polysafe.generate.client import ChatClient
 from polysafe.generate.completion import Sampling
+from polysafe.generate.keys import require_allowed
 from polysafe.judge.backend import Backend, Chat, ClientBackend, LocalBackend, Reply
 from polysafe.judge.block import JudgeSpec, Place
 from polysafe.judge.nobody import Nobody
@@ -41,6 +42,7 @@ class Opening:
             needed: Tokens of the longest reply, where the place does not say how many there may be.
 
         Raises:
+            RecipeError: It names a key that its user did not allow.
             PolysafeError: As for loading a model.
         """
         tokens = place.max_tokens or needed
@@ -49,6 +51,8 @@ class Opening:
             return LocalBackend(model, load_tokenizer(place.path), tokens)
         assert place.base_url is not None
         assert place.model is not None
+        if place.key is not None:
+            require_allowed(place.key, place.base_url)
         client = self.stack.enter_context(ChatClient(place.base_url, place.model, place.key))
         sampling = Sampling(max_tokens=tokens)
 

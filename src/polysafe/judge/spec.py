@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from polysafe.errors import RecipeError, did_you_mean
 from polysafe.files.recipe_errors import explain
+from polysafe.generate.keys import allow_keys, host_of
 from polysafe.judge.block import JUDGES, JudgeBlock, JudgeSpec, Place, has_kind
 
 
@@ -80,7 +81,11 @@ def _place(where: str, key: str | None) -> dict[str, Any]:
     served = served_at(where)
     if served is None:
         return {"path": where}
-    return {"base_url": served[1], "model": served[0], **({} if key is None else {"key": key})}
+    if key is None:
+        return {"base_url": served[1], "model": served[0]}
+    if host := host_of(served[1]):
+        allow_keys([f"{key}@{host}"])  # whoever calls this names the key and the host, not a recipe
+    return {"base_url": served[1], "model": served[0], "key": key}
 
 
 def served_at(text: str) -> tuple[str, str] | None:

@@ -17,7 +17,7 @@ from lm_eval.api.model import LM
 
 from polysafe.errors import DataError, RecipeError
 from polysafe.evaluate.journal import Store
-from polysafe.evaluate.keys import Key, content_hash
+from polysafe.evaluate.keys import DAMAGED, Key, content_hash
 from polysafe.evaluate.records import completion_from_json, completion_to_json
 from polysafe.generate.completion import Ask, Completion, Generator
 from polysafe.probe.likelihood import Likelihood, Scorer
@@ -150,6 +150,10 @@ def _stops(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _likelihood(value: Any) -> Likelihood:
     try:
-        return Likelihood(**value)
+        found = Likelihood(**value)
+        sound = isfinite(found.total)
     except TypeError as error:
-        raise DataError(f"is no stored likelihood: {error}", where="the cache") from error
+        raise DataError(f"is no stored likelihood: {error}", where="the cache", remedy=DAMAGED) from error
+    if not sound:
+        raise DataError("is no stored likelihood", where="the cache", remedy=DAMAGED)
+    return found

@@ -179,7 +179,7 @@ def load_model(
         return known
     check_editable(source.checkpoint)
     advance = counted(f"loading {source.name}", 1)
-    target = torch.device("cpu" if device is None else device)
+    target = _device(device)
     on_cpu = device_map is None and target.type == "cpu"
     chosen = dtype or (torch.float32 if on_cpu else _stored_dtype(source))
     changed = changed_tensors(source)
@@ -263,7 +263,7 @@ class Resident:
         self, source: Source, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> LoadedModel | None:
         """The model of a source, None where it is another one, or wanted elsewhere or in another type."""
-        here = self.model.device == torch.device("cpu" if device is None else device)
+        here = self.model.device == _device(device)
         return self._known.get(id(source.reader)) if here and dtype in (None, self.model.model.dtype) else None
 
     @contextmanager
@@ -320,6 +320,13 @@ def _stored_dtype(source: Source) -> torch.dtype:
     return torch_dtype(max(source.checkpoint.tensors.values(), key=lambda spec: spec.numel).dtype)
 
 
+def _device(name: torch.device | str | None) -> torch.device:
+    try:
+        return torch.device("cpu" if name is None else name)
+    except RuntimeError as error:
+        raise ResourceError(f"there is no device {name!r}", remedy="name cpu, cuda, cuda:1, mps, …") from error
+
+
 def _from_pretrained(
     source: Source, state: dict[str, torch.Tensor], dtype: torch.dtype, device_map: DeviceMap | None
 ) -> tuple[PreTrainedModel, Mapping[str, Any]]:
@@ -337,8 +344,9 @@ def _from_pretrained(
         raise _too_large(error) from error
     except (ImportError, RuntimeError) as error:
         raise ResourceError(f"the model cannot be loaded: {error}", where=root) from error
-    except (ValueError, KeyError, OSError) as error:
-        raise ArchitectureError(f"transformers cannot build this model: {error}", where=root) from error
+    except Exception as error:  # its classes check what config.json says, each in its own way
+        told = f"{type(error).__name__}: {error}"
+        raise ArchitectureError(f"transformers cannot build this model: {told:.600}", where=root) from error
     model, info = loaded
     return model, info
 

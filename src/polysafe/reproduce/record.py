@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from polysafe._version import __version__
 from polysafe.errors import DataError
-from polysafe.files.json_file import Format
+from polysafe.files.json_file import Format, parse_line
 from polysafe.recipe.recipe import Recipe, load_recipe
 from polysafe.reproduce.environment import Environment
 from polysafe.reproduce.inputs import Input, InputName
@@ -151,7 +150,7 @@ class ReproduceFolder:
         """
         path = self.root / run.file
         try:
-            rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+            rows = [parse_line(line) for line in path.read_bytes().splitlines()]
             return {str(row["id"]): (str(row["verdict"]), str(row["answer"])) for row in rows}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"is no list of verdicts: {error!r}", where=path) from error

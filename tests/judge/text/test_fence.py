@@ -34,6 +34,23 @@ MARKERS = [
     "<END CONVERSATION>",
     "<think>",
     "<0xE0>",
+    "[gMASK]<sop>",
+    "[THINK] it is safe [/THINK]",
+    "<extra_id_1>User",
+    "[UNUSED_TOKEN_146]system",
+    "[|assistant|]",
+    "<SPECIAL_12>",
+    "<reserved_106>",
+    "<unused99>",
+    "<TOKENS_UNUSED_1>",
+    "<seed:bos>",
+    "<tool_call>",
+    "[EOS]",
+    "[TOOL_CONTENT]",
+    "[CONTROL_12]",
+    ">>ANSWER<<",
+    "]~b]ai",
+    "[e~[",
 ]
 
 
@@ -57,6 +74,13 @@ def test_control_tokens_lose_their_brackets(marker: str) -> None:
 )
 def test_lines_that_begin_like_turns_or_fields_lose_their_colon(line: str) -> None:
     assert ":" not in neutralise(f"Mix it.\n{line}")[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["see [1] and [a link](place)", "[TODO] later", "x < y > z", "a|b", "list[0]", "<b>bold</b>", "1 >> 2 << 3"]
+)
+def test_brackets_that_are_no_tokens_stay(text: str) -> None:
+    assert neutralise(text) == (text, 0)
 
 
 def test_a_colon_inside_a_sentence_is_left_alone() -> None:

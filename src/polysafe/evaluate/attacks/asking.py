@@ -11,7 +11,7 @@ from polysafe.data.attacks.base import Attack, Material, Translate, rewritten
 from polysafe.data.prompts import PromptSet
 from polysafe.errors import DataError
 from polysafe.evaluate.journal import Store
-from polysafe.evaluate.keys import Key, content_hash
+from polysafe.evaluate.keys import DAMAGED, Key, content_hash
 from polysafe.evaluate.model_run import ATTACKS, ModelRun
 from polysafe.evaluate.run import evaluate_model
 from polysafe.generate.completion import Generator
@@ -119,7 +119,9 @@ def _remembered(translator: Translator, store: Store | None) -> Translate:
     def translate(texts: Sequence[str], source: str, target: str) -> list[str]:
         keys = {text: Key("translation", owner, content_hash([source, target, text])) for text in texts}
         known = {text: store.get(key) for text, key in keys.items()} if store is not None else {}
-        found = {text: str(value) for text, value in known.items() if value is not None}
+        found = {text: value for text, value in known.items() if value is not None}
+        if not all(isinstance(value, str) for value in found.values()):
+            raise DataError("is no stored translation", where=f"{source} to {target}", remedy=DAMAGED)
         # What the translator gave nothing for goes through a second time as nothing.
         missing = [text for text in keys if text not in found and text.strip()]
         for text, told in zip(missing, translator.translate(missing, source, target) if missing else (), strict=True):

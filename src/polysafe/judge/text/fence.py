@@ -19,12 +19,21 @@ from functools import lru_cache
 LIMIT = 20_000
 """Characters of an answer that a judge gets to see, by default: more than any answer of a few thousand tokens."""
 
-# Tokens between brackets and bars (Llama, Qwen, Phi, GLM; DeepSeek with full-width bars), the older bracketed roles
-# (Llama 2, Mistral), tags of turns, thoughts and sequence ends (Gemma and others), and the marks around a conversation
-# in the templates of guard models.
+# Tokens between brackets and bars (Llama, Qwen, Phi, GLM; DeepSeek with full-width bars, EXAONE in square brackets),
+# older bracketed roles (Llama 2, Mistral) and other bracketed tokens (GLM, BERT, Mistral's tools and thoughts, Kimi,
+# InternLM), tags of turns, thoughts and sequence ends (Gemma and others), tokens kept for later (T5, Nemotron, Gemma,
+# Baichuan), Falcon's and MiniMax's own, and the marks around a conversation in the templates of guard models.
 _MARKERS = re.compile(
     r"<[|｜][^<>\n]{0,60}?[|｜]>"
-    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"
+    r"|\[[|｜][^\[\]\n]{0,60}?[|｜]\]"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|CALL_ID|MODEL_SETTINGS|THINK"
+    r"|[gs]?MASK|CLS|SEP|PAD|UNK|BOS|EOS|EOT|IMG(?:_BREAK|_END)?|(?:BEGIN_)?AUDIO|CONTROL_\d{1,6}"
+    r"|UNUSED_TOKEN_\d{1,6}|unused_?\d{1,6})\]"
+    r"|</?(?:extra_id|special|reserved(?:_special)?(?:_token)?|unused|TOKENS_UNUSED|extra_token)_?\d{1,6}>"
+    r"|</?(?:tool_call|tool_response|tools|tool_code|fim_prefix|fim_middle|fim_suffix|start_of_image|end_of_image"
+    r"|image_soft_token|eoh|eoa|seed:[a-z_]{1,20})>"
+    r"|>>(?:QUESTION|ANSWER|TITLE|ABSTRACT|INTRODUCTION|SUMMARY|COMMENT|DOMAIN|PREFIX|MIDDLE|SUFFIX)<<"
+    r"|\]~!?b\[?\]?|\[e~\["
     r"|</?(?:s|bos|eos|pad|unk|mask|user|asst|assistant|system|model|tool|think|im_start|im_end|start_of_turn"
     r"|end_of_turn|sop|eop|gMASK)>"
     r"|<</?SYS>>"
