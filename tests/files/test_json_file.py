@@ -149,7 +149,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_of_our_files_are_finite(number: str, tmp_path: Path) -> None:
     path = written(tmp_path, f'{{"schema": 1, "deep": [[{{"x": [1.5, {number}]}}]]}}'.encode())
-    with pytest.raises(DataError, match="is not valid JSON: .* is no number") as caught:
+    with pytest.raises(DataError, match=r"is not valid JSON: .* is no number") as caught:
         Format("card").read(path)
     assert caught.value.where == path
     read_json(path)  # what others write may hold them: configs in the wild do
