@@ -130,7 +130,7 @@ def test_a_half_written_line_is_named_with_its_number(tmp_path: Path, cut: int) 
 
 def test_half_a_character_is_refused_where_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"text": "a"}\n{"text": "\\ud800"}\n')
-    with pytest.raises(DataError, match="is not JSON") as caught:
+    with pytest.raises(DataError, match="holds half a character") as caught:
         read_table(tmp_path / "t.jsonl")
     assert str(caught.value.where).endswith("t.jsonl:2")
     (tmp_path / "t.jsonl").write_text('{"text": "\\ud83d\\ude00"}\n')
