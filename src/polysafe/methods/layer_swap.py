@@ -71,6 +71,7 @@ class LayerSwap(BlockMethod):
     name: ClassVar[str] = "layer_swap"
     version: ClassVar[int] = 1
     titles: ClassVar[Mapping[str, str]] = {
+        "layer_swap": "Layer- or module-wise swapping",
         "layer_swap.layer": "Layer-wise swapping",
         "layer_swap.module": "Module-wise swapping",
     }

@@ -54,6 +54,7 @@ class BehaviourSwap(BlockMethod):
         {"granularity", "search", "budget", "benign_loss", "over_refusal", "base", "control", "control_seed"}
     )
     titles: ClassVar[Mapping[str, str]] = {
+        "behaviour_swap": "Swapping by behaviour",
         "behaviour_swap.layer": "Layer swapping by behaviour",
         "behaviour_swap.module": "Module swapping by behaviour",
         "behaviour_swap.projection": "Projection swapping by behaviour",
