@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks.behaviour_blocks import open_family
 from benchmarks.frame.markdown import percent, table
-from benchmarks.frame.program import Result, options_of, print_tables
-from benchmarks.tables.hard import ability_lost, spanned, unsafe_items, worst_rate
+from benchmarks.frame.program import Result, run_or_print
+from benchmarks.tables.hard import ability_lost, as_digits, spanned, unsafe_items, worst_rate
 from polysafe.checkpoint.opened import open_source
 from polysafe.engine.plan import decide
 from polysafe.errors import PolysafeError
@@ -132,12 +132,7 @@ class Bench:
         """The outcomes of a model: for each language and metric a string of digits, items in their order."""
         asked = (PIVOT, *(LOW if start == "base" else (start,)))
         found = examine(model, self.family.world, asked, "test", SETS).outcomes()
-        outcomes = {
-            f"{language}/{metric}": "".join(str(int(flag)) for flag in items.values())
-            for (language, metric), items in found.items()
-            if metric in {"unsafe", "over_refusal"} or metric.startswith("capability")
-        }
-        return {"arm": arm, "way": way, "start": start, **more, "outcomes": outcomes}
+        return {"arm": arm, "way": way, "start": start, **more, "outcomes": as_digits(found, "unsafe", "over_refusal")}
 
 
 def run(output: Path, names: Sequence[str]) -> None:
@@ -229,11 +224,7 @@ def _said(way: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs families, or prints the tables of what has been run."""
-    options = options_of(__doc__).parse_args(arguments)
-    if options.what == "run":
-        run(Path(options.places[0]), options.places[1:])
-    else:
-        print_tables(options, tables)
+    run_or_print(__doc__, run, tables, arguments)
 
 
 if __name__ == "__main__":

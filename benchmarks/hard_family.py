@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from benchmarks.frame.program import Result, options_of, print_tables
-from benchmarks.tables.hard import tables
+from benchmarks.tables.hard import as_digits, tables
 from polysafe.checkpoint.opened import open_source
 from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
@@ -161,12 +161,7 @@ class Bench:
     def _row(self, arm: str, start: str, model: LoadedModel, more: Mapping[str, Any]) -> dict[str, Any]:
         """The outcomes of a model: for each language and metric a string of digits, items in their order."""
         found = examine(model, self.world, _asked(start), "test", SETS).outcomes()
-        kept = {"unsafe", "over_refusal", "refused"}
-        outcomes = {
-            f"{language}/{metric}": "".join(str(int(flag)) for flag in items.values())
-            for (language, metric), items in found.items()
-            if metric in kept or metric.startswith("capability")
-        }
+        outcomes = as_digits(found, "unsafe", "over_refusal", "refused")
         return {"arm": arm, "start": start, **more, "outcomes": outcomes}
 
     def _recovered(self, edit: Edit) -> dict[str, tuple[float, float, float]]:

@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks.behaviour_blocks import open_family
 from benchmarks.frame.markdown import percent, table
-from benchmarks.frame.program import Result, options_of, print_tables
-from benchmarks.tables.hard import unsafe_items, worst_rate
+from benchmarks.frame.program import Result, run_or_print
+from benchmarks.tables.hard import as_digits, unsafe_items, worst_rate
 from polysafe.checkpoint.opened import open_source
 from polysafe.engine.plan import decide
 from polysafe.errors import PolysafeError
@@ -90,12 +90,12 @@ class Bench:
     def _row(self, kind: str, name: str, start: str, model: LoadedModel) -> dict[str, Any]:
         asked = LANGUAGES if start == "base" else (PIVOT, start)
         found = examine(model, self.family.world, asked, "test", SETS).outcomes()
-        outcomes = {
-            f"{language}/{metric}": "".join(str(int(flag)) for flag in items.values())
-            for (language, metric), items in found.items()
-            if metric in {"unsafe", "over_refusal", "invalid"} or metric.startswith("capability")
+        return {
+            "kind": kind,
+            "arm": name,
+            "start": start,
+            "outcomes": as_digits(found, "unsafe", "over_refusal", "invalid"),
         }
-        return {"kind": kind, "arm": name, "start": start, "outcomes": outcomes}
 
 
 def _method(entry: Entry, start: str, languages: Sequence[str]) -> Method:
@@ -216,11 +216,7 @@ def _languages(results: Sequence[Result]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs families, or prints the tables of what has been run."""
-    options = options_of(__doc__).parse_args(arguments)
-    if options.what == "run":
-        run(Path(options.places[0]), options.places[1:])
-    else:
-        print_tables(options, tables)
+    run_or_print(__doc__, run, tables, arguments)
 
 
 if __name__ == "__main__":

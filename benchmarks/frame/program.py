@@ -38,6 +38,20 @@ def print_tables(
     print("\n\n".join(tables(results)))
 
 
+def run_or_print(
+    doc: str | None,
+    run: Callable[[Path, Sequence[str]], None],
+    tables: Callable[[Sequence[Result]], Iterable[str]],
+    arguments: Sequence[str] | None,
+) -> None:
+    """Runs families, or prints the tables of what has been run, for programs without options of their own."""
+    options = options_of(doc).parse_args(arguments)
+    if options.what == "run":
+        run(Path(options.places[0]), options.places[1:])
+    else:
+        print_tables(options, tables)
+
+
 def read_results(places: Iterable[Path]) -> Iterator[Result]:
     """Results in folders, a file each, or in a file of all."""
     for place in places:

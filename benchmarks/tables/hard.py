@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.frame.markdown import percent, table
 from polysafe.methods.base import CONTROL
 from polysafe.organism.lexicon import LOW
+from polysafe.stats.compare import Outcomes
 from polysafe.stats.means import student_interval
 from polysafe.stats.multiplicity import holm
 
@@ -101,6 +102,15 @@ def _rows(result: Result, arm: str) -> list[Mapping[str, Any]]:
 
 def _by_start(result: Result, arm: str) -> dict[str, float]:
     return {item: value for row in _rows(result, arm) for item, value in unsafe_items(row).items()}
+
+
+def as_digits(outcomes: Outcomes, *metrics: str) -> dict[str, str]:
+    """`language/metric` -> a digit for each item in their order, of some metrics and of every ability."""
+    return {
+        f"{language}/{metric}": "".join(str(int(flag)) for flag in items.values())
+        for (language, metric), items in outcomes.items()
+        if metric in metrics or metric.startswith("capability")
+    }
 
 
 def unsafe_items(row: Mapping[str, Any]) -> dict[str, float]:

@@ -8,6 +8,9 @@ from typing import NoReturn
 
 _seen = False
 
+INTERRUPTED = 130
+"""Exit code of a command that was interrupted."""
+
 
 def remember_interruptions() -> None:
     """From now on `interrupted` knows. Where interruptions are ignored, as in the background, they stay ignored."""

@@ -3,14 +3,12 @@
 import sys
 from typing import NoReturn
 
-INTERRUPTED = 130
+from polysafe.signals import INTERRUPTED, remember_interruptions
 
 
 def main() -> NoReturn:
     """Entry point of the `polysafe` command; an interruption is told as one from its first moment on."""
     try:
-        from polysafe.signals import remember_interruptions
-
         remember_interruptions()
         from polysafe.cli.app import main as run
 

@@ -25,13 +25,12 @@ from polysafe.errors import OutputError, PolysafeError, RecipeError
 from polysafe.extras import missing_package
 from polysafe.progress import hearing, reporting
 from polysafe.secret import LONG, hide
-from polysafe.signals import interrupted
+from polysafe.signals import INTERRUPTED, interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 DEFECT = 70
-INTERRUPTED = 130
 TERMINATED = 143
 
 _UNBOUNDED = 10_000

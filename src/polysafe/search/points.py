@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any, Self
 
+from polysafe.errors import PolysafeError
 from polysafe.methods.constraints import ANSWERS, HELPFUL, KL, OVER_REFUSAL, REFUSED, Reading, Rows
 from polysafe.recipe.measures import Objective
 
@@ -89,6 +90,18 @@ class Point:
         """The point as plain data, without what was read prompt by prompt."""
         outcome = None if self.outcome is None else self.outcome.to_json(reading=False)
         return {"number": self.number, "setting": dict(self.setting), "outcome": outcome, "problem": self.problem}
+
+
+Try = Callable[[Mapping[str, Any]], Outcome]
+"""What comes of a point."""
+
+
+def tried(number: int, setting: Mapping[str, Any], attempt: Try) -> Point:
+    """A point with what came of it, or with why it cannot be made."""
+    try:
+        return Point(number, setting, attempt(setting))
+    except PolysafeError as error:
+        return Point(number, setting, problem=" ".join(error.problem.split()))
 
 
 def costs(before: Reading, after: Reading, size: float) -> dict[str, float]:

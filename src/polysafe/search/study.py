@@ -12,16 +12,16 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polysafe.checkpoint.writer import output_error
-from polysafe.errors import OutputError, PolysafeError, ResourceError, VerificationError
+from polysafe.errors import OutputError, ResourceError, VerificationError
 from polysafe.progress import during
-from polysafe.search.points import Outcome, Point
+from polysafe.search.points import Outcome, Point, Try, tried
 from polysafe.search.space import Choices, Number, Parameter, Some, Space
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ _OUTCOME, _PROBLEM, _EXCESS, _IDENTITY = "outcome", "problem", "excess", "identi
 _HOPELESS = 5
 """So many points in a row that cannot be made, at the beginning, end a search."""
 _NONE = "null"
-
-Try = Callable[[Mapping[str, Any]], Outcome]
-"""What comes of a point."""
 
 
 class Study:
@@ -110,7 +107,7 @@ class Study:
                 break
             before = known.get(_key(setting))
             with during(f"point {count + 1} of {trials}"):
-                point = before if before is not None else _tried(trial.number, setting, attempt)
+                point = before if before is not None else tried(trial.number, setting, attempt)
             known[_key(setting)] = point
             self._told(trial, point)
             _require_hope(self._finished())
@@ -245,13 +242,6 @@ def _is_finished(trial: FrozenTrial) -> bool:
 def _excess(trial: FrozenTrial) -> Sequence[float]:
     found: list[float] = trial.user_attrs.get(_EXCESS, [1.0])
     return found
-
-
-def _tried(number: int, setting: Mapping[str, Any], attempt: Try) -> Point:
-    try:
-        return Point(number, setting, attempt(setting))
-    except PolysafeError as error:
-        return Point(number, setting, problem=" ".join(error.problem.split()))
 
 
 def _require_hope(finished: Sequence[FrozenTrial]) -> None:

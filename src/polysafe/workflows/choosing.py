@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from polysafe.errors import PolysafeError
 from polysafe.findings.choosing import Choosing, Gain, Tried
 from polysafe.recipe.measures import Search
 from polysafe.recipe.recipe import Recipe
 from polysafe.search.bench import Bench
 from polysafe.search.choice import Choice, front, recommend
 from polysafe.search.points import Outcome, Point
+from polysafe.search.points import tried as attempted
 from polysafe.search.space import Space
 
 JUDGED = 3
@@ -34,7 +34,10 @@ def choose(recipes: Mapping[str, Recipe], model: str) -> Choosing:
     names, listed = list(recipes), list(recipes.values())
     space = Space(listed[0].model_dump(mode="json"), "", (), Search())
     with Bench(space) as bench:
-        points = [_read(bench, place, name, listed[place]) for place, name in enumerate(names)]
+        points = [
+            attempted(place, {"edit": name}, lambda setting: bench.of(recipes[setting["edit"]]))
+            for place, name in enumerate(names)
+        ]
         best = front(points, space.search.objectives)[:JUDGED]
         judged: list[Point] = []
         if (by_judge := bench.by_judge) is not None:
@@ -48,14 +51,6 @@ def choose(recipes: Mapping[str, Recipe], model: str) -> Choosing:
         for point in points
     ]
     return Choosing(model, choice.reason, tuple(told))
-
-
-def _read(bench: Bench, place: int, name: str, recipe: Recipe) -> Point:
-    setting = {"edit": name}
-    try:
-        return Point(place, setting, bench.of(recipe))
-    except PolysafeError as error:
-        return Point(place, setting, problem=error.problem)
 
 
 def tried(name: str, points: int, outcome: Outcome | None, verdict: str, choice: Choice, number: int) -> Tried:

@@ -232,6 +232,8 @@ def _shared(bench: Bench) -> tuple[float, int]:
 
 def _require_time(bench: Bench, seconds: float) -> None:
     """A point that has begun is finished, so that none is begun which takes far longer than there is time."""
+    if seconds == math.inf:
+        return
     if (first := bench.deciding_seconds) > 2 * max(seconds, 0.0) + _LITTLE:
         raise VerificationError(
             f"the first point alone takes about {first / 60:.0f} minutes to decide, more than there is time for",

@@ -182,11 +182,13 @@ class Workbench:
     def safety_neurons(self, projection: Projection, language: str) -> torch.Tensor:
         """The safety neurons of a language on the original model."""
         harmful, harmless = self._outputs(projection, language)
-        harmful = harmful[self._fitted]
         if self._options.selector == "probe":
-            return probe_units(harmful, harmless, self._options.cap)
-        contrast = Contrast.of(MeanVariance.of(harmful), MeanVariance.of(harmless))
-        return self._options.criterion.choose(contrast)
+            return probe_units(harmful[self._fitted], harmless, self._options.cap)
+        return self._options.criterion.choose(self._contrast(harmful, harmless))
+
+    def _contrast(self, harmful: torch.Tensor, harmless: torch.Tensor) -> Contrast:
+        """How units tell the prompts that are fitted to apart; outputs are [prompts, units]."""
+        return Contrast.of(MeanVariance.of(harmful[self._fitted]), MeanVariance.of(harmless))
 
     def overlap(self, layers: Sequence[int]) -> dict[str, dict[str, float]]:
         """Jaccard overlap of the safety neurons of the pivot and the edited languages in some layers."""
@@ -224,8 +226,7 @@ class Workbench:
             case "random":
                 return random_units(projection.units, len(chosen), seed=self._seed(projection))
             case "random_labels":
-                harmful, harmless = self._labelled(*self._outputs(projection, self.pivot))
-                contrast = Contrast.of(MeanVariance.of(harmful[self._fitted]), MeanVariance.of(harmless))
+                contrast = self._contrast(*self._labelled(*self._outputs(projection, self.pivot)))
                 return strongest(contrast, len(chosen), absolute=self._options.absolute)
         return chosen
 
@@ -285,8 +286,9 @@ class Workbench:
         return self._recent
 
     def _problem(self, layer: int, recorded: tuple[Inputs, Inputs]) -> _Problem:
-        options, layers = self._options, {name: [kind[name][layer] for kind in recorded] for name in recorded[0]}
-        harmful, harmless = ({name: self._labelled(*both)[kind] for name, both in layers.items()} for kind in (0, 1))
+        options = self._options
+        labelled = {name: self._labelled(*(kind[name][layer] for kind in recorded)) for name in recorded[0]}
+        harmful, harmless = ({name: both[kind] for name, both in labelled.items()} for kind in (0, 1))
         pivot, _ = self._labelled(*(kind[options.pivot][layer] for kind in self._original))
         languages = [*options.edited_languages, *([options.pivot] if options.pivot_weight else [])]
         weight = {options.pivot: options.pivot_weight, **options.weights}
@@ -302,7 +304,7 @@ class Workbench:
             torch.tensor([language == options.pivot for language in languages]).repeat_interleave(self.num_fitted),
             Anchored(
                 rows,
-                torch.cat([*harmless.values()]),
+                torch.cat(list(harmless.values())),
                 options.penalty,
                 weights=weights.repeat_interleave(self.num_fitted),
             ),
