@@ -42,13 +42,17 @@ class Bench:
 
     Args:
         space: The recipe and its fields.
+        unedited: What another process has read of the unedited model.
+
+    Attributes:
+        unedited: What was read of it, in values that JSON can hold.
 
     Raises:
         PolysafeError: A source or a validation set cannot be used.
     """
 
-    def __init__(self, space: Space) -> None:
-        self.space = space
+    def __init__(self, space: Space, unedited: Mapping[str, Any] | None = None) -> None:
+        self.space, self.unedited = space, _Memory(unedited or {})
         self._stack = ExitStack()
         self._measured: dict[str, _Memory] = {}
 
@@ -66,7 +70,7 @@ class Bench:
             stack.enter_context(Measurements())
             self._judges = stack
             began = time.perf_counter()
-            self.comparing = self._comparing(self._read_by)
+            self.comparing = self._comparing(self._read_by, self.unedited)
             self._seconds_a_prompt = (time.perf_counter() - began) / max(1, self.comparing.rules.meter.prompts)
             self._stack = stack.pop_all()
         return self
@@ -218,10 +222,10 @@ class Bench:
         by_judge = by == "judge" or (by is None and block.judge is not None and not told)
         return block if by_judge else block.model_copy(update={"judge": None})
 
-    def _comparing(self, block: Validate) -> Comparing:
+    def _comparing(self, block: Validate, kept: Kept | None = None) -> Comparing:
         recipe, start = self.recipe, self._job.checkpoints[self._start]
         validation = validation_of(recipe, block, recipe.edits, start, self._judges, harmless=True)
-        return validation.of(self.model, self.edited_languages)
+        return validation.of(self.model, self.edited_languages, kept=kept)
 
 
 def _languages(method: Method) -> tuple[str, ...]:

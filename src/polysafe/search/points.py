@@ -59,6 +59,11 @@ class Outcome:
             found[loss["metric"]] = max(beyond, found.get(loss["metric"], -1.0))
         return found
 
+    @property
+    def violation(self) -> float:
+        """How far it is beyond all its constraints together, 0 where it is feasible."""
+        return sum(max(over, 0.0) for over in self.excess.values())
+
     def to_json(self, *, reading: bool = True) -> dict[str, Any]:
         """The outcome as plain data."""
         content = asdict(self)

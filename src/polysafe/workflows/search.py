@@ -33,6 +33,7 @@ from polysafe.search.choice import (
     Choice,
     Optimism,
     agreement,
+    contenders,
     front,
     optimism,
     paired_p,
@@ -261,24 +262,27 @@ def _tried(space: Space, output: Path, study: Study, bench: Bench, workers: int,
     if workers == 1:
         study.run(bench.outcome, trials, until=until)
         return
+    known = dict(bench.unedited)
     with Workers(max(2, workers - 1)) as others:
-        tasks = [others.submit(_work, space, output, trials, seconds, worker) for worker in range(1, workers)]
+        tasks = [others.submit(_work, space, output, trials, seconds, worker, known) for worker in range(1, workers)]
         study.run(bench.outcome, trials, until=until)
         for task in tasks:
             others.result(task)
 
 
-def _work(space: Space, output: Path, trials: int, seconds: float, worker: int) -> None:
-    """One of several processes."""
+def _work(
+    space: Space, output: Path, trials: int, seconds: float, worker: int, unedited: Mapping[str, Any]
+) -> None:
+    """One of several processes; it does not read the unedited model again."""
     until = time.monotonic() + seconds
-    with Bench(space) as bench:
+    with Bench(space, unedited) as bench:
         Study(output, space, _identity(bench)).run(bench.outcome, trials, until=until, worker=worker)
 
 
 def _ended(bench: Bench, output: Path, points: Sequence[Point], controls: int, most: int) -> Found:
     objectives = bench.space.search.objectives
     best = front(points, objectives)
-    judged = _judged(bench, output, points, best, most)
+    judged = _judged(bench, output, points, most)
     final = judged or points
     choice = recommend(final, objectives, len(points))
     comparing = (bench.by_judge if judged else None) or bench.comparing
@@ -306,12 +310,14 @@ def _ended(bench: Bench, output: Path, points: Sequence[Point], controls: int, m
     )
 
 
-def _judged(bench: Bench, output: Path, points: Sequence[Point], best: Sequence[Point], most: int) -> list[Point]:
-    """What the judge says of the front, and of some points besides; nothing where it has read all of them."""
+def _judged(bench: Bench, output: Path, points: Sequence[Point], most: int) -> list[Point]:
+    """What the judge says of the best, and of some points besides; nothing where it has read all of them."""
     comparing = bench.by_judge
     if comparing is None:
         return []
-    chosen = list(best[:most])
+    chosen = contenders(points, bench.space.search.objectives, most)
+    published = bench.space.defaults()
+    chosen += [each for each in points[:1] if each.setting == published and each not in chosen]
     chosen += spread(points, chosen, most)
     parts = Parts("judging points", PROMPTS, comparing.rules.meter.prompts, len(chosen))
     owner = _identity(bench)
