@@ -5,18 +5,24 @@ import errno
 import hashlib
 import io
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from polysafe.checkpoint import writer
+from polysafe.checkpoint import reader, writer
 from polysafe.checkpoint.header import TensorSpec
 from polysafe.checkpoint.layout import Shard, plan_layout
+from polysafe.checkpoint.source import SINGLE, open_checkpoint
 from polysafe.checkpoint.writer import output_error, write_shard
 from polysafe.errors import CheckpointError, OutputError
 from tests.checkpoint.faults import KilledError, disk_full, failing
+from tests.checkpoint.raw import write_config
 
 SIZES = [700, 0, 1, 300, 999, 64]
 
@@ -51,6 +57,35 @@ def write(shard: Shard, tmp_path: Path) -> Callable[..., str]:
 @pytest.fixture
 def expected(shard: Shard) -> bytes:
     return shard.header + b"".join(content(spec.name, spec.nbytes) for spec in shard.tensors)
+
+
+def test_a_slow_hash_is_that_of_the_bytes_though_buffers_are_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buffer may be filled anew only when its block was hashed."""
+    monkeypatch.setattr(reader, "COPY_BYTES", 64)
+    save_file({"w": torch.arange(400, dtype=torch.int64)}, write_config(tmp_path) / SINGLE)
+    shard = plan_layout(list(open_checkpoint(tmp_path).tensors.values()), 10**9).shards[0]
+    monkeypatch.setattr(writer, "hashlib", SimpleNamespace(sha256=Slow))
+    (tmp_path / "out").mkdir()
+    copies = reader.Copies(writer.HASH_AHEAD)
+    with reader.CheckpointReader(open_checkpoint(tmp_path)) as files:
+        found = write_shard(
+            shard, tmp_path / "out", tmp_path / "p.json", lambda name: copies.of(files, name), lambda _: None
+        )
+    assert found == hashlib.sha256((tmp_path / "out" / shard.name).read_bytes()).hexdigest()
+
+
+class Slow:
+    """SHA-256 that is the slowest of all."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self.hexdigest = self._digest.hexdigest
+
+    def update(self, block: memoryview) -> None:
+        time.sleep(0.002)
+        self._digest.update(block)
 
 
 @pytest.fixture

@@ -100,6 +100,10 @@ class AdaptedReader(CheckpointReader):
             return stored
         return (stored.to(torch.float64) + self.update(name, start, stop)).to(stored.dtype)
 
+    def is_stored(self, name: str) -> bool:
+        """Whether the adapter leaves a tensor as it is."""
+        return name not in self._scales
+
     def update(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows `start:stop` of what the adapter adds, s·B·A in float64, shape [stop - start, columns]."""
         import torch

@@ -14,9 +14,9 @@ import torch
 
 from polysafe.checkpoint.layout import Shard
 from polysafe.checkpoint.lora import open_reader
-from polysafe.checkpoint.reader import TensorReader, row_blocks
+from polysafe.checkpoint.reader import Copies, TensorReader, row_blocks
 from polysafe.checkpoint.source import Checkpoint
-from polysafe.checkpoint.writer import write_shard
+from polysafe.checkpoint.writer import HASH_AHEAD, write_shard
 from polysafe.edits.edit import Edit
 from polysafe.edits.reader import EditedReader
 from polysafe.threads import threads
@@ -48,14 +48,13 @@ class ShardTask:
         with ExitStack() as stack:
             readers = {name: stack.enter_context(open_reader(checkpoint)) for name, checkpoint in self.sources.items()}
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluate"))
-            edited = EditedReader(self.edit, readers)
-            return write_shard(
-                self.shard,
-                self.folder,
-                self.progress_file,
-                lambda name: tensor_blocks(edited, name, pool),
-                advance,
-            )
+            edited, copies = EditedReader(self.edit, readers), Copies(HASH_AHEAD)
+
+            def produce(name: str) -> Iterator[memoryview]:
+                files = edited.copied_from(name)
+                return tensor_blocks(edited, name, pool) if files is None else copies.of(files, name)
+
+            return write_shard(self.shard, self.folder, self.progress_file, produce, advance)
 
 
 class Engine(Protocol):

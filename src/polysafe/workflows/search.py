@@ -270,9 +270,7 @@ def _tried(space: Space, output: Path, study: Study, bench: Bench, workers: int,
             others.result(task)
 
 
-def _work(
-    space: Space, output: Path, trials: int, seconds: float, worker: int, unedited: Mapping[str, Any]
-) -> None:
+def _work(space: Space, output: Path, trials: int, seconds: float, worker: int, unedited: Mapping[str, Any]) -> None:
     """One of several processes; it does not read the unedited model again."""
     until = time.monotonic() + seconds
     with Bench(space, unedited) as bench:
