@@ -16,6 +16,7 @@ from polysafe.cli.choosing import CHOOSING
 from polysafe.cli.console import DEFECT, Terminated, end_by, endings, finish, note, open_streams
 from polysafe.cli.groups import GROUPS
 from polysafe.cli.options import (
+    Again,
     Calibration,
     Data,
     Device,
@@ -33,6 +34,7 @@ from polysafe.cli.options import (
     Pivot,
     Quiet,
     Recipe,
+    Recipes,
     Translate,
     carried_out_by,
 )
@@ -109,6 +111,7 @@ def quickstart(
 @carried_out_by("plan:plan")
 def plan(
     recipe: Recipe,
+    again: Again = False,
     fit: Annotated[
         bool, typer.Option("--fit", help="Run models where a method needs that, and keep what it decides for `run`.")
     ] = False,
@@ -126,14 +129,15 @@ def plan(
 @app.command()
 @carried_out_by("run:run")
 def run(
-    recipe: Recipe,
+    recipes: Recipes,
     engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
     data: Data = None,
+    again: Again = False,
     _key: Key = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
-    """Carry out a recipe, or go on where it was interrupted."""
+    """Carry out recipes, or go on where they were interrupted. What several read to decide is read once."""
 
 
 @app.command()

@@ -13,6 +13,13 @@ import typer
 from polysafe.cli.console import allow, hush
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
+Recipes = Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipe files (YAML).", show_default=False)]
+Again = Annotated[
+    bool,
+    typer.Option(
+        "--read-again", help="Read weights again that were read before, instead of believing their sizes and times."
+    ),
+]
 EditFile = Annotated[
     Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
 ]

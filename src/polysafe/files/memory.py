@@ -49,9 +49,9 @@ class Stamp:
 
 
 @contextmanager
-def reading_again() -> Iterator[None]:
-    """Within it nothing is believed that was read before; what is read is kept."""
-    token = _believed.set(False)
+def reading_again(again: bool = True) -> Iterator[None]:
+    """Within it nothing is believed that was read before, if `again`; what is read is kept."""
+    token = _believed.set(not again)
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -86,6 +86,45 @@ def scored_tensors(
 def _in_expert(role: TensorRole) -> bool:
     """Whether a tensor belongs to the experts of a mixture (a shared expert is an ordinary MLP)."""
     return role.expert is not None or role.experts is not None
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far some experts moved from their base, to be read.
+
+    Attributes:
+        base: The base.
+        experts: The experts.
+        scored: The tensors that count.
+        arithmetic: As for `relative_update_norms`.
+    """
+
+    base: Source
+    experts: tuple[Source, ...]
+    scored: tuple[Scored, ...]
+    arithmetic: Arithmetic = "float32"
+
+    def norms(self) -> dict[str, Ratios]:
+        """The norms of every expert, by its name."""
+        return relative_update_norms(self.base, self.experts, self.scored, arithmetic=self.arithmetic)
+
+
+def read_together(movements: Iterable[Movement]) -> None:
+    """Reads each base, and each of its experts, once for all: what is kept of them is read by nobody again.
+
+    Raises:
+        CheckpointError: As for `relative_update_norms`.
+    """
+    bases: dict[tuple[object, ...], dict[tuple[memory.Stamp, ...], tuple[Movement, Source]]] = {}
+    for each in movements:
+        for expert in each.experts:
+            if (stamps := _stamps(each.base, expert)) is not None:
+                of = (*stamps[: len(each.base.checkpoint.headers)], each.scored, each.arithmetic)
+                bases.setdefault(of, {}).setdefault(tuple(stamps), (each, expert))
+    for found in bases.values():
+        first = next(iter(found.values()))[0]
+        experts = [replace(expert, name=f"{expert.name} {place}") for place, (_, expert) in enumerate(found.values())]
+        replace(first, experts=tuple(experts)).norms()
 
 
 def relative_update_norms(
