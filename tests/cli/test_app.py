@@ -175,7 +175,7 @@ main()
 
 @pytest.mark.parametrize(
     ("sent", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
 )
 def test_signals_end_a_run_with_their_code(
     command: Command, recipe: Path, sent: signal.Signals, code: int, word: str
@@ -198,6 +198,7 @@ def test_a_run_that_was_started_with_interrupts_ignored_ignores_them_and_ends_wh
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGHUP)
     process.stdin.write("still there\n")
     process.stdin.flush()
     assert process.stdout.readline() == "still there\n"

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -86,19 +82,6 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_records(
         judged += judge.asked
     assert sorted(asked) == sorted(judged) == sorted(prompt.id for prompt in prompt_set().prompts)
     assert snapshot(folder / "parts") == snapshot(folder / "whole")
-
-
-def test_killed_at_random_points_it_goes_on_to_the_same_records(tmp_path: Path) -> None:
-    evaluate_model(FakeGenerator(), [prompt_set()], FakeJudge(), output=tmp_path / "whole")
-    chance = random.Random(0)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    kills = 0
-    for point in [chance.randrange(2, 9), chance.randrange(2, 9), chance.randrange(8, 16), 0]:
-        command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(tmp_path / "run"), str(point)]
-        kills += subprocess.run(command, env=environment, check=False).returncode == -9
-    assert kills >= 2
-    assert snapshot(tmp_path / "run") == snapshot(tmp_path / "whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
 
 
 @pytest.mark.parametrize("stop", ["before the first answer", "before the first verdict", "when writing"])
