@@ -173,6 +173,7 @@ main()
 """
 
 
+@pytest.mark.fault(16, "SIGINT", "SIGTERM", "SIGHUP")
 @pytest.mark.parametrize(
     ("sent", "code", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
@@ -189,6 +190,7 @@ def test_signals_end_a_run_with_their_code(
     assert err == f"{word}; run the same command again to go on from here\n"
 
 
+@pytest.mark.fault(16, "signals that are ignored")
 def test_a_run_that_was_started_with_interrupts_ignored_ignores_them_and_ends_when_it_is_asked_to(
     command: Command, recipe: Path
 ) -> None:

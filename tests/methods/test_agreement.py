@@ -54,18 +54,21 @@ def test_equal_models_agree(tmp_path: Path, opened: Opener) -> None:
     assert vocabulary_conflict(pair) is None
 
 
+@pytest.mark.fault(6, "layers")
 def test_layer_counts_are_named(tmp_path: Path, opened: Opener) -> None:
     pair = _pair(opened, tmp_path, tiny_model(layers=4), tiny_model(layers=3))
     with pytest.raises(MismatchError, match="'one' has 4 layers, 'two' has 3"):
         require_agreement(pair)
 
 
+@pytest.mark.fault(6, "tying")
 def test_tied_and_untied_heads_do_not_fit(tmp_path: Path, opened: Opener) -> None:
     pair = _pair(opened, tmp_path, tiny_model(tied=False), tiny_model(tied=True))
     with pytest.raises(MismatchError, match="head of 'two' is tied to its embedding, 'one' has a head"):
         require_agreement(pair)
 
 
+@pytest.mark.fault(6, "shapes, the first three named")
 @pytest.mark.parametrize("missing_in", [0, 1])
 def test_missing_tensors_are_listed(tmp_path: Path, opened: Opener, missing_in: int) -> None:
     models = [tiny_model(), tiny_model()]
@@ -76,6 +79,7 @@ def test_missing_tensors_are_listed(tmp_path: Path, opened: Opener, missing_in: 
         require_agreement(pair)
 
 
+@pytest.mark.fault(6, "shapes, the first three named")
 def test_first_differing_shapes_are_listed(tmp_path: Path, opened: Opener) -> None:
     model = tiny_model()
     wider = {n: torch.cat([t, t]) for n, t in model.tensors.items() if "up_proj" in n or "gate_proj" in n}
@@ -89,6 +93,8 @@ HALVES = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
 ROPE = {"rope_theta": 10000.0}
 
 
+@pytest.mark.fault(6, "heads, norms and positions")
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize(
     ("mine", "theirs", "words"),
     [
@@ -131,6 +137,7 @@ def test_what_is_said_otherwise_or_not_at_all_does_not_differ(
     require_agreement(_pair(opened, tmp_path, _configured(mine), _configured(theirs)))
 
 
+@pytest.mark.fault(7, "padded and extended vocabularies")
 def test_more_rows_of_the_embedding_are_a_question_of_the_vocabulary(tmp_path: Path, opened: Opener) -> None:
     pair = _pair(opened, tmp_path, tiny_model(vocab=40), tiny_model(vocab=48))
     require_agreement(pair)
@@ -162,6 +169,7 @@ def test_unigram_vocabularies_are_lists(tmp_path: Path, opened: Opener) -> None:
     assert vocabulary_conflict(pair) == "token 1 is 'a' in 'one' and 'b' in 'two'"
 
 
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize("text", ["{", "[]", '{"model": {}}', '{"model": {"vocab": {"a": "x"}}}'])
 def test_broken_tokenizer_is_named(tmp_path: Path, opened: Opener, text: str) -> None:
     pair = _pair(opened, tmp_path, tiny_model(), tiny_model())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from polysafe.checkpoint.writer import writing_to
 from polysafe.errors import OutputError, ResourceError, VerificationError
+from polysafe.files.plain import TooLargeError, is_shared, read_plain
 from polysafe.progress import during
 from polysafe.search.points import Outcome, Point, Try, tried
 from polysafe.search.space import Choices, Number, Parameter, Some, Space
@@ -65,12 +67,18 @@ class Study:
             )
 
     def points(self) -> list[Point]:
-        """All points that were tried, in their order."""
-        return [_point(number, trial, self._space) for number, trial in enumerate(self._finished())]
+        """All points that were tried, in their order.
+
+        Raises:
+            OutputError: The journal holds something else.
+        """
+        with _read(self._folder / JOURNAL):
+            return [_point(number, trial, self._space) for number, trial in enumerate(self._finished())]
 
     def begin(self) -> None:
         """Drops what a search that was killed had begun, and puts the published point first."""
-        with _quiet(), writing_to(self._folder / JOURNAL):
+        file = self._folder / JOURNAL
+        with _quiet(), writing_to(file), _read(file):
             self._tidy()
 
     def _tidy(self) -> None:
@@ -194,28 +202,34 @@ def _opened(folder: Path, objectives: int) -> optuna.Study:
             "Optuna is not installed", remedy="install the extra: pip install 'polysafe[search]'"
         ) from error
     file = folder / JOURNAL
-    try:
-        with _quiet(), writing_to(file):
-            _complete(file)
-            storage = JournalStorage(JournalFileBackend(str(file)))
-            return optuna.create_study(
-                storage=storage, study_name="polysafe", directions=["minimize"] * objectives, load_if_exists=True
-            )
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise OutputError(
-            "is no journal of a search", where=file, remedy="name another folder, or delete this one"
-        ) from error
+    with _quiet(), writing_to(file), _read(file):
+        _complete(file)
+        storage = JournalStorage(JournalFileBackend(str(file)))
+        return optuna.create_study(
+            storage=storage, study_name="polysafe", directions=["minimize"] * objectives, load_if_exists=True
+        )
 
 
 def _complete(file: Path) -> None:
     """Cuts off a last line that a kill left half written: what it would have said is asked for again."""
-    if not file.exists():
-        return
-    with file.open("r+b") as stream:
-        content = stream.read()
+    if is_shared(file):
+        raise ValueError("it is a link, a pipe, or a second name of another file")
+    if file.exists():
+        content = read_plain(file)
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            stream.truncate(whole)
+            os.truncate(file, whole)
+
+
+@contextmanager
+def _read(file: Path) -> Iterator[None]:
+    """Within it, what a journal cannot hold is told; Optuna believes what it reads."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError, TooLargeError) as error:
+        raise OutputError(
+            "is no journal of a search", where=file, remedy="name another folder, or delete this one"
+        ) from error
 
 
 @contextmanager
@@ -254,6 +268,7 @@ def _point(number: int, trial: FrozenTrial, space: Space) -> Point:
     setting = {each.name: _decoded(each, trial.params) for each in space.parameters}
     content = trial.user_attrs.get(_OUTCOME)
     outcome = None if content is None else Outcome.from_json(content)
+    assert outcome is None or outcome.excess is not None  # what is no outcome shows when it is read
     return Point(number, setting, outcome, trial.user_attrs.get(_PROBLEM, ""))
 
 

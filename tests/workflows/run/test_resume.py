@@ -55,6 +55,7 @@ def durable_calls(recipe: Recipe) -> int:
     return counter.calls
 
 
+@pytest.mark.fault(10, "every durable point")
 def test_end_at_every_durable_point_is_resumed_to_the_same_bytes(recipe: Recipe, wanted: dict[str, bytes]) -> None:
     calls = durable_calls(recipe)
     assert calls > 100
@@ -68,6 +69,7 @@ def test_end_at_every_durable_point_is_resumed_to_the_same_bytes(recipe: Recipe,
         assert take(recipe) == wanted, point
 
 
+@pytest.mark.fault(11, "full at any write, flush and rename")
 @pytest.mark.parametrize("part", range(8))
 def test_disk_full_at_any_durable_point(part: int, recipe: Recipe, wanted: dict[str, bytes]) -> None:
     calls = durable_calls(recipe)
@@ -96,6 +98,8 @@ def damage(recipe: Recipe, change: Callable[[Path], object], pattern: str) -> No
         change(path)
 
 
+@pytest.mark.fault(10, "a power cut")
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize(
     ("pattern", "change"),
     [
@@ -124,6 +128,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
+@pytest.mark.fault(11, "a full small disk", "another file system")
 def test_a_disk_that_is_really_full(small: Trio, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = trio(small_disk.parent / "models", layers=16)
     recipe = recipe_for(weights.paths, small_disk / "out", SOUP)
