@@ -160,6 +160,7 @@ def progress() -> Iterator[None]:
         display: Bar | Lines
         if console.is_terminal:
             display = Bar(console)
+            stack.callback(console.show_cursor)  # an interruption may come as soon as it is hidden
             stack.enter_context(display.drawing)
         else:
             display = Lines(note)
