@@ -63,7 +63,7 @@ def _name(item: pytest.Item, by: str | None) -> str:
 @cache
 def collected() -> Marks:
     """The marks of all tests, read in another process."""
-    command = [sys.executable, "-m", __spec__.name if __spec__ else __name__]
+    command = [sys.executable, "-m", "tests.trust.collected"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode != 0:
         raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
@@ -80,5 +80,5 @@ def marked_files() -> list[str]:
 if __name__ == "__main__":
     found = Marks()
     code = pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "--no-header", *marked_files()], [found])
-    sys.stdout.write(f"\n{json.dumps(asdict(found))}\n")
+    sys.stdout.write(f"\n{json.dumps(asdict(found), sort_keys=True)}\n")
     sys.exit(code)

@@ -46,7 +46,7 @@ def faults_table(marks: Marks) -> str:
         proofs = marks.faults.get(str(number), {})
         for place, part in enumerate(fault.parts):
             head = (f"{number}", fault.title) if place == 0 else ("", "")
-            tests = ", ".join(map(_short, proofs.get(part, [])))
+            tests = ", ".join(map(_short, sorted(proofs.get(part, []))))
             lines.append(f"| {head[0]} | {head[1]} | {part} | {tests} |")
     return "\n".join(lines)
 

@@ -156,7 +156,7 @@ def _stated(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "rope_theta", base
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if isinstance(rope, Mapping):
-        flat = {_ALIASES.get(name, name): value for name, value in rope.items() if not isinstance(value, Mapping)}
+        flat = {_ALIASES.get(key, str(key)): value for key, value in rope.items() if not isinstance(value, Mapping)}
         # Without a word on how positions are scaled they are not.
         yield from ({"rope_type": "default"} | flat if len(flat) == len(rope) else flat).items()
 
