@@ -60,7 +60,7 @@ WORDS = {
     "loaded": "loads it",
     "refused": "error",
     "crashed": "unexpected error",
-    "hung": "hangs",
+    "hung": "not done in 20 s",
     "memory": "memory full",
     "killed": "is killed",
 }
@@ -103,7 +103,7 @@ COUNTED: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "an error that names no file": lambda o: o["outcome"] == "refused" and not o.get("names_file"),
     "an error of a kind that no check raises": lambda o: o["outcome"] == "crashed",
     "loads it": lambda o: o["outcome"] == "loaded",
-    "hangs, or fills its memory": lambda o: o["outcome"] in {"hung", "memory", "killed"},
+    "not done in 20 s, or fills its memory": lambda o: o["outcome"] in {"hung", "memory", "killed"},
     "reads a file outside of the folder": lambda o: bool(o.get("read_outside")),
     "runs code of the folder": lambda o: bool(o.get("ran_code")),
 }
