@@ -215,6 +215,11 @@ def test_a_hostile_recipe_is_refused_in_words(name: str, tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == [file]
 
 
+def sparse(file: Path) -> None:
+    file.touch()
+    os.truncate(file, 30 * 10**9)
+
+
 @pytest.mark.hostile("recipe", cases="files_that_are_no_recipe", by="name")
 @pytest.mark.parametrize(
     "name", ["thirty gigabytes of nothing", "a device without an end", "UTF-16", "a folder", "a link to itself"]
@@ -222,7 +227,7 @@ def test_a_hostile_recipe_is_refused_in_words(name: str, tmp_path: Path, monkeyp
 def test_what_is_no_recipe_is_refused_in_words(name: str, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     made: dict[str, Callable[[], object]] = {
-        "thirty gigabytes of nothing": lambda: (file.touch(), os.truncate(file, 30 * 10**9)),
+        "thirty gigabytes of nothing": lambda: sparse(file),
         "a device without an end": lambda: file.symlink_to("/dev/zero"),
         "UTF-16": lambda: file.write_text(SOUND, encoding="utf-16"),
         "a folder": file.mkdir,

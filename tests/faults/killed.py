@@ -41,7 +41,7 @@ writer.SYNC_BYTES = 1
 training.SAVE_EVERY_SECONDS = 0.0
 os.fsync = lambda fd: None  # a killed process takes nothing from the system's memory
 
-Tell = Callable[[], object]
+Tell = Callable[[], None]
 POINTS = 25
 MODELS = "models"
 

@@ -106,7 +106,7 @@ def test_outputs_that_differ_in_case_from_an_input_are_told_apart_as_the_system_
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 @pytest.mark.parametrize("work", [evaluate, search], ids=["evaluating", "searching"])
 def test_the_umask_decides_who_may_read_what_is_kept(
-    umask: int, work: Callable[[Path, Callable[[], object]], object], tmp_path: Path
+    umask: int, work: Callable[[Path, Callable[[], None]], object], tmp_path: Path
 ) -> None:
     before = os.umask(umask)
     try:
