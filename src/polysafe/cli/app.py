@@ -61,7 +61,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # laying help out with rich costs more than everything else that `--help` does
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make an open-weight language model as safe in every language as it is in English, by editing weights.",
-    epilog="Exit codes: 0 done, 1 a check said no, 2 bad input, 130 interrupted, 143 terminated.",
+    epilog="Exit codes: 0 done, 1 a check said no, 2 bad input, 130 interrupted, 143 terminated, 129 hung up.",
 )
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
@@ -394,7 +394,9 @@ def schema() -> None:
 
 def main() -> NoReturn:
     """Entry point of the `polysafe` command."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for sent in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(sent) is signal.SIG_DFL:  # `nohup` ignores hanging up
+            signal.signal(sent, _terminate)
     open_streams()
     code: Any = DEFECT
     try:
@@ -410,5 +412,5 @@ def main() -> NoReturn:
     sys.exit(finish(code))
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _terminate(sent: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated(sent)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polysafe.checkpoint.writer import output_error
+from polysafe.checkpoint.writer import writing_to
 from polysafe.errors import OutputError, ResourceError, VerificationError
+from polysafe.files.plain import TooLargeError, is_shared, read_plain
 from polysafe.progress import during
 from polysafe.search.points import Outcome, Point, Try, tried
 from polysafe.search.space import Choices, Number, Parameter, Some, Space
@@ -55,7 +57,8 @@ class Study:
         self._study = _opened(folder, len(space.search.objectives))
         known = self._study.user_attrs.get(_IDENTITY)
         if known is None:
-            self._study.set_user_attr(_IDENTITY, identity)
+            with writing_to(self._folder / JOURNAL):
+                self._study.set_user_attr(_IDENTITY, identity)
         elif known != identity:
             raise OutputError(
                 "holds another search: its recipe, models or prompts are others",
@@ -64,12 +67,18 @@ class Study:
             )
 
     def points(self) -> list[Point]:
-        """All points that were tried, in their order."""
-        return [_point(number, trial, self._space) for number, trial in enumerate(self._finished())]
+        """All points that were tried, in their order.
+
+        Raises:
+            OutputError: The journal holds something else.
+        """
+        with _read(self._folder / JOURNAL):
+            return [_point(number, trial, self._space) for number, trial in enumerate(self._finished())]
 
     def begin(self) -> None:
         """Drops what a search that was killed had begun, and puts the published point first."""
-        with _quiet(), self._writing():
+        file = self._folder / JOURNAL
+        with _quiet(), writing_to(file), _read(file):
             self._tidy()
 
     def _tidy(self) -> None:
@@ -82,7 +91,8 @@ class Study:
             else:
                 self._study.tell(trial.number, state=TrialState.FAIL)
         defaults = self._space.defaults()
-        if defaults is not None and not self._study.trials:
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if defaults is not None and not waiting and not self._finished():  # the first may have been begun and killed
             self._study.enqueue_trial(_encoded(self._space, defaults))
 
     def run(self, attempt: Try, trials: int, *, until: float = math.inf, worker: int = 0) -> None:
@@ -99,11 +109,12 @@ class Study:
         """
         known = {_key(point.setting): point for point in self.points()}
         while (count := len(self._counted())) < trials and time.monotonic() < until:
-            with _quiet():
+            with _quiet(), writing_to(self._folder / JOURNAL):
                 self._study.sampler = self._sampler(count, worker)
                 trial = self._study.ask()
                 setting = {each.name: _suggested(trial, each) for each in self._space.parameters}
-            if self._surplus(trial, trials):
+                surplus = self._surplus(trial, trials)
+            if surplus:
                 break
             before = known.get(_key(setting))
             with during(f"point {count + 1} of {trials}"):
@@ -116,7 +127,7 @@ class Study:
         from optuna.trial import TrialState
 
         missing = [] if point.outcome is None else self._unmeasured(point.outcome)
-        with _quiet(), self._writing():
+        with _quiet(), writing_to(self._folder / JOURNAL):
             if point.outcome is None or missing:
                 trial.set_user_attr(_PROBLEM, point.problem or f"not measured: {', '.join(missing)}")
                 self._study.tell(trial, state=TrialState.FAIL)
@@ -135,13 +146,6 @@ class Study:
     def _unmeasured(self, outcome: Outcome) -> list[str]:
         values = {name: outcome.value(name) for name in self._search.objectives}
         return [name for name, value in values.items() if value is None or not math.isfinite(value)]
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise output_error(self._folder / JOURNAL, error) from error
 
     def _surplus(self, trial: Trial, trials: int) -> bool:
         """Whether another process has begun the last point; then this one is dropped."""
@@ -198,30 +202,34 @@ def _opened(folder: Path, objectives: int) -> optuna.Study:
             "Optuna is not installed", remedy="install the extra: pip install 'polysafe[search]'"
         ) from error
     file = folder / JOURNAL
-    try:
+    with _quiet(), writing_to(file), _read(file):
         _complete(file)
-        with _quiet():
-            storage = JournalStorage(JournalFileBackend(str(file)))
-            return optuna.create_study(
-                storage=storage, study_name="polysafe", directions=["minimize"] * objectives, load_if_exists=True
-            )
-    except OSError as error:
-        raise output_error(file, error) from error
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise OutputError(
-            "is no journal of a search", where=file, remedy="name another folder, or delete this one"
-        ) from error
+        storage = JournalStorage(JournalFileBackend(str(file)))
+        return optuna.create_study(
+            storage=storage, study_name="polysafe", directions=["minimize"] * objectives, load_if_exists=True
+        )
 
 
 def _complete(file: Path) -> None:
     """Cuts off a last line that a kill left half written: what it would have said is asked for again."""
-    if not file.exists():
-        return
-    with file.open("r+b") as stream:
-        content = stream.read()
+    if is_shared(file):
+        raise ValueError("it is a link, a pipe, or a second name of another file")
+    if file.exists():
+        content = read_plain(file)
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            stream.truncate(whole)
+            os.truncate(file, whole)
+
+
+@contextmanager
+def _read(file: Path) -> Iterator[None]:
+    """Within it, what a journal cannot hold is told; Optuna believes what it reads."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError, TooLargeError) as error:
+        raise OutputError(
+            "is no journal of a search", where=file, remedy="name another folder, or delete this one"
+        ) from error
 
 
 @contextmanager
@@ -260,6 +268,7 @@ def _point(number: int, trial: FrozenTrial, space: Space) -> Point:
     setting = {each.name: _decoded(each, trial.params) for each in space.parameters}
     content = trial.user_attrs.get(_OUTCOME)
     outcome = None if content is None else Outcome.from_json(content)
+    assert outcome is None or outcome.excess is not None  # what is no outcome shows when it is read
     return Point(number, setting, outcome, trial.user_attrs.get(_PROBLEM, ""))
 
 
