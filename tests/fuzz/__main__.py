@@ -90,7 +90,7 @@ def _fuzz(name: str, seconds: int) -> int:
     for data in (*seeds, *target.corpus):
         (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     words = BUILD / f"{name}.dict"
-    words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
+    words.write_text("".join(f'"{_escaped(word)}"\n' for word in (*target.words, b"\0")))
 
     def one(data: bytes) -> None:
         try:
@@ -101,7 +101,7 @@ def _fuzz(name: str, seconds: int) -> int:
     def changed(data: bytes, most: int, seed: int) -> bytes:
         if seed % 2:
             return bytes(atheris.Mutate(data, len(data)))
-        return mutate(data, seeds, target.form, target.words, random.Random(seed))[:most]  # noqa: S311
+        return mutate(data, seeds, target.form, target.words, random.Random(seed))[:most]
 
     limits = [f"-max_total_time={seconds}", "-timeout=100", "-rss_limit_mb=0", f"-max_len={_LONGEST}"]
     settings = [sys.argv[0], *limits, f"-dict={words}", "-print_final_stats=1", str(corpus)]

@@ -33,7 +33,7 @@ def mutated(seeds: Sequence[bytes], form: str, words: Sequence[bytes], count: in
         count: How many.
         seed: Seed of the mutations.
     """
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     for _ in range(count):
         yield mutate(rng.choice(seeds), seeds, form, words, rng)
 
@@ -47,7 +47,13 @@ def mutate(data: bytes, seeds: Sequence[bytes], form: str, words: Sequence[bytes
             for _ in range(rng.choice((1, 1, 1, 2, 4))):
                 value = _of_value(value, rng)
             return write(value, rest)[:MOST]
-        except (ValueError, RecursionError):  # it is none, or too deep to be written
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):  # it is none, or too deep to be written
             return _of_bytes(data, seeds, words, rng)
     for _ in range(rng.choice((1, 1, 2, 4))):
         data = _of_bytes(data, seeds, words, rng)
@@ -57,37 +63,35 @@ def mutate(data: bytes, seeds: Sequence[bytes], form: str, words: Sequence[bytes
 def grown(seeds: Sequence[bytes], words: Sequence[bytes]) -> Iterator[bytes]:
     """Inputs that are long and dull: what takes time that grows with the square of a length shows by them."""
     for piece in (b"\n", b" ", b"[", b'{"a":', b"\\u0000", b"- ", b"#\n", b"0", b'"",', *words):
-        yield (piece * (MOST // len(piece)))[:MOST] if piece else b""
-        if seeds:
-            yield seeds[0] + (piece * (MOST // max(1, len(piece))))[:MOST]
-            yield (piece * (MOST // max(1, len(piece))))[:MOST] + seeds[0]
+        long = (piece * (MOST // len(piece) + 1))[:MOST]
+        yield from (long, *(seed + long for seed in seeds[:1]), *(long + seed for seed in seeds[:1]))
 
 
 def _of_bytes(data: bytes, seeds: Sequence[bytes], words: Sequence[bytes], rng: random.Random) -> bytes:
-    at, size = rng.randint(0, len(data)), rng.choice((1, 1, 2, 4, 8, 64))
-    match rng.randrange(9):
+    """Something in the place of some bytes, which may be none."""
+    at, size = rng.randint(0, len(data)), rng.choice((0, 1, 1, 2, 4, 8, 64))
+    end = at + size
+    match rng.randrange(8):
         case 0:
-            return data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
+            new = rng.randbytes(size)
         case 1:
-            return data[:at] + data[at + size :]
+            new = b""
         case 2:
-            return data[:at] + rng.choice([*words, *_NUMBERS, b"\0", b"\xff", b"\n", b'"']) + data[at:]
+            new = rng.choice([*words, *_NUMBERS, b"\0", b"\xff", b"\n", b'"'])
         case 3:
-            return data[:at] + data[at : at + size] * rng.choice((2, 3, 100)) + data[at + size :]
+            new = data[at:end] * rng.choice((2, 3, 100))
         case 4:
-            return data[:at]
+            new, end = b"", len(data)
         case 5:
             other = rng.choice(seeds)
-            return data[:at] + other[rng.randint(0, len(other)) :]
+            new, end = other[rng.randint(0, len(other)) :], len(data)
         case 6:
-            return data[:at] + rng.randbytes(size) + data[at + size :]
-        case 7:
-            return data[:at] + rng.choice((0, 1, 2**31, 2**63, 2**64 - 1)).to_bytes(8, "little") + data[at + 8 :]
-    found = list(_NUMBER.finditer(data))
-    if not found:
-        return data + rng.choice(_NUMBERS)
-    place = rng.choice(found)
-    return data[: place.start()] + rng.choice(_NUMBERS) + data[place.end() :]
+            new, end = rng.choice((0, 1, 2**31, 2**63, 2**64 - 1)).to_bytes(8, "little"), at + 8
+        case _:
+            number = rng.choice(list(_NUMBER.finditer(data)) or [None])
+            at, end = number.span() if number is not None else (at, end)
+            new = rng.choice(_NUMBERS)
+    return data[:at] + new + data[end:]
 
 
 def _of_value(value: Any, rng: random.Random) -> Any:
@@ -168,6 +172,20 @@ def _as_headed(value: Any, rest: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + rest
 
 
+def _probe(data: bytes) -> tuple[Any, bytes]:
+    """A header whose only metadata are JSON themselves."""
+    value, rest = _headed(data)
+    about = value["__metadata__"]
+    return {**value, "__metadata__": {name: json.loads(text) for name, text in about.items()}}, rest
+
+
+def _as_probe(value: Any, rest: bytes) -> bytes:
+    about = value.get("__metadata__") if isinstance(value, dict) else None
+    if isinstance(about, dict):
+        value = {**value, "__metadata__": {name: json.dumps(each) for name, each in about.items()}}
+    return _as_headed(value, rest)
+
+
 def _yaml(data: bytes) -> tuple[Any, bytes]:
     import yaml
 
@@ -180,6 +198,7 @@ def _yaml(data: bytes) -> tuple[Any, bytes]:
 FORMS: dict[str, tuple[Read, Write]] = {
     "json": (_json, _as_json),
     "lines": (_lines, _as_lines),
+    "probe": (_probe, _as_probe),
     "safetensors": (_headed, _as_headed),
     "yaml": (_yaml, _as_json),
 }

@@ -217,13 +217,14 @@ def _probe() -> Made:
     import torch
 
     from polysafe.probe.capture import load_captured
-    from polysafe.probe.effects import EffectsRecord
+    from polysafe.probe.effects import EffectsRecord, _kept
     from polysafe.probe.files import ProbeRecord, read_probe, write_probe
 
     place = folder("probe")
     about: dict[str, Any] = {"model": "0", "tokenizer": "0", "data": "0", "dtype": "float32", "prompts": 2, "tokens": 4}
     about |= {"site": "mlp", "layers": (0,), "modules": ("m",), "pooling": "last"}
-    sums = {"store.0.count": torch.tensor(2), "store.0.mean": torch.ones(3), "store.0.deviation": torch.ones(3)}
+    wide = torch.ones(3, dtype=torch.float64)
+    sums = {"store.0.count": torch.tensor(2), "store.0.mean": wide, "store.0.deviation": wide}
     kept: dict[str, dict[str, torch.Tensor]] = {"rows": {"store.0": torch.ones(2, 3)}, "statistics": sums}
     seeds = []
     for kind, tensors in kept.items():
@@ -233,12 +234,14 @@ def _probe() -> Made:
     effects = EffectsRecord(
         model="0", tokenizer="0", data={"t": "0"}, language="en", score="first", layers=1, heads=2, dtype="float32"
     )
-    write_probe(place / "effects", effects, ("t/a",), {"effects.t": torch.ones(1, 1, 2), "before.t": torch.ones(1)})
+    wanted = {"effects.t": torch.ones(1, 1, 2), "before.t": torch.ones(1)}
+    notes = torch.tensor(list(b"a\0b"), dtype=torch.uint8)
+    write_probe(place / "effects", effects, ("t/a",), {**wanted, "notes": notes})
     seeds.append((place / "effects").read_bytes())
 
     def read(path: Path) -> object:
         if b"effects" in path.read_bytes():
-            return read_probe(path, EffectsRecord)
+            return _kept(path, read_probe(path, EffectsRecord)[2], wanted)
         return load_captured(path)
 
     return in_file(place / "probe.safetensors", read), seeds
@@ -272,7 +275,7 @@ RUNS = (
     Target("journal", _journal, "lines", (b'["answer", "m", "1", null]\n',), 1500),
     Target("calibration", _calibration, "json", (b'"counts"',), 1000),
     Target("rows", _rows, "json", (b'"rate"', b'"low"'), 1000),
-    Target("probe", _probe, "safetensors", (b"polysafe_probe", b'\\"kind\\"', b'\\"ids\\"'), 800),
+    Target("probe", _probe, "probe", (b"polysafe_probe", b'\\"kind\\"', b'\\"ids\\"'), 800),
     Target("table_jsonl", lambda: _table(".jsonl", [b'{"prompt": "a", "language": "en", "category": "x"}\n']), "lines"),
     Target("table_csv", lambda: _table(".csv", [b'id,prompt,language\n1,"a, b",en\n2,c,sw\n']), "bytes"),
 )

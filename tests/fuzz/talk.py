@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.fuzz.models import Made
@@ -68,6 +68,7 @@ def _judges() -> Made:
 
 def _broken() -> Made:
     """What is told of an answer without a model."""
+    from polysafe.judge.phrases import PhraseFilter
     from polysafe.judge.text.broken import find_broken
     from polysafe.judge.text.fence import show
     from polysafe.judge.text.language import language_check
@@ -75,10 +76,12 @@ def _broken() -> Made:
     from polysafe.text.markdown import inline
     from polysafe.text.readable import visible
 
+    phrases = PhraseFilter()
+
     def parse(data: bytes) -> object:
         text = data.decode("utf-8", "surrogateescape")
-        told = find_broken("What is asked?", text, "sw"), show(text), last_number(text), visible(text)
-        return told, language_check("sw", text[:5000]), inline(text)
+        told = find_broken("What is asked?", text, "sw"), show(text), last_number(text), visible(text), inline(text)
+        return told, language_check("sw", text[:5000]), phrases.find("sw", text)
 
     said = (
         "Kwanza changanya unga na maji.",
