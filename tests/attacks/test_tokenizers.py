@@ -1,4 +1,4 @@
-"""Tokenizers that attack: their expressions and replacements are of whoever published the model, and read every prompt."""
+"""Tokenizers that attack: their rules are of whoever published the model, and read every prompt."""
 
 from __future__ import annotations
 

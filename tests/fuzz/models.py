@@ -231,10 +231,10 @@ def _remembered() -> Made:
 MODELS = (
     Target("header", _header, "safetensors", _HEADER, inputs=3000),
     Target("index", _index, "json", (b'"weight_map"', b".safetensors", b"../"), inputs=600),
-    Target("config", _config, "json", (b'"text_config"', b'"num_hidden_layers"', b"Infinity", b'"quant_method"'), 600),
+    Target("config", _config, "json", (b'"text_config"', b'"num_hidden_layers"', b"Infinity", b'"quant_method"'), 400),
     Target("adapter_config", lambda: _adapter("adapter_config.json"), "json", (b"(a+)+$", b"[", b"*", b"{9999}"), 300),
-    Target("adapter_factors", lambda: _adapter("adapter_model.safetensors"), "safetensors", _HEADER, 800),
-    Target("edit", _edit, "json", (b'"op"', b'"add_low_rank"', b'"blend"', b'"add_delta"', b'"rows"'), 1500),
+    Target("adapter_factors", lambda: _adapter("adapter_model.safetensors"), "safetensors", _HEADER, 400),
+    Target("edit", _edit, "json", (b'"op"', b'"add_low_rank"', b'"blend"', b'"add_delta"', b'"rows"'), 800),
     Target("edit_factors", _factors, "safetensors", _HEADER, 800),
     Target("gguf", _gguf, "bytes", (b"GGUF", b"general.alignment", b"general.architecture", b"split.count"), 3000),
     Target("manifest", _manifest, "json", (b'"path"', b'"size"', b'"sha256"'), 1000),

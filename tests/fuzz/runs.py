@@ -224,7 +224,7 @@ def _probe() -> Made:
     about: dict[str, Any] = {"model": "0", "tokenizer": "0", "data": "0", "dtype": "float32", "prompts": 2, "tokens": 4}
     about |= {"site": "mlp", "layers": (0,), "modules": ("m",), "pooling": "last"}
     wide = torch.ones(3, dtype=torch.float64)
-    sums = {"store.0.count": torch.tensor(2), "store.0.mean": wide, "store.0.deviation": wide}
+    sums = {"store.0.count": torch.tensor(2), "store.0.mean": wide, "store.0.deviation": wide.clone()}
     kept: dict[str, dict[str, torch.Tensor]] = {"rows": {"store.0": torch.ones(2, 3)}, "statistics": sums}
     seeds = []
     for kind, tensors in kept.items():
@@ -265,16 +265,16 @@ def _table(ending: str, seeds: Sequence[bytes]) -> Made:
 
 
 RUNS = (
-    Target("recipe", _recipe, "yaml", (b"&a", b"*a", b"<<: *a", b"!!python/object:x", b"? ", b"- ", b"'", b"|\n"), 700),
-    Target("space", _space, "yaml", (b"low", b"high", b"step", b"choices", b"log", b"among", b"*a", b"&a"), 250),
-    Target("study", _study, "lines", (b'"op_code"', b'"trial_id"', b'"outcome"', b'"value"', b"NaN"), 150),
-    Target("run", _run, "json", (b'"imported"', b'"attack"', b'"labels"', b'"identity"'), 300),
+    Target("recipe", _recipe, "yaml", (b"&a", b"*a", b"<<: *a", b"!!python/object:x", b"? ", b"- ", b"'", b"|\n"), 50),
+    Target("space", _space, "yaml", (b"low", b"high", b"step", b"choices", b"log", b"among", b"*a", b"&a"), 25),
+    Target("study", _study, "lines", (b'"op_code"', b'"trial_id"', b'"outcome"', b'"value"', b"NaN"), 100),
+    Target("run", _run, "json", (b'"imported"', b'"attack"', b'"labels"', b'"identity"'), 100),
     Target("records", _records, "lines", (b'"label"', b'"detail"', b'"refused"', b"\\ud800"), 1000),
     Target("ability", _ability, "json", (), 1000),
     Target("kept", _kept, "json", (b'"label"', b'"text"', b'"detail"'), 3000),
     Target("journal", _journal, "lines", (b'["answer", "m", "1", null]\n',), 1500),
     Target("calibration", _calibration, "json", (b'"counts"',), 1000),
-    Target("rows", _rows, "json", (b'"rate"', b'"low"'), 1000),
+    Target("rows", _rows, "json", (b'"rate"', b'"low"'), 500),
     Target("probe", _probe, "probe", (b"polysafe_probe", b'\\"kind\\"', b'\\"ids\\"'), 800),
     Target("table_jsonl", lambda: _table(".jsonl", [b'{"prompt": "a", "language": "en", "category": "x"}\n']), "lines"),
     Target("table_csv", lambda: _table(".csv", [b'id,prompt,language\n1,"a, b",en\n2,c,sw\n']), "bytes"),

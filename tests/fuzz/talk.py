@@ -161,9 +161,9 @@ def _template() -> Made:
 
 
 TALK = (
-    Target("judges", _judges, "bytes", (b"VERDICT-MARK:", b"REFUSED-MARK: yes", b"Safety:", b"\n", b"<think>"), 300),
-    Target("broken", _broken, "bytes", ("\u0301".encode(), "१".encode(), "\U0001f468\u200d".encode(), b"ab"), 400),
-    Target("server", _server, "bytes", (b'"choices"', b'"message"', b'"content"', b'"usage"', b"\\ud800"), 2000),
+    Target("judges", _judges, "bytes", (b"VERDICT-MARK:", b"REFUSED-MARK: yes", b"Safety:", b"\n", b"<think>"), 150),
+    Target("broken", _broken, "bytes", ("\u0301".encode(), "१".encode(), "\U0001f468\u200d".encode(), b"ab"), 150),
+    Target("server", _server, "bytes", (b'"choices"', b'"message"', b'"content"', b'"usage"', b"\\ud800"), 1200),
     Target(
         "template", _template, "bytes", (b"{{", b"}}", b"{%", b"%}", b"for", b"messages", b"range(", b"|", b"**"), 150
     ),

@@ -32,7 +32,7 @@ class Target:
 
     Attributes:
         name: Its name, and that of the folder of its corpus.
-        make: Makes the parser and its seeds, which are sound inputs.
+        make: Makes the parser and its seeds, at least one of which is sound.
         form: How its inputs are built, for mutations that keep them so: a name in `mutate.FORMS`.
         words: Pieces of its language.
         inputs: Number of mutated inputs that the suite tries; slow parsers have fewer.
@@ -51,7 +51,7 @@ class Target:
 
     @property
     def seeds(self) -> tuple[bytes, ...]:
-        """Sound inputs."""
+        """What is mutated."""
         return self._made[1]
 
     @property
@@ -94,9 +94,10 @@ def bounded() -> Iterator[None]:
         raise OverlongError(f"more than {SECONDS} s of processor time")
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = signal.signal(signal.SIGPROF, overlong)
-    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, hard))
+    before, pages = signal.signal(signal.SIGPROF, overlong), Path("/proc/self/statm")
+    if pages.exists():
+        taken = int(pages.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, hard))
     try:
         yield
     finally:

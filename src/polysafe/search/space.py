@@ -257,7 +257,10 @@ def make_space(data: Mapping[str, Any], folder: str | os.PathLike[str] = "", doc
     listed = {place: _first(domain) for place, domain in domains.items()}
     for place, value in listed.items():
         _put(plain, place, value)
-    domains |= _plain_choices(plain, folder, document)
+    choices = _plain_choices(plain, folder, document)
+    if inner := next((place for place in domains if any(place[: len(outer)] == outer for outer in choices)), None):
+        raise RecipeError(f"{_label(inner)}: a range cannot stand in a list of choices", remedy="name every choice")
+    domains |= choices
     edits = plain.get("edits")
     several = isinstance(edits, list) and len(edits) > 1
     parameters = []
