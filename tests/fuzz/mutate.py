@@ -15,7 +15,7 @@ from typing import Any
 MOST = 200_000
 """Most bytes of an input."""
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
-_VALUES = (
+_VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3, 255, 2**31, 2**63, -(2**63) - 1, 10**30, 0.0, -0.5, 1e308, -1e-320,
     float("nan"), float("inf"), -float("inf"), "", "0", "x", "a" * 5000, "\ud800", "\0", "../..", "/", "\u202e",
     "true", "1e999", "{", "é", [], {}, [None], [[]], [0], [""], {"": None}, {"x": 1}, [{}], [1, 2, 3],

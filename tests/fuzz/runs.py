@@ -187,10 +187,10 @@ def _journal() -> Made:
 
     def read(path: Path) -> object:
         with Journal(path) as journal:
-            journal.put(Key("answer", "m", "new"), {"a": 1})
-            return len(journal), journal.get(Key("answer", "m", "1"))
+            journal.put(Key("completion", "m", "new"), {"a": 1})
+            return len(journal), journal.get(Key("completion", "m", "1"))
 
-    seed = b'["answer", "m", "1", {"text": "x"}]\n["verdict", "j", "1", {"label": "safe"}]\n'
+    seed = b'["completion", "m", "1", {"text": "x"}]\n["verdict", "j", "1", {"label": "safe"}]\n'
     return in_file(folder("journal") / "journal.jsonl", read), [seed]
 
 
@@ -251,7 +251,7 @@ def _card() -> Made:
     from polysafe.card.data import Card
 
     root = folder("card")
-    from tests.card.cards import card  # type: ignore[attr-defined]
+    from tests.card.cards import card
 
     seeds: Sequence[bytes] = [card().to_json()]
     return (lambda data: Card.from_json(data, root / "card.json")), seeds
@@ -272,10 +272,11 @@ RUNS = (
     Target("records", _records, "lines", (b'"label"', b'"detail"', b'"refused"', b"\\ud800"), 1000),
     Target("ability", _ability, "json", (), 1000),
     Target("kept", _kept, "json", (b'"label"', b'"text"', b'"detail"'), 3000),
-    Target("journal", _journal, "lines", (b'["answer", "m", "1", null]\n',), 1500),
+    Target("journal", _journal, "lines", (b'["completion", "m", "1", null]\n',), 1500),
     Target("calibration", _calibration, "json", (b'"counts"',), 1000),
     Target("rows", _rows, "json", (b'"rate"', b'"low"'), 500),
     Target("probe", _probe, "probe", (b"polysafe_probe", b'\\"kind\\"', b'\\"ids\\"'), 800),
+    Target("card", _card, "json", (b'"rows"', b'"sources"', b"\\ud800"), 150),
     Target("table_jsonl", lambda: _table(".jsonl", [b'{"prompt": "a", "language": "en", "category": "x"}\n']), "lines"),
     Target("table_csv", lambda: _table(".csv", [b'id,prompt,language\n1,"a, b",en\n2,c,sw\n']), "bytes"),
 )

@@ -44,7 +44,8 @@ def entry(lines: Lines, key: str, number: int = 0) -> dict[str, Any]:
 
 def told(lines: Lines, name: str, number: int = 0) -> dict[str, Any]:
     """What is kept with a point under a name."""
-    return [line["user_attr"] for line in lines if name in line.get("user_attr", {})][number]
+    found: Lines = [line["user_attr"] for line in lines if name in line.get("user_attr", {})]
+    return found[number]
 
 
 def outcome_of(lines: Lines, **changed: Any) -> None:

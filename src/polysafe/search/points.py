@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from statistics import fmean
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -45,6 +45,8 @@ class _Seconds(TypedDict):
 
 class _Shape(TypedDict):
     """An outcome as JSON."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     feasible: StrictBool
     score: _Number
@@ -127,7 +129,8 @@ class Outcome:
             DataError: It is nothing like that.
         """
         try:
-            return cls(**_shape().validate_python(content))
+            _shape().validate_python(content)
+            return cls(**cast("dict[str, Any]", content))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

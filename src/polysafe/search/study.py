@@ -205,6 +205,7 @@ def _opened(folder: Path, space: Space) -> optuna.Study:
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
+        from optuna.study import StudyDirection
     except ImportError as error:
         raise ResourceError(
             "Optuna is not installed", remedy="install the extra: pip install 'polysafe[search]'"
@@ -214,7 +215,7 @@ def _opened(folder: Path, space: Space) -> optuna.Study:
         _complete(file)
         with _quiet():
             storage = JournalStorage(JournalFileBackend(str(file)))
-            directions = ["minimize"] * len(space.search.objectives)
+            directions = [StudyDirection.MINIMIZE] * len(space.search.objectives)
             return optuna.create_study(
                 storage=storage, study_name="polysafe", directions=directions, load_if_exists=True
             )
