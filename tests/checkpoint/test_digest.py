@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from polysafe.checkpoint import digest
-from polysafe.checkpoint.digest import cache_directory, checkpoint_digests, file_digest, hash_file, identity_of
+from polysafe.checkpoint.digest import (
+    cache_directory,
+    checkpoint_digests,
+    file_digest,
+    hash_file,
+    identity_of,
+    model_sha256,
+)
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import CheckpointError
 from polysafe.files.atomic import json_bytes
@@ -79,13 +86,6 @@ def test_cache_that_cannot_be_written_changes_nothing(file: Path, monkeypatch: p
     assert file_digest(file) == hashlib.sha256(b"abc" * 1000).hexdigest()
 
 
-def test_blob_of_a_hub_cache_is_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = open_checkpoint(hub_layout(tmp_path / "hub", tiny_llama(tmp_path / "m")))
-    read = count_reads(monkeypatch)
-    assert checkpoint_digests(checkpoint) == {"model.safetensors": checkpoint.files[0].resolve().name}
-    assert read == []
-
-
 def test_every_shard_is_listed(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tiny_llama(tmp_path / "m", shards=2))
     assert checkpoint_digests(checkpoint) == {
@@ -110,9 +110,15 @@ def test_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.fault(26, "stops")
 def test_blob_under_the_hash_of_another_file(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(hub_layout(tmp_path / "hub", tiny_llama(tmp_path / "m")))
-    with pytest.raises(CheckpointError, match="is not what the hub gave: its SHA-256 is") as caught:
-        checkpoint_digests(checkpoint, believe=False)
-    assert caught.value.where == checkpoint.files[0]
+    blob = checkpoint.files[0].resolve()
+    assert checkpoint_digests(checkpoint) == {"model.safetensors": blob.name}
+    changed = bytearray(blob.read_bytes())
+    changed[-1] ^= 1
+    blob.write_bytes(changed)
+    for read in (checkpoint_digests, model_sha256):
+        with pytest.raises(CheckpointError, match="is not what the hub gave: its SHA-256 is") as caught:
+            read(checkpoint)
+        assert caught.value.where == checkpoint.files[0]
 
 
 def test_blob_that_is_its_name_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +127,7 @@ def test_blob_that_is_its_name_is_read_once(tmp_path: Path, monkeypatch: pytest.
     blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
     blob.parent.mkdir()
     blob.write_bytes(content)
-    assert [file_digest(blob, believe=False) for _ in range(2)] == [blob.name] * 2
+    assert [file_digest(blob) for _ in range(2)] == [blob.name] * 2
     assert read == [blob]
 
 

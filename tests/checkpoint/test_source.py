@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -156,9 +157,10 @@ def hub_layout(cache: Path, folder: Path) -> Path:
     blobs = cache / "models--org--name" / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
-    for number, file in enumerate(sorted(folder.iterdir())):
-        file.rename(blobs / f"{number:064x}")
-        (snapshot / file.name).symlink_to(Path("../..") / "blobs" / f"{number:064x}")
+    for file in sorted(folder.iterdir()):
+        name = hashlib.sha256(file.read_bytes()).hexdigest()
+        file.rename(blobs / name)
+        (snapshot / file.name).symlink_to(Path("../..") / "blobs" / name)
     return snapshot
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -206,6 +207,16 @@ def test_every_name_must_be_a_source() -> None:
 def test_storage_type_must_be_arithmetic() -> None:
     with pytest.raises(EditError, match="'I64' is not one of BF16, F16, F32, F64"):
         edit_of({}, dtype="I64")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["options", "evidence"])
+def test_what_is_told_of_an_edit_is_finite(field: str, bad: float) -> None:
+    """An edit that is built in Python is refused at once, not when its hash is asked for."""
+    part = Provenance(method="m.v1", label="m", **{field: {"trials": [{"gain": 1.0}, {"gain": bad}]}})
+    with pytest.raises(EditError, match="is no finite number") as caught:
+        Edit(start="a", steps={}, sources={"a": SourceRecord(origin="a")}, provenance=(part,))
+    assert caught.value.where == f"provenance[0].{field}.trials[1].gain"
 
 
 @pytest.mark.hostile("edit")

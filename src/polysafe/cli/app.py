@@ -24,6 +24,7 @@ from polysafe.cli.options import (
     Grouping,
     InspectLog,
     Json,
+    JudgeKey,
     Key,
     Licence,
     LicenceName,
@@ -230,9 +231,7 @@ def audit(
     key: Annotated[
         str | None, typer.Option(help="Environment variable with the key of the model's server.", show_default=False)
     ] = None,
-    judge_key: Annotated[
-        str | None, typer.Option(help="Environment variable with the key of the judge's server.", show_default=False)
-    ] = None,
+    judge_key: JudgeKey = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
     _quiet: Quiet = False,
@@ -248,6 +247,7 @@ def evaluate(
     judge: Annotated[
         list[str] | None, typer.Option(help="Judge instead of the recipe's, as for audit.", show_default=False)
     ] = None,
+    judge_key: JudgeKey = None,
     calibration: Calibration = None,
     data: Data = None,
     limit: Limit = None,
@@ -280,6 +280,7 @@ def reproduce(
     judge: Annotated[
         list[str] | None, typer.Option(help="The judge, as for audit, if it is on a server.", show_default=False)
     ] = None,
+    judge_key: JudgeKey = None,
     device: Device = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("reproduced"),
     check_only: Annotated[

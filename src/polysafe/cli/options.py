@@ -80,6 +80,9 @@ Key = Annotated[
         callback=allow,
     ),
 ]
+_OF_JUDGES = "Environment variable with the key of the servers that are named by --judge."
+JudgeKey = Annotated[str | None, typer.Option("--judge-key", help=_OF_JUDGES, show_default=False)]
+OnlyKey = Annotated[str | None, typer.Option("--judge-key", "--key", help=_OF_JUDGES, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.", callback=hush)]
 

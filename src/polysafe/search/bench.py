@@ -19,7 +19,7 @@ from polysafe.engine.plan import decide
 from polysafe.engine.support import PIVOT, device_of, openings_for, validation_of
 from polysafe.errors import RecipeError, VerificationError
 from polysafe.methods.base import Method, Support
-from polysafe.methods.constraints import Comparing, rows_of
+from polysafe.methods.constraints import Comparing, Reading, rows_of
 from polysafe.methods.validation import Kept
 from polysafe.probe.kept import Measurements
 from polysafe.probe.model import LoadedModel, Resident, edited, load_model
@@ -192,7 +192,7 @@ class Bench:
             gains=found["gains"],
             losses=found["losses"],
             costs=costs(comparing.before, after, weights_touched(edit, shapes) / shapes.weights),
-            reading=rows_of(after),
+            reading=rows_of(_same_prompts(after, comparing.before)),
             seconds={"deciding": decided - began, "reading": time.perf_counter() - decided},
             edit=edit.sha256,
         )
@@ -226,6 +226,14 @@ class Bench:
         recipe, start = self.recipe, self._job.checkpoints[self._start]
         validation = validation_of(recipe, block, recipe.edits, start, self._judges, harmless=True)
         return validation.of(self.model, self.edited_languages, kept=kept)
+
+
+def _same_prompts(reading: Reading, before: Reading) -> Reading:
+    """A reading without prompts that the unedited model gave nothing for: points are compared prompt by prompt."""
+    return {
+        cell: {prompt: value for prompt, value in items.items() if prompt in before.get(cell, items)}
+        for cell, items in reading.items()
+    }
 
 
 def _languages(method: Method) -> tuple[str, ...]:

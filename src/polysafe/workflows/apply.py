@@ -221,7 +221,7 @@ def _base_of(edit: Edit, adapter: str, adapters: Sequence[str]) -> str:
 
 def _require_same(edit: Edit, name: str, checkpoint: Checkpoint) -> None:
     expected = edit.sources[name].files
-    if expected and checkpoint_digests(checkpoint, believe=False) != expected:
+    if expected and checkpoint_digests(checkpoint) != expected:
         raise MismatchError(
             f"is not the checkpoint that the edit was made for as {name!r} ({edit.sources[name].origin}): "
             "the SHA-256 of its weight files differ",
@@ -232,7 +232,7 @@ def _require_same(edit: Edit, name: str, checkpoint: Checkpoint) -> None:
 
 def _require_intact(checkpoint: Checkpoint, manifest: Mapping[str, Any]) -> None:
     written = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
-    for name, digest in checkpoint_digests(checkpoint, believe=False).items():
+    for name, digest in checkpoint_digests(checkpoint).items():
         if written.get(name) != digest:
             raise MismatchError(
                 "was changed after the edit had written it, so its tensors are not those of the original",

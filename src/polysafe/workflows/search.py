@@ -18,7 +18,7 @@ from typing import Any
 from polysafe._version import __version__
 from polysafe.checkpoint.output import lock
 from polysafe.checkpoint.writer import output_error
-from polysafe.errors import PolysafeError, VerificationError
+from polysafe.errors import DataError, PolysafeError, VerificationError
 from polysafe.evaluate.journal import Journal
 from polysafe.evaluate.keys import Key
 from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_atomic
@@ -328,9 +328,22 @@ def _judged(bench: Bench, output: Path, points: Sequence[Point], most: int) -> l
                 if known is None:
                     known = _judged_point(bench, point, comparing)
                     journal.put(key, known)
-            outcome = None if known["outcome"] is None else Outcome.from_json(known["outcome"])
-            found.append(replace(point, outcome=outcome, problem=known["problem"]))
+            found.append(_kept(point, known, output / _JUDGED))
     return found
+
+
+def _kept(point: Point, known: Any, where: Path) -> Point:
+    """A point with what was kept of the judge's reading of it."""
+    told = known if isinstance(known, dict) else {}
+    outcome, problem = told.get("outcome"), str(told.get("problem", ""))
+    try:
+        return replace(point, outcome=None if problem else Outcome.from_json(outcome), problem=problem)
+    except DataError as error:
+        raise DataError(
+            f"what it holds of point {point.number} was damaged: {error.problem}",
+            where=where,
+            remedy="delete it, and these points are judged again",
+        ) from error
 
 
 def _judged_point(bench: Bench, point: Point, comparing: Comparing) -> dict[str, Any]:
