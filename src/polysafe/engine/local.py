@@ -16,9 +16,11 @@ from polysafe.checkpoint.layout import Shard
 from polysafe.checkpoint.lora import open_reader
 from polysafe.checkpoint.reader import TensorReader, row_blocks
 from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.values import Survey
 from polysafe.checkpoint.writer import write_shard
 from polysafe.edits.edit import Edit
 from polysafe.edits.reader import EditedReader
+from polysafe.progress import say
 from polysafe.threads import threads
 
 READ_AHEAD = 2
@@ -44,18 +46,22 @@ class ShardTask:
     progress_file: Path
 
     def execute(self, advance: Callable[[int], None]) -> str:
-        """Writes the file and returns its SHA-256."""
+        """Writes the file, says which tensors in it look broken, and returns its SHA-256."""
+        survey = Survey()
         with ExitStack() as stack:
             readers = {name: stack.enter_context(open_reader(checkpoint)) for name, checkpoint in self.sources.items()}
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluate"))
             edited = EditedReader(self.edit, readers)
-            return write_shard(
+            digest = write_shard(
                 self.shard,
                 self.folder,
                 self.progress_file,
-                lambda name: tensor_blocks(edited, name, pool),
+                lambda name: tensor_blocks(edited, name, pool, survey),
                 advance,
             )
+        for line in survey.lines():
+            say(f"{self.shard.name} has {line}")
+        return digest
 
 
 class Engine(Protocol):
@@ -74,17 +80,21 @@ class LocalEngine:
             return [task.execute(advance) for task in tasks]
 
 
-def tensor_blocks(reader: EditedReader, name: str, pool: ThreadPoolExecutor) -> Iterator[memoryview]:
-    """The bytes of a tensor in blocks, evaluated in `pool` a little ahead of their use."""
+def tensor_blocks(
+    reader: EditedReader, name: str, pool: ThreadPoolExecutor, survey: Survey | None = None
+) -> Iterator[memoryview]:
+    """The bytes of a tensor in blocks, evaluated in `pool` a little ahead of their use; `survey` looks at each."""
     ranges = row_blocks(reader.spec(name), reader.block_bytes(name))
-    waiting = [pool.submit(_block_bytes, reader, name, *block) for block in islice(ranges, READ_AHEAD)]
+    seen = survey or Survey()
+    waiting = [pool.submit(_block_bytes, reader, name, *block, seen) for block in islice(ranges, READ_AHEAD)]
     for block in chain(ranges, [None] * len(waiting)):
         ready = waiting.pop(0).result()
         if block is not None:
-            waiting.append(pool.submit(_block_bytes, reader, name, *block))
+            waiting.append(pool.submit(_block_bytes, reader, name, *block, seen))
         yield ready
 
 
-def _block_bytes(reader: TensorReader, name: str, start: int, stop: int) -> memoryview:
+def _block_bytes(reader: TensorReader, name: str, start: int, stop: int, survey: Survey) -> memoryview:
     rows = reader.rows(name, start, stop)
+    survey.add(reader.spec(name), rows)
     return rows.contiguous().view(-1).view(torch.uint8).numpy().data
