@@ -48,9 +48,8 @@ class Survey:
         if spec.dtype not in EDITABLE:
             return
         low, high = extremes(block)
-        size = max(abs(low), abs(high)) if low == low else math.nan
-        before = self._largest.get(spec.name, 0.0)
-        self._largest[spec.name] = before if before != before or before > size else size
+        size = max(abs(low), abs(high)) if math.isfinite(low) else math.inf
+        self._largest[spec.name] = max(size, self._largest.get(spec.name, 0.0))
         self._specs[spec.name] = spec
 
     def findings(self) -> dict[str, tuple[str, ...]]:
