@@ -163,9 +163,8 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{found['records']:,} records, {found['bytes'] / 1e6:.0f} MB")
     for name, seconds in found["seconds"].items():
         print(f"{name:14} {seconds:6.1f} s")
-    print(
-        f"{'together':14} {found['wall']:6.1f} s, {found['cpu']:.1f} CPU s, {found['private_growth']:,.0f} MiB of memory"
-    )
+    memory = f"{found['private_growth']:,.0f} MiB of memory"
+    print(f"{'together':14} {found['wall']:6.1f} s, {found['cpu']:.1f} CPU s, {memory}")
     for name, size in found["files"].items():
         print(f"{name:14} {size / 1e6:6.2f} MB")
 

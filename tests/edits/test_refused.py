@@ -69,9 +69,8 @@ def test_float16_overflow_is_refused(operation: Operation | tuple[()], dtype: st
     models = {"a": large.half(), "b": -large.half(), "c": 2 * large}
     if operation == ():
         models["a"] = 2 * large
-    with pytest.raises(
-        EditError, match="row 0, column 0 .* would be 1[28]0000: F16 holds numbers up to 65504"
-    ) as caught:
+    told = r"row 0, column 0 .* would be 1[28]0000: F16 holds numbers up to 65504"
+    with pytest.raises(EditError, match=told) as caught:
         evaluate(operation, models, dtype=dtype)
     assert caught.value.where == "w"
     assert "wider storage type" in str(caught.value.remedy)
