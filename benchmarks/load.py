@@ -159,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--languages", type=int, default=100)
     parser.add_argument("--each", type=int, default=300, help="prompts of a set in a language")
+    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
     parser.add_argument("--output", type=Path)
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -171,9 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _all(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    for name, part in (("rows", _rows), ("languages", _languages), ("prompts", _prompts)):
+    for name in options.parts:
         (folder / name).mkdir()
-        result = part(folder / name, options)
+        result = PARTS[name](folder / name, options)
         print(name, json.dumps(result, indent=1), flush=True)
         yield name, result
 
@@ -206,6 +207,8 @@ def _languages(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def _prompts(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return asdict(ask(folder, options.prompts))
 
+
+PARTS = {"rows": _rows, "languages": _languages, "prompts": _prompts}
 
 if __name__ == "__main__":
     main()

@@ -6,21 +6,21 @@ have said is asked for again; nothing else is lost.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from polysafe.checkpoint.writer import output_error
 from polysafe.errors import OutputError
-from polysafe.evaluate.keys import Key
+from polysafe.evaluate.keys import Key, Kind
 from polysafe.evaluate.records import json_line
 from polysafe.files.json_file import parse_line
 
-
-class _Place(NamedTuple):
-    start: int
-    length: int
+_BITS = 40
+_LONGEST = (1 << _BITS) - 1
+"""A place is one number, where a line starts and how long it is: it takes a third of the memory of two."""
 
 
 class Store(Protocol):
@@ -60,11 +60,11 @@ class Journal:
         Raises:
             OutputError: The file cannot be read any more, or was changed.
         """
-        place = self._places.get(key)
+        place = self._places.get(_short(key))
         if place is None:
             return None
         try:
-            entry = _entry(os.pread(self._file.fileno(), place.length, place.start))
+            entry = _entry(os.pread(self._file.fileno(), place & _LONGEST, place >> _BITS))
         except OSError as error:
             raise output_error(self.path, error) from error
         if entry is None or entry[0] != key:
@@ -77,16 +77,17 @@ class Journal:
         Raises:
             OutputError: The disk is full.
         """
-        if key in self._places:
+        name = _short(key)
+        if name in self._places:
             return
         line = json_line([key.kind, key.owner, key.item, value])
         try:
-            place = _Place(self._file.seek(0, os.SEEK_END), len(line))
+            place = self._file.seek(0, os.SEEK_END) << _BITS | len(line)
             while line:
                 line = line[self._file.write(line) or 0 :]
         except OSError as error:
             raise output_error(self.path, error) from error
-        self._places[key] = place
+        self._places[name] = place
 
     def __enter__(self) -> Self:
         return self
@@ -121,9 +122,14 @@ class Layers:
             store.put(key, value)
 
 
-def _read(file: FileIO) -> dict[Key, _Place]:
+def _short(key: Key) -> bytes:
+    """A key in few bytes: hundreds of thousands are in memory at once."""
+    return hashlib.sha256(f"{key.kind}\0{key.owner}\0{key.item}".encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def _read(file: FileIO) -> dict[bytes, int]:
     """Where the results of a file stand, the last of each; half a line at its end is cut off."""
-    found: dict[Key, _Place] = {}
+    found: dict[bytes, int] = {}
     start = 0
     with open(file.fileno(), "rb", closefd=False) as lines:
         lines.seek(0)
@@ -132,7 +138,7 @@ def _read(file: FileIO) -> dict[Key, _Place]:
                 os.ftruncate(file.fileno(), start)
                 break
             if (entry := _entry(line)) is not None:
-                found[entry[0]] = _Place(start, len(line))
+                found[_short(entry[0])] = start << _BITS | len(line)
             start += len(line)
     return found
 
@@ -141,8 +147,6 @@ def _entry(line: bytes) -> tuple[Key, Any] | None:
     """A line's key and value, None for what a power cut made of it."""
     try:
         kind, owner, item, value = parse_line(line)
-        key = Key(kind, str(owner), str(item))
-        hash(key)  # a kind that is no word is no key
     except (ValueError, TypeError):
         return None
-    return key, value
+    return (Key(cast("Kind", kind), str(owner), str(item)), value) if isinstance(kind, str) else None
