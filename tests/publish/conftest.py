@@ -46,6 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
 def hub(monkeypatch: pytest.MonkeyPatch, clock: _Clock, tmp_path: Path) -> Iterator[StandIn]:
     """The stand-in."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)  # as the command line has it
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):

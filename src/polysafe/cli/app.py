@@ -378,6 +378,9 @@ def push(
     with_places: Annotated[
         bool, typer.Option("--with-places", help="Send files that name folders or the name of this machine.")
     ] = False,
+    with_keys: Annotated[
+        bool, typer.Option("--with-keys", help="Send files with what looks like a key and is none, as you have seen.")
+    ] = False,
     token_env: Annotated[
         str | None,
         typer.Option(
