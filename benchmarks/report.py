@@ -16,15 +16,18 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from typing import ClassVar
+from string import ascii_lowercase
+from typing import Any, ClassVar
 
 from benchmarks.frame.measure import in_process, measured
+from polysafe.data.languages import languages
 from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.evaluate.run import evaluate_model
 from polysafe.generate.completion import Ask, Completion, Ending, Sampling
 from polysafe.judge.verdict import Exchange, Label, Verdict
 
-LANGUAGES = ("en", "zh", "it", "vi", "ar", "ko", "th", "bn", "sw", "jv", "te", "ta", "hi", "he", "ru")
+LANGUAGES = (*(each.code for each in languages()), *(f"q{x}{y}" for x in "abc" for y in ascii_lowercase))
+"""Those that polysafe knows, then private ones."""
 CATEGORIES = 14
 WORDS = 70
 
@@ -84,9 +87,9 @@ class Judge:
             yield Verdict(prompt.id, label, refused, self.name, "", {"language": {"code": prompt.language}})
 
 
-def write_runs(folder: Path, languages: int, sets: int, prompts: int) -> int:
+def write_runs(folder: Path, codes: int, sets: int, prompts: int) -> int:
     """Two runs, before and after; the last set is harmless. Returns the number of records."""
-    asked = [_prompts(number, LANGUAGES[:languages], prompts, harmless=number == sets - 1) for number in range(sets)]
+    asked = [_prompts(number, LANGUAGES[:codes], prompts, harmless=number == sets - 1) for number in range(sets)]
     for name, unsafe in (("before", 0.5), ("after", 0.2)):
         evaluate_model(
             Synthetic(unsafe),
@@ -96,10 +99,10 @@ def write_runs(folder: Path, languages: int, sets: int, prompts: int) -> int:
             over_refusal_sets=asked[-1:],
             name=name,
         )
-    return 2 * languages * sets * prompts
+    return 2 * codes * sets * prompts
 
 
-def _prompts(number: int, languages: Sequence[str], prompts: int, *, harmless: bool) -> PromptSet:
+def _prompts(number: int, codes: Sequence[str], prompts: int, *, harmless: bool) -> PromptSet:
     return PromptSet(
         f"set{number}",
         tuple(
@@ -111,7 +114,7 @@ def _prompts(number: int, languages: Sequence[str], prompts: int, *, harmless: b
                 "harmless" if harmless else "harmful",
                 f"category {item % CATEGORIES}",
             )
-            for language in languages
+            for language in codes
             for item in range(prompts)
         ),
         licence="CC0-1.0",
@@ -156,15 +159,35 @@ def main(arguments: Sequence[str]) -> None:
         _measure(options.folder)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        records = write_runs(folder, options.languages, options.sets, options.prompts)
-        taken = in_process("benchmarks.report", "--folder", str(folder))
-        print(f"{records:,} records, {sum(f.stat().st_size for f in folder.glob('*/records.jsonl')) / 1e6:.0f} MB")
-        for name, seconds in json.loads((folder / "seconds.json").read_text()).items():
-            print(f"{name:14} {seconds:6.1f} s")
-        print(f"{'together':14} {taken.wall:6.1f} s, {taken.cpu:.1f} CPU s, {taken.private_growth:,.0f} MiB of memory")
-        for file in sorted((folder / "report").rglob("*.*")):
-            print(f"{file.name:14} {file.stat().st_size / 1e6:6.2f} MB")
+        found = measure(Path(temporary), options.languages, options.sets, options.prompts)
+    print(f"{found['records']:,} records, {found['bytes'] / 1e6:.0f} MB")
+    for name, seconds in found["seconds"].items():
+        print(f"{name:14} {seconds:6.1f} s")
+    memory = f"{found['private_growth']:,.0f} MiB of memory"
+    print(f"{'together':14} {found['wall']:6.1f} s, {found['cpu']:.1f} CPU s, {memory}")
+    for name, size in found["files"].items():
+        print(f"{name:14} {size / 1e6:6.2f} MB")
+
+
+def measure(folder: Path, codes: int, sets: int, prompts: int) -> dict[str, Any]:
+    """What the report of two runs takes, and how large its files are.
+
+    Args:
+        folder: Where runs and report go.
+        codes: Number of languages.
+        sets: Number of sets, the last of which is harmless.
+        prompts: Prompts of a set in a language.
+    """
+    records = write_runs(folder, codes, sets, prompts)
+    taken = in_process("benchmarks.report", "--folder", str(folder))
+    return {
+        "languages": codes,
+        "records": records,
+        "bytes": sum(file.stat().st_size for file in folder.glob("*/records.jsonl")),
+        "seconds": json.loads((folder / "seconds.json").read_text()),
+        **asdict(taken),
+        "files": {file.name: file.stat().st_size for file in sorted((folder / "report").rglob("*.*"))},
+    }
 
 
 def _measure(folder: Path) -> None:

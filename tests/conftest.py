@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.browser import chromium, open_browser
+from tests.network import asks_nobody, guarded
 from tests.real_models import common
 
 if TYPE_CHECKING:
@@ -31,6 +32,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No result of an earlier run is read: the processes of one run share a new cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYSAFE_CACHE", str(common(tmp_path_factory) / "polysafe-cache"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _this_machine_alone() -> Iterator[None]:
+    """Nothing that a test does leaves this machine."""
+    with guarded():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _asks_nobody() -> Iterator[None]:
+    """Whoever asks for another host fails the test, even where the refusal was taken for a lost connection."""
+    with asks_nobody():
         yield
 
 

@@ -72,6 +72,15 @@ def test_rows_are_those_of_the_merged_model(base: Path, adapter: Path, settings:
             assert torch.equal(torch.cat(halves).view(spec.shape), expected)
 
 
+def test_a_merge_that_the_storage_type_does_not_hold_is_refused(tmp_path: Path, adapter: Path) -> None:
+    base = tiny_model(dtype=torch.float16).save(tmp_path / "half")
+    configure(adapter, lora_alpha=1e9)
+    with open_reader(open_adapter(adapter, open_checkpoint(base))) as reader:
+        with pytest.raises(CheckpointError, match=r"up_proj.weight' with the adapter merged would hold -?\d+.*F16"):
+            reader.whole("model.layers.0.mlp.up_proj.weight")
+        assert reader.whole("model.norm.weight").isfinite().all()
+
+
 def test_a_pattern_gives_single_modules_another_alpha(base: Path, adapter: Path) -> None:
     configure(adapter, alpha_pattern={"up_proj": 9.0})
     scales = open_adapter(adapter, open_checkpoint(base)).scales

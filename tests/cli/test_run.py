@@ -6,6 +6,9 @@ from pathlib import Path
 
 from typer.testing import Result
 
+from tests.models import read_weights, write_weights
+from tests.workflows.test_verify import vouch
+
 Polysafe = Callable[..., Result]
 
 
@@ -70,3 +73,37 @@ def test_evaluate_block_is_said_to_have_no_effect(polysafe: Polysafe, recipe: Pa
     result = polysafe("run", recipe)
     assert result.exit_code == 0
     assert "nothing is measured" in result.stderr
+
+
+def test_deep_verification(polysafe: Polysafe, recipe: Path) -> None:
+    polysafe("run", recipe)
+    out = recipe.parent / "out"
+    result = polysafe("verify", out, "--deep")
+    assert result.exit_code == 0
+    assert "as its edit says; largest difference 0, tolerance" in result.stdout
+    content = json.loads(polysafe("verify", out, "--deep", "--json").stdout)
+    assert content["ok"]
+    assert content["deep"]["largest"] == 0
+    (recipe.parent / "safety").rename(recipe.parent / "moved")
+    gone = polysafe("verify", out, "--deep")
+    assert gone.exit_code == 2
+    assert "--source" in gone.stderr
+    places = {"safety": "moved", "sw": "sw", "base": "base"}
+    sources = [f"--source={name}={recipe.parent / place}" for name, place in places.items()]
+    assert polysafe("verify", out, "--deep", *sources).exit_code == 0
+    assert polysafe("verify", out, *sources).exit_code == 2
+
+
+def test_deep_verification_says_no(polysafe: Polysafe, recipe: Path) -> None:
+    polysafe("run", recipe)
+    out = recipe.parent / "out"
+    weights = read_weights(out)
+    weights["model.layers.0.mlp.up_proj.weight"].zero_()
+    write_weights(out, weights)
+    vouch(out)
+    assert polysafe("verify", out).exit_code == 0
+    result = polysafe("verify", out, "--deep")
+    assert result.exit_code == 1
+    assert "problem: not as its edit says" in result.stdout
+    assert "note: 1 tensor of nothing but zeros: model.layers.0.mlp.up_proj.weight" in result.stdout
+    assert not json.loads(polysafe("verify", out, "--deep", "--json").stdout)["ok"]

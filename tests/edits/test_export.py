@@ -401,9 +401,7 @@ def test_updates_that_no_number_holds(place: Place, scale: float, tensor: str) -
     place.descendant("other")
     one = AddDelta(of="other", minus="model", scale=1.0)
     edit = place.edit({o_proj(0): one, tensor: AddDelta(of="other", minus="model", scale=scale)})
-    with pytest.raises(
-        EditError, match=r"the update is too large to be computed|does not fit|are not finite"
-    ) as caught:
+    with pytest.raises(EditError, match=r"the update is too large to be computed|does not fit|would be") as caught:
         place.export(edit, partial=True)
     assert caught.value.where == tensor
     assert not (place.folder / "adapter").exists()
@@ -413,5 +411,5 @@ def test_factors_that_no_norm_holds(place: Place) -> None:
     columns = place.model.tensors[o_proj(1)].shape[1]
     a, b = (torch.full((size, 1), 1e200, dtype=torch.float64) for size in (1, columns))
     update = AddLowRank(rows=torch.tensor([1]), a=a, b=b)
-    with pytest.raises(EditError, match=r"the update is too large to be computed|does not fit|are not finite"):
+    with pytest.raises(EditError, match=r"the update is too large to be computed|does not fit|would be"):
         place.export(place.edit({o_proj(1): update}))

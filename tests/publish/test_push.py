@@ -403,9 +403,11 @@ def test_places_and_keys_stop_a_push(
     assert "config.json" in str(caught.value)
     assert "hf_a1" not in str(caught.value)
     assert hub.calls == []
-    if found != "secret key":
-        send(places=True)
-        assert "config.json" in hub.files(REPO)
+    other, own = ("keys", "places") if found != "secret key" else ("places", "keys")
+    with pytest.raises(VerificationError, match=found):
+        send(**{other: True})
+    send(**{own: True})
+    assert "config.json" in hub.files(REPO)
 
 
 @pytest.mark.hostile("publishing")

@@ -20,6 +20,7 @@ from polysafe.checkpoint.dtypes import EDITABLE
 from polysafe.checkpoint.header import Header, TensorSpec, read_header
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.source import INDEX, SINGLE, Checkpoint, file_inside
+from polysafe.checkpoint.values import is_finite
 from polysafe.errors import CheckpointError, MismatchError
 
 if TYPE_CHECKING:
@@ -92,13 +93,29 @@ class AdaptedReader(CheckpointReader):
         self._adapter.close()
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Rows `start:stop` of the merged tensor, shape [stop - start, columns], in the base's storage type."""
+        """Rows `start:stop` of the merged tensor, shape [stop - start, columns], in the base's storage type.
+
+        Raises:
+            CheckpointError: A merged number is not finite in that type.
+        """
         import torch
 
         stored = super().rows(name, start, stop)
         if name not in self._scales:
             return stored
-        return (stored.to(torch.float64) + self.update(name, start, stop)).to(stored.dtype)
+        exact = stored.to(torch.float64) + self.update(name, start, stop)
+        merged = exact.to(stored.dtype)
+        if not is_finite(merged):
+            raise self._not_finite(name, exact, merged)
+        return merged
+
+    def _not_finite(self, name: str, exact: torch.Tensor, merged: torch.Tensor) -> CheckpointError:
+        worst = float(exact[~merged.isfinite()][0])
+        return CheckpointError(
+            f"{name!r} with the adapter merged would hold {worst:g}, which {self.spec(name).dtype} does not",
+            where=self._adapter.checkpoint.headers[0].file,
+            remedy="base or adapter is broken, or they do not belong together",
+        )
 
     def is_stored(self, name: str) -> bool:
         """Whether the adapter leaves a tensor as it is."""

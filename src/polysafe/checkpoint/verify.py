@@ -28,7 +28,7 @@ FORMAT = Format(
     largest=1 << 26,
 )
 _WEIGHTS = ("*.safetensors",)
-_EXECUTED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.py")
+EXECUTED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.py")
 """Code, and pickles, which are code."""
 UPDATE = f"{RECORDS}/update.json"
 """What an update of small files leaves behind when it is interrupted (see `polysafe.checkpoint.update`)."""
@@ -145,7 +145,7 @@ def _present(root: Path) -> set[str]:
 
 def _is_read(name: str) -> bool:
     """Whether a program that loads a model would read, or execute, a file of this name."""
-    return fits(name, (*_WEIGHTS, *_EXECUTED, *MODEL_FILES, *DONOR_FILES, INDEX, CONFIG))
+    return fits(name, (*_WEIGHTS, *EXECUTED, *MODEL_FILES, *DONOR_FILES, INDEX, CONFIG))
 
 
 def _problems(root: Path, entry: dict[str, Any], digest: Callable[[Path], str]) -> list[str]:

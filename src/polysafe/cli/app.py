@@ -145,10 +145,21 @@ def run(
 @carried_out_by("run:verify")
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that polysafe wrote.", show_default=False)],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also compare its logits with those of its sources with the edit on them.")
+    ] = False,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=FOLDER for every model that the edit names, where they are not where the recipe says.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
-    """Check an output against its manifest."""
+    """Check an output against its manifest, and with --deep against its edit."""
 
 
 for _command in CHOOSING:
@@ -371,6 +382,9 @@ def push(
     ] = False,
     with_places: Annotated[
         bool, typer.Option("--with-places", help="Send files that name folders or the name of this machine.")
+    ] = False,
+    with_keys: Annotated[
+        bool, typer.Option("--with-keys", help="Send files with what looks like a key and is none, as you have seen.")
     ] = False,
     token_env: Annotated[
         str | None,

@@ -14,7 +14,7 @@ from polysafe.edits.export import Export
 from polysafe.errors import EditError
 from polysafe.files.yaml_lines import write_yaml
 from polysafe.text.units import format_bytes
-from polysafe.workflows.apply import apply_edit, export_edit, load_edit, undo_edit
+from polysafe.workflows.apply import apply_edit, export_edit, load_edit, output_of, undo_edit
 
 
 def explain(edit: Path, *, as_json: bool) -> None:
@@ -54,7 +54,9 @@ def apply(
     """Apply an edit to the models it names."""
     saved, folders = load_edit(edit, force=force), named_folders(source)
     with resumable(), progress():
-        result = apply_edit(saved, folders, output, tokenizer_from=tokenizer_from, force=force)
+        result = apply_edit(
+            saved, folders, output, tokenizer_from=tokenizer_from, force=force, recorded=output_of(edit)
+        )
     print_result(result, as_json=as_json)
 
 
@@ -106,6 +108,7 @@ def export(
             dtype=dtype,
             base_name=base_name,
             force=force,
+            recorded=output_of(edit),
         )
     if as_json:
         print_json(result.to_json())

@@ -51,6 +51,7 @@ def push(
     with_report: Path | None,
     with_answers: bool,
     with_places: bool,
+    with_keys: bool,
     token_env: str | None,
     as_json: bool,
 ) -> None:
@@ -69,6 +70,7 @@ def push(
                 report=with_report,
                 answers=with_answers,
                 places=with_places,
+                keys=with_keys,
             )
         else:
             done = push_model(
@@ -80,6 +82,7 @@ def push(
                 report=with_report,
                 answers=with_answers,
                 places=with_places,
+                keys=with_keys,
                 token=token,
             )
     if as_json:

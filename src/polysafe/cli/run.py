@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from polysafe.checkpoint.verify import read_manifest, verify_output
-from polysafe.cli.console import note, print_json, print_line, progress, resumable
+from polysafe.checkpoint.verify import VerifyReport, read_manifest, verify_output
+from polysafe.cli.console import named_folders, note, print_json, print_line, progress, resumable
 from polysafe.engine.imports import ImportResult, import_gguf
 from polysafe.engine.local import LocalEngine
 from polysafe.engine.write import RunResult
@@ -19,6 +20,9 @@ from polysafe.progress import counted
 from polysafe.recipe.recipe import Recipe, load_recipe, parse_size
 from polysafe.text.units import format_bytes
 from polysafe.workflows.run import run_recipes
+
+if TYPE_CHECKING:
+    from polysafe.workflows.verify import Depth
 
 ENGINES = {"local": LocalEngine}
 
@@ -82,22 +86,45 @@ def note_licence(output: Path, recipe: Path | None = None) -> None:
         note(f"note: {question}; read the licences of the sources, then {once}")
 
 
-def verify(folder: Path, *, as_json: bool) -> None:
-    """Compare an output with its manifest; exit code 1 if it differs."""
+def verify(folder: Path, *, deep: bool, source: Sequence[str] | None, device: str | None, as_json: bool) -> None:
+    """Compare an output with its manifest, and with its edit; exit code 1 if it differs."""
+    if source and not deep:
+        raise RecipeError("sources are only read with --deep", where="--source", remedy="add --deep")
     total = sum(entry["size"] for entry in read_manifest(folder)["files"])
+    depth = None
     with progress():
-        report = verify_output(folder, counted("reading", total))
+        advance = counted("reading", total)
+        if deep:
+            from polysafe.workflows.verify import verify_deep
+
+            report, depth = verify_deep(folder, named_folders(source or ()), advance=advance, device=device)
+        else:
+            report = verify_output(folder, advance)
+    ok = report.ok and (depth is None or depth.ok)
     if as_json:
-        print_json(report.to_json())
+        print_json({**report.to_json(), "ok": ok, **({} if depth is None else {"deep": depth.to_json()})})
     else:
-        for problem in report.problems:
-            print_line(f"problem: {problem}")
-        for name in report.unlisted:
-            print_line(f"note: {name} is not in the manifest")
-        state = "as it was written" if report.ok else "not as it was written"
-        print_line(f"{folder}: {report.files} files, {format_bytes(report.bytes)}: {state}")
-    if not report.ok:
+        _print_verified(folder, report, depth)
+    if not ok:
         raise typer.Exit(1)
+
+
+def _print_verified(folder: Path, report: VerifyReport, depth: Depth | None) -> None:
+    for problem in report.problems:
+        print_line(f"problem: {problem}")
+    for name in report.unlisted:
+        print_line(f"note: {name} is not in the manifest")
+    state = "as it was written" if report.ok else "not as it was written"
+    print_line(f"{folder}: {report.files} files, {format_bytes(report.bytes)}: {state}")
+    if depth is None:
+        return
+    for line in depth.tensors:
+        print_line(f"note: {line}")
+    state = "as its edit says" if depth.ok else "problem: not as its edit says"
+    print_line(
+        f"logits on {depth.prompts} prompts of {depth.tokens} tokens: {state}; largest difference {depth.largest:.2g}, "
+        f"tolerance {depth.tolerance:.2g} ({depth.reason})"
+    )
 
 
 def import_weights(source: str, output: Path, *, dtype: str, shard_size: str, as_json: bool) -> None:

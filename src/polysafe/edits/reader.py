@@ -18,6 +18,7 @@ from polysafe.checkpoint.dtypes import EDITABLE, torch_dtype
 from polysafe.checkpoint.header import TensorSpec, tensor_bytes
 from polysafe.checkpoint.lora import AdaptedReader
 from polysafe.checkpoint.reader import BLOCK_BYTES, COPY_BYTES, CheckpointReader, TensorReader
+from polysafe.checkpoint.values import is_finite
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Dare, Operation
 from polysafe.errors import EditError, MismatchError
@@ -135,21 +136,27 @@ class EditedReader:
         assert value is not None
         stored = value.to(torch_dtype(dtype))
         copied = stored is value and all(isinstance(operation, Copy) for operation in operations)
-        if not copied and not _is_finite(stored):
-            raise self._not_finite(block, dtype)
+        if not copied and not is_finite(stored):
+            raise self._not_finite(block, dtype, value, stored)
         return stored
 
     def _read(self, source: str, block: Block) -> torch.Tensor:
         return self._readers[source].rows(block.name, block.start, block.stop)
 
-    def _not_finite(self, block: Block, dtype: str) -> EditError:
-        guilty = [source for source in self.edit.reads(block.name) if not _is_finite(self._read(source, block))]
+    def _not_finite(self, block: Block, dtype: str, value: torch.Tensor, stored: torch.Tensor) -> EditError:
+        row, column = map(int, (~stored.isfinite()).nonzero()[0])
+        guilty = [source for source in self.edit.reads(block.name) if not is_finite(self._read(source, block))]
         if guilty:
             cause, remedy = f"{guilty[0]!r} holds NaN or infinity there", "it is broken; fetch or train it again"
         else:
-            cause, remedy = f"they are too large for {dtype}", "choose a wider storage type or smaller weights"
+            cause, remedy = (
+                f"{dtype} holds numbers up to {torch.finfo(torch_dtype(dtype)).max:g}",
+                "choose a wider storage type or smaller weights",
+            )
         return EditError(
-            f"rows {block.start}…{block.stop} of the result are not finite: {cause}", where=block.name, remedy=remedy
+            f"row {block.start + row}, column {column} of the result would be {float(value[row, column]):g}: {cause}",
+            where=block.name,
+            remedy=remedy,
         )
 
 
@@ -177,14 +184,6 @@ def _apply(operation: Operation, block: Block, operand: Operand, start: str, sto
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
     """A copy in the type that arithmetic on it is done in: float32 for 16-bit storage, else float64."""
     return tensor.to(torch.float32 if tensor.dtype.itemsize <= 2 else torch.float64, copy=True)
-
-
-def _is_finite(values: torch.Tensor) -> bool:
-    """Whether no element is NaN or infinite; extremes carry both, and are found without a mask of the same size."""
-    if values.numel() == 0:
-        return True
-    low, high = torch.aminmax(values)
-    return math.isfinite(low) and math.isfinite(high)
 
 
 def _authors_sum(weights: Mapping[str, float], operand: Operand) -> torch.Tensor:
@@ -226,7 +225,7 @@ def _ruled_sum(operation: Blend, block: Block, operand: Operand) -> torch.Tensor
     deltas = torch.empty((len(names), *base.shape), dtype=torch.float64)
     for name, delta in zip(names, deltas, strict=True):
         delta.copy_(operand(name)).sub_(base)
-    if not _is_finite(deltas):
+    if not is_finite(deltas):
         return torch.full_like(base, math.nan)  # dropping and trimming would hide it
     if isinstance(rule, Dare):
         for name, delta in zip(names, deltas, strict=True):

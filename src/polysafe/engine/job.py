@@ -112,7 +112,7 @@ def resolve(
     """
     meant, donor = recipe.with_data(data), recipe.output.tokenizer_from or recipe.edits[0].donor()
     used = dict.fromkeys((*(name for method in recipe.edits for name in method.uses), donor, *names))
-    checkpoints = {name: _opened(recipe, name, progress) for name in used}
+    checkpoints = {name: open_named(recipe, name, progress) for name in used}
 
     def parts() -> tuple[str, ...]:
         return (meant.to_yaml(), *job_parts(meant, checkpoints))
@@ -120,10 +120,14 @@ def resolve(
     return RecipeJob(checkpoints, recipe.output.path, donor, recipe.output.shard_size, parts, meant)
 
 
-def _opened(recipe: Recipe, name: str, progress: Progress) -> Checkpoint:
-    """What a recipe names, full or as an adapter of another source."""
+def open_named(recipe: Recipe, name: str, progress: Progress = tell) -> Checkpoint:
+    """What a recipe names, full or as an adapter of another source.
+
+    Raises:
+        PolysafeError: It cannot be had or opened.
+    """
     reference = recipe.sources[name]
     folder, origin = locate(reference, progress)
     if reference.adapter_of is None:
         return open_checkpoint(folder, origin=origin)
-    return open_adapter(folder, _opened(recipe, reference.adapter_of, progress), origin=origin)
+    return open_adapter(folder, open_named(recipe, reference.adapter_of, progress), origin=origin)

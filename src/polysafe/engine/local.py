@@ -10,15 +10,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
+from polysafe.checkpoint.dtypes import bytes_of
 from polysafe.checkpoint.layout import Shard
 from polysafe.checkpoint.lora import open_reader
 from polysafe.checkpoint.reader import Copies, TensorReader, row_blocks
 from polysafe.checkpoint.source import Checkpoint
+from polysafe.checkpoint.values import Survey
 from polysafe.checkpoint.writer import HASH_AHEAD, write_shard
 from polysafe.edits.edit import Edit
 from polysafe.edits.reader import EditedReader
+from polysafe.progress import say
 from polysafe.threads import threads
 
 READ_AHEAD = 2
@@ -44,7 +45,8 @@ class ShardTask:
     progress_file: Path
 
     def execute(self, advance: Callable[[int], None]) -> str:
-        """Writes the file and returns its SHA-256."""
+        """Writes the file, says which tensors in it look broken, and returns its SHA-256."""
+        survey = Survey()
         with ExitStack() as stack:
             readers = {name: stack.enter_context(open_reader(checkpoint)) for name, checkpoint in self.sources.items()}
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluate"))
@@ -52,9 +54,13 @@ class ShardTask:
 
             def produce(name: str) -> Iterator[memoryview]:
                 files = edited.copied_from(name)
-                return tensor_blocks(edited, name, pool) if files is None else copies.of(files, name)
+                blocks = tensor_blocks(edited, name, pool) if files is None else copies.of(files, name)
+                return survey.seen(edited.spec(name), blocks)
 
-            return write_shard(self.shard, self.folder, self.progress_file, produce, advance)
+            digest = write_shard(self.shard, self.folder, self.progress_file, produce, advance)
+        for line in survey.lines():
+            say(f"{self.shard.name} has {line}")
+        return digest
 
 
 class Engine(Protocol):
@@ -85,5 +91,4 @@ def tensor_blocks(reader: EditedReader, name: str, pool: ThreadPoolExecutor) -> 
 
 
 def _block_bytes(reader: TensorReader, name: str, start: int, stop: int) -> memoryview:
-    rows = reader.rows(name, start, stop)
-    return rows.contiguous().view(-1).view(torch.uint8).numpy().data
+    return bytes_of(reader.rows(name, start, stop))

@@ -17,7 +17,7 @@ from typing import Any, get_args
 from polysafe.data.prompts import Kind, Prompt
 from polysafe.errors import DataError
 from polysafe.evaluate.keys import DAMAGED
-from polysafe.files.atomic import write_bytes_atomic
+from polysafe.files.atomic import write_parts_atomic
 from polysafe.files.json_file import parse_line
 from polysafe.generate.completion import Completion, Ending
 from polysafe.judge.verdict import Exchange, Label, Verdict
@@ -185,7 +185,7 @@ def save_records(path: Path, records: Iterable[Record]) -> None:
         OSError: The folder cannot be written to, or the disk is full.
         DataError: A judge gave a detail that JSON cannot say.
     """
-    write_bytes_atomic(path, b"".join(json_line(record.to_json()) for record in records))
+    write_parts_atomic(path, (json_line(record.to_json()) for record in records))
 
 
 def load_records(path: Path) -> tuple[Record, ...]:
@@ -195,11 +195,10 @@ def load_records(path: Path) -> tuple[Record, ...]:
         DataError: The file cannot be read, or a line is not a record; names file and line.
     """
     try:
-        lines = path.read_bytes().splitlines()  # bytes: only real line ends count
+        with path.open("rb") as lines, _uncollected():  # bytes: only real line ends count
+            return tuple(_record(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
-    with _uncollected():
-        return tuple(_record(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from __future__ import annotations
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache as once
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from polysafe._version import __version__
 from polysafe.checkpoint.imported import Imported
@@ -28,29 +28,21 @@ from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.journal import Journal, Layers, Store
 from polysafe.evaluate.keys import completion_key, content_hash, verdict_key
 from polysafe.evaluate.model_run import ATTACK, FORMAT, IMPORTED, RECORDS, RUN, ModelRun
-from polysafe.evaluate.records import (
-    Record,
-    completion_from_json,
-    completion_to_json,
-    save_records,
-    verdict_from_json,
-    verdict_to_json,
-)
+from polysafe.evaluate.records import Record, completion_to_json, save_records, verdict_to_json
+from polysafe.evaluate.results import Results
 from polysafe.files.atomic import write_json_atomic
-from polysafe.generate.completion import Ask, Completion, Generator
+from polysafe.generate.completion import Ask, Generator
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.documented import judge_notes
 from polysafe.judge.probe import probe
-from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
-from polysafe.progress import Progress, counted, reporting, tell
+from polysafe.judge.verdict import Judge, Label
+from polysafe.progress import Progress, reporting, tell
 
 _JOURNAL = "journal.jsonl"
 _REPORT = "report"
 # Unfinished answers of another judge or another sampling may stay beside these: they are stored by content.
 _JOB = f"evaluation.v{FORMAT.version}"
 _VERSIONS = ("torch", "transformers", "tokenizers", "numpy")
-
-Named = TypeVar("Named", Completion, Verdict)
 
 
 def evaluate_model(
@@ -121,20 +113,18 @@ def _carry_out(
     with space.kept_if_used(), Journal(space.progress / _JOURNAL) as journal:
         if earlier is not None:
             _remember(earlier, generator, judge, journal)
-        store = journal if cache is None else Layers(journal, cache)
-        answers, verdicts = _asked(generator, judge, prompts, store)
-    records = [Record(prompt, answers[prompt.id], verdicts[prompt.id]) for prompt in prompts]
-    notes = list(judge_notes(judge, (prompt.language for prompt in prompts)))
-    if earlier is not None:
-        _keep_beside(earlier, space)
-    _write(space, {**about, "judge_notes": notes}, records, versions(), replace=earlier is not None)
+        results = Results(generator, judge, journal if cache is None else Layers(journal, cache))
+        _ask(generator, judge, prompts, results)
+        notes = list(judge_notes(judge, (prompt.language for prompt in prompts)))
+        if earlier is not None:
+            _keep_beside(earlier, space)
+        _write(space, {**about, "judge_notes": notes}, results.records(prompts), versions())
+    _show(space, replace=earlier is not None)
     return ModelRun.load(output)
 
 
-def _asked(
-    generator: Generator, judge: Judge, prompts: Sequence[Prompt], store: Store
-) -> tuple[dict[str, Completion], dict[str, Verdict]]:
-    """All answers and verdicts; model and judge are tried out before the first that is missing."""
+def _ask(generator: Generator, judge: Judge, prompts: Sequence[Prompt], results: Results) -> None:
+    """Has everything answered and judged; model and judge are tried out before the first that is missing."""
 
     @once
     def try_judge() -> None:
@@ -144,9 +134,8 @@ def _asked(
         probe(generator)
         try_judge()
 
-    answers = _answers(generator, prompts, store, try_both)
-    exchanges = [Exchange.of(prompt, answers[prompt.id].text) for prompt in prompts]
-    return answers, _verdicts(judge, exchanges, store, try_judge)
+    results.ask(prompts, try_both)
+    results.decide(prompts, try_judge)
 
 
 def _remember(earlier: ModelRun, generator: Generator, judge: Judge, journal: Journal) -> None:
@@ -212,77 +201,21 @@ def save_run(
             keep_calibration(space.content, calibration)
         told = {name: about[name] for name in (IMPORTED, "judge_notes") if name in about}
         _write(space, {**decided, **told}, records, about["versions"])
+        _show(space)
         return ModelRun.load(output)
 
 
-def _answers(
-    generator: Generator, prompts: Sequence[Prompt], store: Store, first: Callable[[], None]
-) -> dict[str, Completion]:
-    owner = content_hash(dict(generator.identity))
-    asks = {prompt.id: Ask(prompt.id, prompt.text) for prompt in prompts}
-    keys = {name: completion_key(owner, ask) for name, ask in asks.items()}
-    known = {name: value for name, key in keys.items() if (value := store.get(key)) is not None}
-    answers = {name: completion_from_json(name, value) for name, value in known.items()}
-    open_ = [ask for name, ask in asks.items() if name not in answers]
-    if open_:
-        first()
-    for answer in _watched("answers", generator.generate(open_) if open_ else (), asks, answers):
-        store.put(keys[answer.id], completion_to_json(answer))
-        answers[answer.id] = answer
-    return answers
-
-
-def _verdicts(
-    judge: Judge, exchanges: Sequence[Exchange], store: Store, first: Callable[[], None]
-) -> dict[str, Verdict]:
-    owner = content_hash(dict(judge.identity))
-    named = {exchange.prompt.id: exchange for exchange in exchanges}
-    keys = {name: verdict_key(owner, exchange) for name, exchange in named.items()}
-    known = {name: value for name, key in keys.items() if (value := store.get(key)) is not None}
-    verdicts = {name: verdict_from_json(name, value) for name, value in known.items()}
-    open_ = [exchange for name, exchange in named.items() if name not in verdicts]
-    if open_:
-        first()
-    for verdict in _watched("verdicts", judge.judge(open_) if open_ else (), named, verdicts):
-        if verdict.label is not Label.UNPARSED:
-            store.put(keys[verdict.id], verdict_to_json(verdict))
-        verdicts[verdict.id] = verdict
-    return verdicts
-
-
-def _watched(
-    what: str, found: Iterable[Named], wanted: Mapping[str, object], done: Mapping[str, Named]
-) -> Iterator[Named]:
-    """Passes results on and refuses one that nobody asked for, one that comes twice, and one that does not come."""
-    advance = counted(what, len(wanted), len(done))
-    for result in found:
-        if result.id not in wanted:
-            raise DataError("was not asked for", where=f"{what}, {result.id!r}")
-        if result.id in done:
-            raise DataError("came twice", where=f"{what}, {result.id!r}")
-        yield result
-        advance()
-    missing = [name for name in wanted if name not in done]
-    if missing:
-        raise DataError(
-            f"{len(missing)} did not come, first {missing[0]!r}", where=what, remedy="run again; it resumes"
-        )
-
-
-def _write(
-    space: Workspace,
-    about: Mapping[str, Any],
-    records: Sequence[Record],
-    made_with: Mapping[str, str],
-    *,
-    replace: bool = False,
-) -> None:
+def _write(space: Workspace, about: Mapping[str, Any], records: Iterable[Record], made_with: Mapping[str, str]) -> None:
+    tally = _Tally()
     try:
-        save_records(space.content / RECORDS, records)
-        findings = {**_findings(space.content / RECORDS, records), "versions": dict(made_with)}
+        save_records(space.content / RECORDS, tally.passing(records))
+        findings = {**tally.findings(space.content / RECORDS), "versions": dict(made_with)}
         write_json_atomic(space.content / RUN, {**about, **findings})
     except OSError as error:
         raise output_error(space.content, error) from error
+
+
+def _show(space: Workspace, *, replace: bool = False) -> None:
     if replace:
         space.republish()
     else:
@@ -363,16 +296,25 @@ def about_set(one: PromptSet) -> dict[str, Any]:
     }
 
 
-def _findings(records_file: Path, records: Sequence[Record]) -> dict[str, Any]:
-    tokens = [record.completion.prompt_sha256 for record in records]
-    counts: dict[str, Counter[str]] = {}
-    for record in records:
-        counts.setdefault(record.prompt.language, Counter())[str(record.verdict.label)] += 1
-    return {
-        "prompt_tokens_sha256": None if None in tokens else content_hash(tokens),
-        "records": {"sha256": _file_hash(records_file), "lines": len(records)},
-        "labels": {language: dict(sorted(labels.items())) for language, labels in counts.items()},
-    }
+class _Tally:
+    """What a run says of its records, counted as they pass by."""
+
+    def __init__(self) -> None:
+        self._tokens: list[str | None] = []
+        self._labels: dict[str, Counter[str]] = {}
+
+    def passing(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            self._tokens.append(record.completion.prompt_sha256)
+            self._labels.setdefault(record.prompt.language, Counter())[str(record.verdict.label)] += 1
+            yield record
+
+    def findings(self, records_file: Path) -> dict[str, Any]:
+        return {
+            "prompt_tokens_sha256": None if None in self._tokens else content_hash(self._tokens),
+            "records": {"sha256": _file_hash(records_file), "lines": len(self._tokens)},
+            "labels": {language: dict(sorted(labels.items())) for language, labels in self._labels.items()},
+        }
 
 
 def versions() -> dict[str, str]:

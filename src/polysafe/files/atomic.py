@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from polysafe.files.plain import is_shared
@@ -22,12 +23,21 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: The folder cannot be written to, or the disk is full.
     """
+    write_parts_atomic(path, (data,))
+
+
+def write_parts_atomic(path: Path, parts: Iterable[bytes]) -> None:
+    """The same of a file that is made part by part, so that it need not be in memory.
+
+    Raises:
+        OSError: As for `write_bytes_atomic`; and whatever making the parts raises.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     try:
         if is_shared(temporary):
             temporary.unlink()  # a killed write leaves a file, and nobody else has to put anything there
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,21 @@ from polysafe.card.card import card_files, render_card
 from polysafe.card.data import Card
 from polysafe.checkpoint.digest import hash_file
 from polysafe.checkpoint.output import MANIFEST, RECORDS
-from polysafe.checkpoint.verify import read_manifest
+from polysafe.checkpoint.sidecar import fits
+from polysafe.checkpoint.verify import EXECUTED, read_manifest
 from polysafe.errors import DataError, VerificationError
 from polysafe.files.atomic import json_bytes
-from polysafe.publish.leaks import leaks
+from polysafe.publish.leaks import Leak, leaks
 
 EVALUATION = "evaluation"
 """Folder of a repository that holds what `--with-report` sends."""
 
+_REPLACE = "replace it by what is behind it, if that may be published"
 _RECIPE = f"{RECORDS}/recipe.yaml"
 _REPORT = ("results.json", "report", "reproduce")
 _ANSWERS = ("before", "after")
-_TEXTS = frozenset({".json", ".jsonl", ".yaml", ".yml", ".md", ".html", ".txt", ".csv", ".svg", ".sh", ".py", ".toml"})
-_VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"})
+_WORDS = frozenset({"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"})
+"""Vocabularies hold words of every kind, folders among them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Publication:
         edit: SHA-256 of the edit.
         card: The model card's data.
         items: Every file, the manifest last.
-        leaks: File -> what it says about this machine.
+        leaks: File -> what it says about this machine, and what looks like a key in it.
     """
 
     repo: str
@@ -76,7 +78,7 @@ class Publication:
     edit: str
     card: Card
     items: tuple[Item, ...]
-    leaks: dict[str, tuple[str, ...]]
+    leaks: dict[str, tuple[Leak, ...]]
 
     @property
     def size(self) -> int:
@@ -88,7 +90,7 @@ class Publication:
         """Why a push would be refused as things stand."""
         return [
             *([self.card.licence_question] if self.card.licence_question else []),
-            *(f"{path} holds {', '.join(found)}" for path, found in self.leaks.items()),
+            *self._told(),
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -104,18 +106,34 @@ class Publication:
             "card": render_card(self.card),
         }
 
+    def without(self, *, places: bool, keys: bool) -> Publication:
+        """The same, sent although files tell of this machine (`places`), or hold what looks like a key (`keys`)."""
+        forgiven = {secret for secret, given in ((False, places), (True, keys)) if given}
+        left = {
+            path: tuple(leak for leak in found if leak.secret not in forgiven) for path, found in self.leaks.items()
+        }
+        return replace(self, leaks={path: found for path, found in left.items() if found})
+
     def require_no_leaks(self) -> None:
-        """Refuses to send what tells about this machine.
+        """Refuses to send what tells about this machine, and keys.
 
         Raises:
             VerificationError: Naming the files and what they tell.
         """
-        if self.leaks:
-            raise VerificationError(
-                "; ".join(f"{path} holds {', '.join(found)}" for path, found in self.leaks.items()),
-                remedy="correct it where it comes from (often `_name_or_path` in the config of a source) and make the "
-                "model again; or send it as it is with --with-places",
-            )
+        if not self.leaks:
+            return
+        secret = any(leak.secret for found in self.leaks.values() for leak in found)
+        raise VerificationError(
+            "; ".join(self._told()),
+            remedy="take the key out where it comes from, have its issuer revoke it, and make the model again; if it "
+            "is none, send it with --with-keys"
+            if secret
+            else "correct it where it comes from (often `_name_or_path` in the config of a source) and make the "
+            "model again; or send it as it is with --with-places",
+        )
+
+    def _told(self) -> list[str]:
+        return [f"{path} holds {', '.join(leak.told for leak in found)}" for path, found in self.leaks.items()]
 
 
 def gather(
@@ -136,9 +154,11 @@ def gather(
 
     Raises:
         DataError: The evaluation is not there.
-        VerificationError: A file of it is a link.
+        VerificationError: A file is a link, or code.
     """
     manifest = read_manifest(model)
+    for entry in manifest["files"]:
+        _require_plain(model, entry["path"])
     replaced = card_files(card)
     if card.recipe is not None:
         replaced[_RECIPE] = card.recipe.encode()
@@ -175,14 +195,29 @@ def _evaluation(folder: Path, *, answers: bool) -> Iterator[Item]:
             raise VerificationError(
                 "is a link; only files of the evaluation itself are published",
                 where=path,
-                remedy="replace it by what is behind it, if that may be published",
+                remedy=_REPLACE,
             )
         if path.is_file() and not hidden and (answers or path.name != "records.jsonl"):
             yield Item(f"{EVALUATION}/{name.as_posix()}", path.stat().st_size, hash_file(path), path)
 
 
-def _leaks(item: Item, model: Path) -> Iterator[str]:
+def _require_plain(model: Path, name: str) -> None:
+    """A file of the model itself, which loading does not run."""
+    if fits(Path(name).name, EXECUTED):
+        raise VerificationError(
+            "is code or a pickle, which is code; neither is published",
+            where=model / name,
+            remedy="make the model again",
+        )
+    for place in (Path(name), *Path(name).parents):
+        if (model / place).is_symlink() and place != Path():
+            raise VerificationError(
+                "is a link; only files of the model itself are published", where=model / place, remedy=_REPLACE
+            )
+
+
+def _leaks(item: Item, model: Path) -> Iterator[Leak]:
     name = Path(item.path)
-    if name.suffix in _TEXTS and name.name not in _VOCABULARIES:
+    if name.suffix != ".safetensors":
         said = name.parts[0] == EVALUATION
-        yield from leaks(item.content().decode("utf-8", "replace"), model, of_a_model=said)
+        yield from leaks(item.content(), model, places=name.name not in _WORDS, of_a_model=said)

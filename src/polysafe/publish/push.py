@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from polysafe.errors import OutputError, RecipeError, VerificationError
 from polysafe.progress import Meter, Progress, tell
 from polysafe.publish.contents import EVALUATION, Item, Publication, gather
 from polysafe.publish.hub import AGAIN, Remote, Repository
+from polysafe.secret import keep_secret
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _OURS = ("*.safetensors", "*.safetensors.index.json", f"{RECORDS}/*", f"{EVALUATION}/*")
@@ -64,6 +65,7 @@ def preview(
     report: Path | None = None,
     answers: bool = False,
     places: bool = False,
+    keys: bool = False,
     progress: Progress = tell,
 ) -> Publication:
     """What a push would send. Writes nothing and contacts nobody.
@@ -76,7 +78,7 @@ def preview(
     _verify(model, progress)
     card = changed_card(model, load_card(model), licence=licence, licence_name=licence_name, name=repo)
     found = gather(model, repo, card, public=public, report=report, answers=answers)
-    return replace(found, leaks={}) if places else found
+    return found.without(places=places, keys=keys)
 
 
 def push(
@@ -89,6 +91,7 @@ def push(
     report: Path | None = None,
     answers: bool = False,
     places: bool = False,
+    keys: bool = False,
     token: str | None = None,
     endpoint: str | None = None,
     progress: Progress = tell,
@@ -104,6 +107,7 @@ def push(
         report: Folder of an evaluation of this model, whose results, report and reproduce folder go too.
         answers: Whether the answers of that evaluation go as well.
         places: Send files that name folders of this machine.
+        keys: Send files with what looks like a key.
         token: Token of the hub; by default the one that its client finds by itself.
         endpoint: Address of the hub; by default the one that its client knows.
         progress: Called as `progress(what, done, total)`.
@@ -116,6 +120,7 @@ def push(
         ResourceError: The hub or the connection failed; calling again goes on from there.
     """
     _check_name(repo)
+    keep_secret(token or "")
     card = update_card(model, licence=licence, licence_name=licence_name, name=repo)
     if card.licence_question:
         raise RecipeError(
@@ -125,8 +130,7 @@ def push(
         )
     _verify(model, progress)
     publication = gather(model, repo, card, public=public, report=report, answers=answers)
-    if not places:
-        publication.require_no_leaks()
+    publication.without(places=places, keys=keys).require_no_leaks()
     return _publish(publication, Repository(repo, token, endpoint), progress)
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from polysafe.card.first import first_card
 from polysafe.checkpoint.digest import checkpoint_digests
-from polysafe.checkpoint.lora import is_adapter, open_adapter
 from polysafe.checkpoint.output import MANIFEST, lock
-from polysafe.checkpoint.roles import classify
-from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
+from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.checkpoint.verify import manifest_at, read_manifest
 from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.edits.export import Export, export_adapter
-from polysafe.edits.operations import AddDelta
+from polysafe.engine.given import open_given, require_folders, require_same
 from polysafe.engine.job import Job
 from polysafe.engine.plan import plan_edit
 from polysafe.engine.write import RunResult, carry_out, with_digests
@@ -49,6 +47,11 @@ def load_edit(path: Path, *, force: bool = False) -> Edit:
     return edit
 
 
+def output_of(path: Path) -> Path:
+    """The output whose records hold an edit, by its folder or its `edit.json`."""
+    return (path if path.is_dir() else path.parent).absolute().parent
+
+
 def _require_recorded(edit: Edit, beside: Path) -> None:
     recorded = manifest_at(beside)["edit"]
     if recorded != edit.sha256:
@@ -76,6 +79,7 @@ def apply_edit(
     tokenizer_from: str | None = None,
     shard_size: int = SHARD_SIZE,
     force: bool = False,
+    recorded: Path | None = None,
     progress: Progress = tell,
 ) -> RunResult:
     """Writes the model that an edit makes of the given checkpoints.
@@ -87,6 +91,7 @@ def apply_edit(
         tokenizer_from: Source that tokenizer and chat template are copied from, by default the start of the edit.
         shard_size: Largest size of an output file in bytes.
         force: Accept checkpoints other than those that the edit was made for.
+        recorded: Output that holds the edit; a wrong checkpoint is compared with what its recipe names.
         progress: Told what is done.
 
     Raises:
@@ -94,11 +99,11 @@ def apply_edit(
         MismatchError: A checkpoint is not the one that the edit was made for.
         PolysafeError: As for every run.
     """
-    _require_folders(edit, sources)
+    require_folders(edit, sources)
     donor = tokenizer_from or edit.start
     if donor not in sources:
         raise EditError(f"no folder is given for {donor!r}, which gives the tokenizer")
-    checkpoints = _open(edit, sources, force=force)
+    checkpoints = open_given(edit, sources, force=force, recorded=recorded)
     with reporting(progress):
         return _write(edit, checkpoints, output, donor, shard_size)
 
@@ -128,7 +133,7 @@ def undo_edit(edit: Edit, edited: Path, original: Path, output: Path, *, progres
         "original": open_checkpoint(original, origin=edit.sources[edit.start].origin),
     }
     _require_known(edit, [edit.start], edited)
-    _require_same(edit, edit.start, checkpoints["original"])
+    require_same(edit, edit.start, checkpoints["original"])
     _require_intact(checkpoints["edited"], manifest)
     with reporting(progress):
         return _write(edit.undo(), checkpoints, output, "original", SHARD_SIZE)
@@ -144,6 +149,7 @@ def export_edit(
     dtype: str = "F32",
     base_name: str | None = None,
     force: bool = False,
+    recorded: Path | None = None,
     progress: Progress = tell,
 ) -> Export:
     """Writes the LoRA adapter that stands for an edit of the given checkpoints.
@@ -157,6 +163,7 @@ def export_edit(
         dtype: Storage type of the factors.
         base_name: Name of the base model in the adapter's config.
         force: Accept checkpoints other than those that the edit was made for.
+        recorded: Output that holds the edit; a wrong checkpoint is compared with what its recipe names.
         progress: Told what is done.
 
     Raises:
@@ -164,8 +171,8 @@ def export_edit(
         MismatchError: A checkpoint is not the one that the edit was made for.
         OutputError: The output exists or cannot be written.
     """
-    _require_folders(edit, sources)
-    checkpoints = _open(edit, sources, force=force)
+    require_folders(edit, sources)
+    checkpoints = open_given(edit, sources, force=force, recorded=recorded)
     with reporting(progress):
         edit = with_digests(edit, {name: checkpoints[name] for name in edit.sources})
         return export_adapter(
@@ -177,56 +184,6 @@ def export_edit(
             dtype=dtype,
             base_name=base_name,
             advance=lambda done, total: tell("decomposing", done, total),
-        )
-
-
-def _require_folders(edit: Edit, sources: Mapping[str, Path]) -> None:
-    if missing := [name for name in edit.sources if name not in sources]:
-        raise EditError(
-            f"no folder is given for its source {missing[0]!r}",
-            remedy=f"name one folder each for: {', '.join(edit.sources)}",
-        )
-
-
-def _open(edit: Edit, sources: Mapping[str, Path], *, force: bool) -> dict[str, Checkpoint]:
-    """Opens the folders, those of adapters on top of their base, and checks that the edit was made for them."""
-    adapters = [name for name in sources if is_adapter(Path(sources[name]))]
-    opened = {
-        name: open_checkpoint(folder, origin=Path(folder).name)
-        for name, folder in sources.items()
-        if name not in adapters
-    }
-    for name in adapters:
-        base = _base_of(edit, name, adapters)
-        if base not in opened:
-            raise EditError(f"no full checkpoint is given for {base!r}, which {name!r} adapts", where=sources[name])
-        opened[name] = open_adapter(sources[name], opened[base], origin=Path(sources[name]).name)
-    for name in edit.sources:
-        check_editable(opened[name])
-        classify(opened[name])  # its config has to be that of its tensors
-        if not force:
-            _require_same(edit, name, opened[name])
-    return opened
-
-
-def _base_of(edit: Edit, adapter: str, adapters: Sequence[str]) -> str:
-    """The source that an adapter adapts: the full model that it is subtracted from or reduced by, else the start."""
-    for _, operation in edit.operations():
-        if isinstance(operation, AddDelta) and adapter in operation.sources:
-            other = operation.minus if adapter == operation.of else operation.of
-            if other not in adapters:
-                return other
-    return edit.start
-
-
-def _require_same(edit: Edit, name: str, checkpoint: Checkpoint) -> None:
-    expected = edit.sources[name].files
-    if expected and checkpoint_digests(checkpoint) != expected:
-        raise MismatchError(
-            f"is not the checkpoint that the edit was made for as {name!r} ({edit.sources[name].origin}): "
-            "the SHA-256 of its weight files differ",
-            where=checkpoint.root,
-            remedy="use the original files, or force the edit onto this checkpoint",
         )
 
 
