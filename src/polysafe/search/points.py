@@ -138,7 +138,7 @@ class Outcome:
             return cls(**cast("dict[str, Any]", content))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            raise DataError(f"{'.'.join(map(str, first['loc'])) or 'outcome'}: {first['msg']}") from error
 
 
 @dataclass(frozen=True)
