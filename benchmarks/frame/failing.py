@@ -7,7 +7,7 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EVERY = 10
@@ -77,22 +77,22 @@ async def _body(reader: asyncio.StreamReader) -> bytes:
 @contextmanager
 def failing_server() -> Iterator[FailingServer]:
     """One that serves on a port of this machine for as long as the context lasts."""
-    server, loop, ready = FailingServer(), asyncio.new_event_loop(), threading.Event()
+    server, ready = FailingServer(), threading.Event()
+    stop: list[Callable[[], object]] = []
 
-    async def run() -> None:
-        listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
-        ready.set()
+    async def serve() -> None:
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        stop.append(lambda: loop.call_soon_threadsafe(ended.set))
+        async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
+            server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+            ready.set()
+            await ended.wait()
 
-    def forever() -> None:
-        loop.run_until_complete(run())
-        loop.run_forever()
-
-    thread = threading.Thread(target=forever, daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
     ready.wait()
     try:
         yield server
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        stop[0]()
         thread.join()

@@ -14,7 +14,7 @@ import torch
 
 from polysafe.checkpoint.output import MANIFEST
 from polysafe.edits.edit import Edit, SourceRecord
-from polysafe.edits.operations import AddDelta, AddLowRank, Operation
+from polysafe.edits.operations import AddDelta, AddLowRank, Copy, Operation
 from polysafe.errors import CheckpointError, MismatchError
 from polysafe.workflows.apply import apply_edit
 from polysafe.workflows.run import run_recipe
@@ -43,20 +43,33 @@ def vouch(output: Path) -> None:
     (output / MANIFEST).write_text(json.dumps(manifest))
 
 
+TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
 @pytest.mark.parametrize(
-    ("family", "dtype"), [("llama", None), ("llama", "F16"), ("llama", "F32"), ("mixtral", None), ("gpt_neox", None)]
+    ("family", "dtype"),
+    [("llama", "BF16"), ("llama", "F16"), ("llama", "F32"), ("mixtral", "BF16"), ("gpt_neox", "BF16")],
 )
 @pytest.mark.parametrize("method", [LAYER_SWAP, SOUP], ids=lambda method: method["method"])
-def test_recipes(family: str, dtype: str | None, method: dict[str, Any], tmp_path: Path) -> None:
-    models = trio(tmp_path, family, layers=2, shards=2)
-    run_recipe(recipe_for(models.paths, tmp_path / "out", method, **({} if dtype is None else {"dtype": dtype})))
+def test_recipes(family: str, dtype: str, method: dict[str, Any], tmp_path: Path) -> None:
+    models = trio(tmp_path, family, layers=2, shards=2, dtype=TYPES[dtype])
+    run_recipe(recipe_for(models.paths, tmp_path / "out", method))
     found = depth(tmp_path / "out")
     assert found.ok
     assert found.largest == 0
     assert 0 < found.tolerance < found.logit
-    assert found.reason.split(" of the largest logit: ")[1].startswith(
-        "64 steps of float32" if dtype == "F32" else f"one step of {dtype or 'BF16'}"
-    )
+    steps = "64 steps of float32" if dtype == "F32" else f"one step of {dtype}"
+    assert f" of the largest logit: {steps}" in found.reason
+
+
+def test_another_storage_type(tmp_path: Path) -> None:
+    paths = trio(tmp_path, layers=2, dtype=torch.float32).paths
+    sources = {name: SourceRecord(origin=name) for name in ("sw", "safety")}
+    edit = Edit(start="sw", steps={UP: (Copy(source="safety"),)}, sources=sources, dtype="F16")
+    apply_edit(edit, paths, tmp_path / "out")
+    found = depth(tmp_path / "out", paths)
+    assert found.largest == 0
+    assert "one step of F16" in found.reason
 
 
 @pytest.mark.parametrize(

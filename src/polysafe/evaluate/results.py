@@ -18,9 +18,11 @@ from polysafe.evaluate.records import (
     Record,
     completion_from_json,
     completion_to_json,
+    json_line,
     verdict_from_json,
     verdict_to_json,
 )
+from polysafe.files.json_file import parse_line
 from polysafe.generate.completion import Ask, Completion, Generator
 from polysafe.judge.verdict import Exchange, Judge, Label, Verdict
 from polysafe.progress import counted
@@ -42,7 +44,7 @@ class Results:
 
     def __init__(self, generator: Generator, judge: Judge, store: Store) -> None:
         self._generator, self._judge, self._store = generator, judge, store
-        self._unread: dict[str, Verdict] = {}
+        self._unread: dict[str, bytes] = {}  # as text, which takes a fraction of the memory
 
     @cached_property
     def _model(self) -> str:
@@ -85,7 +87,7 @@ class Results:
             given = {prompt.id: self._exchange(prompt) for prompt in open_[start : start + AT_ONCE]}
             for verdict in _watched("verdicts", self._judge.judge([*given.values()]), given, set()):
                 if verdict.label is Label.UNPARSED:
-                    self._unread[verdict.id] = verdict
+                    self._unread[verdict.id] = json_line(verdict_to_json(verdict))
                 else:
                     self._store.put(self._judged(given[verdict.id]), verdict_to_json(verdict))
                 advance()
@@ -94,8 +96,8 @@ class Results:
         """The record of every prompt, all of which were asked and decided."""
         for prompt in prompts:
             completion = self._completion(prompt)
-            verdict = self._verdict(Exchange.of(prompt, completion.text)) or self._unread[prompt.id]
-            yield Record(prompt, completion, verdict)
+            verdict = self._verdict(Exchange.of(prompt, completion.text))
+            yield Record(prompt, completion, verdict or self._unparsed(prompt))
 
     def _asked(self, ask: Ask) -> Key:
         return completion_key(self._model, ask)
@@ -109,6 +111,9 @@ class Results:
 
     def _exchange(self, prompt: Prompt) -> Exchange:
         return Exchange.of(prompt, self._completion(prompt).text)
+
+    def _unparsed(self, prompt: Prompt) -> Verdict:
+        return verdict_from_json(prompt.id, parse_line(self._unread[prompt.id]))
 
     def _verdict(self, exchange: Exchange) -> Verdict | None:
         value = self._store.get(self._judged(exchange))

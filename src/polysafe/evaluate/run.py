@@ -120,6 +120,7 @@ def _carry_out(
             _keep_beside(earlier, space)
         _write(space, {**about, "judge_notes": notes}, results.records(prompts), versions())
     _show(space, replace=earlier is not None)
+    del results, earlier  # what they hold is read from the records now
     return ModelRun.load(output)
 
 
