@@ -9,7 +9,6 @@ import pytest
 
 from polysafe.checkpoint import digest
 from polysafe.checkpoint.digest import (
-    cache_directory,
     checkpoint_digests,
     file_digest,
     hash_file,
@@ -18,7 +17,9 @@ from polysafe.checkpoint.digest import (
 )
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import CheckpointError
+from polysafe.files import memory
 from polysafe.files.atomic import json_bytes
+from polysafe.files.memory import cache_directory
 from tests.checkpoint.test_source import hub_layout
 from tests.models import tiny_llama
 
@@ -26,6 +27,7 @@ from tests.models import tiny_llama
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYSAFE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(memory, "TICK", -1e6)  # files of tests were made a moment ago
 
 
 @pytest.fixture
@@ -62,6 +64,14 @@ def test_second_time_is_remembered(file: Path, monkeypatch: pytest.MonkeyPatch) 
     assert advanced == [3000]
 
 
+def test_a_file_that_was_changed_a_moment_ago_is_not_remembered(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "TICK", 3600.0)
+    first = file_digest(file)
+    read = count_reads(monkeypatch)
+    assert file_digest(file) == first
+    assert read == [file]
+
+
 @pytest.mark.fault(15, "though its time is put back")
 def test_change_is_seen_even_if_size_and_time_are_set_back(file: Path) -> None:
     file_digest(file)
@@ -76,8 +86,8 @@ def test_change_is_seen_even_if_size_and_time_are_set_back(file: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"key": [], "sha256": "00"}'])
 def test_damaged_memory_is_ignored(content: bytes, file: Path) -> None:
     right = file_digest(file)
-    (memory,) = (cache_directory() / "digests").iterdir()
-    memory.write_bytes(content)
+    (kept,) = (cache_directory() / "digests").iterdir()
+    kept.write_bytes(content)
     assert file_digest(file) == right
 
 

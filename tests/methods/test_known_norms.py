@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from polysafe.checkpoint.digest import cache_directory
 from polysafe.checkpoint.lora import open_adapter, open_reader
 from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import SINGLE, Checkpoint, open_checkpoint
 from polysafe.files import memory
+from polysafe.files.memory import cache_directory
 from polysafe.methods.scores import Ratios, relative_update_norms, scored_tensors
 from tests.models import TinyModel, tiny_model, trio, write_adapter
 

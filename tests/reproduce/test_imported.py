@@ -11,9 +11,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from polysafe.checkpoint.digest import cache_directory
 from polysafe.checkpoint.imported import read_imported
 from polysafe.errors import DataError
+from polysafe.files.memory import cache_directory
 from polysafe.recipe.recipe import Recipe, make_recipe
 from polysafe.reproduce.inputs import Input, check_inputs, family_inputs, recipe_inputs, resolve
 from polysafe.workflows.evaluate import evaluate_recipe

@@ -1,9 +1,8 @@
-"""SHA-256 of input files, remembered while size, times and inode stay the same."""
+"""SHA-256 of input files, remembered while their sizes and times stay the same."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -13,10 +12,11 @@ from typing import Any
 
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.errors import CheckpointError
-from polysafe.files.atomic import json_bytes, write_json_atomic
-from polysafe.files.json_file import remembered
+from polysafe.files import memory
+from polysafe.files.atomic import json_bytes
 from polysafe.progress import counted
 
+_DIGESTS = "digests"
 _BLOB = re.compile(r"^[0-9a-f]{64}$")
 
 
@@ -99,15 +99,13 @@ def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> 
 
 
 def _digest(target: Path, status: os.stat_result, advance: Callable[[int], None]) -> str:
-    # The change time too: unlike the modification time, no program can set it back.
-    key = [str(target), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-    memory = _memory_file(key)
-    remembered = _recall(memory, key)
-    if remembered is not None:
+    stamps, began = [memory.Stamp(target, status.st_size, status.st_mtime_ns, status.st_ctime_ns)], memory.now()
+    known = memory.recall(_DIGESTS, stamps)
+    if known is not None and isinstance(known.get("sha256"), str):
         advance(status.st_size)
-        return remembered
+        return str(known["sha256"])
     digest = hash_file(target, advance)
-    _remember(memory, key, digest)
+    memory.keep(_DIGESTS, stamps, {"sha256": digest}, began=began)
     return digest
 
 
@@ -128,28 +126,3 @@ def hash_file(path: Path, advance: Callable[[int], None] = lambda _: None) -> st
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error
     return digest.hexdigest()
-
-
-def cache_directory() -> Path:
-    """Where polysafe keeps what it can compute again: `$POLYSAFE_CACHE`, or the user's cache folder."""
-    chosen = os.environ.get("POLYSAFE_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polysafe"
-
-
-def _memory_file(key: list[object]) -> Path:
-    return cache_directory() / "digests" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
-
-
-def _recall(memory: Path, key: list[object]) -> str | None:
-    record = remembered(memory)
-    return str(record["sha256"]) if record.get("key") == key and "sha256" in record else None
-
-
-def _remember(memory: Path, key: list[object], digest: str) -> None:
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(memory, {"key": key, "sha256": digest})
-    except OSError:
-        return  # a cache that cannot be written costs time, never the result

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from polysafe._version import __version__
-from polysafe.checkpoint.digest import cache_directory
 from polysafe.checkpoint.dtypes import float_dtype
 from polysafe.checkpoint.gguf.extra import gguf_package, transformers_package, versions
 from polysafe.checkpoint.gguf.find import GgufFile, find_gguf
@@ -31,6 +30,7 @@ from polysafe.errors import (
     ResourceError,
 )
 from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_atomic
+from polysafe.files.memory import cache_directory
 from polysafe.files.paths import PACKAGE
 from polysafe.progress import Meter, Progress, tell
 

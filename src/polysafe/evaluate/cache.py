@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from polysafe.checkpoint.digest import cache_directory
 from polysafe.errors import DataError, OutputError, PolysafeError, ResourceError
 from polysafe.evaluate.keys import Key
 from polysafe.files.json_file import parse_line
+from polysafe.files.memory import cache_directory
 
 SCHEMA = 1
 FILE = "answers.sqlite"

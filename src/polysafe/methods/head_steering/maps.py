@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from polysafe.checkpoint.digest import cache_directory
 from polysafe.checkpoint.opened import Source
 from polysafe.data.organism import organism_of
 from polysafe.data.task_sources import tasks_for
 from polysafe.data.tasks import Task, load_task
 from polysafe.data.trials import Trials, draw_trials
 from polysafe.errors import DataError
+from polysafe.files.memory import cache_directory
 from polysafe.methods.head_steering.choice import combined
 from polysafe.probe.effects import HeadEffects, head_effects
 from polysafe.probe.model import LoadedModel

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.digest import cache_directory
 from polysafe.checkpoint.dtypes import fast_type, torch_dtype
 from polysafe.checkpoint.imported import FILE as IMPORTED
 from polysafe.checkpoint.imported import read_imported
@@ -26,6 +25,7 @@ from polysafe.data.frames import frame, frames
 from polysafe.errors import CheckpointError, DataError, OutputError
 from polysafe.files.atomic import publish_directory, write_json_atomic
 from polysafe.files.json_file import Format
+from polysafe.files.memory import cache_directory
 from polysafe.organism.gemma.mixtures import MEMBERS, Recipe, pools
 from polysafe.organism.gemma.texts import SETS, Texts, everything
 from polysafe.organism.packaged import NOTICE, describe_files, differences, sha256
