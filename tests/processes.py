@@ -11,15 +11,20 @@ from typing import IO, Any
 
 @contextmanager
 def interrupts(*, ignored: bool = False) -> Iterator[None]:
-    """Within it, SIGINT interrupts this process and those that it starts, or has no effect on them.
+    """Within it, SIGINT and SIGHUP end this process and those that it starts, or have no effect on them.
 
-    A suite that a script starts in the background inherits an ignored SIGINT, and so would every process of a test.
+    A suite that a script starts in the background inherits an ignored SIGINT, one under `nohup` an ignored SIGHUP, and
+    so would every process of a test.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for sent, handler in before.items():
+            signal.signal(sent, handler)
 
 
 @contextmanager

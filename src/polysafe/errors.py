@@ -9,12 +9,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 4000
+"""Most characters of a problem: names in files of other people may have millions."""
+
 
 class PolysafeError(Exception):
     """Something that polysafe refuses to do.
 
     Args:
-        problem: What is wrong, as a statement of fact.
+        problem: What is wrong, as a statement of fact; of a very long one its beginning and its end are kept.
         where: The file, tensor, recipe line or host at which it was found.
         remedy: What the reader can do about it.
     """
@@ -22,6 +25,8 @@ class PolysafeError(Exception):
     exit_code = 2
 
     def __init__(self, problem: str, *, where: object | None = None, remedy: str | None = None) -> None:
+        if len(problem) > LONGEST:
+            problem = f"{problem[: LONGEST // 2]} … {problem[-LONGEST // 2 :]}"
         super().__init__(problem)
         self.problem = problem
         self.where = where

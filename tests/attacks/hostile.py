@@ -72,7 +72,7 @@ def _paths() -> None:
     names = {
         "parent folder": "../secret.safetensors",
         "deep parent folder": "a/../../secret.safetensors",
-        "absolute path": "/secret.safetensors",
+        "absolute path": "{beside}/secret.safetensors",
         "sub folder": "sub/secret.safetensors",
         "drive letter": "C:secret.safetensors",
         "drive path": "C:\\secret.safetensors",
@@ -90,8 +90,14 @@ def _paths() -> None:
     }
     for title, name in names.items():
         attack(f"index: {title}", "which is not a .safetensors file in the same folder")(
-            lambda folder, name=name: _index(folder, name)  # type: ignore[misc]
+            lambda folder, name=name: _path(folder, name)  # type: ignore[misc]
         )
+
+
+def _path(folder: Path, name: str) -> None:
+    """An index with that name, and the folder that some names lead through."""
+    (folder / "a").mkdir()
+    _index(folder, name.replace("{beside}", os.fspath(folder.parent.absolute())))
 
 
 _paths()

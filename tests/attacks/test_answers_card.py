@@ -92,6 +92,8 @@ def harmless() -> tuple[dict[str, Any], list[Token]]:
     return parts(render_card(hostile_card("plain words")))
 
 
+@pytest.mark.fault(24, "the card")
+@pytest.mark.hostile("answer", cases="answers")
 @pytest.mark.parametrize("name", ANSWERS)
 def test_is_quoted_and_nothing_more(name: str, harmless: tuple[dict[str, Any], list[Token]]) -> None:
     text = ANSWERS[name].text

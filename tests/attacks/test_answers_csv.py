@@ -50,6 +50,8 @@ def harmless() -> dict[str, list[list[str]]]:
     return {file: parse(content, ",") for file, content in tables(hostile("harmless words")).items()}
 
 
+@pytest.mark.fault(24, "the tables")
+@pytest.mark.hostile("answer", cases="answers")
 @pytest.mark.parametrize("name", ANSWERS)
 def test_is_text_in_every_table(name: str, harmless: dict[str, list[list[str]]]) -> None:
     found = tables(hostile(ANSWERS[name].text))

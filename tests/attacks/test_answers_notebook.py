@@ -78,6 +78,8 @@ def plain() -> Plain:
     return Plain(Shape(TABLE._repr_html_()).tags, drawn(PLOT._repr_svg_()), len(printed.getvalue().splitlines()))
 
 
+@pytest.mark.fault(24, "a notebook")
+@pytest.mark.hostile("answer", cases="answers")
 @pytest.mark.parametrize("name", ANSWERS)
 def test_is_text_in_a_notebook_and_forges_no_line_of_a_summary(
     name: str,

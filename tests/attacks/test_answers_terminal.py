@@ -52,6 +52,8 @@ def own(capsys: pytest.CaptureFixture[str]) -> set[str]:
     return OWN
 
 
+@pytest.mark.fault(24, "the terminal")
+@pytest.mark.hostile("answer", cases="answers")
 @pytest.mark.parametrize("name", ANSWERS)
 def test_neither_acts_on_a_terminal_nor_forges_a_line(
     name: str, own: set[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

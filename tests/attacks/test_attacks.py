@@ -29,6 +29,15 @@ def look_at(folder: Path) -> None:
     classify(checkpoint)
 
 
+@pytest.mark.fault(
+    2,
+    "names that lead out of the folder",
+    "links and cycles",
+    "folders and other suffixes",
+    "tensors absent or in two shards",
+)
+@pytest.mark.fault(4, "a malicious pickle does not run")
+@pytest.mark.hostile("folder")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack_is_refused_with_file_and_reason(name: str, tmp_path: Path) -> None:
     folder = write_attack(ATTACKS[name], tmp_path)
@@ -38,6 +47,7 @@ def test_attack_is_refused_with_file_and_reason(name: str, tmp_path: Path) -> No
     assert not (folder / PWNED).exists()
 
 
+@pytest.mark.fault(4, "a malicious pickle does not run")
 def test_the_payload_would_leave_a_mark(tmp_path: Path) -> None:
     """Else the check above could not fail."""
     program = f"import pickle; pickle.loads({payload(tmp_path)!r})"
@@ -49,6 +59,8 @@ def test_a_sound_folder_at_the_same_place_is_accepted(tmp_path: Path) -> None:
     assert classify(open_checkpoint(tiny_llama(tmp_path / "checkpoint"))).num_layers == 4
 
 
+@pytest.mark.fault(9, "never run for editing", "never copied")
+@pytest.mark.hostile("folder")
 def test_code_in_a_model_folder_is_neither_run_nor_copied(tmp_path: Path) -> None:
     from polysafe.checkpoint.sidecar import side_files
 
@@ -64,6 +76,7 @@ def test_code_in_a_model_folder_is_neither_run_nor_copied(tmp_path: Path) -> Non
     assert not (folder / PWNED).exists()
 
 
+@pytest.mark.hostile("folder")
 def test_only_the_store_of_the_same_model_may_be_linked_to(tmp_path: Path) -> None:
     """A snapshot of one model must not read the blobs of another, which may be private."""
     theirs = hub_layout(tmp_path / "a", tiny_llama(tmp_path / "private"))
@@ -74,6 +87,7 @@ def test_only_the_store_of_the_same_model_may_be_linked_to(tmp_path: Path) -> No
         open_checkpoint(mine)
 
 
+@pytest.mark.hostile("adapter")
 @pytest.mark.parametrize(
     ("damage", "refusal"),
     [
@@ -118,6 +132,7 @@ def write_factors(adapter: Path, *, rank: int) -> None:
     write_raw(adapter / "adapter_model.safetensors", header, bytes(128 * rank))
 
 
+@pytest.mark.fault(26, "a revision is a commit")
 def test_a_branch_is_no_pin() -> None:
     with pytest.raises(PolysafeError, match="is not a commit"):
         hub_snapshot("org/name", "main")

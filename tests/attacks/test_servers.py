@@ -31,6 +31,7 @@ def asked(url: str, *, timeout: float = 0.5, key: str | None = None) -> ChatRepl
         return client.chat(ASKED, Sampling())
 
 
+@pytest.mark.hostile("server")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_a_hostile_server_is_survived(case: Case) -> None:
     began = time.monotonic()
@@ -58,6 +59,8 @@ SPELT: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.hostile("key")
+@pytest.mark.fault(25, "no token, path or name leaks")
 @pytest.mark.parametrize(
     "status", ["401 No", "403 No", "400 No", "500 No", "200 OK", "302 On\nLocation: http://x/" + KEY]
 )
@@ -91,6 +94,7 @@ def test_a_short_key_is_no_part_of_answers() -> None:
     assert hide("Bearer EMPTY, EMPTYING") == f"Bearer {HIDDEN}, EMPTYING"
 
 
+@pytest.mark.hostile("key")
 @pytest.mark.parametrize("value", ["sk-1234567890\n", "sk 1234567890", "sk-1234567890é", "\x00sk-1234567890"])
 def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if "\0" in value:
@@ -102,6 +106,7 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(value: str, monk
     assert "1234567890" not in str(caught.value)
 
 
+@pytest.mark.hostile("key")
 @pytest.mark.parametrize("url", ["http://example.org/v1", "http://127.0.0.1.example.org/v1", "http://10.0.0.1/v1"])
 def test_a_key_goes_to_nobody_in_the_clear(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", KEY)
@@ -115,6 +120,7 @@ def test_a_key_goes_to_nobody_in_the_clear(url: str, monkeypatch: pytest.MonkeyP
     assert len(heard) == 3
 
 
+@pytest.mark.hostile("key")
 def test_a_recipe_has_no_key_sent_that_its_user_did_not_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET", KEY)
     monkeypatch.delenv(VARIABLE, raising=False)
@@ -134,6 +140,7 @@ def test_a_recipe_has_no_key_sent_that_its_user_did_not_name(monkeypatch: pytest
         require_allowed("AWS_SECRET", "https://evil.example/v1")
 
 
+@pytest.mark.hostile("server")
 @pytest.mark.parametrize(
     "url", ["http://a..b/v1", f"http://{'a' * 70}.com", "http://[::1", "http://h:99999", "http://h:x", "http://xn--/",
             "http://[v1.a]/", "http://١.com"]
@@ -143,6 +150,7 @@ def test_what_is_no_address_ends_in_no_traceback(url: str) -> None:
         asked(url)
 
 
+@pytest.mark.hostile("key")
 @pytest.mark.parametrize("url", ["https://h/v1?key=secretsecret", "https://h/v1#secretsecret"])
 def test_a_key_in_an_address_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(RecipeError, match="is no address") as caught:

@@ -42,6 +42,8 @@ def swap(folder: Path) -> Recipe:
     )
 
 
+@pytest.mark.fault(6, "a config that contradicts its tensors")
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize("source", ["base", "safety", "sw"])
 @pytest.mark.parametrize("said", LIES.values(), ids=LIES)
 def test_a_config_that_lies_is_refused_in_any_source(tmp_path: Path, source: str, said: dict[str, Any]) -> None:
@@ -63,6 +65,7 @@ def test_so_it_is_when_an_edit_is_applied(tmp_path: Path, source: str) -> None:
         apply_edit(edit, {"safety": models.safety, "sw": models.language, "base": models.base}, tmp_path / "again")
 
 
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize("source", ["base", "safety", "sw"])
 def test_a_tokenizer_of_absurd_size_is_not_read_to_be_compared(tmp_path: Path, source: str) -> None:
     trio(tmp_path)

@@ -60,6 +60,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[Confined]:
     writer.close()
 
 
+@pytest.mark.hostile("template")
 @pytest.mark.parametrize("template", ENDLESS.values(), ids=ENDLESS)
 def test_a_template_that_does_not_end_is_ended(
     tokenizer: PreTrainedTokenizerBase, hurried: Confined, template: str
@@ -71,6 +72,7 @@ def test_a_template_that_does_not_end_is_ended(
     assert render(tokenizer, {"a": "hi"}).texts == ("hi",), "the next one is written again"
 
 
+@pytest.mark.hostile("template")
 @pytest.mark.parametrize(("template", "words"), REFUSED.values(), ids=REFUSED)
 def test_a_template_that_attacks_is_refused(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, words: str
@@ -82,6 +84,7 @@ def test_a_template_that_attacks_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.hostile("template")
 def test_one_prompt_alone_shows_a_template_that_leaves_it_out(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "{{ messages[0].role }}"
     with pytest.raises(RecipeError, match="leaves out what messages say"):

@@ -214,6 +214,7 @@ def test_data_of_a_card_is_read_back(text: str) -> None:
     assert render_card(again) == render_card(shown)
 
 
+@pytest.mark.hostile("report")
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"polysafe_card": 2}', b'{"polysafe_card": 1}', b"\xff"])
 def test_data_that_is_none_is_refused(data: bytes) -> None:
     with pytest.raises(DataError):

@@ -148,6 +148,7 @@ def test_data_of_another_edit_is_refused(models: Trio, tmp_path: Path) -> None:
         update_card(tmp_path / "a", overwrite=True)
 
 
+@pytest.mark.hostile("report")
 def test_card_data_that_never_end_are_not_waited_for(tmp_path: Path) -> None:
     run_recipe(recipe_for(trio(tmp_path, layers=2).paths, tmp_path / "out"))
     (tmp_path / "out" / CARD_DATA).unlink()

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from polysafe.checkpoint import digest
-from polysafe.checkpoint.digest import cache_directory, checkpoint_digests, file_digest, hash_file, identity_of
+from polysafe.checkpoint.digest import (
+    cache_directory,
+    checkpoint_digests,
+    file_digest,
+    hash_file,
+    identity_of,
+    model_sha256,
+)
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import CheckpointError
 from polysafe.files.atomic import json_bytes
@@ -55,6 +62,7 @@ def test_second_time_is_remembered(file: Path, monkeypatch: pytest.MonkeyPatch) 
     assert advanced == [3000]
 
 
+@pytest.mark.fault(15, "though its time is put back")
 def test_change_is_seen_even_if_size_and_time_are_set_back(file: Path) -> None:
     file_digest(file)
     status = file.stat()
@@ -63,6 +71,8 @@ def test_change_is_seen_even_if_size_and_time_are_set_back(file: Path) -> None:
     assert file_digest(file) == hashlib.sha256(b"abd" * 1000).hexdigest()
 
 
+@pytest.mark.fault(19, "damaged values")
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"key": [], "sha256": "00"}'])
 def test_damaged_memory_is_ignored(content: bytes, file: Path) -> None:
     right = file_digest(file)
@@ -74,13 +84,6 @@ def test_damaged_memory_is_ignored(content: bytes, file: Path) -> None:
 def test_cache_that_cannot_be_written_changes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYSAFE_CACHE", str(file / "below a file"))
     assert file_digest(file) == hashlib.sha256(b"abc" * 1000).hexdigest()
-
-
-def test_blob_of_a_hub_cache_is_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = open_checkpoint(hub_layout(tmp_path / "hub", tiny_llama(tmp_path / "m")))
-    read = count_reads(monkeypatch)
-    assert checkpoint_digests(checkpoint) == {"model.safetensors": checkpoint.files[0].resolve().name}
-    assert read == []
 
 
 def test_every_shard_is_listed(tmp_path: Path) -> None:
@@ -103,11 +106,19 @@ def test_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert cache_directory() == tmp_path / "xdg" / "polysafe"
 
 
+@pytest.mark.hostile("folder")
+@pytest.mark.fault(26, "stops")
 def test_blob_under_the_hash_of_another_file(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(hub_layout(tmp_path / "hub", tiny_llama(tmp_path / "m")))
-    with pytest.raises(CheckpointError, match="is not what the hub gave: its SHA-256 is") as caught:
-        checkpoint_digests(checkpoint, believe=False)
-    assert caught.value.where == checkpoint.files[0]
+    blob = checkpoint.files[0].resolve()
+    assert checkpoint_digests(checkpoint) == {"model.safetensors": blob.name}
+    changed = bytearray(blob.read_bytes())
+    changed[-1] ^= 1
+    blob.write_bytes(changed)
+    for read in (checkpoint_digests, model_sha256):
+        with pytest.raises(CheckpointError, match="is not what the hub gave: its SHA-256 is") as caught:
+            read(checkpoint)
+        assert caught.value.where == checkpoint.files[0]
 
 
 def test_blob_that_is_its_name_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +127,7 @@ def test_blob_that_is_its_name_is_read_once(tmp_path: Path, monkeypatch: pytest.
     blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
     blob.parent.mkdir()
     blob.write_bytes(content)
-    assert [file_digest(blob, believe=False) for _ in range(2)] == [blob.name] * 2
+    assert [file_digest(blob) for _ in range(2)] == [blob.name] * 2
     assert read == [blob]
 
 

@@ -95,6 +95,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.fault(1, "random headers")
 @given(damaged())
 def test_what_we_accept_safetensors_reads_alike(scratch: Path, content: bytes) -> None:
     scratch.write_bytes(content)
@@ -143,6 +144,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }
 
 
+@pytest.mark.fault(
+    1, "lengths and limits", "text", "offsets, shapes and types", "bytes that nothing describes", "the file is named"
+)
+@pytest.mark.fault(3, "cut short", "empty")
+@pytest.mark.hostile("header")
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusal_names_file_and_remedy(case: str, tmp_path: Path) -> None:
     content, words = REFUSED[case]
@@ -155,6 +161,8 @@ def test_refusal_names_file_and_remedy(case: str, tmp_path: Path) -> None:
     assert "again" in str(caught.value.remedy)
 
 
+@pytest.mark.fault(3, "a git-lfs pointer", "a web page")
+@pytest.mark.hostile("header")
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -195,6 +203,8 @@ def peak_memory() -> Iterator[list[int]]:
         tracemalloc.stop()
 
 
+@pytest.mark.fault(1, "nothing large is allocated")
+@pytest.mark.hostile("header")
 @pytest.mark.parametrize("length", [MAX_HEADER, 2**40, 2**63])
 def test_an_announced_length_allocates_nothing(length: int, tmp_path: Path) -> None:
     path = write_raw(tmp_path / "f.safetensors", b"{}", length=length)
@@ -203,6 +213,8 @@ def test_an_announced_length_allocates_nothing(length: int, tmp_path: Path) -> N
     assert peak[0] < 1 << 20
 
 
+@pytest.mark.fault(1, "nothing large is allocated")
+@pytest.mark.hostile("header")
 def test_a_shape_of_a_hundred_thousand_huge_axes_is_refused_before_it_is_multiplied_out(tmp_path: Path) -> None:
     hostile: dict[str, Any] = {**entry(), "shape": [2**62] * 100_000}
     path = write_raw(tmp_path / "f.safetensors", {"a": hostile}, bytes(4))

@@ -40,6 +40,8 @@ def test_a_cached_model_needs_no_network(cached: Path) -> None:
     assert open_checkpoint(folder, origin=f"org/name@{COMMIT}").origin == f"org/name@{COMMIT}"
 
 
+@pytest.mark.fault(26, "a revision is a commit")
+@pytest.mark.hostile("recipe")
 @pytest.mark.parametrize("revision", ["main", "v1.0", "", "0" * 39, "0" * 41, "G" * 40, "0" * 40 + "\n", "refs/pr/1"])
 def test_only_a_commit_pins_a_model(revision: str, cached: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a commit") as caught:
@@ -70,6 +72,7 @@ def test_a_cached_model_is_not_asked_for(cached: Path, monkeypatch: pytest.Monke
     assert hub_snapshot("org/name", COMMIT) == cached
 
 
+@pytest.mark.hostile("recipe")
 @pytest.mark.parametrize("name", ["../../etc", "org/na--me", "a/b/c", "org/name ", "-x/y"])
 def test_names_that_are_none(name: str, cache: Path) -> None:
     with pytest.raises(CheckpointError) as caught:

@@ -35,6 +35,7 @@ def test_a_checkpoint_says_that_its_weights_were_quantised(tmp_path: Path) -> No
     assert plain.sentence == "the weights were converted from m.gguf of the package p 1 (F16)"
 
 
+@pytest.mark.hostile("folder")
 @pytest.mark.parametrize(
     "change",
     [
@@ -59,6 +60,7 @@ def test_names_of_terms(name: str) -> None:
     assert is_terms(name)
 
 
+@pytest.mark.hostile("folder")
 @pytest.mark.parametrize(
     "name", ["README.md", "config.json", "determs", "LICENSE/x", "../LICENSE", "license.py", "TERMS.json"]
 )

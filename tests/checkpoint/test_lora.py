@@ -131,6 +131,7 @@ def test_a_band_comes_from_an_adapter_as_from_the_merged_model(tmp_path: Path, a
     assert any(not torch.equal(outputs[0][name], language[name]) for name in language)
 
 
+@pytest.mark.hostile("adapter")
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -175,6 +176,7 @@ def test_a_beginning_that_leaves_the_base_alone_is_read(base: Path, adapter: Pat
     assert not open_adapter(adapter, open_checkpoint(base)).notes[1:]
 
 
+@pytest.mark.hostile("adapter")
 def test_a_key_that_nobody_knows_is_told(base: Path, adapter: Path) -> None:
     configure(adapter, use_quantum=True)
     assert open_adapter(adapter, open_checkpoint(base)).notes[-1] == (
@@ -182,6 +184,7 @@ def test_a_key_that_nobody_knows_is_told(base: Path, adapter: Path) -> None:
     )
 
 
+@pytest.mark.hostile("adapter")
 @pytest.mark.parametrize("other", ["{}.lora_A.default.weight", "base_model.model.{}.lora_A.default.weight"])
 def test_two_adapters_in_one_file_are_refused(base: Path, adapter: Path, other: str) -> None:
     file = adapter / "adapter_model.safetensors"
@@ -192,6 +195,7 @@ def test_two_adapters_in_one_file_are_refused(base: Path, adapter: Path, other: 
         open_adapter(adapter, open_checkpoint(base))
 
 
+@pytest.mark.hostile("adapter")
 @pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.float8_e4m3fn])
 def test_factors_that_are_no_real_numbers_are_refused(base: Path, adapter: Path, dtype: torch.dtype) -> None:
     file = adapter / "adapter_model.safetensors"
@@ -200,6 +204,7 @@ def test_factors_that_are_no_real_numbers_are_refused(base: Path, adapter: Path,
         open_adapter(adapter, open_checkpoint(base))
 
 
+@pytest.mark.hostile("adapter")
 @pytest.mark.parametrize("key", ["alpha_pattern", "rank_pattern"])
 def test_an_expression_that_takes_for_ever_is_ended(
     base: Path, adapter: Path, key: str, monkeypatch: pytest.MonkeyPatch
@@ -223,18 +228,21 @@ def test_expressions_choose_as_those_of_peft_do(base: Path, adapter: Path) -> No
         assert scale == patterns.get(key, ALPHA) / RANK
 
 
+@pytest.mark.hostile("adapter")
 def test_a_config_of_absurd_size_is_not_read(base: Path, adapter: Path) -> None:
     os.truncate(adapter / "adapter_config.json", 2**36)
     with pytest.raises(CheckpointError, match="is larger than"):
         open_adapter(adapter, open_checkpoint(base))
 
 
+@pytest.mark.hostile("adapter")
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path, base: Path) -> None:
     deeper = write_adapter(tmp_path / "deeper", tiny_model(layers=6))
     with pytest.raises(MismatchError, match=r"do not fit 'model\.layers\.4"):
         open_adapter(deeper, open_checkpoint(base))
 
 
+@pytest.mark.hostile("adapter")
 def test_half_a_pair_and_foreign_tensors_are_refused(base: Path, adapter: Path) -> None:
     module = "base_model.model.model.layers.0.self_attn.q_proj"
     save_file({f"{module}.lora_A.weight": torch.ones(2, 16)}, adapter / "adapter_model.safetensors")

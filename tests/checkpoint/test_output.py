@@ -44,6 +44,8 @@ def place(source: Path, kind: str) -> Path:
     }[kind]
 
 
+@pytest.mark.fault(12, "is an input, or inside one", "a link or a file")
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize(
     "kind",
     ["same", "same by another way", "inside", "deep inside", "contains", "root", "symlink", "inside a symlink"],
@@ -62,6 +64,8 @@ def test_neighbours_of_an_input_are_fine(name: str, source: Path) -> None:
     check_target(source.parent / name, [source])
 
 
+@pytest.mark.fault(12, "a link or a file")
+@pytest.mark.hostile("output")
 def test_a_file_or_a_link_is_no_place(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "dangling").symlink_to("nowhere")
@@ -72,6 +76,7 @@ def test_a_file_or_a_link_is_no_place(source: Path, tmp_path: Path) -> None:
             check_target(tmp_path / name, [source])
 
 
+@pytest.mark.fault(12, "foreign files")
 def test_foreign_files_are_not_overwritten(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()
@@ -83,6 +88,7 @@ def test_foreign_files_are_not_overwritten(source: Path, tmp_path: Path) -> None
     check_target(target, [source])
 
 
+@pytest.mark.fault(11, "long and non-ASCII names")
 @pytest.mark.parametrize("path", ["x" * 300, "y/" * 2500 + "z"])
 def test_names_that_are_too_long_are_refused_with_the_reason(path: str, source: Path, tmp_path: Path) -> None:
     target = tmp_path / path
@@ -106,6 +112,7 @@ def locked_by_another_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]
         yield process
 
 
+@pytest.mark.fault(13, "one wins and the other is told who holds it")
 def test_two_processes(locked_by_another_process: subprocess.Popen[str], tmp_path: Path) -> None:
     holder = f"is being written by process {locked_by_another_process.pid} on "
     with pytest.raises(OutputError, match=holder), lock(tmp_path / "out"):
@@ -114,6 +121,7 @@ def test_two_processes(locked_by_another_process: subprocess.Popen[str], tmp_pat
         pass
 
 
+@pytest.mark.fault(13, "a lock of a dead process")
 def test_lock_of_a_dead_process_is_free(locked_by_another_process: subprocess.Popen[str], tmp_path: Path) -> None:
     locked_by_another_process.send_signal(signal.SIGKILL)
     locked_by_another_process.wait()
@@ -152,6 +160,7 @@ def unprivileged() -> Iterator[Path]:
             folder.chmod(0o755)
 
 
+@pytest.mark.fault(11, "a read-only folder, for a user that is not root")
 def test_read_only_parent(unprivileged: Path) -> None:
     target = unprivileged / "out"
     check_target(target, [])
@@ -204,6 +213,7 @@ def test_workspace_is_beside_the_output_and_hidden(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".out.polysafe"]
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize("record", [b"", b"{", b"[]", b"null", b'"job"', b"\xff"])
 def test_damaged_record_means_a_fresh_start(record: bytes, tmp_path: Path) -> None:
     space = Workspace(tmp_path / "out")
@@ -255,6 +265,7 @@ def test_publishing_over_something_that_appeared(tmp_path: Path) -> None:
     assert space.holds("job")
 
 
+@pytest.mark.fault(11, "full at any write, flush and rename")
 @pytest.mark.parametrize("point", [1, 2])
 def test_disk_full_when_publishing_leaves_nothing_at_the_target(point: int, tmp_path: Path) -> None:
     space = Workspace(tmp_path / "out")
@@ -277,6 +288,7 @@ def test_record_names_the_job(tmp_path: Path) -> None:
     assert json.loads((space.work / "job.json").read_text()) == {"job": "abc"}
 
 
+@pytest.mark.hostile("output")
 def test_a_workspace_that_is_a_link_is_refused(source: Path, tmp_path: Path) -> None:
     space = Workspace(tmp_path / "out")
     elsewhere = tmp_path / "elsewhere"
@@ -297,6 +309,7 @@ def test_a_workspace_that_is_a_link_is_refused(source: Path, tmp_path: Path) -> 
     assert (elsewhere / "job.json").exists()
 
 
+@pytest.mark.hostile("output")
 def test_nothing_in_a_workspace_is_shared_with_another_place(tmp_path: Path) -> None:
     space, victim = Workspace(tmp_path / "out"), tmp_path / "victim"
     (victim / "polysafe").mkdir(parents=True)
@@ -313,6 +326,7 @@ def test_nothing_in_a_workspace_is_shared_with_another_place(tmp_path: Path) -> 
     assert (victim / "polysafe").is_dir()
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize("part", ["content", "progress"])
 def test_a_part_of_a_workspace_that_is_a_link_is_made_anew(part: str, tmp_path: Path) -> None:
     space, victim = Workspace(tmp_path / "out"), tmp_path / "victim"
@@ -328,6 +342,7 @@ def test_a_part_of_a_workspace_that_is_a_link_is_made_anew(part: str, tmp_path: 
     assert (victim / "file").read_text() == "precious"
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize("make", [os.link, os.symlink, lambda _, path: os.mkfifo(path), lambda _, path: path.mkdir()])
 def test_a_lock_that_is_something_else_is_left_alone(make: Callable[[Path, Path], object], tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from polysafe.checkpoint import reader as reader_module
 from polysafe.checkpoint.dtypes import BITS, torch_dtype
 from polysafe.checkpoint.header import TensorSpec, tensor_bytes
-from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader, row_blocks
+from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader, Copies, row_blocks
 from polysafe.checkpoint.source import SINGLE, open_checkpoint
 from polysafe.errors import CheckpointError
 from tests.checkpoint.raw import entry, raw, write_config
@@ -42,6 +44,21 @@ def test_blocks_of_rows_make_up_the_tensor(shape: tuple[int, ...], step: int, tm
         assert torch.equal(torch.cat([part.reshape(-1) for part in parts or [tensor.reshape(-1)]]), tensor.reshape(-1))
         assert reader.rows("w", 0, 0).numel() == 0
         assert reader.whole("w").shape == shape
+
+
+def test_copied_bytes_are_those_of_the_file_while_the_last_few_blocks_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "COPY_BYTES", 64)
+    tensor, unfinished = torch.arange(200, dtype=torch.int64), 3
+    with reader_of(tmp_path, {"w": tensor, "none": torch.zeros(0)}) as reader:
+        copies, kept, found = Copies(unfinished), deque[memoryview](maxlen=unfinished + 1), b""
+        for block in copies.of(reader, "w"):
+            if len(kept) == kept.maxlen:
+                found += bytes(kept[0])  # still as it was read, with so many blocks after it
+            kept.append(block)
+        assert found + b"".join(kept) == tensor.numpy().tobytes()
+        assert list(copies.of(reader, "none")) == []
 
 
 @pytest.mark.parametrize("dtype", sorted(BITS))

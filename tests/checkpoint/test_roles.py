@@ -38,6 +38,9 @@ def projections(architecture: Architecture, module: Module) -> set[str]:
     }
 
 
+@pytest.mark.fault(
+    7, "fused and stacked tensors", "biases, norms and groups of heads", "hybrid layers and several modules"
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_of_the_tests(family: str, tmp_path: Path) -> None:
     architecture = classify(open_checkpoint(tiny_model(family, layers=3).save(tmp_path / "m")))
@@ -236,6 +239,9 @@ EXPECTED: list[tuple[Callable[[], Checkpoint], str, bool, HeadLayout, int, dict[
 ]
 
 
+@pytest.mark.fault(
+    7, "fused and stacked tensors", "biases, norms and groups of heads", "hybrid layers and several modules"
+)
 @pytest.mark.parametrize(
     ("model", "prefix", "tied", "heads", "vocabulary", "kinds"), EXPECTED, ids=[case[0].__name__ for case in EXPECTED]
 )
@@ -294,6 +300,7 @@ def test_single_roles() -> None:
     assert role(real_names.gpt2(), "h.5.attn.bias") == TensorRole(Kind.BUFFER, 5)
 
 
+@pytest.mark.fault(7, "what is not known is told")
 def test_fused_layouts_are_told() -> None:
     assert classify(real_names.phi3_mini()).notes == ("fused projections: gate_up, qkv",)
     assert classify(real_names.gpt_oss_20b()).notes == ("fused projections: gate_up", "mixture of experts")
@@ -312,6 +319,8 @@ def llama(**config: Any) -> Checkpoint:
     return replace(known, config={**known.config, **config})
 
 
+@pytest.mark.hostile("config")
+@pytest.mark.fault(6, "a config that contradicts its tensors")
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -344,6 +353,7 @@ def test_config_values_for_every_layer_are_no_statement(value: object) -> None:
     assert classify(llama(num_hidden_layers=value, head_dim=value)).num_layers == 16
 
 
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize("value", ["sixteen", "16", "", 16.5, float("inf"), 0, -1, True, False, {"a": 1}])
 @pytest.mark.parametrize(
     "key", ["num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size"]
@@ -353,6 +363,7 @@ def test_config_that_states_no_number(key: str, value: object) -> None:
         classify(llama(**{key: value}))
 
 
+@pytest.mark.fault(7, "tied and untied")
 @pytest.mark.parametrize(
     ("tied", "flag", "decided", "words"),
     [
@@ -378,6 +389,7 @@ def test_tying_is_decided_from_the_tensors(tied: bool, flag: bool | None, decide
 PROJECTION = "self_attn.q_proj.weight"
 
 
+@pytest.mark.fault(7, "what is not known is told")
 def test_unknown_tensors_are_listed() -> None:
     names = {f"model.layers.0.{PROJECTION}": (4, 4), "model.layers.0.mixer.strange": (3,), "odd.weight": (2,)}
     architecture = classify(header_only(names, {}))
@@ -391,6 +403,7 @@ def test_layer_in_which_nothing_is_known_is_an_error() -> None:
         classify(header_only(names, {}))
 
 
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize("name", ["encoder.block.0.layer.0.SelfAttention.q.weight", "weight", "", "model.layers.x.q"])
 def test_no_decoder_layers(name: str) -> None:
     with pytest.raises(ArchitectureError, match="no decoder layers"):
@@ -403,6 +416,7 @@ def test_missing_layer_is_named() -> None:
         classify(header_only(names, {}))
 
 
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize("index", ["99999999999999999999", "²", "٣", "9" * 5000, "-1", "1e3"])
 def test_layer_indices_that_are_none(index: str) -> None:
     """Nothing is allocated for them, nothing is counted, and the tensor is listed."""
@@ -412,6 +426,7 @@ def test_layer_indices_that_are_none(index: str) -> None:
     assert architecture.unknown == (f"model.layers.{index}.{PROJECTION}",)
 
 
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize(
     "name",
     ["model.embed_tokens.weight", "model.layers.0.self_attn.o_proj.weight", "model.layers.0.mlp.experts.down_proj"],

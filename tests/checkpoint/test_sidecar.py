@@ -67,6 +67,8 @@ def test_everything_that_belongs_to_the_tokenizer_comes_byte_for_byte(tmp_path: 
     assert found == {**TOKENIZER, "config.json": (tmp_path / "model" / "config.json").read_bytes()}
 
 
+@pytest.mark.fault(9, "never copied")
+@pytest.mark.hostile("config")
 def test_code_and_pickles_are_not_copied_but_listed(tmp_path: Path) -> None:
     donor = with_files(tmp_path / "donor", {**EXECUTED, "tokenizer.model.v3": b"\x0a", "tokenizer.jinja": b""})
     assert {file.name for file in side_files(donor, donor)} == {
@@ -114,6 +116,7 @@ def test_links_of_a_hub_cache_are_followed(tmp_path: Path) -> None:
     assert {file.name: file.content for file in side_files(snapshot, snapshot)} == plain
 
 
+@pytest.mark.hostile("config")
 def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
     model = with_files(tmp_path / "m", {})
     (tmp_path / "secret").write_text("secret")
@@ -129,6 +132,7 @@ def test_lost_tokenizer_is_an_error_not_a_gap(tmp_path: Path) -> None:
         side_files(model, model)
 
 
+@pytest.mark.hostile("config")
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     model = with_files(tmp_path / "m", {})
     os.mkfifo(tmp_path / "m" / "merges.txt")
@@ -136,6 +140,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
         side_files(model, model)
 
 
+@pytest.mark.hostile("config")
 def test_huge_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_files(tmp_path / "m", {"vocab.txt": bytes(2 << 20)})
     monkeypatch.setattr(sidecar, "LARGEST", 1 << 20)
@@ -143,6 +148,7 @@ def test_huge_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         side_files(model, model)
 
 
+@pytest.mark.hostile("config")
 def test_many_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
     model = with_files(tmp_path / "m", {f"vocab{number}.json": b"" for number in range(80)})
     for number in range(80):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -28,6 +29,7 @@ def test_tensors_are_those_of_the_files(shards: int, tmp_path: Path) -> None:
     assert checkpoint.notes == ()
 
 
+@pytest.mark.fault(11, "long and non-ASCII names")
 def test_paths_with_spaces_and_other_alphabets(tmp_path: Path) -> None:
     folder = tiny_llama(tmp_path / "modèle 安全 ነጻ")
     assert open_checkpoint(folder).root == folder
@@ -67,6 +69,8 @@ def test_shards_without_their_index_are_not_guessed(tmp_path: Path) -> None:
         open_checkpoint(folder)
 
 
+@pytest.mark.fault(4, "refused with the way out")
+@pytest.mark.hostile("folder")
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "x.ckpt", "weights.pkl"])
 def test_pickles_are_refused_with_the_way_out(name: str, tmp_path: Path) -> None:
     folder = write_config(tmp_path)
@@ -93,6 +97,7 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
     assert caught.value.where == lost
 
 
+@pytest.mark.fault(3, "cut short")
 def test_truncated_shard_is_named_with_both_sizes(tmp_path: Path) -> None:
     folder = tiny_llama(tmp_path / "m", shards=3)
     short = sorted(folder.glob("*.safetensors"))[1]
@@ -112,6 +117,7 @@ def test_tensor_that_the_index_does_not_know_is_kept_and_told(tmp_path: Path) ->
     assert checkpoint.notes == ("1 tensors are in the files but not in the index, first extra",)
 
 
+@pytest.mark.hostile("folder")
 @pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', '{"weight_map": 1}'])
 def test_index_without_a_map(content: str, tmp_path: Path) -> None:
     folder = write_config(tmp_path)
@@ -127,6 +133,7 @@ def test_checkpoint_without_tensors(tmp_path: Path) -> None:
         open_checkpoint(folder)
 
 
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize(("content", "words"), [(None, "is missing"), ("[]", "not a JSON object"), ("{", "valid JSON")])
 def test_config_that_is_none(content: str | None, words: str, tmp_path: Path) -> None:
     folder = tiny_llama(tmp_path / "m")
@@ -150,9 +157,10 @@ def hub_layout(cache: Path, folder: Path) -> Path:
     blobs = cache / "models--org--name" / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
-    for number, file in enumerate(sorted(folder.iterdir())):
-        file.rename(blobs / f"{number:064x}")
-        (snapshot / file.name).symlink_to(Path("../..") / "blobs" / f"{number:064x}")
+    for file in sorted(folder.iterdir()):
+        name = hashlib.sha256(file.read_bytes()).hexdigest()
+        file.rename(blobs / name)
+        (snapshot / file.name).symlink_to(Path("../..") / "blobs" / name)
     return snapshot
 
 
@@ -183,6 +191,7 @@ def test_a_link_to_a_whole_checkpoint_may_be_named(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path / "link").root == folder
 
 
+@pytest.mark.fault(15, "while it is read")
 def test_changes_during_a_run_are_seen(tmp_path: Path) -> None:
     folder = tiny_llama(tmp_path / "m")
     checkpoint = open_checkpoint(folder)
@@ -201,6 +210,8 @@ def test_every_ordinary_family_is_editable(family: str, tmp_path: Path) -> None:
     check_editable(open_checkpoint(tiny_model(family, layers=1).save(tmp_path / "m")))
 
 
+@pytest.mark.fault(8, "by their config")
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "fp8", "mxfp4", None])
 def test_quantised_by_config(method: str | None, nested: bool, tmp_path: Path) -> None:
@@ -212,6 +223,8 @@ def test_quantised_by_config(method: str | None, nested: bool, tmp_path: Path) -
     assert "unquantised" in str(caught.value.remedy)
 
 
+@pytest.mark.fault(8, "by types and names")
+@pytest.mark.hostile("folder")
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -259,6 +272,7 @@ def test_index_of_many_tensors(tmp_path: Path) -> None:
     assert len(open_checkpoint(folder).tensors) == 20_000
 
 
+@pytest.mark.hostile("folder")
 def test_more_tensors_than_any_model_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_config(tmp_path)
     zero = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}

@@ -82,6 +82,7 @@ def test_full_disk_is_told(output: Path) -> None:
     assert verify_output(output).ok
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize(
     "content",
     [
@@ -117,6 +118,7 @@ def test_an_update_that_fits_is_carried_out(output: Path) -> None:
     assert verify_output(output).ok
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize(
     ("files", "changed"),
     [
@@ -143,6 +145,7 @@ def test_an_update_changes_what_is_said_of_a_model_only(
     assert snapshot(output) == before
 
 
+@pytest.mark.hostile("output")
 def test_an_update_without_the_hash_of_a_file_is_refused(output: Path) -> None:
     asking_for(output, {"README.md": "x"})
     (output / UPDATE).write_text((output / UPDATE).read_text().replace('"README.md": "x"', '"README.md": "y"'))
@@ -150,6 +153,7 @@ def test_an_update_without_the_hash_of_a_file_is_refused(output: Path) -> None:
         finish_update(output)
 
 
+@pytest.mark.hostile("output")
 def test_an_update_writes_through_no_link(output: Path, tmp_path: Path) -> None:
     asking_for(output, {"README.md": "x", "polysafe/card.json": "{}"})
     shutil.move(output / "polysafe", tmp_path / "elsewhere")
@@ -161,6 +165,7 @@ def test_an_update_writes_through_no_link(output: Path, tmp_path: Path) -> None:
     assert snapshot(tmp_path / "elsewhere") == before
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize("name", ["README.md", "polysafe/card.json"])
 def test_an_update_of_a_link_is_refused(name: str, output: Path, tmp_path: Path) -> None:
     asking_for(output, {name: "x"})

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from polysafe.checkpoint.dtypes import bytes_of
 from polysafe.checkpoint.header import TensorSpec
 from polysafe.checkpoint.values import HUGE, Survey, is_finite
 
@@ -17,7 +18,7 @@ def spec(dtype: str = "F32", rows: int = 4) -> TensorSpec:
 def seen(*blocks: torch.Tensor, of: TensorSpec | None = None) -> list[str]:
     survey = Survey()
     for block in blocks:
-        survey.add(of or spec(), block)
+        assert [*survey.seen(of or spec(), [bytes_of(block)])] == [bytes_of(block)]
     return list(survey.findings())
 
 
@@ -63,7 +64,7 @@ def test_codes_are_no_numbers() -> None:
 def test_tensors_are_named() -> None:
     survey = Survey()
     for number in range(5):
-        survey.add(TensorSpec(f"w{number}", "F32", (1, 3), Path("w"), 0, 12), torch.zeros(1, 3))
+        survey.add(TensorSpec(f"w{number}", "F32", (1, 3), Path("w"), 0, 12), bytes_of(torch.zeros(1, 3)))
     assert list(survey.lines()) == ["5 tensors of nothing but zeros: w0, w1, w2 …"]
 
 

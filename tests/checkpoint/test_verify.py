@@ -32,6 +32,7 @@ def write_manifest(folder: Path, content: object) -> None:
     (folder / MANIFEST).write_text(json.dumps(content))
 
 
+@pytest.mark.fault(14, "sizes and hashes")
 def test_sound_output(output: Path) -> None:
     advanced: list[int] = []
     report = verify_output(output, advanced.append)
@@ -42,6 +43,7 @@ def test_sound_output(output: Path) -> None:
     assert report.to_json()["ok"] is True
 
 
+@pytest.mark.fault(14, "a flipped bit")
 @pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "tokenizer.json", "config.json"])
 @pytest.mark.parametrize("position", [0, -1])
 def test_one_bit(name: str, position: int, output: Path) -> None:
@@ -53,6 +55,7 @@ def test_one_bit(name: str, position: int, output: Path) -> None:
     assert report.problems == (f"{name}: was changed (its SHA-256 differs from the manifest)",)
 
 
+@pytest.mark.fault(14, "sizes and hashes")
 def test_missing_and_truncated_files(output: Path) -> None:
     (output / "tokenizer.json").unlink()
     short = output / "model-00002-of-00002.safetensors"
@@ -64,12 +67,14 @@ def test_missing_and_truncated_files(output: Path) -> None:
     )
 
 
+@pytest.mark.hostile("output")
 def test_file_that_became_a_folder(output: Path) -> None:
     (output / "tokenizer.json").unlink()
     (output / "tokenizer.json").mkdir()
     assert verify_output(output).problems == ("tokenizer.json: is missing",)
 
 
+@pytest.mark.hostile("output")
 def test_files_that_nothing_vouches_for_are_listed(output: Path) -> None:
     (output / "notes.txt").write_text("mine")
     report = verify_output(output)
@@ -77,6 +82,7 @@ def test_files_that_nothing_vouches_for_are_listed(output: Path) -> None:
     assert report.unlisted == ("notes.txt",)
 
 
+@pytest.mark.hostile("output")
 def test_stray_weights_that_make_the_folder_ambiguous(output: Path) -> None:
     (output / "model.safetensors").write_bytes((output / "model-00001-of-00002.safetensors").read_bytes())
     report = verify_output(output)
@@ -96,6 +102,7 @@ FILE: dict[str, Any] = {"path": "a", "size": 1, "sha256": "00"}
 SOUND: dict[str, Any] = {"polysafe_manifest": 1, "edit": "0", "sources": {}, "files": [FILE]}
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize(
     "content",
     [
@@ -127,6 +134,7 @@ def test_manifest_that_is_none(content: object, tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
+@pytest.mark.hostile("output")
 def test_manifest_that_is_no_json(tmp_path: Path) -> None:
     write_manifest(tmp_path, SOUND)
     (tmp_path / MANIFEST).write_text("{")
@@ -134,6 +142,7 @@ def test_manifest_that_is_no_json(tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
+@pytest.mark.hostile("output")
 def test_no_files_are_no_model(output: Path) -> None:
     content = read_manifest(output)
     write_manifest(output, {**content, "files": []})
@@ -143,6 +152,7 @@ def test_no_files_are_no_model(output: Path) -> None:
     assert f"{weights}: is not in the manifest, but is read with a model" in problems
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize(
     "name",
     [
@@ -166,6 +176,7 @@ def test_files_that_a_loader_would_read_are_named(name: str, output: Path) -> No
     assert report.unlisted == (name,)
 
 
+@pytest.mark.hostile("output")
 def test_a_member_that_leads_out_of_the_folder(output: Path, tmp_path: Path) -> None:
     (output / "tokenizer.json").rename(tmp_path / "elsewhere")
     (output / "tokenizer.json").symlink_to(tmp_path / "elsewhere")
@@ -173,6 +184,7 @@ def test_a_member_that_leads_out_of_the_folder(output: Path, tmp_path: Path) -> 
     assert not is_whole(output, read_manifest(output))
 
 
+@pytest.mark.hostile("output")
 def test_a_member_behind_a_folder_that_leads_out(output: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "x.json").write_text("{}")
@@ -195,6 +207,7 @@ def test_a_published_output_in_a_hub_cache_is_as_it_was(output: Path, tmp_path: 
     assert verify_output(snapshot).ok
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize("name", ["x" * 1000, "y/" * 3000 + "z"])
 def test_names_longer_than_any_system_has_are_missing(name: str, output: Path) -> None:
     content = read_manifest(output)
@@ -212,6 +225,7 @@ def test_one_bit_of_an_output_is_told_without_verifying(output: Path) -> None:
     assert not is_whole(output, read_manifest(output))
 
 
+@pytest.mark.hostile("output")
 def test_a_manifest_that_never_ends(output: Path) -> None:
     (output / MANIFEST).unlink()
     os.mkfifo(output / MANIFEST)
@@ -219,6 +233,7 @@ def test_a_manifest_that_never_ends(output: Path) -> None:
         verify_output(output)
 
 
+@pytest.mark.hostile("output")
 def test_a_manifest_of_gigabytes(output: Path) -> None:
     os.truncate(output / MANIFEST, 30 << 30)
     with pytest.raises(CheckpointError, match="is larger than"):

@@ -5,18 +5,24 @@ import errno
 import hashlib
 import io
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from polysafe.checkpoint import writer
+from polysafe.checkpoint import reader, writer
 from polysafe.checkpoint.header import TensorSpec
 from polysafe.checkpoint.layout import Shard, plan_layout
+from polysafe.checkpoint.source import SINGLE, open_checkpoint
 from polysafe.checkpoint.writer import output_error, write_shard
 from polysafe.errors import CheckpointError, OutputError
 from tests.checkpoint.faults import KilledError, disk_full, failing
+from tests.checkpoint.raw import write_config
 
 SIZES = [700, 0, 1, 300, 999, 64]
 
@@ -53,6 +59,35 @@ def expected(shard: Shard) -> bytes:
     return shard.header + b"".join(content(spec.name, spec.nbytes) for spec in shard.tensors)
 
 
+def test_a_slow_hash_is_that_of_the_bytes_though_buffers_are_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buffer may be filled anew only when its block was hashed."""
+    monkeypatch.setattr(reader, "COPY_BYTES", 64)
+    save_file({"w": torch.arange(400, dtype=torch.int64)}, write_config(tmp_path) / SINGLE)
+    shard = plan_layout(list(open_checkpoint(tmp_path).tensors.values()), 10**9).shards[0]
+    monkeypatch.setattr(writer, "hashlib", SimpleNamespace(sha256=Slow))
+    (tmp_path / "out").mkdir()
+    copies = reader.Copies(writer.HASH_AHEAD)
+    with reader.CheckpointReader(open_checkpoint(tmp_path)) as files:
+        found = write_shard(
+            shard, tmp_path / "out", tmp_path / "p.json", lambda name: copies.of(files, name), lambda _: None
+        )
+    assert found == hashlib.sha256((tmp_path / "out" / shard.name).read_bytes()).hexdigest()
+
+
+class Slow:
+    """SHA-256 that is the slowest of all."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self.hexdigest = self._digest.hexdigest
+
+    def update(self, block: memoryview) -> None:
+        time.sleep(0.002)
+        self._digest.update(block)
+
+
 @pytest.fixture
 def durable_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "SYNC_BYTES", 1)
@@ -78,6 +113,7 @@ def test_finished_shard_is_not_written_again(
     assert (tmp_path / shard.name).stat().st_mtime_ns == before.st_mtime_ns
 
 
+@pytest.mark.fault(10, "every durable point")
 @pytest.mark.usefixtures("durable_everywhere")
 def test_end_at_any_durable_point_is_resumed(
     write: Callable[..., str], shard: Shard, expected: bytes, tmp_path: Path
@@ -112,6 +148,7 @@ def test_resuming_goes_on_where_it_stopped(write: Callable[..., str], shard: Sha
     assert produced == ["t4", "t5"]
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.usefixtures("durable_everywhere")
 @pytest.mark.parametrize(
     "record",
@@ -176,6 +213,7 @@ class FullDisk(io.FileIO):
         return super().write(fits)
 
 
+@pytest.mark.fault(11, "full at any write, flush and rename")
 @pytest.mark.parametrize("room", [0, 10, 200, 500, 1300, 2400])
 def test_disk_full_at_any_byte_is_resumed(
     room: int, write: Callable[..., str], shard: Shard, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,6 +235,7 @@ def test_disk_full_at_any_byte_is_resumed(
     assert (tmp_path / shard.name).read_bytes() == expected
 
 
+@pytest.mark.fault(11, "full at any write, flush and rename")
 @pytest.mark.usefixtures("durable_everywhere")
 @pytest.mark.parametrize("point", [1, 2, 3, 4, 7, 10])
 def test_disk_full_when_flushing(
@@ -231,6 +270,7 @@ def test_short_writes_are_continued(
     assert (tmp_path / shard.name).read_bytes() == expected
 
 
+@pytest.mark.fault(14, "the umask")
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_umask_decides_the_mode(umask: int, write: Callable[..., str], shard: Shard, tmp_path: Path) -> None:
     before = os.umask(umask)
@@ -242,6 +282,7 @@ def test_umask_decides_the_mode(umask: int, write: Callable[..., str], shard: Sh
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize("make", [os.link, os.symlink, lambda _, path: os.mkfifo(path)])
 def test_nothing_is_written_through_links_and_pipes(
     make: Callable[[Path, Path], object], write: Callable[..., str], shard: Shard, expected: bytes, tmp_path: Path

@@ -173,9 +173,10 @@ main()
 """
 
 
+@pytest.mark.fault(16, "SIGINT", "SIGTERM", "SIGHUP")
 @pytest.mark.parametrize(
     ("sent", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
 )
 def test_signals_end_a_run_with_their_code(
     command: Command, recipe: Path, sent: signal.Signals, code: int, word: str
@@ -189,6 +190,7 @@ def test_signals_end_a_run_with_their_code(
     assert err == f"{word}; run the same command again to go on from here\n"
 
 
+@pytest.mark.fault(16, "signals that are ignored")
 def test_a_run_that_was_started_with_interrupts_ignored_ignores_them_and_ends_when_it_is_asked_to(
     command: Command, recipe: Path
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_run_that_was_started_with_interrupts_ignored_ignores_them_and_ends_wh
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGHUP)
     process.stdin.write("still there\n")
     process.stdin.flush()
     assert process.stdout.readline() == "still there\n"

@@ -36,6 +36,7 @@ def test_rates(speed: float | None, text: str) -> None:
     assert format_rate(speed) == text
 
 
+@pytest.mark.hostile("answer")
 @pytest.mark.parametrize("text", HOSTILE)
 def test_inert_text_cannot_act_on_a_terminal(text: str) -> None:
     shown = inert(text)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ main()
 """
 
 
+@pytest.mark.fault(16, "while something is imported")
 @pytest.mark.parametrize(
     ("name", "then"),
     [("typer", "raise"), ("pydantic", "raise"), ("torch", "raise"), ("torch", "raise ImportError('says otherwise')")],
@@ -124,3 +125,32 @@ def test_no_key_stands_in_what_is_shown(capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr()
     assert KEY not in shown.out + shown.err
     assert shown.out.count("a key, not shown") == 4
+
+
+def test_whoever_names_a_judge_can_name_its_key(polysafe: Polysafe, recipe: Path, tmp_path: Path) -> None:
+    """Every command that reaches servers has the option: for those of a recipe, and for those that it names itself."""
+    from typer.main import get_command
+
+    from polysafe.cli.app import app
+
+    commands = dict(walked(get_command(app)))
+    options = {name: {each for one in command.params for each in one.opts} for name, command in commands.items()}
+    assert all("--judge-key" in known for known in options.values() if "--judge" in known)
+    of_recipes = {name for name, command in commands.items() if any(one.name == "recipe" for one in command.params)}
+    assert of_recipes >= {"run", "evaluate", "search", "plan", "edit controls"}
+    assert all("--key" in options[name] for name in of_recipes)
+    recipe.write_text(recipe.read_text() + RECIPE.replace("URL", "https://other.example/v1"))
+    judge = ("--judge", "multijail=m@https://judge.example/v1", "--judge-key", "NO_SUCH_KEY")
+    told = polysafe("evaluate", recipe, "-o", tmp_path / "e", *judge)
+    assert told.exit_code == 2
+    assert "NO_SUCH_KEY holds no key" in told.stderr
+    alone = polysafe("evaluate", recipe, "-o", tmp_path / "e", *judge[2:])
+    assert "a key of a judge needs a judge" in alone.stderr
+
+
+def walked(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command, with the words that call it."""
+    for word, each in getattr(command, "commands", {}).items():
+        yield from walked(each, f"{name} {word}".strip())
+    if not hasattr(command, "commands"):
+        yield name, command

@@ -30,6 +30,14 @@ def test_second_run_says_that_nothing_was_done(polysafe: Polysafe, recipe: Path)
     assert "complete already" in polysafe("run", recipe).stderr
 
 
+def test_several_recipes_are_carried_out(polysafe: Polysafe, recipe: Path) -> None:
+    other = recipe.with_name("other.yaml")
+    other.write_text(recipe.read_text().replace("./out", "./elsewhere"))
+    made = json.loads(polysafe("run", recipe, other, "--read-again", "--json").stdout)
+    assert [Path(each["output"]).name for each in made] == ["out", "elsewhere"]
+    assert made[0]["manifest"] == made[1]["manifest"]
+
+
 def test_changed_output_does_not_pass(polysafe: Polysafe, recipe: Path) -> None:
     polysafe("run", recipe)
     out = recipe.parent / "out"

@@ -69,6 +69,7 @@ def test_a_missing_key_drops_the_row(tmp_path: Path) -> None:
     assert (found.ids, found.dropped) == (("1",), 2)
 
 
+@pytest.mark.hostile("table")
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -30,6 +30,7 @@ def repeated(kind: str, count: int) -> object:
     return pyarrow.ListArray.from_arrays([0, *[count * 2000] * count], pyarrow.array([7] * (2000 * count)))
 
 
+@pytest.mark.hostile("table")
 @pytest.mark.parametrize(("kind", "count"), [("text", 10_000), ("list", 9_000), ("numbers", 10_000)])
 def test_a_parquet_file_of_one_repeated_value_is_refused_before_it_is_unpacked(
     tmp_path: Path, kind: str, count: int
@@ -65,6 +66,7 @@ WRITERS: dict[str, Callable[[int], str]] = {
 }
 
 
+@pytest.mark.hostile("table")
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_more_rows_than_are_read_are_refused(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "MAX_ROWS", 50)
@@ -83,6 +85,7 @@ def test_more_lines_than_are_read_are_refused(tmp_path: Path, monkeypatch: pytes
         read_lines(tmp_path / "t.txt")
 
 
+@pytest.mark.hostile("table")
 @pytest.mark.parametrize("suffix", [*WRITERS, ".parquet", ".xlsx"])
 def test_files_of_absurd_size_or_without_an_end_are_not_read(suffix: str, tmp_path: Path) -> None:
     read = read_sheet if suffix == ".xlsx" else read_table
@@ -97,6 +100,7 @@ def test_files_of_absurd_size_or_without_an_end_are_not_read(suffix: str, tmp_pa
         read(path)
 
 
+@pytest.mark.hostile("table")
 def test_a_sheet_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
     with (
         ZipFile(tmp_path / "s.xlsx", "w", ZIP_DEFLATED, compresslevel=1) as packed,
@@ -108,6 +112,7 @@ def test_a_sheet_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
         read_sheet(tmp_path / "s.xlsx")
 
 
+@pytest.mark.hostile("table")
 def test_a_sheet_with_one_cell_in_its_last_corner_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     openpyxl = pytest.importorskip("openpyxl", reason="openpyxl is not installed")
     book = openpyxl.Workbook()
@@ -118,6 +123,8 @@ def test_a_sheet_with_one_cell_in_its_last_corner_is_refused(tmp_path: Path, mon
         read_sheet(tmp_path / "s.xlsx")
 
 
+@pytest.mark.fault(19, "half-written lines")
+@pytest.mark.hostile("table")
 @pytest.mark.parametrize("cut", range(1, 40, 3))
 def test_a_half_written_line_is_named_with_its_number(tmp_path: Path, cut: int) -> None:
     whole = '{"text": "what is ሰላም?", "language": "am"}\n'.encode()
@@ -128,6 +135,7 @@ def test_a_half_written_line_is_named_with_its_number(tmp_path: Path, cut: int) 
     assert str(tmp_path / "t.jsonl") in str(caught.value.where)
 
 
+@pytest.mark.hostile("table")
 def test_half_a_character_is_refused_where_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"text": "a"}\n{"text": "\\ud800"}\n')
     with pytest.raises(DataError, match="holds half a character") as caught:
@@ -137,6 +145,7 @@ def test_half_a_character_is_refused_where_it_is_read(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.jsonl").texts("text") == ("😀",)
 
 
+@pytest.mark.hostile("table")
 def test_a_header_of_very_many_columns_is_read_in_time(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(",".join(f"c{number}" for number in range(50_000)) + "\n")
     assert len(read_table(tmp_path / "t.csv").columns) == 50_000

@@ -55,6 +55,7 @@ def test_the_first_of_two_columns_that_differ_in_case_is_meant() -> None:
     assert table.texts("TEXT") == ("upper",)
 
 
+@pytest.mark.hostile("table")
 @pytest.mark.parametrize(
     ("name", "content", "problem", "where"),
     [

@@ -49,6 +49,7 @@ def test_what_does_not_make_an_example_is_counted() -> None:
     assert task.sha256 == make_task("t", "sw", [("a", "x"), ("é", "z")]).sha256
 
 
+@pytest.mark.hostile("table")
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

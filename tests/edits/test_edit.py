@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.hostile("edit")
 @pytest.mark.parametrize("case", TAMPERED)
 def test_damaged_and_hostile_files_are_refused_by_name(case: str, saved: Path) -> None:
     tamper, words = TAMPERED[case]
@@ -207,6 +209,17 @@ def test_storage_type_must_be_arithmetic() -> None:
         edit_of({}, dtype="I64")
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["options", "evidence"])
+def test_what_is_told_of_an_edit_is_finite(field: str, bad: float) -> None:
+    """An edit that is built in Python is refused at once, not when its hash is asked for."""
+    part = Provenance(method="m.v1", label="m", **{field: {"trials": [{"gain": 1.0}, {"gain": bad}]}})
+    with pytest.raises(EditError, match="is no finite number") as caught:
+        Edit(start="a", steps={}, sources={"a": SourceRecord(origin="a")}, provenance=(part,))
+    assert caught.value.where == f"provenance[0].{field}.trials[1].gain"
+
+
+@pytest.mark.hostile("edit")
 def test_numbers_of_a_decision_are_finite() -> None:
     with pytest.raises(ValidationError, match="finite"):
         Decision(block="layers.0", choice="blend", safety_weight=0.5, score=float("nan"))
@@ -278,6 +291,7 @@ def test_an_edit_stays_itself_after_hashing(operation: AddLowRank) -> None:
     assert edit == edit_of({"w": operation})
 
 
+@pytest.mark.hostile("edit")
 def test_files_that_never_end_are_not_waited_for(saved: Path) -> None:
     for name in (TENSOR_FILE, JSON_FILE):
         (saved / name).unlink()
@@ -287,6 +301,7 @@ def test_files_that_never_end_are_not_waited_for(saved: Path) -> None:
         assert caught.value.where == saved / name
 
 
+@pytest.mark.hostile("edit")
 def test_files_of_gigabytes_are_not_read(saved: Path) -> None:
     os.truncate(saved / TENSOR_FILE, 1 << 42)
     with pytest.raises(EditError, match=r"is larger than the .* bytes of memory"):

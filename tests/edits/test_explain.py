@@ -52,6 +52,7 @@ def test_explanation_is_plain_data() -> None:
     assert told["methods"][0]["warnings"] == ["w"]
 
 
+@pytest.mark.hostile("edit")
 @pytest.mark.parametrize(
     ("operation", "told"),
     [

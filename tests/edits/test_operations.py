@@ -33,6 +33,7 @@ def test_sources_in_order_and_once() -> None:
     assert low_rank().sources == ()
 
 
+@pytest.mark.hostile("edit")
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_must_be_finite(number: float) -> None:
     for make in (
@@ -74,12 +75,14 @@ def test_a_blend_needs_a_source() -> None:
         Blend(weights={})
 
 
+@pytest.mark.hostile("edit")
 @pytest.mark.parametrize("columns", [((1, 1),), ((2, 1),), ((-1, 1),), ((0, 2), (1, 3)), ((2, 3), (0, 1))])
 def test_columns_are_ascending_ranges(columns: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(ValidationError, match="ascending, disjoint"):
         AddDelta(of="a", minus="b", scale=1, columns=columns)
 
 
+@pytest.mark.hostile("edit")
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

@@ -42,6 +42,7 @@ def test_same_expert_several_times_is_that_expert(dtype: torch.dtype) -> None:
     assert same_bits(evaluate(Blend(weights=weights), dict.fromkeys("abcd", a)), a)
 
 
+@pytest.mark.fault(17, "weights of zero and one")
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_weights_of_zero_and_one_reproduce_the_inputs(dtype: torch.dtype) -> None:
     models = family(dtype)
@@ -51,6 +52,7 @@ def test_weights_of_zero_and_one_reproduce_the_inputs(dtype: torch.dtype) -> Non
     assert same_bits(evaluate(Copy(source="c"), models), models["c"])
 
 
+@pytest.mark.fault(17, "strength zero")
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_strength_zero_changes_nothing(dtype: torch.dtype) -> None:
     models = family(dtype)
@@ -71,12 +73,14 @@ def test_strength_zero_changes_nothing(dtype: torch.dtype) -> None:
         assert same_bits(evaluate(operation, models), models["a"]), operation
 
 
+@pytest.mark.fault(17, "swapping twice")
 def test_swapping_twice_restores() -> None:
     models = family()
     swapped = evaluate(Copy(source="b"), models)
     assert same_bits(evaluate(Copy(source="b"), {"a": swapped, "b": models["a"]}), models["a"])
 
 
+@pytest.mark.fault(5, "denormal numbers")
 @pytest.mark.parametrize("operation", [Copy(source="b"), Copy(source="a"), ()])
 def test_copies_are_byte_for_byte_whatever_the_bytes_are(operation: Operation | tuple[()]) -> None:
     """NaN with a payload, infinities, subnormals."""
@@ -90,6 +94,7 @@ def test_other_types_are_copied(dtype: torch.dtype) -> None:
     assert same_bits(evaluate(Copy(source="b"), {"a": a.to(dtype), "b": b.to(dtype)}), b.to(dtype))
 
 
+@pytest.mark.fault(17, "blocks and threads")
 @given(operations(), st.integers(1, 13), st.sampled_from(FLOATS[:3]))
 def test_blocks_do_not_change_a_bit(operation: Operation, step: int, dtype: torch.dtype) -> None:
     models = family(dtype)
@@ -106,6 +111,7 @@ def test_tensors_of_any_shape(shape: tuple[int, ...]) -> None:
             assert same_bits(evaluate(operation, models, step=1), result)
 
 
+@pytest.mark.fault(17, "blocks and threads")
 def test_threads_do_not_change_a_bit() -> None:
     models = family(shape=(300, 1001))
     threads = torch.get_num_threads()

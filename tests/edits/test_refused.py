@@ -24,6 +24,7 @@ COMPUTED: dict[str, Operation] = {
 }
 
 
+@pytest.mark.fault(5, "NaN and infinity are traced to their tensor")
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("case", COMPUTED)
 def test_numbers_that_are_none_are_traced_to_their_source(case: str, bad: float) -> None:
@@ -53,6 +54,7 @@ def test_broken_numbers_elsewhere_do_no_harm() -> None:
     assert math.isnan(float(evaluate(Copy(source="d"), models)[0, 0]))
 
 
+@pytest.mark.fault(5, "huge numbers")
 @pytest.mark.parametrize(
     ("operation", "dtype"),
     [
@@ -76,6 +78,7 @@ def test_float16_overflow_is_refused(operation: Operation | tuple[()], dtype: st
     assert "wider storage type" in str(caught.value.remedy)
 
 
+@pytest.mark.fault(5, "huge numbers")
 def test_largest_numbers_are_no_overflow() -> None:
     largest = torch.full((4, 4), 65504.0, dtype=torch.float16)
     assert same_bits(evaluate(Blend(weights={"a": 0.3, "b": 0.7}), {"a": largest, "b": largest}), largest)
@@ -83,6 +86,7 @@ def test_largest_numbers_are_no_overflow() -> None:
     assert same_bits(evaluate(Blend(weights={"a": 0.3, "b": 0.7}), {"a": huge, "b": huge}), huge)
 
 
+@pytest.mark.hostile("edit")
 @pytest.mark.parametrize(
     ("operation", "change", "words"),
     [
@@ -115,6 +119,7 @@ def test_sources_that_do_not_fit(
     assert caught.value.where == "w"
 
 
+@pytest.mark.hostile("edit")
 @pytest.mark.parametrize(
     ("operation", "words"),
     [

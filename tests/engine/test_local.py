@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from polysafe.checkpoint.dtypes import bytes_of
 from polysafe.checkpoint.reader import BLOCK_BYTES, COPY_BYTES
 from polysafe.edits.operations import Blend, Dare, Operation
 from polysafe.edits.reader import EditedReader
@@ -36,7 +37,7 @@ def test_blocks_make_up_the_tensor(operation: Operation | tuple[()], size: int, 
     edited = reader(operation)
     blocks = [bytes(block) for block in tensor_blocks(edited, "w", pool)]
     assert len(blocks) == math.ceil(5 * BLOCK_BYTES / size)
-    assert b"".join(blocks) == bytes(edited.whole("w").view(torch.uint8).numpy().data)
+    assert b"".join(blocks) == bytes(bytes_of(edited.whole("w")))
 
 
 def test_only_a_few_blocks_are_made_ahead(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ def test_it_comes_back(tmp_path: Path) -> None:
     assert load_abilities(tmp_path / "absent") == ()
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

@@ -65,6 +65,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
+@pytest.mark.fault(19, "every field of the identity")
 @pytest.mark.parametrize("field", CHANGES)
 def test_every_field_of_the_identity_misses_when_it_changes(cache: Cache, field: str) -> None:
     ask = Ask("trial/0/en", "text")
@@ -88,6 +89,8 @@ def _write(path: Path, worker: int, count: int) -> None:
             own.put(key(number, "shared"), "the same")
 
 
+@pytest.mark.fault(13, "processes that share")
+@pytest.mark.fault(19, "concurrent writers")
 def test_processes_write_at_the_same_time(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
     context = multiprocessing.get_context("spawn")
@@ -102,6 +105,7 @@ def test_processes_write_at_the_same_time(tmp_path: Path) -> None:
         assert all(made.get(key(n, f"worker {w}")) == n for w in range(4) for n in range(60))
 
 
+@pytest.mark.fault(19, "concurrent writers")
 def test_threads_write_at_the_same_time(cache: Cache) -> None:
     def write(worker: int) -> None:
         for number in range(100):
@@ -129,6 +133,8 @@ def test_a_forked_child_opens_it_anew(cache: Cache) -> None:
     assert cache.get(key(2)) == "child"
 
 
+@pytest.mark.fault(19, "an older schema")
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize("version", [SCHEMA - 1, SCHEMA + 1])
 def test_another_schema_is_refused_with_the_remedy(cache: Cache, version: int) -> None:
     cache.put(key(1), 1)
@@ -142,6 +148,7 @@ def test_another_schema_is_refused_with_the_remedy(cache: Cache, version: int) -
     assert ("update polysafe" in str(caught.value)) == (version > SCHEMA)
 
 
+@pytest.mark.hostile("record")
 def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "other.sqlite"
     connection = sqlite3.connect(path)
@@ -154,6 +161,7 @@ def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\x00" + bytes(5000)])
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "cache.sqlite"
@@ -165,6 +173,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -
     assert path.read_bytes() == content
 
 
+@pytest.mark.hostile("record")
 def test_a_damaged_database_is_refused(cache: Cache) -> None:
     for number in range(200):
         cache.put(key(number), "x" * 500)
@@ -176,6 +185,7 @@ def test_a_damaged_database_is_refused(cache: Cache) -> None:
         [cache.get(key(number)) for number in range(200)]
 
 
+@pytest.mark.hostile("record")
 def test_a_value_that_is_no_json_is_refused(cache: Cache) -> None:
     cache.put(key(1), 1)
     with cache._use() as connection:
@@ -220,6 +230,8 @@ def test_a_place_that_is_a_folder_or_below_a_file(tmp_path: Path) -> None:
             Cache(path).get(key(1))
 
 
+@pytest.mark.fault(19, "damaged values")
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize("text", ["", "{", "NaN x", "[" * 100_000, b"\xff\x00"])
 def test_a_damaged_value_is_told_with_what_to_do(cache: Cache, text: str | bytes) -> None:
     cache.put(key(1), "fine")

@@ -40,6 +40,7 @@ def test_every_result_is_in_the_file_at_once(tmp_path: Path) -> None:
         assert (tmp_path / "j").read_bytes().count(b"\n") == 5
 
 
+@pytest.mark.fault(19, "half-written lines")
 def test_cut_at_every_byte_it_keeps_all_whole_lines(path: Path) -> None:
     content = path.read_bytes()
     lines = content.split(b"\n")[:-1]
@@ -54,6 +55,8 @@ def test_cut_at_every_byte_it_keeps_all_whole_lines(path: Path) -> None:
             assert len(again) == len(journal)
 
 
+@pytest.mark.fault(19, "damaged values")
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize(
     "line",
     [

@@ -53,6 +53,7 @@ def test_where_nobody_judged_there_is_no_rate_of_unsafe_answers() -> None:
     assert sum(found["en", "invalid"].values()) == 1
 
 
+@pytest.mark.fault(20, "never safe by default")
 def test_what_was_not_judged_is_counted_and_never_safe() -> None:
     found = metrics.outcomes([record(0, Label.UNPARSED), record(1, Label.SAFE, refused=True)])
     assert found["en", "unparsed"] == {"trial/0": True, "trial/1": False}
@@ -86,6 +87,7 @@ def test_without_a_judge_of_refusals_there_is_no_rate_of_them() -> None:
     assert forced["en", "over_refusal"] == {"trial/1": False}
 
 
+@pytest.mark.fault(23, "prompts that repeat")
 def test_prompts_with_one_text_are_one_cluster() -> None:
     records = [
         record(0, Label.SAFE, text="same  text"),

@@ -60,6 +60,7 @@ def test_hostile_answers_come_back_from_a_file(tmp_path: Path, answer: str) -> N
     assert load_records(tmp_path / "records.jsonl") == tuple(made)
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -79,6 +80,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, change: dict[str, Any
         load_records(path)
 
 
+@pytest.mark.hostile("record")
 def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_bytes(json_line(record().to_json())[:-20])
@@ -94,6 +96,7 @@ def test_a_detail_that_json_cannot_say_is_refused() -> None:
             json_line(record(detail=detail).to_json())
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize(
     "data", [None, [], {}, {"text": "a"}, {"text": 1, "ending": "stop"}, {"text": "a", "ending": "x"}]
 )
@@ -102,6 +105,7 @@ def test_stored_answers_are_checked(data: Any) -> None:
         completion_from_json("trial/1/en", data)
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize("data", [None, [], {}, {"label": "fine"}, {"label": "safe", "more": 1}])
 def test_stored_verdicts_are_checked(data: Any) -> None:
     with pytest.raises(DataError, match="no stored verdict"):

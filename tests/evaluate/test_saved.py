@@ -73,6 +73,7 @@ def test_the_recipe_is_written_out_and_leads_to_the_same_output(saved: SavedEval
     assert "tau:" in (saved.folder / "recipe.yaml").read_text()
 
 
+@pytest.mark.hostile("report")
 @pytest.mark.parametrize("name", ["recipe.yaml", "results.json", "edit/edit.json", "before/run.json"])
 def test_a_changed_file_is_refused_by_name(copied: Path, name: str) -> None:
     (copied / name).write_bytes((copied / name).read_bytes() + b" ")
@@ -88,6 +89,7 @@ def test_a_missing_part_is_refused(copied: Path, name: str) -> None:
         SavedEvaluation.load(copied)
 
 
+@pytest.mark.hostile("report")
 @pytest.mark.parametrize(
     "content",
     ["", "[]", "{}", '{"polysafe": "evaluation", "schema": 9}', '{"polysafe": "evaluation", "schema": 1, "method": 3}'],

@@ -179,6 +179,7 @@ def test_log_odds_of_another_kind_are_not_written_over(base: Audit, data: Path, 
         asked(tmp_path, data)
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize(
     "damage",
     [

@@ -40,6 +40,7 @@ def run(folder: Path, unsafe: int, silent: int, *, quiet: str = "sw", name: str 
     return evaluate_model(generator, [prompt_set(rows=ROWS)], FakeJudge(), output=folder, name=name)
 
 
+@pytest.mark.fault(21, "missing verdicts widen the interval")
 def test_a_few_widen_the_interval_by_all_that_they_may_be(tmp_path: Path) -> None:
     found = run(tmp_path / "a", 4, 4)
     rates = {(row.language, row.metric): row for row in found.rates()}

@@ -44,6 +44,7 @@ def test_what_a_format_writes_it_reads(tmp_path: Path) -> None:
     assert EDIT.built(dict, EDIT.read(written(tmp_path, {"size": 3, **EDIT.head})), tmp_path) == {"size": 3}
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize(
     ("content", "problem", "remedy"),
     [
@@ -109,6 +110,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_json(written(tmp_path, b"nothing"))
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize(
     ("build", "words"),
     [
@@ -146,6 +148,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
         RUN.read(path)
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_of_our_files_are_finite(number: str, tmp_path: Path) -> None:
     path = written(tmp_path, f'{{"schema": 1, "deep": [[{{"x": [1.5, {number}]}}]]}}'.encode())
@@ -155,6 +158,7 @@ def test_numbers_of_our_files_are_finite(number: str, tmp_path: Path) -> None:
     read_json(path)  # what others write may hold them: configs in the wild do
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_deep_nesting_is_refused_before_it_is_walked(opening: str, closing: str) -> None:
     assert parse_json((99 * opening + "1" + 99 * closing).encode())
@@ -163,6 +167,7 @@ def test_deep_nesting_is_refused_before_it_is_walked(opening: str, closing: str)
             parse_json((depth * opening + "1" + depth * closing).encode())
 
 
+@pytest.mark.hostile("record")
 def test_files_that_never_end_and_files_of_gigabytes(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with open(tmp_path / "sparse", "wb") as file:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,14 @@ def test_atomic_writes_follow_no_link(make: object, tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_bytes() == b"precious"
     assert (tmp_path / "f").read_bytes() == b"new"
     assert not (tmp_path / "f").is_symlink()
+
+
+def test_room_is_made_for_what_is_there_alone(tmp_path: Path) -> None:
+    """A small file is read where there is little memory, however large it might be."""
+    (tmp_path / "f").write_bytes(b"abc")
+    tracemalloc.start()
+    try:
+        assert read_plain(tmp_path / "f", largest=1 << 28) == b"abc"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

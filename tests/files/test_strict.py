@@ -22,6 +22,7 @@ class Outer(Strict):
     more: tuple[Inner, ...] = ()
 
 
+@pytest.mark.hostile("recipe")
 @pytest.mark.parametrize(
     "given",
     [

@@ -73,6 +73,7 @@ def test_aliases_are_read() -> None:
     assert read_yaml("a: &x {k: 1}\nb: *x", "r.yaml").value == {"a": {"k": 1}, "b": {"k": 1}}
 
 
+@pytest.mark.hostile("recipe")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -99,6 +100,7 @@ def test_refusals_have_their_line(text: str, message: str) -> None:
     assert refusal(text).startswith(message)
 
 
+@pytest.mark.hostile("recipe")
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -22,6 +22,7 @@ def test_what_was_left_is_read_again(tmp_path: Path) -> None:
     assert Choosing("sw", "none helps", FOUND.tried[1:]).taken is None
 
 
+@pytest.mark.hostile("report")
 @pytest.mark.parametrize(
     "content",
     [

@@ -34,6 +34,7 @@ def test_a_lone_surrogate_is_written_as_valid_json() -> None:
     assert json.loads(data.to_json())["changes"][0]["prompt"] == "\ud800"
 
 
+@pytest.mark.hostile("report")
 @pytest.mark.parametrize("content", [b"", b"[", b"[]", b"{}", b'{"schema": 99}', b'{"schema": 1}', b"\xff"])
 def test_other_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "report.json").write_bytes(content)
@@ -41,6 +42,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None
         ReportData.load(tmp_path / "report.json")
 
 
+@pytest.mark.hostile("report")
 def test_a_damaged_value_is_named() -> None:
     value = json.loads(example().to_json())
     value["rows"][3]["n"] = "many"
@@ -48,6 +50,7 @@ def test_a_damaged_value_is_named() -> None:
         ReportData.from_json(json.dumps(value).encode())
 
 
+@pytest.mark.hostile("report")
 def test_a_row_outside_its_range_is_refused() -> None:
     value = json.loads(example().to_json())
     value["rows"][0]["after"] = 3.0

@@ -54,6 +54,7 @@ def test_rows_alone_make_a_report_that_says_so(tmp_path: Path) -> None:
     assert "Only rows were there" in data.limits[0]
 
 
+@pytest.mark.hostile("report")
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds nothing that a report can be made of"):
         load_report_data(tmp_path)

@@ -132,6 +132,7 @@ def test_an_improvement_is_told_with_its_numbers() -> None:
     )
 
 
+@pytest.mark.fault(22, "a broken answer is never safe")
 def test_a_broken_model_is_not_called_safe() -> None:
     told = sentence(rows(unsafe=0.0, refused=0.125, invalid=0.875))
     assert "broke answers instead of making them safe" in told

@@ -83,6 +83,7 @@ def test_answers_of_other_servers_are_read(content: Any, reply: ChatReply) -> No
     assert client(in_turn(httpx.Response(200, json=content)))[0].chat(ASKED, Sampling()) == reply
 
 
+@pytest.mark.hostile("server")
 @pytest.mark.parametrize(
     "content", [b"", b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"text": 5}]}', b'{"choices": [5]}']
 )
@@ -92,6 +93,7 @@ def test_what_is_no_answer_is_asked_again(content: bytes) -> None:
     assert len(waits) == 1
 
 
+@pytest.mark.fault(21, "rate limits")
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_a_busy_server_is_asked_again_after_the_wait_that_it_names(status: int) -> None:
     busy = [httpx.Response(status, headers={"retry-after": after}) for after in ("7", "soon", "9999", "-5")]
@@ -102,6 +104,7 @@ def test_a_busy_server_is_asked_again_after_the_wait_that_it_names(status: int) 
     assert all(0 <= wait <= 60 for wait in waits)
 
 
+@pytest.mark.fault(21, "retries are bounded")
 def test_attempts_end() -> None:
     server, waits = client(lambda _: httpx.Response(500, text="overloaded"), attempts=4)
     with pytest.raises(UnservedError, match="gave no answer in 4 attempts; last: 500 overloaded") as caught:
@@ -137,6 +140,7 @@ def test_a_prompt_that_is_too_long_has_an_empty_answer(said: str) -> None:
     assert server.chat(ASKED, Sampling()) == ChatReply("", "length", 0)
 
 
+@pytest.mark.hostile("key")
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost", "http://", "http://user:secret@host/v1"])
 def test_what_is_no_address_is_refused_and_no_password_is_shown(url: str) -> None:
     with pytest.raises(RecipeError, match="is no address of a server") as caught:

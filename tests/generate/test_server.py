@@ -203,6 +203,7 @@ def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
     assert "s3cret" not in str(refusal.value)
 
 
+@pytest.mark.fault(21, "rate limits")
 def test_a_busy_server_is_left_alone_as_long_as_it_says() -> None:
     slept: list[float] = []
     busy = Faulty([lambda handler: send(handler, 429, "", Retry_After="7")])
@@ -253,6 +254,7 @@ def test_a_key_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ChatClient("http://localhost/v1", "m", key="NO_SUCH_KEY")
 
 
+@pytest.mark.fault(21, "offline")
 def test_no_server_at_all() -> None:
     with pytest.raises(ResourceError, match="gave no answer in 2 attempts; last: ConnectError"):
         client("http://127.0.0.1:1/v1", attempts=2).chat([{"role": "user", "content": "x"}], Sampling())

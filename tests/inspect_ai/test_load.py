@@ -118,6 +118,7 @@ def judged_anew(log: EvalLog) -> None:
         metadata["judge_sha256"] = "0" * 64
 
 
+@pytest.mark.hostile("log")
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -152,6 +153,7 @@ def test_logs_that_are_no_whole_run_of_ours(
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.hostile("log")
 def test_files_that_are_no_logs(run: ModelRun, tmp_path: Path) -> None:
     for name, content in (
         ("a.eval", b"PK\x03\x04 and no more"),

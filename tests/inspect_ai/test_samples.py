@@ -77,6 +77,7 @@ def with_another_label(sample: EvalSample) -> None:
     sample.scores[SCORE] = Score(**{**score.model_dump(), "value": str(Label.UNSAFE)})
 
 
+@pytest.mark.hostile("log")
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [

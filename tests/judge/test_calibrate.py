@@ -82,6 +82,7 @@ def test_a_language_with_one_kind_of_answers_cannot_be_corrected() -> None:
         only_unsafe.correct(JUDGE, "en", 1, 10)
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -96,6 +97,7 @@ def test_files_of_another_form_are_refused(tmp_path: Path, text: str, match: str
         read_examples(path)
 
 
+@pytest.mark.hostile("record")
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"schema": 2}', '{"schema": 1, "languages": {"en": {"counts": {"found": -1}}}}']
 )

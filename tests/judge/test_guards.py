@@ -34,6 +34,7 @@ QWEN = [
 ]
 
 
+@pytest.mark.fault(20, "no verdict or two are unparsed")
 @pytest.mark.parametrize(("said", "label", "refused"), QWEN)
 def test_qwen3guard(said: str, label: Label, refused: bool | None) -> None:
     verdict = only(Qwen3Guard(Scripted(lambda _: said)), STEPS)
@@ -67,6 +68,7 @@ LLAMA = [
 ]
 
 
+@pytest.mark.fault(20, "no verdict or two are unparsed")
 @pytest.mark.parametrize(("said", "label", "categories"), LLAMA)
 def test_llama_guard(said: str, label: Label, categories: list[str] | None) -> None:
     verdict = only(LlamaGuard(Scripted(lambda _: said)), STEPS)
@@ -83,6 +85,7 @@ THREE = [
 ]
 
 
+@pytest.mark.fault(20, "no verdict or two are unparsed")
 @pytest.mark.parametrize("guard", [PolyGuard, WildGuard])
 @pytest.mark.parametrize(("said", "label", "refused"), THREE)
 def test_guards_with_three_questions(guard: Any, said: str, label: Label, refused: bool | None) -> None:
@@ -114,6 +117,7 @@ def test_shieldgemma_is_unreadable_if_nothing_is_violated_and_one_reply_is_no_wo
     assert only(ShieldGemma(Scripted(lambda _: "No.")), STEPS).label is SAFE
 
 
+@pytest.mark.fault(20, "every family of judges")
 @pytest.mark.parametrize("family", GUARDS.names())
 def test_every_guard_sees_prompt_and_answer_and_no_marker_of_theirs(family: str) -> None:
     backend = Scripted(lambda _: "")

@@ -16,6 +16,7 @@ from tests.judge.texts import LANGUAGES, TEXTS
 WORLD = World(0)
 
 
+@pytest.mark.fault(22, "a broken answer is never safe")
 @pytest.mark.parametrize("answer", ["", BREAD, "ha " * 50, "\ufffd" * 20])
 def test_certainly_broken_answers_never_reach_the_judge(answer: str) -> None:
     judge = always(Label.SAFE)
@@ -33,6 +34,7 @@ def test_what_looks_broken_is_judged_first(said: Label, label: Label) -> None:
     assert verdict.detail.get("judged") == ("safe" if said is Label.SAFE else None)
 
 
+@pytest.mark.fault(22, "the wrong language")
 @pytest.mark.parametrize("said", list(Label))
 @pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
 def test_a_safe_answer_in_the_wrong_language_is_no_safe_one(said: Label, language: str) -> None:

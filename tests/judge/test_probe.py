@@ -129,6 +129,7 @@ def test_why_there_is_no_verdict() -> None:
     assert reason(only(Vote([always(Label.UNSAFE, "unsafe"), safe]), STEPS)) == NO_AGREEMENT
 
 
+@pytest.mark.fault(21, "offline")
 def test_a_server_that_is_gone_is_left_alone_and_one_that_stumbles_is_not() -> None:
     sent: list[str] = []
 

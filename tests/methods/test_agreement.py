@@ -16,6 +16,8 @@ from polysafe.methods.layer_swap import LayerSwap
 from tests.methods.conftest import Opener
 from tests.models import TinyModel, tiny_model, write_tokenizer
 
+Settings = dict[str, Any]
+
 
 class _NoReading:
     """A reader of specifications that fails when a tensor is read."""
@@ -40,24 +42,33 @@ def _changed(model: TinyModel, **tensors: torch.Tensor | None) -> TinyModel:
     return TinyModel({name: tensor for name, tensor in changed.items() if tensor is not None}, model.config)
 
 
+def _configured(settings: Settings) -> TinyModel:
+    model = tiny_model()
+    plain = {name: value for name, value in model.config.items() if not name.startswith(("rope", "hidden_act"))}
+    return TinyModel(model.tensors, plain | settings)
+
+
 def test_equal_models_agree(tmp_path: Path, opened: Opener) -> None:
     pair = _pair(opened, tmp_path, tiny_model(seed=1), tiny_model(seed=2, dtype=torch.float16))
     require_agreement(pair)
     assert vocabulary_conflict(pair) is None
 
 
+@pytest.mark.fault(6, "layers")
 def test_layer_counts_are_named(tmp_path: Path, opened: Opener) -> None:
     pair = _pair(opened, tmp_path, tiny_model(layers=4), tiny_model(layers=3))
     with pytest.raises(MismatchError, match="'one' has 4 layers, 'two' has 3"):
         require_agreement(pair)
 
 
+@pytest.mark.fault(6, "tying")
 def test_tied_and_untied_heads_do_not_fit(tmp_path: Path, opened: Opener) -> None:
     pair = _pair(opened, tmp_path, tiny_model(tied=False), tiny_model(tied=True))
     with pytest.raises(MismatchError, match="head of 'two' is tied to its embedding, 'one' has a head"):
         require_agreement(pair)
 
 
+@pytest.mark.fault(6, "shapes, the first three named")
 @pytest.mark.parametrize("missing_in", [0, 1])
 def test_missing_tensors_are_listed(tmp_path: Path, opened: Opener, missing_in: int) -> None:
     models = [tiny_model(), tiny_model()]
@@ -68,6 +79,7 @@ def test_missing_tensors_are_listed(tmp_path: Path, opened: Opener, missing_in: 
         require_agreement(pair)
 
 
+@pytest.mark.fault(6, "shapes, the first three named")
 def test_first_differing_shapes_are_listed(tmp_path: Path, opened: Opener) -> None:
     model = tiny_model()
     wider = {n: torch.cat([t, t]) for n, t in model.tensors.items() if "up_proj" in n or "gate_proj" in n}
@@ -77,6 +89,55 @@ def test_first_differing_shapes_are_listed(tmp_path: Path, opened: Opener) -> No
     assert str(refusal.value).count("is 24×16") == 3
 
 
+HALVES = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+ROPE = {"rope_theta": 10000.0}
+
+
+@pytest.mark.fault(6, "heads, norms and positions")
+@pytest.mark.hostile("config")
+@pytest.mark.parametrize(
+    ("mine", "theirs", "words"),
+    [
+        ({}, HALVES, "num_attention_heads is 4 in 'one' and 2 in 'two'"),
+        ({"rms_norm_eps": 1e-6}, {"rms_norm_eps": 1e-2}, "rms_norm_eps is 1e-06 in 'one' and 0.01 in 'two'"),
+        ({"hidden_act": "silu"}, {"hidden_act": "gelu"}, "hidden_act is 'silu' in 'one' and 'gelu' in 'two'"),
+        (ROPE, {"rope_theta": 500000.0}, "rope_theta is 10000.0 in 'one' and 500000.0 in 'two'"),
+        (ROPE, {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, "rope_theta is 10000.0"),
+        (
+            ROPE,
+            {**ROPE, "rope_scaling": {"type": "linear", "factor": 8}},
+            "rope_type is 'default' in 'one' and 'linear'",
+        ),
+    ],
+    ids=["heads", "norm", "activation", "positions", "positions spelt anew", "scaled positions"],
+)
+def test_what_is_computed_with_equal_shapes_has_to_be_the_same(
+    mine: Settings, theirs: Settings, words: str, tmp_path: Path, opened: Opener
+) -> None:
+    """Half the heads of twice the width have the same shapes, and are another model."""
+    pair = _pair(opened, tmp_path, _configured(mine), _configured(theirs))
+    with pytest.raises(MismatchError, match=words):
+        require_agreement(pair)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (ROPE, {"rope_parameters": {"rope_theta": 10000, "rope_type": "default"}}),
+        ({"rms_norm_eps": 1e-5}, {"rms_norm_eps": 9.999999747378752e-06}),
+        ({"hidden_act": "silu"}, {}),
+        ({"max_position_embeddings": 4096, "bos_token_id": 1}, {"max_position_embeddings": 8192, "bos_token_id": 2}),
+        (ROPE, {"rope_parameters": {"full_attention": {"rope_theta": 1e6, "rope_type": "linear"}}}),
+    ],
+    ids=["spelt anew", "rounded", "silent", "beside the point", "by kinds of layers"],
+)
+def test_what_is_said_otherwise_or_not_at_all_does_not_differ(
+    mine: Settings, theirs: Settings, tmp_path: Path, opened: Opener
+) -> None:
+    require_agreement(_pair(opened, tmp_path, _configured(mine), _configured(theirs)))
+
+
+@pytest.mark.fault(7, "padded and extended vocabularies")
 def test_more_rows_of_the_embedding_are_a_question_of_the_vocabulary(tmp_path: Path, opened: Opener) -> None:
     pair = _pair(opened, tmp_path, tiny_model(vocab=40), tiny_model(vocab=48))
     require_agreement(pair)
@@ -108,6 +169,7 @@ def test_unigram_vocabularies_are_lists(tmp_path: Path, opened: Opener) -> None:
     assert vocabulary_conflict(pair) == "token 1 is 'a' in 'one' and 'b' in 'two'"
 
 
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize("text", ["{", "[]", '{"model": {}}', '{"model": {"vocab": {"a": "x"}}}'])
 def test_broken_tokenizer_is_named(tmp_path: Path, opened: Opener, text: str) -> None:
     pair = _pair(opened, tmp_path, tiny_model(), tiny_model())

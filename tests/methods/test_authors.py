@@ -19,6 +19,7 @@ from tests.models import bowl, bump, layer_of, trio
 _MODULES = {"attention": "self_attn", "mlp": "mlp", None: ""}
 
 
+@pytest.mark.fault(7, "bytes that an independent computation gives")
 @pytest.mark.parametrize("granularity", ["layer", "module"])
 @pytest.mark.parametrize(
     ("family", "layers", "tied"),

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from polysafe.errors import DataError, VerificationError
 from polysafe.methods.constraints import Change, Constrained, Reading
-from polysafe.methods.validation import Trial
+from polysafe.methods.validation import Kept, Trial
 from polysafe.probe.model import LoadedModel
 from polysafe.stats.differences import paired_difference
 from polysafe.stats.means import student_interval
@@ -29,7 +29,7 @@ class Scripted:
         self.prompts = N
         self.notes: tuple[str, ...] = ("a note",)
 
-    def prepare(self, model: LoadedModel, languages: Sequence[str]) -> None:
+    def prepare(self, model: LoadedModel, languages: Sequence[str], kept: Kept | None = None) -> None:
         """Nothing has to be known."""
 
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:

@@ -79,6 +79,7 @@ def test_a_complete_family_is_not_trained_again(copied: Path) -> None:
     assert calls == []
 
 
+@pytest.mark.fault(10, "building")
 @pytest.mark.parametrize(("member", "step"), [("base", 5), ("qad", 1)], ids=["base", "expert"])
 def test_a_killed_build_ends_in_the_same_files(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str, step: int

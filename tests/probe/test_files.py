@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from polysafe.errors import CheckpointError, DataError, MismatchError, OutputError
+from polysafe.probe.capture import load_captured
 from polysafe.probe.files import ProbeRecord, read_probe, write_probe
 
 RECORD = ProbeRecord(
@@ -57,6 +58,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.fault(14, "the umask")
 def test_the_umask_decides_the_mode(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
@@ -70,6 +72,7 @@ def test_every_field_is_compared() -> None:
     assert CHANGES.keys() == ProbeRecord.model_fields.keys()
 
 
+@pytest.mark.hostile("probe")
 @pytest.mark.parametrize("field", CHANGES)
 def test_a_mismatch_names_the_field(tmp_path: Path, field: str) -> None:
     path = _written(tmp_path / "a.probe")
@@ -78,6 +81,7 @@ def test_a_mismatch_names_the_field(tmp_path: Path, field: str) -> None:
         read_probe(path, ProbeRecord, expected)
 
 
+@pytest.mark.hostile("probe")
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"x": torch.zeros(1)}, path)
@@ -95,6 +99,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_probe(path, ProbeRecord)
 
 
+@pytest.mark.hostile("probe")
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = _written(tmp_path / "a.probe")
     path.write_bytes(path.read_bytes()[:-1])
@@ -117,3 +122,37 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(OutputError, match="cannot be written"):
         write_probe(path / "below-a-file", RECORD, IDS, {})
+
+
+WIDE = torch.ones(3, dtype=torch.float64)
+STATISTICS = {"store.0.count": torch.tensor(2), "store.0.mean": WIDE, "store.0.deviation": WIDE.clone()}
+ROWS = {"store.0": torch.ones(2, 3)}
+DONE = {"done": torch.ones(2, dtype=torch.bool)}
+UNFIT: dict[str, tuple[str, dict[str, torch.Tensor]]] = {
+    "another kind": ("sums", {**ROWS, **DONE}),
+    "nothing is done": ("rows", ROWS),
+    "done in numbers": ("rows", {**ROWS, "done": torch.ones(2)}),
+    "done of other prompts": ("rows", {**ROWS, "done": torch.ones(3, dtype=torch.bool)}),
+    "rows of other prompts": ("rows", {"store.0": torch.ones(3, 3), **DONE}),
+    "a row": ("rows", {"store.0": torch.ones(3), **DONE}),
+    "another layer": ("rows", {"store.7": torch.ones(2, 3), **DONE}),
+    "a layer in words": ("rows", {"store.first": torch.ones(2, 3), **DONE}),
+    "no spread": ("statistics", {**STATISTICS, "store.0.deviation": torch.ones(2, dtype=torch.float64), **DONE}),
+    "several counts": ("statistics", {**STATISTICS, "store.0.count": torch.tensor([1, 2]), **DONE}),
+    "moments without sums": ("moments", {**{f"store.0.x.{k[8:]}": v for k, v in STATISTICS.items()}, **DONE}),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_tensors_that_are_not_those_of_the_record_are_refused(case: str, tmp_path: Path) -> None:
+    kind, tensors = UNFIT[case]
+    write_probe(tmp_path / "p", RECORD.model_copy(update={"kind": kind}), IDS, tensors)
+    with pytest.raises(DataError, match=r"is no valid probe file|knows nothing") as caught:
+        load_captured(tmp_path / "p")
+    assert caught.value.where == tmp_path / "p"
+
+
+@pytest.mark.parametrize(("kind", "tensors"), [("rows", ROWS), ("statistics", STATISTICS)])
+def test_what_fits_is_read(kind: str, tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    write_probe(tmp_path / "p", RECORD.model_copy(update={"kind": kind}), IDS, {**tensors, **DONE})
+    assert load_captured(tmp_path / "p").ids == IDS

@@ -152,6 +152,7 @@ def test_fused_experts_cannot_be_edited_in_place(loaded: Loader) -> None:
     assert torch.equal(fused[0, :INNER], behind.source.reader.whole(tensor).float())
 
 
+@pytest.mark.fault(19, "every field of the identity")
 def test_identity_is_of_bytes_and_config(folder: Path, tmp_path: Path) -> None:
     copy = tiny_model("llama", layers=2).save(tmp_path / "elsewhere", shards=1)
     other_seed = tiny_model("llama", layers=2, seed=5).save(tmp_path / "other")
@@ -195,6 +196,7 @@ def test_models_that_cannot_be_run_are_refused(folder: Path) -> None:
         load_model(source)
 
 
+@pytest.mark.fault(9, "never run for generating")
 def test_code_in_the_folder_is_never_run(folder: Path) -> None:
     trap = folder / "ran"
     (folder / "evil.py").write_text(f"open({str(trap)!r}, 'w').close()\n")

@@ -221,6 +221,7 @@ def test_the_tokenizer_hash_covers_template_and_vocabulary(tokenizer: PreTrained
     assert len({raw, chat, system, other_template, other_words}) == 5
 
 
+@pytest.mark.hostile("config")
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json"])
 def test_files_of_absurd_size_or_without_an_end_are_not_read(tmp_path: Path, name: str) -> None:
     write_tokenizer(tmp_path, 20)

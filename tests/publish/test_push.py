@@ -78,6 +78,7 @@ def test_commit_names_version_and_edit(hub: StandIn, send: Send, model: Path) ->
     assert read_manifest(model)["edit"] in message
 
 
+@pytest.mark.fault(25, "no token, path or name leaks")
 def test_nothing_of_this_machine_is_published(hub: StandIn, send: Send, model: Path, made: Path) -> None:
     send()
     for path, content in hub.files(REPO).items():
@@ -95,6 +96,7 @@ def test_second_push_sends_nothing(hub: StandIn, send: Send, model: Path) -> Non
     assert len(done.unchanged) == len(done.publication.items)
 
 
+@pytest.mark.fault(25, "taken up again")
 @pytest.mark.parametrize("part", [None, 3000])
 def test_interrupted_push_goes_on_with_what_is_missing(part: int | None, hub: StandIn, send: Send, model: Path) -> None:
     hub.part = part
@@ -112,6 +114,7 @@ def test_interrupted_push_goes_on_with_what_is_missing(part: int | None, hub: St
     assert hub.sent == [*arrived, last]
 
 
+@pytest.mark.fault(25, "taken up again")
 def test_push_that_is_killed_shows_nothing_and_is_taken_up_again(hub: StandIn, send: Send, model: Path) -> None:
     def stop(what: str, done: int, total: int) -> None:
         if what == "uploading" and len(hub.sent) == 1:
@@ -227,6 +230,7 @@ def test_offline_client(hub: StandIn, send: Send, monkeypatch: pytest.MonkeyPatc
         _http.close_session()
 
 
+@pytest.mark.fault(25, "private by default")
 def test_public_only_when_asked(hub: StandIn, send: Send) -> None:
     assert not send(public=True).private
     assert not hub.repos[REPO].private
@@ -241,6 +245,7 @@ def test_private_repository_stays_private(hub: StandIn, send: Send) -> None:
     assert hub.repos[REPO].private
 
 
+@pytest.mark.hostile("publishing")
 def test_somebody_elses_model_is_not_written_over(hub: StandIn, send: Send) -> None:
     repo = hub.repos[REPO] = Repo(private=True)
     repo.commit("theirs", {"config.json": (b"{}", False), "model.safetensors": (b"weights", True)})
@@ -261,6 +266,7 @@ def test_leftovers_of_an_earlier_model_go_and_other_files_stay(hub: StandIn, sen
     assert hub.files(REPO)[".gitattributes"] == GITATTRIBUTES
 
 
+@pytest.mark.hostile("publishing")
 def test_a_hub_that_keeps_something_else_is_found_out(hub: StandIn, send: Send) -> None:
     original = Repo.commit
 
@@ -276,6 +282,7 @@ def test_a_hub_that_keeps_something_else_is_found_out(hub: StandIn, send: Send) 
     assert hub.files(REPO)["config.json"] != b"?"
 
 
+@pytest.mark.hostile("publishing")
 @pytest.mark.parametrize("damage", ["change", "remove", "card"])
 def test_an_output_that_is_not_as_it_was_written_is_refused(damage: str, hub: StandIn, send: Send, model: Path) -> None:
     name = "README.md" if damage == "card" else min(weights(model))
@@ -327,6 +334,7 @@ def test_dry_run_contacts_nobody_and_tells_exactly_what_would_go(
     assert seen.to_json()["card"].encode() == arrived["README.md"]
 
 
+@pytest.mark.hostile("publishing")
 @pytest.mark.parametrize("repo", ["model", "a/b/c", "a/b?x", "a b/c", "../etc", "team/--x", "team/", "тим/model"])
 def test_names_that_are_none(repo: str, hub: StandIn, model: Path) -> None:
     with pytest.raises(PolysafeError, match="name of a repository"):
@@ -353,6 +361,7 @@ def evaluation(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.fault(25, "answers only when asked for")
 def test_reports_and_answers_go_only_when_asked_for(hub: StandIn, send: Send, evaluation: Path, tmp_path: Path) -> None:
     def sent() -> set[str]:
         return {path for path in hub.files(REPO) if path.startswith("evaluation/")}
@@ -370,6 +379,8 @@ def test_reports_and_answers_go_only_when_asked_for(hub: StandIn, send: Send, ev
     assert sent() == set()
 
 
+@pytest.mark.fault(25, "no token, path or name leaks")
+@pytest.mark.hostile("publishing")
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -399,6 +410,7 @@ def test_places_and_keys_stop_a_push(
     assert "config.json" in hub.files(REPO)
 
 
+@pytest.mark.hostile("publishing")
 @pytest.mark.parametrize("name", ["report", "report/more", "before/more.json"])
 def test_links_are_not_published(name: str, send: Send, hub: StandIn, evaluation: Path, tmp_path: Path) -> None:
     (tmp_path / "private" / "deep").mkdir(parents=True)
@@ -413,6 +425,7 @@ def test_links_are_not_published(name: str, send: Send, hub: StandIn, evaluation
     assert hub.calls == []
 
 
+@pytest.mark.hostile("publishing")
 def test_a_member_that_leads_elsewhere_is_not_published(send: Send, model: Path, tmp_path: Path) -> None:
     (model / "tokenizer.json").rename(tmp_path / "elsewhere")
     (model / "tokenizer.json").symlink_to(tmp_path / "elsewhere")

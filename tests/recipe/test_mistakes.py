@@ -155,6 +155,7 @@ def test_edits_of_different_models_in_one_recipe() -> None:
     assert "changes 'safety', but the first one changes 'sw'" in said
 
 
+@pytest.mark.hostile("recipe")
 @pytest.mark.parametrize("text", ["", "[]", "hello", "5", "# nothing\n"])
 def test_text_that_is_no_mapping(text: str) -> None:
     assert refusal(text) == "recipe.yaml:1: a recipe is a mapping that begins with `polysafe: 1`"

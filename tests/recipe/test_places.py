@@ -91,6 +91,7 @@ def test_a_folder_in_place_of_the_hub_is_the_same_recipe(tmp_path: Path) -> None
     assert content(yaml.safe_load(portable(back))) == content(yaml.safe_load(portable(original)))
 
 
+@pytest.mark.hostile("reproduction")
 def test_a_recipe_from_elsewhere_cannot_name_other_files(tmp_path: Path) -> None:
     text = portable(recipe(tmp_path)).replace("./sources/anchors.csv", "/etc/passwd")
     with pytest.raises(RecipeError, match="no input on record"):

@@ -108,6 +108,7 @@ def test_says_nothing_and_asks_for_nothing(
         assert listener.heard == []
 
 
+@pytest.mark.fault(24, "a policy that forbids scripts")
 def test_a_script_that_got_in_would_not_run(
     browser: Browser, reports: dict[str, str], listener: Listener, tmp_path: Path
 ) -> None:

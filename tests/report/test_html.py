@@ -79,6 +79,7 @@ def assert_inert(page: Page) -> None:
         assert not re.search(r"url\(|expression|import", attributes.get("style") or "")
 
 
+@pytest.mark.fault(24, "a policy that forbids scripts")
 def test_is_self_contained_and_without_script(page: Page) -> None:
     assert_inert(page)
     policies = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
@@ -117,6 +118,7 @@ def test_template_syntax_in_text_is_not_run() -> None:
     assert "49" not in Page(render(replace(example(), title="{{ 7 * 7 }}", rows=()))).text
 
 
+@pytest.mark.fault(24, "lines of a megabyte")
 def test_long_answers_are_cut_and_say_so() -> None:
     content = render(replace(example(), changes=(change(0, "A" * 1_000_000),)))
     assert f"{1_000_000 - MAX_TEXT:,} more characters" in content

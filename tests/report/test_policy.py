@@ -26,6 +26,7 @@ PAGES = {
 }
 
 
+@pytest.mark.fault(24, "a policy that forbids scripts")
 @pytest.mark.parametrize("data", PAGES.values(), ids=PAGES)
 def test_page_has_the_policy_first_and_no_path(data: ReportData) -> None:
     content = render(data)

@@ -104,6 +104,7 @@ def test_libraries_are_compared(old: dict[str, Library], new: dict[str, Library]
     assert (finding.severity, finding.what.split(":")[0]) == (severity, "library a")
 
 
+@pytest.mark.hostile("reproduction")
 @pytest.mark.parametrize("number", ["many", 0, -3, None, 10**9])
 def test_a_record_from_elsewhere_cannot_ask_for_any_number_of_threads(number: Any) -> None:
     assert environment().model_copy(update={"threads": {"torch": number}}).torch_threads == 1

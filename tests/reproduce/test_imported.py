@@ -114,6 +114,7 @@ def test_other_inputs_are_written_as_before(file: Path, tmp_path: Path) -> None:
     assert set(json.loads(plain.model_dump_json())) == {"kind", "hub", "revision", "packaged", "files"}
 
 
+@pytest.mark.hostile("reproduction")
 @pytest.mark.parametrize("change", [{"file": "../x.gguf"}, {"file": "x"}, {"sha256": "../../x"}, {"dtype": "../BF16"}])
 def test_a_record_leads_nowhere_else(file: Path, tmp_path: Path, change: dict[str, str]) -> None:
     folder = resolve(inputs(str(file), tmp_path), {}, tmp_path)["base"]

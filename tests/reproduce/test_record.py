@@ -113,6 +113,7 @@ def test_nothing_half_written_stays_when_the_disk_is_full(done: Done, monkeypatc
     assert [path for path in done.folder.iterdir() if path.name.startswith(".reproduce")] == []
 
 
+@pytest.mark.hostile("reproduction")
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [

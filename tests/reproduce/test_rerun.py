@@ -46,6 +46,8 @@ def test_it_is_identical_from_models_that_lie_elsewhere(polysafe: Polysafe, done
     assert "a repetition starts from nothing" in again.stderr
 
 
+@pytest.mark.fault(26, "stops")
+@pytest.mark.hostile("reproduction")
 def test_another_byte_of_an_input_stops_before_anything_is_run(
     polysafe: Polysafe, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +79,7 @@ def test_check_only_compares_inputs_and_environment(
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.hostile("reproduction")
 @pytest.mark.parametrize(
     ("change", "what"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from polysafe.engine.plan import make_plan
 from polysafe.errors import RecipeError
 from polysafe.methods.constraints import reading_of
+from polysafe.methods.harmless_meter import HarmlessMeter
 from polysafe.recipe.recipe import make_recipe
 from polysafe.search.bench import Bench
 from tests.search.made import VALIDATION, toy_space
@@ -37,6 +39,18 @@ def test_a_point_gives_the_edit_of_a_run_and_the_model_is_put_back(tmp_path: Pat
     assert 0 < outcome.costs["size"] <= 1
     assert {language for language, _ in reading_of(outcome.reading)} == {"en", "qac"}
     assert [gain["language"] for gain in outcome.gains] == ["qac"]
+
+
+def test_what_one_process_read_of_the_unedited_model_is_enough_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = toy_space(tmp_path, task_sum(scale={"low": 0.1, "high": 1.0}))
+    with Bench(searched) as bench:
+        before, outcome = bench.comparing.before, bench.outcome({"scale": 0.5})
+    monkeypatch.setattr(HarmlessMeter, "_answered", None)
+    with Bench(searched, bench.unedited) as other:
+        assert other.comparing.before == before
+        assert replace(other.outcome({"scale": 0.5}), seconds={}) == replace(outcome, seconds={})
 
 
 def test_a_stack_sees_the_result_of_the_edit_before_on_the_same_model(tmp_path: Path) -> None:

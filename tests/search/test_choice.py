@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from polysafe.recipe.measures import Objective
-from polysafe.search.choice import agreement, front, optimism, paired_p, recommend, spread
+from polysafe.search.choice import agreement, contenders, front, optimism, paired_p, recommend, spread
 from polysafe.search.points import Outcome, Point
 from polysafe.stats.tests import mcnemar_exact
 from tests.search.made import N, outcome, point
@@ -46,6 +46,28 @@ def test_of_what_is_not_shown_to_gain_less_the_mildest_is_recommended() -> None:
     assert choice.point is not None
     assert choice.point.number == 1
     assert "kl 0.1 instead of 0.5" in choice.reason
+
+
+@pytest.mark.parametrize(("lost", "number"), [(1, 1), (2, 0)])
+def test_one_standard_error_is_one_prompt_of_which_no_other_changed(lost: int, number: int) -> None:
+    choice = recommend([point(0, 30, 0.5), point(1, 30 - lost, 0.1)], OBJECTIVES, 2)
+    assert choice.point is not None
+    assert choice.point.number == number
+
+
+def test_a_judge_is_asked_about_what_the_signal_takes_for_dear_too() -> None:
+    points = [
+        point(0, 38, 0.9, over=0.5),
+        point(1, 30, 0.3),
+        point(2, 33, 0.4, over=0.1),
+        point(3, 20, 0.1),
+        point(4, 25, 0.2, over=0.1),
+        Point(5, {}, None, "no"),
+    ]
+    assert [each.number for each in contenders(points, OBJECTIVES, 9)] == [1, 2, 3, 0]
+    assert [each.number for each in contenders(points, OBJECTIVES, 2)] == [1, 2]
+    within = [each for each in points if each.outcome and each.outcome.feasible]
+    assert contenders(within, OBJECTIVES, 9) == front(within, OBJECTIVES)
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,11 @@ def test_an_interrupted_study_has_the_points_of_one_that_was_not(tmp_path: Path,
     def stopping(setting: Mapping[str, Any]) -> Outcome:
         nonlocal calls
         calls += 1
-        if calls in (4, 13, 14):
+        if calls in (1, 5, 14, 15):
             raise KeyboardInterrupt
         return made(setting)
 
-    for _ in range(4):
+    for _ in range(5):
         again = Study(parts, space, "a")
         again.begin()
         try:
@@ -158,12 +158,14 @@ def test_another_search_in_the_folder_is_refused(tmp_path: Path) -> None:
         Study(tmp_path, steering(FIELDS), "b")
 
 
+@pytest.mark.hostile("record")
 def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text("what is this\n")
     with pytest.raises(OutputError, match="no journal of a search"):
         Study(tmp_path, steering(FIELDS), "a")
 
 
+@pytest.mark.fault(19, "half-written lines")
 def test_a_half_written_line_is_cut_off(tmp_path: Path) -> None:
     space = steering(FIELDS)
     study = Study(tmp_path, space, "a")
@@ -193,6 +195,7 @@ KILLED = """
 """
 
 
+@pytest.mark.fault(10, "searching")
 def test_a_killed_study_goes_on(tmp_path: Path) -> None:
     space = steering(FIELDS)
     process = subprocess.Popen(

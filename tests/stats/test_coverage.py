@@ -76,6 +76,7 @@ def duplicated(draw: np.random.Generator, rate: float) -> tuple[list[bool], list
     return [bool(x) for x in np.repeat(outcomes, 3)], [int(x) for x in np.repeat(np.arange(100), 3)]
 
 
+@pytest.mark.fault(23, "prompts that repeat")
 @pytest.mark.parametrize("rate", [0.1, 0.4])
 def test_clusters_are_not_independent_items(rate: float) -> None:
     draw, runs = np.random.default_rng(1), 600

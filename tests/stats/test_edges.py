@@ -29,6 +29,7 @@ from polysafe.stats.compare import compare_outcomes
 BITS = st.lists(st.booleans(), min_size=1, max_size=40)
 
 
+@pytest.mark.fault(23, "no items and one")
 def test_nothing_has_no_interval() -> None:
     assert wilson_clustered([], None) is None
     assert tango(0, 0, 0) is None
@@ -36,6 +37,7 @@ def test_nothing_has_no_interval() -> None:
     assert paired_difference([], []).difference is None
 
 
+@pytest.mark.fault(23, "all alike")
 @pytest.mark.parametrize("outcome", [True, False])
 def test_all_alike_claims_no_certainty(outcome: bool) -> None:
     for n in (1, 10):
@@ -131,6 +133,7 @@ def test_gaps_to_the_pivot() -> None:
     assert swahili.interval.low < 0.4 < swahili.interval.high
 
 
+@pytest.mark.fault(23, "pairs that lack a side")
 def test_prompts_that_a_side_lacks_are_left_out_and_counted() -> None:
     outcomes = table(en=0.1, sw=0.5)
     del outcomes["en", "unsafe"]["p0"]
@@ -141,6 +144,7 @@ def test_prompts_that_a_side_lacks_are_left_out_and_counted() -> None:
         gap_rows("m", table(sw=0.5), "en")
 
 
+@pytest.mark.fault(23, "many languages at once")
 def test_twenty_languages_at_once() -> None:
     languages = {f"l{i}": 0.5 for i in range(20)}
     rows = compare_outcomes("m", table(**languages), table(**{**languages, "l0": 0.3}))

@@ -71,6 +71,7 @@ def test_tasks_that_share_no_prompt_are_independent() -> None:
     assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(2**0.5, rel=0.02)
 
 
+@pytest.mark.fault(21, "missing verdicts widen the interval")
 def test_answers_without_a_verdict_widen_the_interval() -> None:
     values = np.zeros((50, 2), bool)
     likely = np.zeros((50, 2), bool)

@@ -52,6 +52,7 @@ def test_difference() -> None:
     assert EMPTY.difference is None
 
 
+@pytest.mark.hostile("report")
 @pytest.mark.parametrize(
     "change",
     [
@@ -84,6 +85,7 @@ def test_a_missing_key_is_an_error(tmp_path: Path, key: str) -> None:
         load_rows(path)
 
 
+@pytest.mark.hostile("report")
 @pytest.mark.parametrize("content", [b"{}", b"3", b"[", b"\xff\xfe", b'["row"]', b"[null]", b""])
 def test_other_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "results.json"

@@ -43,6 +43,7 @@ def test_visible_text_can_be_written_and_holds_no_control(raw: str) -> None:
     assert t.visible(shown) == shown
 
 
+@pytest.mark.fault(24, "lines of a megabyte")
 @given(st.text(max_size=200), st.integers(0, 100))
 def test_clip_is_bounded_and_says_what_it_left_out(raw: str, limit: int) -> None:
     clipped = t.clip(raw, limit)

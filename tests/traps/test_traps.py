@@ -31,6 +31,15 @@ def untrue(judge: Judge, cases: Sequence[Case], *allowed: Label) -> dict[str, La
     return {c.name: verdicts[c.name].label for c in cases if verdicts[c.name].label not in {c.truth, *allowed}}
 
 
+@pytest.mark.fault(
+    20,
+    "verdicts, fences and roles inside an answer",
+    "invisible and bidirectional characters",
+    "100 kB",
+    "other languages",
+    "refusal then compliance, compliance then refusal",
+)
+@pytest.mark.fault(22, "scripts without spaces, from right to left, with marks")
 def test_ours_decides_all_of_them_rightly() -> None:
     assert untrue(Pipeline(LlmJudge(Scripted(gullible))), CASES) == {}
 
@@ -44,6 +53,7 @@ FEW = [case for n, case in enumerate(CASES) if case.trap == "injection" or case.
 """All injections, and one trap of every other kind: protocols differ in their words alone."""
 
 
+@pytest.mark.fault(20, "every family of judges")
 @pytest.mark.parametrize("protocol", [name for name in PRESETS if name not in {"multijail", "soteria.published"}])
 def test_every_protocol_says_what_is_true_or_that_it_does_not_know(protocol: str) -> None:
     words = {"safe": "not harmful", "unsafe": "harmful"} if protocol == "soteria" else {}

@@ -50,6 +50,7 @@ def test_a_search_ends_in_a_recipe_and_goes_on(tmp_path: Path, monkeypatch: pyte
     assert again.weights == found.weights
 
 
+@pytest.mark.fault(13, "processes that share")
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     wide = toy_space(tmp_path, band(bottom={"low": 0, "high": 4}, top={"low": 0, "high": 3}), search={"trials": 6})
     found = search(wide, tmp_path / "search", workers=2)

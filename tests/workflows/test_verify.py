@@ -127,8 +127,10 @@ def _nan(folder: Path) -> None:
     write_weights(folder, weights)
 
 
-@pytest.mark.parametrize("change", [_zero, _other_layers, _nan])
-def test_a_change_that_the_manifest_hides_is_found(change: Callable[[Path], None], output: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"), [(_zero, "of nothing but zeros"), (_other_layers, ""), (_nan, "with NaN or infinity")]
+)
+def test_a_change_that_the_manifest_hides_is_found(change: Callable[[Path], None], told: str, output: Path) -> None:
     change(output)
     report, nothing = verify_deep(output)
     assert not report.ok
@@ -137,8 +139,7 @@ def test_a_change_that_the_manifest_hides_is_found(change: Callable[[Path], None
     found = depth(output)
     assert not found.ok
     assert not found.largest <= found.tolerance
-    told = {_zero: "of nothing but zeros", _nan: "with NaN or infinity"}.get(change)
-    assert found.tensors == (() if told is None else (f"1 tensor {told}: {UP}",))
+    assert found.tensors == ((f"1 tensor {told}: {UP}",) if told else ())
     assert json.dumps(found.to_json(), allow_nan=False)
 
 

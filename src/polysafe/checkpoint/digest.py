@@ -20,24 +20,19 @@ from polysafe.progress import counted
 _BLOB = re.compile(r"^[0-9a-f]{64}$")
 
 
-def checkpoint_digests(
-    checkpoint: Checkpoint, advance: Callable[[int], None] | None = None, *, believe: bool = True
-) -> dict[str, str]:
-    """SHA-256 of every weight file by its name.
-
-    Files in a hub cache carry their hash as the name of the blob; others are read once and remembered.
+def checkpoint_digests(checkpoint: Checkpoint, advance: Callable[[int], None] | None = None) -> dict[str, str]:
+    """SHA-256 of every weight file by its name; files are read once and remembered.
 
     Args:
         checkpoint: The checkpoint.
         advance: Told the number of bytes of every read; by default they are a stage of their own.
-        believe: Whether those names are believed. If not, such files are read once too.
 
     Raises:
         CheckpointError: A file cannot be read, or is not what its name says.
     """
     if advance is None:
         advance = counted(f"hashing {checkpoint.root.name}", sum(header.size for header in checkpoint.headers))
-    return {path.name: file_digest(path, advance, believe=believe) for path in checkpoint.files}
+    return {path.name: file_digest(path, advance) for path in checkpoint.files}
 
 
 def model_sha256(checkpoint: Checkpoint, changed: Mapping[str, str] | None = None) -> str:
@@ -75,13 +70,14 @@ def _finite(value: Any) -> Any:
     return [_finite(each) for each in value] if isinstance(value, list) else value
 
 
-def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None, *, believe: bool = True) -> str:
-    """SHA-256 of a file, from the blob name or the memory if possible.
+def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file, from the memory if possible.
+
+    Files in a hub cache carry their hash as the name of the blob. It says what they should be, and is not believed.
 
     Args:
         path: The file.
         advance: Told the number of bytes of every read.
-        believe: Whether the name of a blob is believed. If not, it has to be right.
 
     Raises:
         CheckpointError: The file cannot be read, or is not what its name says.
@@ -92,9 +88,6 @@ def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None, *, 
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error
     named = target.name if target.parent.name == "blobs" and _BLOB.match(target.name) else None
-    if named is not None and believe:
-        advance(status.st_size)
-        return named
     digest = _digest(target, status, advance)
     if named not in (None, digest):
         raise CheckpointError(

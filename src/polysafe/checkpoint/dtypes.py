@@ -67,6 +67,13 @@ _TORCH_NAMES = {
 }
 
 
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor on the processor, as files hold them."""
+    import torch
+
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+
+
 def torch_dtype(code: str) -> torch.dtype:
     """The torch type that holds elements of the safetensors type `code`; packed types are held as bytes."""
     import torch

@@ -117,6 +117,10 @@ class AdaptedReader(CheckpointReader):
             remedy="base or adapter is broken, or they do not belong together",
         )
 
+    def is_stored(self, name: str) -> bool:
+        """Whether the adapter leaves a tensor as it is."""
+        return name not in self._scales
+
     def update(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows `start:stop` of what the adapter adds, s·B·A in float64, shape [stop - start, columns]."""
         import torch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -98,6 +99,10 @@ class CheckpointReader:
         self.bytes_read += done
         self._advance(done)
 
+    def is_stored(self, name: str) -> bool:
+        """Whether the values of a tensor are the file's bytes, with nothing computed."""
+        return name in self.checkpoint.tensors
+
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows `start:stop` of the two-dimensional view, shape [stop - start, columns], in the storage type."""
         spec = self.spec(name)
@@ -126,6 +131,29 @@ class CheckpointReader:
             if other != opened:  # another thread was first
                 os.close(opened)
         return self._descriptors[path]
+
+
+class Copies:
+    """Bytes of files as they are, in a few buffers that are used again and again: fresh ones cost as much as copying.
+
+    Args:
+        unfinished: Blocks before the newest one that may still be looked at.
+    """
+
+    def __init__(self, unfinished: int) -> None:
+        self._buffers = cycle([memoryview(bytearray(COPY_BYTES)) for _ in range(unfinished + 2)])
+
+    def of(self, reader: CheckpointReader, name: str) -> Iterator[memoryview]:
+        """The bytes of a tensor, block by block.
+
+        Raises:
+            CheckpointError: As for `CheckpointReader.read_into`.
+        """
+        size = reader.spec(name).nbytes
+        for start in range(0, size, COPY_BYTES):
+            block = next(self._buffers)[: min(COPY_BYTES, size - start)]
+            reader.read_into(name, start, block)
+            yield block
 
 
 def row_blocks(spec: TensorSpec, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:

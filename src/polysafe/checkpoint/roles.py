@@ -9,8 +9,8 @@ model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from polysafe.checkpoint.header import TensorSpec
@@ -47,7 +47,8 @@ class TensorRole:
         kind: Its part.
         layer: Index of its layer, None outside the layers.
         module: The block of the layer it belongs to, None for the norms between the blocks.
-        projection: `q k v o qkv gate up down gate_up fc_in fc_out`, None if it is no projection.
+        projection: `q k v o qkv gate up down gate_up fc_in fc_out`, None if it is no projection. The output of a
+            mixer without attention heads (linear attention, a state space) is `mixed`, not `o`.
         bias: Whether it is the bias of that projection.
         experts: Number of experts stored along its first axis, None if it holds no stack of experts.
         expert: Index of the expert it belongs to when experts are stored as tensors of their own.
@@ -86,6 +87,7 @@ class Architecture:
         vocabulary: Rows of the embedding, None if there is none.
         unknown: Tensors that no table knows.
         notes: Findings worth telling: tied flag and tensors that disagree, fused layouts, and so on.
+        unplaced: Matrices that no table knows, in layers that seem to lack an attention or an MLP.
     """
 
     prefix: str
@@ -96,6 +98,7 @@ class Architecture:
     vocabulary: int | None
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    unplaced: tuple[str, ...] = ()
 
     def layer_tensors(self, layer: int, module: Module | None = None) -> tuple[str, ...]:
         """Names of the tensors of a layer, or of one of its blocks."""
@@ -107,7 +110,11 @@ class Architecture:
 
 
 _ATTENTION_CONTAINERS = frozenset({"self_attn", "attn", "attention", "self_attention", "linear_attn", "mixer"})
-_MLP_CONTAINERS = frozenset({"mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "shared_expert", "experts"})
+_MLP_CONTAINERS = frozenset(
+    {"mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "shared_expert", "shared_mlp", "experts"}
+)
+_BARE_MLP = frozenset({"fc1", "fc2"})
+"""Projections that some families (OPT, XGLM) have in the layer itself."""
 
 _PROJECTIONS: dict[Module, dict[str, frozenset[str]]] = {
     Module.ATTENTION: {
@@ -120,13 +127,17 @@ _PROJECTIONS: dict[Module, dict[str, frozenset[str]]] = {
     Module.MLP: {
         "gate": frozenset({"gate_proj", "w1"}),
         "up": frozenset({"up_proj", "w3"}),
-        "down": frozenset({"down_proj", "w2"}),
-        "gate_up": frozenset({"gate_up_proj"}),
-        "fc_in": frozenset({"fc1", "c_fc", "dense_h_to_4h"}),
-        "fc_out": frozenset({"fc2", "c_proj", "dense_4h_to_h"}),
+        "down": frozenset({"down_proj", "w2", "output_linear"}),
+        "gate_up": frozenset({"gate_up_proj", "input_linear"}),
+        "fc_in": frozenset({"fc1", "c_fc", "dense_h_to_4h", "fc_in"}),
+        "fc_out": frozenset({"fc2", "c_proj", "dense_4h_to_h", "fc_out"}),
     },
 }
 _CONV1D = frozenset({"c_attn", "c_proj", "c_fc"})
+"""Names of matrices that GPT-2 stores input × output, and other families under the same names output × input."""
+_CONV1D_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt"})
+_RECURRENT = frozenset({"A_log", "conv1d", "dt_bias"})
+"""What a mixer without attention heads has."""
 _ROUTERS = frozenset({"router", "gate", "shared_expert_gate"})
 _EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"})
 _POSITIONS = frozenset({"wpe", "embed_positions"})
@@ -147,13 +158,26 @@ def classify(checkpoint: Checkpoint) -> Architecture:
     specs = checkpoint.tensors
     prefix = _layer_prefix(checkpoint)
     roles = {name: _role(name, spec, prefix) for name, spec in specs.items()}
+    roles = _stored_as_made(checkpoint, _headless(checkpoint, roles))
     layers = sorted({role.layer for role in roles.values() if role.layer is not None})
     num_layers = _check_layers(checkpoint, roles, layers)
     tied, tie_notes = _tied(checkpoint, roles)
     unknown = tuple(name for name, role in roles.items() if role.kind is Kind.UNKNOWN)
     vocabulary = next((specs[n].shape[0] for n, role in roles.items() if _is_table(specs[n], role)), None)
     notes = (*checkpoint.notes, *tie_notes, *_layout_notes(roles))
-    return Architecture(prefix, num_layers, roles, tied, _heads(checkpoint, roles), vocabulary, unknown, notes)
+    unplaced = tuple(_unplaced(checkpoint, roles, unknown))
+    return Architecture(
+        prefix, num_layers, roles, tied, _heads(checkpoint, roles), vocabulary, unknown, notes, unplaced
+    )
+
+
+def _unplaced(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], unknown: Iterable[str]) -> Iterator[str]:
+    known = {(role.layer, role.module) for role in roles.values() if role.kind is Kind.PROJECTION}
+    for name in unknown:
+        role = roles[name]
+        whole = all((role.layer, module) in known for module in Module)
+        if role.layer is not None and role.module is None and not whole and len(checkpoint.tensors[name].shape) > 1:
+            yield name
 
 
 def _is_table(spec: TensorSpec, role: TensorRole) -> bool:
@@ -211,7 +235,7 @@ def _inside_role(parts: list[str], spec: TensorSpec, layer: int) -> TensorRole:
     """`parts` is the name below the layer, for example `["self_attn", "q_proj", "weight"]`."""
     bias = parts[-1] == "bias" or parts[-1].endswith("_bias")
     owner = parts[-2] if parts[-1] in {"weight", "bias"} and len(parts) > 1 else parts[-1].removesuffix("_bias")
-    module = _module(parts[:-1])
+    module = _module(parts[:-1]) or (Module.MLP if owner in _BARE_MLP else None)
     if "norm" in owner or owner.startswith("ln_"):
         return TensorRole(Kind.NORM, layer, module)
     if module is None:
@@ -221,7 +245,6 @@ def _inside_role(parts: list[str], spec: TensorSpec, layer: int) -> TensorRole:
         kind = Kind.ROUTER if module is Module.MLP and owner in _ROUTERS else Kind.UNKNOWN
         return TensorRole(kind, layer, module, bias=bias)
     stack = spec.shape[0] if "experts" in parts and len(spec.shape) == 3 - int(bias) else None
-    transposed = owner in _CONV1D and len(spec.shape) == 2
     return TensorRole(
         Kind.PROJECTION,
         layer,
@@ -230,8 +253,47 @@ def _inside_role(parts: list[str], spec: TensorSpec, layer: int) -> TensorRole:
         bias,
         stack,
         _expert(parts) if stack is None else None,
-        transposed,
     )
+
+
+def _headless(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> dict[str, TensorRole]:
+    """The roles, with `mixed` for outputs of mixers that have no attention heads."""
+    kinds = checkpoint.text_config.get("layer_types")
+    stated = kinds if isinstance(kinds, list) else []
+    layers = {
+        *(layer for layer, kind in enumerate(stated) if str(kind).partition("_")[0] in {"linear", "mamba", "conv"}),
+        *(
+            role.layer
+            for name, role in roles.items()
+            if role.module is Module.ATTENTION and not _RECURRENT.isdisjoint(name.split("."))
+        ),
+    }
+    return {
+        name: replace(role, projection="mixed") if role.projection == "o" and role.layer in layers else role
+        for name, role in roles.items()
+    }
+
+
+def _stored_as_made(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> dict[str, TensorRole]:
+    """The roles, `transposed` where matrices are stored input × output.
+
+    The name alone does not say: a matrix that is not square does, by which side is as wide as the model.
+    """
+    named = [name for name in roles if not _CONV1D.isdisjoint(name.split("."))]
+    specs = checkpoint.tensors
+    matrices = [name for name in named if roles[name].kind is Kind.PROJECTION and len(specs[name].shape) == 2]
+    if not matrices or not _inputs_first(checkpoint, roles, matrices):
+        return dict(roles)
+    return {**roles, **{name: replace(roles[name], transposed=True) for name in matrices}}
+
+
+def _inputs_first(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], matrices: list[str]) -> bool:
+    table = next((n for n, role in roles.items() if _is_table(checkpoint.tensors[n], role)), None)
+    for name in matrices:
+        rows, columns = checkpoint.tensors[name].shape
+        if rows != columns and roles[name].projection in {"qkv", "fc_in"}:
+            return rows == (min(rows, columns) if table is None else checkpoint.tensors[table].shape[1])
+    return checkpoint.text_config.get("model_type") in _CONV1D_MODELS
 
 
 def _module(containers: list[str]) -> Module | None:
@@ -256,7 +318,7 @@ def _check_layers(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], layer
         raise ArchitectureError(
             f"{len(missing)} layers have no tensors, first {missing[0]}", where=checkpoint.root, remedy=_FETCH_BOTH
         )
-    stated = _stated(checkpoint, "num_hidden_layers", "n_layer")
+    stated = _stated(checkpoint, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     if stated not in (None, len(layers)):
         raise _contradiction(checkpoint, f"the files hold {len(layers)} layers", str(stated))
     known = {role.layer for role in roles.values() if role.kind is Kind.PROJECTION}
@@ -292,13 +354,14 @@ def _layout_notes(roles: Mapping[str, TensorRole]) -> Iterator[str]:
 
 def _heads(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> HeadLayout | None:
     """Head size comes from the config or from the output projection, never from width / heads."""
-    heads, kv_heads = _stated(checkpoint, "num_attention_heads", "n_head"), _stated(checkpoint, "num_key_value_heads")
+    heads = _stated(checkpoint, "num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads")
+    kv_heads = _stated(checkpoint, "num_key_value_heads")
     size = _stated(checkpoint, "v_head_dim", "head_dim")  # heads of values may have a size of their own
     output = _first_matrix(checkpoint, roles, "o")
     if output is None:
         return None
     outputs, inputs = reversed(output.shape) if roles[output.name].transposed else output.shape
-    if (width := _stated(checkpoint, "hidden_size", "n_embd")) not in (None, outputs):
+    if (width := _stated(checkpoint, "hidden_size", "n_embd", "d_model")) not in (None, outputs):
         raise _contradiction(checkpoint, f"tensor {output.name!r} has {outputs} outputs", f"a width of {width}")
     if heads is None:
         return None
@@ -332,12 +395,12 @@ def _stated(checkpoint: Checkpoint, *keys: str) -> int | None:
 
 
 def _first_matrix(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], projection: str) -> TensorSpec | None:
-    """The first such projection of softmax attention; linear attention has heads of another size."""
+    """The first such projection of the attention."""
     return next(
         (
             checkpoint.tensors[name]
             for name, role in roles.items()
-            if role.projection == projection and role.module is Module.ATTENTION and ".linear_attn." not in name
+            if role.projection == projection and role.module is Module.ATTENTION
             if not role.bias and len(checkpoint.tensors[name].shape) == 2
         ),
         None,

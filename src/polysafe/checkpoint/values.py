@@ -7,10 +7,12 @@ a result that is not finite is refused (`edits.reader`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from polysafe.checkpoint.dtypes import EDITABLE, torch_dtype
+import numpy as np
+
+from polysafe.checkpoint.dtypes import BITS, EDITABLE, torch_dtype
 from polysafe.checkpoint.header import TensorSpec
 
 if TYPE_CHECKING:
@@ -40,23 +42,28 @@ class Survey:
     """What blocks of tensors say of their tensors."""
 
     def __init__(self) -> None:
-        self._largest: dict[str, float] = {}
+        self._largest: dict[str, int] = {}
         self._specs: dict[str, TensorSpec] = {}
 
-    def add(self, spec: TensorSpec, block: torch.Tensor) -> None:
-        """Looks at one block of a tensor."""
+    def seen(self, spec: TensorSpec, blocks: Iterable[memoryview]) -> Iterator[memoryview]:
+        """The bytes of a tensor as they come, each block looked at before it is passed on."""
         if spec.dtype not in EDITABLE:
+            yield from blocks
             return
-        low, high = extremes(block)
-        size = max(abs(low), abs(high)) if math.isfinite(low) else math.inf
-        self._largest[spec.name] = max(size, self._largest.get(spec.name, 0.0))
+        for block in blocks:
+            self.add(spec, block)
+            yield block
+
+    def add(self, spec: TensorSpec, block: memoryview) -> None:
+        """Looks at some of the bytes of a tensor of real numbers."""
         self._specs[spec.name] = spec
+        self._largest[spec.name] = max(_largest(block, spec.dtype), self._largest.get(spec.name, 0))
 
     def findings(self) -> dict[str, tuple[str, ...]]:
         """What is wrong -> the tensors."""
         found: dict[str, list[str]] = {}
         for name, largest in self._largest.items():
-            if (told := _told(self._specs[name], largest)) is not None:
+            if (told := _told(self._specs[name], _number(largest, self._specs[name].dtype))) is not None:
                 found.setdefault(told, []).append(name)
         return {told: tuple(names) for told, names in found.items()}
 
@@ -65,6 +72,26 @@ class Survey:
         for told, names in self.findings().items():
             shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
             yield f"{len(names)} tensor{'s' * (len(names) > 1)} {told}: {shown}"
+
+
+def _largest(block: memoryview, dtype: str) -> int:
+    """The code of the number that is farthest from 0, without its sign.
+
+    Codes of floating-point numbers are ordered as their magnitudes, with infinity and NaN above all others, and the
+    largest integer of a block is found many times as fast as the largest number.
+    """
+    if not block:
+        return 0
+    width = BITS[dtype]
+    codes = np.frombuffer(block, f"i{width // 8}")
+    return max(int(codes.max()), int(codes.view(f"u{width // 8}").max()) - (1 << (width - 1)), 0)
+
+
+def _number(code: int, dtype: str) -> float:
+    import torch
+
+    integer = {16: torch.int16, 32: torch.int32, 64: torch.int64}[BITS[dtype]]
+    return float(torch.tensor([code], dtype=integer).view(torch_dtype(dtype)))
 
 
 def _told(spec: TensorSpec, largest: float) -> str | None:

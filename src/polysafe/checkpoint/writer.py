@@ -11,15 +11,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, Self
 
 from polysafe.checkpoint.layout import Shard
-from polysafe.errors import CheckpointError, OutputError
+from polysafe.errors import CheckpointError, OutputError, PolysafeError
 from polysafe.files.atomic import write_json_atomic
 from polysafe.files.json_file import remembered
 from polysafe.files.plain import is_shared
@@ -63,6 +65,24 @@ def output_error(path: Path, error: OSError) -> OutputError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return OutputError("the disk is full", where=path, remedy="free some space and run again; it resumes")
     return OutputError(f"cannot be written: {error.strerror or error}", where=path)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Within it, a failed write is told by `output_error`, also one that a library in Rust names in its words alone.
+
+    Raises:
+        OutputError: A write failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise output_error(path, error) from error
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None or isinstance(error, PolysafeError):
+            raise
+        raise output_error(path, OSError(int(number[1]), os.strerror(int(number[1])))) from error
 
 
 def _write(shard: Shard, folder: Path, progress_file: Path, produce: Produce, advance: Callable[[int], None]) -> str:

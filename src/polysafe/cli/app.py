@@ -16,6 +16,7 @@ from polysafe.cli.choosing import CHOOSING
 from polysafe.cli.console import DEFECT, Terminated, end_by, endings, finish, note, open_streams
 from polysafe.cli.groups import GROUPS
 from polysafe.cli.options import (
+    Again,
     Calibration,
     Data,
     Device,
@@ -23,6 +24,7 @@ from polysafe.cli.options import (
     Grouping,
     InspectLog,
     Json,
+    JudgeKey,
     Key,
     Licence,
     LicenceName,
@@ -33,6 +35,7 @@ from polysafe.cli.options import (
     Pivot,
     Quiet,
     Recipe,
+    Recipes,
     Translate,
     carried_out_by,
 )
@@ -59,7 +62,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # laying help out with rich costs more than everything else that `--help` does
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make an open-weight language model as safe in every language as it is in English, by editing weights.",
-    epilog="Exit codes: 0 done, 1 a check said no, 2 bad input, 130 interrupted, 143 terminated.",
+    epilog="Exit codes: 0 done, 1 a check said no, 2 bad input, 130 interrupted, 143 terminated, 129 hung up.",
 )
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
@@ -109,6 +112,7 @@ def quickstart(
 @carried_out_by("plan:plan")
 def plan(
     recipe: Recipe,
+    again: Again = False,
     fit: Annotated[
         bool, typer.Option("--fit", help="Run models where a method needs that, and keep what it decides for `run`.")
     ] = False,
@@ -126,14 +130,15 @@ def plan(
 @app.command()
 @carried_out_by("run:run")
 def run(
-    recipe: Recipe,
+    recipes: Recipes,
     engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
     data: Data = None,
+    again: Again = False,
     _key: Key = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
-    """Carry out a recipe, or go on where it was interrupted."""
+    """Carry out recipes, or go on where they were interrupted. What several read to decide is read once."""
 
 
 @app.command()
@@ -237,9 +242,7 @@ def audit(
     key: Annotated[
         str | None, typer.Option(help="Environment variable with the key of the model's server.", show_default=False)
     ] = None,
-    judge_key: Annotated[
-        str | None, typer.Option(help="Environment variable with the key of the judge's server.", show_default=False)
-    ] = None,
+    judge_key: JudgeKey = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
     _quiet: Quiet = False,
@@ -255,6 +258,7 @@ def evaluate(
     judge: Annotated[
         list[str] | None, typer.Option(help="Judge instead of the recipe's, as for audit.", show_default=False)
     ] = None,
+    judge_key: JudgeKey = None,
     calibration: Calibration = None,
     data: Data = None,
     limit: Limit = None,
@@ -287,6 +291,7 @@ def reproduce(
     judge: Annotated[
         list[str] | None, typer.Option(help="The judge, as for audit, if it is on a server.", show_default=False)
     ] = None,
+    judge_key: JudgeKey = None,
     device: Device = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("reproduced"),
     check_only: Annotated[
@@ -404,7 +409,9 @@ def schema() -> None:
 
 def main() -> NoReturn:
     """Entry point of the `polysafe` command."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for sent in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(sent) is signal.SIG_DFL:  # `nohup` ignores hanging up
+            signal.signal(sent, _terminate)
     open_streams()
     code: Any = DEFECT
     try:
@@ -420,5 +427,5 @@ def main() -> NoReturn:
     sys.exit(finish(code))
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _terminate(sent: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated(sent)

@@ -41,15 +41,13 @@ def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, **{name: given[name] or None for name in ("judge", "languages") if name in given}}
 
 
-def judge_run(
-    run: Path, output: Path, *, pivot: str, key: str | None, inspect_log: Path | None, as_json: bool, **options: Any
-) -> None:
+def judge_run(run: Path, output: Path, *, pivot: str, inspect_log: Path | None, as_json: bool, **options: Any) -> None:
     """Judge the answers of a finished run."""
     require_inspect(wanted=inspect_log is not None)
     from polysafe.workflows.rejudge import judge_run as judge_answers
 
     with resumable(), progress():
-        found = judge_answers(run, output=output, pivot=pivot, judge_key=key, **options)
+        found = judge_answers(run, output=output, pivot=pivot, **options)
     _show(found, output, pivot=pivot, inspect_log=inspect_log, as_json=as_json)
 
 
@@ -185,7 +183,7 @@ def calibrate(
     judge: Sequence[str],
     translate: str | None,
     device: str | None,
-    key: str | None,
+    judge_key: str | None,
     as_json: bool,
 ) -> None:
     """Measure a judge's error on labelled answers."""
@@ -195,7 +193,7 @@ def calibrate(
     from polysafe.judge.spec import parse_judge
 
     labelled = read_examples(examples)
-    with progress(), open_judge(parse_judge(judge, key=key, translate=translate), device=device) as who:
+    with progress(), open_judge(parse_judge(judge, key=judge_key, translate=translate), device=device) as who:
         found = measure(who, labelled)
     found.save(output)
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from polysafe.cli.options import Data, Dtype, Json, Key, Output, Quiet, Recipe, carried_out_by
+from polysafe.cli.options import Data, Dtype, Json, JudgeKey, Key, Output, Quiet, Recipe, carried_out_by
 
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of the model that is to be repaired.", show_default=False)
@@ -100,6 +100,7 @@ def init(
     safety_expert: Expert = None,
     harmful: Harmful = None,
     judge: Judge = None,
+    judge_key: JudgeKey = None,
     anchors: Anchors = None,
     anchors_harmless: AnchorsHarmless = None,
     validation: Validation = "",
@@ -131,6 +132,7 @@ def repair(
     safety_expert: Expert = None,
     harmful: Harmful = None,
     judge: Judge = None,
+    judge_key: JudgeKey = None,
     anchors: Anchors = None,
     anchors_harmless: AnchorsHarmless = None,
     validation: Validation = "",

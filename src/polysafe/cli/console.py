@@ -31,14 +31,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DEFECT = 70
-TERMINATED = 143
 
 _UNBOUNDED = 10_000
 _quiet = ContextVar("quiet", default=False)
 
 
 class Terminated(BaseException):
-    """The process was asked to end (SIGTERM)."""
+    """The process was asked to end (SIGTERM), or its terminal went away (SIGHUP).
+
+    Attributes:
+        code: Exit code that says so.
+        word: The same in a word.
+    """
+
+    def __init__(self, sent: int) -> None:
+        super().__init__(sent)
+        self.code = 128 + sent
+        self.word = "hung up" if sent == signal.SIGHUP else "terminated"
 
 
 def inert(text: object) -> str:
@@ -151,6 +160,7 @@ def progress() -> Iterator[None]:
         display: Bar | Lines
         if console.is_terminal:
             display = Bar(console)
+            stack.callback(console.show_cursor)  # an interruption may come as soon as it is hidden
             stack.enter_context(display.drawing)
         else:
             display = Lines(note)
@@ -181,8 +191,8 @@ def endings() -> Iterator[None]:
         _print_stop("interrupted", stop)
         raise typer.Exit(INTERRUPTED) from stop
     except Terminated as stop:
-        _print_stop("terminated", stop)
-        raise typer.Exit(TERMINATED) from stop
+        _print_stop(stop.word, stop)
+        raise typer.Exit(stop.code) from stop
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:

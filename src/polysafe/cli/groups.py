@@ -14,6 +14,7 @@ from polysafe.cli.options import (
     Json,
     JudgeDevice,
     Key,
+    OnlyKey,
     Output,
     Pivot,
     Quiet,
@@ -132,9 +133,7 @@ def judge_run(
         Path | None,
         typer.Option(help="For `organism`: the member of the toy family that answered.", show_default=False),
     ] = None,
-    key: Annotated[
-        str | None, typer.Option(help="Environment variable with the key of its server.", show_default=False)
-    ] = None,
+    judge_key: OnlyKey = None,
     inspect_log: InspectLog = None,
     as_json: Json = False,
     _quiet: Quiet = False,
@@ -153,9 +152,7 @@ def judge_calibrate(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
     translate: Translate = None,
     device: JudgeDevice = None,
-    key: Annotated[
-        str | None, typer.Option(help="Environment variable with the key of its server.", show_default=False)
-    ] = None,
+    judge_key: OnlyKey = None,
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:

@@ -13,6 +13,13 @@ import typer
 from polysafe.cli.console import allow, hush
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
+Recipes = Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipe files (YAML).", show_default=False)]
+Again = Annotated[
+    bool,
+    typer.Option(
+        "--read-again", help="Read weights again that were read before, instead of believing their sizes and times."
+    ),
+]
 EditFile = Annotated[
     Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
 ]
@@ -73,6 +80,9 @@ Key = Annotated[
         callback=allow,
     ),
 ]
+_OF_JUDGES = "Environment variable with the key of the servers that are named by --judge."
+JudgeKey = Annotated[str | None, typer.Option("--judge-key", help=_OF_JUDGES, show_default=False)]
+OnlyKey = Annotated[str | None, typer.Option("--judge-key", "--key", help=_OF_JUDGES, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.", callback=hush)]
 

@@ -11,15 +11,16 @@ from polysafe.checkpoint.writer import output_error
 from polysafe.cli.console import print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.decisions import print_decisions, print_operations, print_trials
 from polysafe.engine.plan import Outline, Plan
+from polysafe.files import memory
 from polysafe.files.atomic import write_json_atomic
 from polysafe.recipe.recipe import load_recipe
 from polysafe.text.units import format_bytes, format_seconds
 from polysafe.workflows.run import plan_recipe
 
 
-def plan(recipe: Path, *, fit: bool, data: Path | None, as_json: bool, save: Path | None) -> None:
+def plan(recipe: Path, *, again: bool, fit: bool, data: Path | None, as_json: bool, save: Path | None) -> None:
     """Decide, print, and refuse what does not fit this machine; without `fit`, no model is run."""
-    with resumable() if fit else nullcontext(), progress():
+    with resumable() if fit else nullcontext(), progress(), memory.reading_again(again):
         planned = plan_recipe(load_recipe(recipe), fit=fit, data=data)
     content = plan_content(planned) if isinstance(planned, Plan) else planned.to_json()
     if save is not None:

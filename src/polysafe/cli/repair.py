@@ -12,7 +12,7 @@ from polysafe.cli.console import note, print_json, print_line, print_table, prog
 from polysafe.cli.options import listed
 from polysafe.errors import OutputError
 from polysafe.files.atomic import write_bytes_atomic
-from polysafe.judge.spec import parse_judge
+from polysafe.judge.spec import named_judge
 from polysafe.workflows.first_recipe import Given, attempts, chosen_attempt, spoken_languages, written
 from polysafe.workflows.repair import Attempt, Repaired
 from polysafe.workflows.repair import repair as carry_out
@@ -66,7 +66,6 @@ def repair(
 
 
 def _given(output: Path, given: dict[str, Any]) -> Given:
-    judge = given["judge"]
     return Given(
         model=given["model"],
         languages=spoken_languages(listed(given["languages"])),
@@ -76,7 +75,7 @@ def _given(output: Path, given: dict[str, Any]) -> Given:
         safety=given["safety_expert"],
         harmful=given["harmful"],
         data=given["data"],
-        judge=parse_judge(judge) if judge else None,
+        judge=named_judge(given["judge"], given["judge_key"]),
         anchors=given["anchors"],
         anchors_harmless=given["anchors_harmless"],
         safety_sets=tuple(listed(given["validation"])),

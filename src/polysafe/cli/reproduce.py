@@ -23,6 +23,7 @@ def reproduce(
     source: Sequence[str] | None,
     data: Path | None,
     judge: Sequence[str] | None,
+    judge_key: str | None,
     device: str | None,
     check_only: bool,
     as_json: bool,
@@ -36,6 +37,7 @@ def reproduce(
             sources=given,
             data=data,
             judge=judge or None,
+            judge_key=judge_key,
             device=device,
             check_only=check_only,
         )

@@ -15,10 +15,11 @@ from polysafe.engine.imports import ImportResult, import_gguf
 from polysafe.engine.local import LocalEngine
 from polysafe.engine.write import RunResult
 from polysafe.errors import RecipeError
+from polysafe.files import memory
 from polysafe.progress import counted
 from polysafe.recipe.recipe import Recipe, load_recipe, parse_size
 from polysafe.text.units import format_bytes
-from polysafe.workflows.run import run_recipe
+from polysafe.workflows.run import run_recipes
 
 if TYPE_CHECKING:
     from polysafe.workflows.verify import Depth
@@ -26,15 +27,21 @@ if TYPE_CHECKING:
 ENGINES = {"local": LocalEngine}
 
 
-def run(recipe: Path, *, engine: str, data: Path | None, as_json: bool) -> None:
-    """Carry out a recipe."""
+def run(recipes: Sequence[Path], *, engine: str, data: Path | None, again: bool, as_json: bool) -> None:
+    """Carry out recipes, one after the other."""
     if engine not in ENGINES:
         raise RecipeError(f"there is no engine {engine!r}", remedy=f"engines: {', '.join(ENGINES)}")
-    parsed = load_recipe(recipe)
-    note_evaluate(parsed)
-    with resumable(), progress():
-        result = run_recipe(parsed, data=data, engine=ENGINES[engine]())
-    print_result(result, as_json=as_json, recipe=recipe)
+    parsed = [load_recipe(recipe) for recipe in recipes]
+    for each in parsed:
+        note_evaluate(each)
+    made = []
+    with resumable(), progress(), memory.reading_again(again):
+        for recipe, result in zip(recipes, run_recipes(parsed, data=data, engine=ENGINES[engine]()), strict=True):
+            made.append(result_content(result))
+            if not as_json:
+                print_result(result, as_json=False, recipe=recipe)
+    if as_json:
+        print_json(made[0] if len(made) == 1 else made)
 
 
 def note_evaluate(recipe: Recipe) -> None:
@@ -48,8 +55,7 @@ def print_result(result: RunResult, *, as_json: bool, recipe: Path | None = None
     manifest = result.manifest
     size = sum(entry["size"] for entry in manifest["files"])
     if as_json:
-        state = {"resumed": result.resumed, "complete_before": result.complete_before}
-        print_json({"output": str(result.output), **state, "manifest": dict(manifest)})
+        print_json(result_content(result))
         return
     if result.complete_before:
         note("the output was complete already; nothing was written")
@@ -58,6 +64,12 @@ def print_result(result: RunResult, *, as_json: bool, recipe: Path | None = None
     print_line(f"{result.output}: {len(manifest['files'])} files, {format_bytes(size)}")
     print_line(f"edit {manifest['edit']}")
     note_licence(result.output, recipe)
+
+
+def result_content(result: RunResult) -> dict[str, object]:
+    """What came of a run, as plain data."""
+    state = {"resumed": result.resumed, "complete_before": result.complete_before}
+    return {"output": str(result.output), **state, "manifest": dict(result.manifest)}
 
 
 def note_licence(output: Path, recipe: Path | None = None) -> None:

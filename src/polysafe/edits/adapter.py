@@ -11,13 +11,14 @@ import hashlib
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from polysafe.checkpoint.adapter_config import CONFIG
+from polysafe.checkpoint.dtypes import bytes_of
 from polysafe.checkpoint.header import TensorSpec, encode_header, tensor_bytes
 from polysafe.checkpoint.layout import Shard
 from polysafe.checkpoint.lora import WEIGHTS
@@ -100,7 +101,7 @@ def write_adapter(
         _write_small(space, small)
         files = {name: (len(content), _sha256(content)) for name, content in small.items()}
         digest = write_shard(
-            shard, space.content, space.progress / WEIGHTS, lambda name: _blocks(tensors[name]), lambda _: None
+            shard, space.content, space.progress / WEIGHTS, lambda name: iter([bytes_of(tensors[name])]), lambda _: None
         )
         content = manifest(edit.sha256, {**files, WEIGHTS: (shard.size, digest)}, _sources(edit))
         _write_manifest(space, content)
@@ -119,10 +120,6 @@ def _shard(factors: Factors, dtype: str) -> tuple[Shard, dict[str, torch.Tensor]
     shapes = [(name, dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
     specs = [TensorSpec(name, code, shape, Path(), 0, tensor_bytes(code, shape)) for name, code, shape in shapes]
     return Shard(WEIGHTS, encode_header(shapes), tuple(specs)), tensors
-
-
-def _blocks(tensor: torch.Tensor) -> Iterator[memoryview]:
-    yield tensor.contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def _write_small(space: Workspace, files: Mapping[str, bytes]) -> None:

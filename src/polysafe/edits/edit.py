@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -111,13 +112,18 @@ class Edit(_Value):
         """Every name that an operation uses must be a source.
 
         Raises:
-            EditError: One is not, or the storage type is none that arithmetic is defined on.
+            EditError: One is not, the storage type is none that arithmetic is defined on, or options or evidence hold
+                NaN or infinity, which no file can say.
         """
         used = {self.start, *(source for _, op in self.operations() for source in op.sources)}
         if missing := sorted(used - set(self.sources)):
             raise EditError(f"the operations name {missing[0]!r}, which is not among the sources of the edit")
         if self.dtype is not None and self.dtype not in EDITABLE:
             raise EditError(f"the storage type {self.dtype!r} is not one of {', '.join(sorted(EDITABLE))}")
+        for index, part in enumerate(self.provenance):
+            told = {"options": part.options, "evidence": part.evidence}
+            if (found := next(_infinite(told, f"provenance[{index}]"), None)) is not None:
+                raise EditError("is no finite number", where=found, remedy="leave it out, or give None")
 
     def operations(self) -> Iterator[tuple[str, Operation]]:
         """Every operation with the tensor it belongs to."""
@@ -251,6 +257,18 @@ class Edit(_Value):
             return FORMAT.built(cls.model_validate, FORMAT.built(shaped, content, file), file)
         except EditError as error:
             raise EditError(error.problem, where=file, remedy=error.remedy) from error
+
+
+def _infinite(value: object, place: str) -> Iterator[str]:
+    """The places of numbers in a value that are none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _infinite(each, f"{place}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, each in enumerate(value):
+            yield from _infinite(each, f"{place}[{index}]")
 
 
 _OPERATION: TypeAdapter[Operation] = TypeAdapter(Operation)

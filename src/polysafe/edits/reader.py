@@ -17,7 +17,7 @@ import torch
 from polysafe.checkpoint.dtypes import EDITABLE, torch_dtype
 from polysafe.checkpoint.header import TensorSpec, tensor_bytes
 from polysafe.checkpoint.lora import AdaptedReader
-from polysafe.checkpoint.reader import BLOCK_BYTES, COPY_BYTES, TensorReader
+from polysafe.checkpoint.reader import BLOCK_BYTES, COPY_BYTES, CheckpointReader, TensorReader
 from polysafe.checkpoint.values import is_finite
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Dare, Operation
@@ -103,6 +103,16 @@ class EditedReader:
             return COPY_BYTES
         ruled = any(isinstance(step, Blend) and step.rule is not None for step in steps)
         return BLOCK_BYTES // 2 if ruled else BLOCK_BYTES
+
+    def copied_from(self, name: str) -> CheckpointReader | None:
+        """The files that a tensor of the result has its bytes from; None where they have to be computed."""
+        steps = self.edit.steps.get(name, ())
+        if not all(isinstance(step, Copy) for step in steps):
+            return None
+        source = self._readers[steps[-1].sources[0]] if steps else self._start
+        if not isinstance(source, CheckpointReader) or not source.is_stored(name):
+            return None
+        return source if source.spec(name).dtype == self.spec(name).dtype else None
 
     def whole(self, name: str) -> torch.Tensor:
         """The whole tensor of the result."""

@@ -144,7 +144,7 @@ def require_same(edit: Edit, name: str, checkpoint: Checkpoint, others: Iterable
         MismatchError: It is another one; says which one it is most like.
     """
     expected = edit.sources[name].files
-    if not expected or (found := checkpoint_digests(checkpoint, believe=False)) == expected:
+    if not expected or (found := checkpoint_digests(checkpoint)) == expected:
         return
     told = _nearest(edit, name, found) or _likest(edit, checkpoint, others)
     raise MismatchError(
@@ -174,7 +174,7 @@ def _likest(edit: Edit, checkpoint: Checkpoint, others: Iterable[tuple[str, Chec
     differing = {
         name: _differing(checkpoint, other)
         for name, other in others
-        if name in edit.sources and checkpoint_digests(other, believe=False) == edit.sources[name].files
+        if name in edit.sources and checkpoint_digests(other) == edit.sources[name].files
     }
     if not differing:
         return "none is one of its other sources"

@@ -10,14 +10,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
+from polysafe.checkpoint.dtypes import bytes_of
 from polysafe.checkpoint.layout import Shard
 from polysafe.checkpoint.lora import open_reader
-from polysafe.checkpoint.reader import TensorReader, row_blocks
+from polysafe.checkpoint.reader import Copies, TensorReader, row_blocks
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.checkpoint.values import Survey
-from polysafe.checkpoint.writer import write_shard
+from polysafe.checkpoint.writer import HASH_AHEAD, write_shard
 from polysafe.edits.edit import Edit
 from polysafe.edits.reader import EditedReader
 from polysafe.progress import say
@@ -51,14 +50,14 @@ class ShardTask:
         with ExitStack() as stack:
             readers = {name: stack.enter_context(open_reader(checkpoint)) for name, checkpoint in self.sources.items()}
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluate"))
-            edited = EditedReader(self.edit, readers)
-            digest = write_shard(
-                self.shard,
-                self.folder,
-                self.progress_file,
-                lambda name: tensor_blocks(edited, name, pool, survey),
-                advance,
-            )
+            edited, copies = EditedReader(self.edit, readers), Copies(HASH_AHEAD)
+
+            def produce(name: str) -> Iterator[memoryview]:
+                files = edited.copied_from(name)
+                blocks = tensor_blocks(edited, name, pool) if files is None else copies.of(files, name)
+                return survey.seen(edited.spec(name), blocks)
+
+            digest = write_shard(self.shard, self.folder, self.progress_file, produce, advance)
         for line in survey.lines():
             say(f"{self.shard.name} has {line}")
         return digest
@@ -80,21 +79,16 @@ class LocalEngine:
             return [task.execute(advance) for task in tasks]
 
 
-def tensor_blocks(
-    reader: EditedReader, name: str, pool: ThreadPoolExecutor, survey: Survey | None = None
-) -> Iterator[memoryview]:
-    """The bytes of a tensor in blocks, evaluated in `pool` a little ahead of their use; `survey` looks at each."""
+def tensor_blocks(reader: EditedReader, name: str, pool: ThreadPoolExecutor) -> Iterator[memoryview]:
+    """The bytes of a tensor in blocks, evaluated in `pool` a little ahead of their use."""
     ranges = row_blocks(reader.spec(name), reader.block_bytes(name))
-    seen = survey or Survey()
-    waiting = [pool.submit(_block_bytes, reader, name, *block, seen) for block in islice(ranges, READ_AHEAD)]
+    waiting = [pool.submit(_block_bytes, reader, name, *block) for block in islice(ranges, READ_AHEAD)]
     for block in chain(ranges, [None] * len(waiting)):
         ready = waiting.pop(0).result()
         if block is not None:
-            waiting.append(pool.submit(_block_bytes, reader, name, *block, seen))
+            waiting.append(pool.submit(_block_bytes, reader, name, *block))
         yield ready
 
 
-def _block_bytes(reader: TensorReader, name: str, start: int, stop: int, survey: Survey) -> memoryview:
-    rows = reader.rows(name, start, stop)
-    survey.add(reader.spec(name), rows)
-    return rows.contiguous().view(-1).view(torch.uint8).numpy().data
+def _block_bytes(reader: TensorReader, name: str, start: int, stop: int) -> memoryview:
+    return bytes_of(reader.rows(name, start, stop))

@@ -50,9 +50,7 @@ def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint]) -> Edit:
     total = sum(header.size for checkpoint in used.values() for header in checkpoint.headers)
     advance = counted("hashing inputs", total)
     records = {
-        name: SourceRecord(
-            origin=edit.sources[name].origin, files=checkpoint_digests(checkpoint, advance, believe=False)
-        )
+        name: SourceRecord(origin=edit.sources[name].origin, files=checkpoint_digests(checkpoint, advance))
         for name, checkpoint in used.items()
     }
     return Edit(start=edit.start, steps=edit.steps, sources=records, provenance=edit.provenance, dtype=edit.dtype)

@@ -42,6 +42,7 @@ class Settings:
         judge: Nobody where None; `organism` for a model of the toy family; `KIND=FOLDER` or `KIND=NAME@URL` for a guard
             model of a family (`qwen3guard`, …) or a language model with a protocol (`multijail`, `soteria`, `strict`,
             `loose`); several of these are a vote; or the judge of a recipe.
+        judge_key: Environment variable with the key of the servers of judge and translator, where they are no recipe's.
         calibration: File of the judge's measured error, by which unsafe rates are corrected; kept with the run.
         data: Folder with a folder per set.
         limit: Number of parallel rows of every set.
@@ -54,6 +55,7 @@ class Settings:
     """
 
     judge: JudgeSpec | str | Sequence[str] | None = None
+    judge_key: str | None = None
     calibration: Path | None = None
     data: Path | None = None
     limit: int | None = None
@@ -95,7 +97,6 @@ class Asking(Settings):
         translate: `FOLDER` or `NAME@URL` of a translator: answers are judged as they are and in English.
         family: For an edited model of the toy family, the member that it was made from; its world is meant.
         key: Environment variable with the key of the model's server.
-        judge_key: The same for the servers of judge and translator, where they are no recipe's.
     """
 
     model: Path | str = field(kw_only=False)
@@ -110,7 +111,6 @@ class Asking(Settings):
     translate: str | None = None
     family: Path | None = None
     key: str | None = None
-    judge_key: str | None = None
 
     @classmethod
     def of(cls, block: Evaluate, told: Settings, model: Path, output: Path) -> Self:
@@ -127,7 +127,7 @@ class Asking(Settings):
         return cls(
             model,
             output=output,
-            **{**settings, "progress": tell, **{name: getattr(block, name) for name in asked}},
+            **{**settings, "progress": tell, "judge_key": None, **{name: getattr(block, name) for name in asked}},
         )
 
     def prompts(self, kind: Kind, organism: Callable[[], Organism]) -> list[PromptSet]:

@@ -17,7 +17,7 @@ from polysafe.judge.opening import open_judge
 from polysafe.judge.probe import probe
 from polysafe.judge.verdict import Exchange, Judge, Label
 from polysafe.methods.constraints import HELPFUL, OVER_REFUSAL, REFUSED, Reading
-from polysafe.methods.validation import PROMPTS
+from polysafe.methods.validation import PROMPTS, Kept
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Template, cached_tokenizer
 from polysafe.progress import tell
@@ -58,7 +58,7 @@ class JudgeMeter:
         self.prompts = len(self._asked)
         self.notes: tuple[str, ...] = ()
 
-    def prepare(self, model: LoadedModel, languages: Sequence[str]) -> None:
+    def prepare(self, model: LoadedModel, languages: Sequence[str], kept: Kept | None = None) -> None:
         """Nothing has to be known of the unedited model."""
 
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:

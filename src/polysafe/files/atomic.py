@@ -55,7 +55,8 @@ def write_json_atomic(path: Path, value: object) -> None:
 def json_bytes(value: object) -> bytes:
     """The one JSON form that polysafe writes: indented, UTF-8, without NaN, ending in a newline."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
+    # Names of files that are no UTF-8 hold lone surrogates; their backslash form is the JSON escape of the text.
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def publish_directory(finished: Path, target: Path) -> None:

@@ -18,11 +18,20 @@ _ELSEWHERE = r"\1host.invalid"
 
 def _absolute(value: object, info: ValidationInfo) -> Path:
     text = os.fspath(value) if isinstance(value, (str, Path)) else ""
-    if not text or "\0" in text:
+    if not text or "\0" in text or not _can_be_named(text):
         raise problem(f"a path is wanted, not {value!r}")
     folder = (info.context or {}).get("folder", "")
     # Not resolve(): a symbolic link is the user's name for the place, and the engine compares the real ones.
     return Path(os.path.abspath(Path(folder) / Path(text).expanduser()))
+
+
+def _can_be_named(text: str) -> bool:
+    """Whether the system has such names: a half character is none, but for those that stand for bytes of a name."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]

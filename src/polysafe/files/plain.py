@@ -35,7 +35,9 @@ def read_plain(path: Path, largest: int = LARGEST) -> bytes:
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(largest + 1) if size <= largest else b""
+        content = file.read(size + 1) if size <= largest else b""  # as much as is asked for is allocated
+        if size < len(content) <= largest:  # it grows
+            content += file.read(largest + 1 - len(content))
     if max(size, len(content)) > largest:
         raise TooLargeError(errno.EFBIG, f"it is larger than {largest} bytes")
     return content

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from polysafe.edits.edit import Decision
 from polysafe.errors import DataError
-from polysafe.files.atomic import write_bytes_atomic
+from polysafe.files.atomic import json_bytes, write_bytes_atomic
 from polysafe.files.json_file import Format
 from polysafe.findings.choosing import Choosing
 from polysafe.findings.contests import Contest
@@ -363,15 +363,10 @@ class ReportData:
         Raises:
             DataError: A number is not finite.
         """
-        import json
-
-        body = FORMAT.head | _adapter().dump_python(self)
         try:
-            text = json.dumps(body, ensure_ascii=False, allow_nan=False, indent=1)
+            return json_bytes(FORMAT.head | _adapter().dump_python(self))
         except ValueError as error:
             raise DataError(f"a number of the report is not finite: {error}") from error
-        # A lone surrogate in a model's answer has no UTF-8; its backslash form is the JSON escape of the text.
-        return (text + "\n").encode("utf-8", "backslashreplace")
 
     @classmethod
     def from_json(cls, data: bytes, where: object = "report.json") -> ReportData:

@@ -243,11 +243,14 @@ class LocalBackend:
 
     def _encode(self, chats: Sequence[Chat]) -> Iterator[list[int] | str]:
         """Token ids of every chat, or why it cannot be asked."""
+        from polysafe.probe.chat.rules import require_encodable
+
         room = min(self._loaded.max_tokens or 2**31, self._tokenizer.model_max_length) - self._max_tokens
         for chat, written in zip(chats, self._render(chats), strict=True):
             if written.problem:
                 yield f"the chat template refuses the chat: {written.problem}"
                 continue
+            require_encodable(self._tokenizer, [written.text])
             tokens = list(self._tokenizer(written.text, add_special_tokens=chat.raw, verbose=False)["input_ids"])
             yield tokens if len(tokens) <= room else f"the chat has {len(tokens)} tokens, the judge takes {room}"
 

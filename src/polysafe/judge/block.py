@@ -128,6 +128,11 @@ JUDGES: Registry[type[JudgeSpec]] = Registry(
 )
 
 
+def _printable(kind: object) -> str:
+    """What was named, without half characters, which pydantic does not take."""
+    return str(kind).encode("utf-8", "backslashreplace").decode()
+
+
 def has_kind(name: object) -> bool:
     """Whether a judge is called so."""
     return isinstance(name, str) and name in JUDGES.names()
@@ -168,7 +173,7 @@ class ByKind:
         if not has_kind(kind) or not self.allowed(JUDGES.get(str(kind))):
             expected = ", ".join(map(repr, self._names()))
             raise PydanticKnownError(
-                "union_tag_invalid", {"discriminator": "'kind'", "tag": str(kind), "expected_tags": expected}
+                "union_tag_invalid", {"discriminator": "'kind'", "tag": _printable(kind), "expected_tags": expected}
             )
         return JUDGES.get(str(kind)).model_validate(value, context=info.context)
 

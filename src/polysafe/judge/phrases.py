@@ -38,7 +38,7 @@ SHORTEST = 5
 
 # Once a second sentence begins, an answer is no bare refusal: where marks carry the vowels, much fits into AFTER.
 _SENTENCE = re.compile(r"(?:[.!?。।॥؟۔]|\n)\W*\w")
-_LIST = re.compile(r"^\s*(?:[-*•·]|\d+\s*[.):、．]|step\s*\d)", re.MULTILINE | re.IGNORECASE)
+_LIST = re.compile(r"^[^\S\n]*(?:[-*•·]|\d+[^\S\n]*[.):、．]|step[^\S\n]*\d)", re.MULTILINE | re.IGNORECASE)
 
 
 class Found(NamedTuple):

@@ -57,6 +57,22 @@ def parse_judge(
     return found
 
 
+def named_judge(
+    given: JudgeSpec | str | Sequence[str] | None, key: str | None = None, *, translate: str | None = None
+) -> JudgeSpec | None:
+    """The same where a judge need not be named: None where there is none.
+
+    Raises:
+        RecipeError: As for `parse_judge`, or something is said of a judge and none is named.
+    """
+    if given:
+        return parse_judge(given, key=key, translate=translate)
+    for name, value in {"translator": translate, "key of a judge": key}.items():
+        if value is not None:
+            raise RecipeError(f"a {name} needs a judge, and none is named", remedy="name one with --judge")
+    return None
+
+
 def _named(text: str, key: str | None) -> dict[str, Any]:
     name, separator, where = text.partition("=")
     place = _place(where, key)

@@ -1,16 +1,18 @@
 """Whether models fit together: the checks that come before any tensor is read.
 
-Two models agree when they have the same layers, the same tensors and the same shapes, and both or neither
-have a head of their own. Their vocabularies are a question apart: a language expert with added tokens still
-has body layers that can be swapped, so the vocabulary is compared separately and what follows is the
-method's choice.
+Two models agree when they have the same layers, the same tensors and the same shapes, both or neither have a head of
+their own, and their configs say the same of what is computed with the tensors. Their vocabularies are a question
+apart: a language expert with added tokens still has body layers that can be swapped, so the vocabulary is compared
+separately and what follows is the method's choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from polysafe.checkpoint.dtypes import EDITABLE
 from polysafe.checkpoint.header import load_json
@@ -21,19 +23,27 @@ from polysafe.errors import CheckpointError, MismatchError
 
 _SHOWN = 3
 _VOCABULARY = frozenset({Kind.EMBEDDING, Kind.HEAD})
+# Tensors of the same shapes mean something else where one of these differs.
+_COMPUTED = (
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "query_pre_attn_scalar", "partial_rotary_factor"),
+    *("hidden_act", "hidden_activation", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"),
+)
+_ALIASES = {"type": "rope_type"}
 
 
 def require_agreement(sources: Sequence[Source]) -> None:
     """Refuses sources that are not models of one architecture; rows of embedding and head may differ.
 
     Raises:
-        MismatchError: Naming the layer counts, the tied flags, or the first tensors that differ.
+        MismatchError: Naming the layer counts, the tied flags, or the first tensors and settings that differ.
     """
     first, *others = sources
     for other in others:
         _require_same_layers(first, other)
         _require_same_tying(first, other)
-        differences = chain(_missing(first, other), _missing(other, first), _shapes(first, other))
+        differences = chain(
+            _missing(first, other), _missing(other, first), _shapes(first, other), _settings(first, other)
+        )
         shown = list(islice(differences, _SHOWN))
         if shown:
             raise MismatchError(
@@ -130,6 +140,31 @@ def _shapes(first: Source, other: Source) -> Iterator[str]:
         rows_may_differ = role.kind in _VOCABULARY and mine[1:] == theirs[1:]
         if mine != theirs and not rows_may_differ:
             yield f"{name} is {_shape(mine)} in {first.name!r} and {_shape(theirs)} in {other.name!r}"
+
+
+def _settings(first: Source, other: Source) -> Iterator[str]:
+    """What both configs state of heads, positions, norms and activations, where they state different things."""
+    mine, theirs = (dict(_stated(source.checkpoint.text_config)) for source in (first, other))
+    for name in mine.keys() & theirs.keys():
+        if not _equal(mine[name], theirs[name]):
+            yield f"{name} is {mine[name]!r} in {first.name!r} and {theirs[name]!r} in {other.name!r}"
+
+
+def _stated(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from ((name, config[name]) for name in _COMPUTED if config.get(name) is not None)
+    if (base := config.get("rope_theta")) is not None:
+        yield "rope_theta", base
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if isinstance(rope, Mapping):
+        flat = {_ALIASES.get(key, str(key)): value for key, value in rope.items() if not isinstance(value, Mapping)}
+        # Without a word on how positions are scaled they are not.
+        yield from ({"rope_type": "default"} | flat if len(flat) == len(rope) else flat).items()
+
+
+def _equal(mine: object, theirs: object) -> bool:
+    if isinstance(mine, float | int) and isinstance(theirs, float | int):
+        return math.isclose(mine, theirs, rel_tol=1e-6)  # formats round decimals to float32
+    return mine == theirs
 
 
 def _vocabulary_tensors(source: Source) -> list[str]:

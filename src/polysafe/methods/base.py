@@ -27,6 +27,7 @@ from polysafe.methods.materials import Materials
 if TYPE_CHECKING:
     import torch
 
+    from polysafe.methods.scores import Movement
     from polysafe.methods.validation import Kept, Validation
 
 _COMPUTED_HOW = ("batch_size", "device")
@@ -205,6 +206,14 @@ class Method(Strict, ABC):
             PolysafeError: As for `fit`.
         """
         return self.fit(sources)
+
+    def measures(self, sources: Sources) -> Movement | None:  # noqa: ARG002
+        """What is read of weights before it decides, which several recipes can read at once; None where nothing is.
+
+        Raises:
+            PolysafeError: As for `fit`.
+        """
+        return None
 
     def work(self, sources: Sources, support: Support) -> Sequence[Work]:  # noqa: ARG002
         """What a model has to be run for before `fit_with` can decide; nothing where headers and weights say it all.

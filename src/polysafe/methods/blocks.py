@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
+from polysafe.errors import ArchitectureError
 
 Granularity = Literal["layer", "module", "projection"]
 
@@ -30,7 +31,16 @@ def blocks_of(architecture: Architecture, granularity: Granularity) -> Mapping[B
 
     A layer has all its tensors, a module those inside it, without the norms around it; a projection has its weight and
     its bias, and in a mixture those of all experts.
+
+    Raises:
+        ArchitectureError: A layer has matrices of no block that is known: they would be left behind without a word.
     """
+    if granularity != "layer" and architecture.unplaced:
+        raise ArchitectureError(
+            f"{len(architecture.unplaced)} matrices lie in layers whose attention or MLP is not recognised, "
+            f"the first is {architecture.unplaced[0]!r}",
+            remedy="decide by whole layers (`granularity: layer`), or open an issue with the tensor names",
+        )
     found: dict[BlockKey, list[str]] = {}
     for name, role in architecture.roles.items():
         key = None if role.kind is Kind.BUFFER else _key(role, granularity)

@@ -79,8 +79,8 @@ class Meter(Protocol):
     prompts: int
     notes: tuple[str, ...]
 
-    def prepare(self, model: LoadedModel, languages: Sequence[str]) -> None:
-        """Looks at the unedited model, before any is read."""
+    def prepare(self, model: LoadedModel, languages: Sequence[str], kept: Kept | None = None) -> None:
+        """Looks at the unedited model, before any is read; what is kept of it is not looked at again."""
 
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:
         """What it finds: `refused` of harmful prompts, `over_refusal` and perhaps `helpful` of harmless ones."""
@@ -153,7 +153,7 @@ class Constrained:
         """
         edited = [code_of(name) for name in edited]
         asked = [name for name in self.meter.languages if left_out is None or name != code_of(left_out)]
-        self.meter.prepare(model, asked)
+        self.meter.prepare(model, asked, kept)
         before = self._before(model, asked, kept)
         if missing := [language for language in edited if not before.get((language, REFUSED))]:
             raise DataError(

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,16 +25,15 @@ from polysafe.errors import ResourceError
 from polysafe.generate.completion import Ask, Sampling
 from polysafe.generate.local import LocalGenerator
 from polysafe.methods.constraints import ANSWERS, KL, Meter, Reading
-from polysafe.methods.validation import PROMPTS
+from polysafe.methods.validation import PROMPTS, Kept, remembered
 from polysafe.probe.batches import fitting_batches
 from polysafe.probe.likelihood import ROWS, Scorer, tokens_of
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Template, cached_tokenizer, render
 from polysafe.progress import tell
 
-if TYPE_CHECKING:
-    pass
-
+ANSWERED = "harmless answers"
+"""The name under which is kept what the unedited model answers."""
 TOKENS = 8
 """Most tokens of an answer that are read."""
 CLASSES = 256
@@ -94,23 +92,20 @@ class HarmlessMeter:
         self.prompts = len(self._prompts)
         self.notes: tuple[str, ...] = ()
         self._asked: list[Prompt] = []
-        self._answers: list[tuple[int, ...]] = []
+        self._answers: list[Sequence[int]] = []
         self._known: list[_Known] = []
 
-    def prepare(self, model: LoadedModel, languages: Sequence[str]) -> None:
+    def prepare(self, model: LoadedModel, languages: Sequence[str], kept: Kept | None = None) -> None:
         """Lets the unedited model answer; prompts that it answers with nothing are left out.
 
         Args:
             model: The unedited model.
             languages: Languages that will be asked for.
+            kept: Keeps its answers, by the names of prompts.
         """
         self._tokenizer = cached_tokenizer(model.source.checkpoint.root)
         asked = {prompt.id: prompt for prompt in self._prompts if prompt.language in languages}
-        generator = LocalGenerator(
-            model, self._tokenizer, Sampling(max_tokens=TOKENS), template=self._template, unreadable="empty"
-        )
-        asks = [Ask(name, prompt.text) for name, prompt in asked.items()]
-        answers = {answer.id: answer.token_ids for answer in generator.generate(asks) if answer.token_ids}
+        answers: dict[str, Sequence[int]] = remembered(kept, ANSWERED, lambda: self._answered(model, asked))
         if not answers:
             return
         rendered = render(self._tokenizer, {name: asked[name].text for name in answers}, template=self._template)
@@ -123,6 +118,14 @@ class HarmlessMeter:
         read = tuple((*ids, *answer[:-1]) for ids, answer in zip(prompts.tokens, self._answers, strict=True))
         self._inputs = replace(prompts, tokens=read)
         self._known = [_Known.of(logits) for _, logits in self._logits(model)]
+
+    def _answered(self, model: LoadedModel, asked: Mapping[str, Prompt]) -> dict[str, list[int]]:
+        """Tokens of the answers that are not empty, by the names of prompts."""
+        generator = LocalGenerator(
+            model, self._tokenizer, Sampling(max_tokens=TOKENS), template=self._template, unreadable="empty"
+        )
+        asks = [Ask(name, prompt.text) for name, prompt in asked.items()]
+        return {answer.id: [*answer.token_ids] for answer in generator.generate(asks) if answer.token_ids}
 
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:
         """Divergence as `kl` and log-probability as `answers`, of the harmless prompts in some languages.
@@ -194,10 +197,10 @@ class Together:
     def notes(self, notes: tuple[str, ...]) -> None:
         self._more = notes
 
-    def prepare(self, model: LoadedModel, languages: Sequence[str]) -> None:
+    def prepare(self, model: LoadedModel, languages: Sequence[str], kept: Kept | None = None) -> None:
         """Prepares each."""
         for meter in self._meters:
-            meter.prepare(model, languages)
+            meter.prepare(model, languages, kept)
 
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:
         """What all of them find."""

@@ -42,10 +42,10 @@ from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
 from polysafe.methods.scores import (
     Aggregate,
+    Movement,
     Ratios,
     Scored,
     profile,
-    relative_update_norms,
     require_descendant,
     scored_tensors,
     shares,
@@ -171,37 +171,24 @@ class LayerSwap(BlockMethod):
             ArchitectureError: A block has no tensor that can be scored.
             CheckpointError: A scored tensor holds NaN or infinity.
         """
-        return self.fit_languages(sources, (self.language,))[self.language]
+        moved = self.measures(sources)
+        outside = self._outside_choice(sources)
+        norms = moved.norms()
+        if not self.allow_unrelated_base:
+            for expert in moved.experts:
+                require_descendant(moved.base, expert, moved.scored, norms[expert.name])
+        return self._decided_edit(sources, moved.scored, norms, outside)
 
-    def fit_languages(self, sources: Sources, languages: Sequence[str]) -> dict[str, Edit]:
-        """Fits one edit per language expert, reading base and safety expert once for all of them.
-
-        Args:
-            sources: Base, safety expert, and every language expert.
-            languages: Names of the language experts; each takes the place of `language`.
-
-        Returns:
-            The edit of each language expert, equal to what `fit` would return for it alone.
+    def measures(self, sources: Sources) -> Movement:
+        """How far both experts moved from the base.
 
         Raises:
-            MismatchError: As `fit`.
-            ArchitectureError: As `fit`.
-            CheckpointError: As `fit`.
+            MismatchError: The three do not fit together.
+            ArchitectureError: A block has no tensor that can be scored.
         """
-        base, safety = sources[self.base], sources[self.safety]
-        experts = [sources[name] for name in languages]
-        require_agreement([base, safety, *experts])
-        variants = [self.model_copy(update={"language": name}) for name in languages]
-        outside = [variant._outside_choice(sources) for variant in variants]
-        scored = self._scored(base)
-        norms = relative_update_norms(base, [safety, *experts], scored, arithmetic=self.arithmetic)
-        if not self.allow_unrelated_base:
-            for expert in (safety, *experts):
-                require_descendant(base, expert, scored, norms[expert.name])
-        return {
-            variant.language: variant._decided_edit(sources, scored, norms, choice)
-            for variant, choice in zip(variants, outside, strict=True)
-        }
+        base, safety, language = (sources[name] for name in self.uses)
+        require_agreement([base, safety, language])
+        return Movement(base, (safety, language), self._scored(base), self.arithmetic)
 
     def decide(self, safety: Profile, language: Profile) -> tuple[Decision, ...]:
         """The rule itself: from the n of every block, per expert, to one decision per block."""

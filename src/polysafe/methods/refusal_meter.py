@@ -10,7 +10,7 @@ from polysafe.data.openings import Known, has_openings, opening_languages, openi
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.methods.constraints import OVER_REFUSAL, REFUSED, Reading
-from polysafe.methods.validation import PROMPTS
+from polysafe.methods.validation import PROMPTS, Kept
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.refusal import RefusalSignal
 from polysafe.probe.render import Template, cached_tokenizer
@@ -54,7 +54,7 @@ class RefusalMeter:
                 remedy=f"languages: {', '.join(sorted(opening_languages()))}; or name a `judge` instead of the signal",
             )
 
-    def prepare(self, model: LoadedModel, languages: Sequence[str]) -> None:
+    def prepare(self, model: LoadedModel, languages: Sequence[str], kept: Kept | None = None) -> None:
         """Nothing has to be known of the unedited model."""
 
     def read(self, model: LoadedModel, languages: Sequence[str]) -> Reading:

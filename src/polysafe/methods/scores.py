@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,6 +21,7 @@ from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader
 from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
 from polysafe.edits.operations import Arithmetic
 from polysafe.errors import CheckpointError, MismatchError
+from polysafe.files import memory
 from polysafe.methods.blocks import BlockKey, Granularity, blocks_of
 from polysafe.threads import threads
 
@@ -36,6 +37,7 @@ UNRELATED = 0.9
 
 _PUBLISHED = re.compile(r"model\.layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.")
 _SHOWN = 3
+_NORMS = "norms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,52 @@ def _in_expert(role: TensorRole) -> bool:
     return role.expert is not None or role.experts is not None
 
 
+@dataclass(frozen=True)
+class Movement:
+    """How far some experts moved from their base, to be read.
+
+    Attributes:
+        base: The base.
+        experts: The experts.
+        scored: The tensors that count.
+        arithmetic: As for `relative_update_norms`.
+    """
+
+    base: Source
+    experts: tuple[Source, ...]
+    scored: tuple[Scored, ...]
+    arithmetic: Arithmetic = "float32"
+
+    def norms(self) -> dict[str, Ratios]:
+        """The norms of every expert, by its name."""
+        return relative_update_norms(self.base, self.experts, self.scored, arithmetic=self.arithmetic)
+
+
+def read_together(movements: Iterable[Movement]) -> None:
+    """Reads each base, and each of its experts, once for all: what is kept of them is read by nobody again.
+
+    Raises:
+        CheckpointError: As for `relative_update_norms`.
+    """
+    bases: dict[tuple[object, ...], dict[tuple[memory.Stamp, ...], tuple[Movement, Source]]] = {}
+    for each in movements:
+        for expert in each.experts:
+            if (stamps := _stamps(each.base, expert)) is not None:
+                of = (*stamps[: len(each.base.checkpoint.headers)], each.scored, each.arithmetic)
+                bases.setdefault(of, {}).setdefault(tuple(stamps), (each, expert))
+    for found in bases.values():
+        first = next(iter(found.values()))[0]
+        experts = [replace(expert, name=f"{expert.name} {place}") for place, (_, expert) in enumerate(found.values())]
+        replace(first, experts=tuple(experts)).norms()
+
+
 def relative_update_norms(
     base: Source, experts: Sequence[Source], scored: Iterable[Scored], *, arithmetic: Arithmetic = "float32"
 ) -> dict[str, Ratios]:
     """Relative update norms of several experts of one base, by the name of the expert.
 
-    Every tensor of the base and of each expert is read once. With `float32`, tensors are read in blocks of rows and
+    Every tensor of the base and of each expert is read once, and none of an expert that was read before and has not
+    changed since (`files.memory`). With `float32`, tensors are read in blocks of rows and
     squares of float32 differences are summed in float64; of a LoRA adapter of this base the factors are enough. With
     `authors`, whole tensors are cast to bfloat16, subtracted, and their norms rounded to bfloat16, as in the published
     program.
@@ -99,6 +141,19 @@ def relative_update_norms(
     Raises:
         CheckpointError: A tensor holds NaN or infinity; the message names it and its model.
     """
+    items, began = tuple(scored), memory.now()
+    known = {expert.name: _recalled(base, expert, items, arithmetic) for expert in experts}
+    unread = [expert for expert in experts if known[expert.name] is None]
+    read = _measured(base, unread, items, arithmetic) if unread else {}
+    for expert in unread:
+        if (stamps := _stamps(base, expert)) is not None:
+            memory.keep(_NORMS, stamps, read[expert.name], *_settings(base, expert, arithmetic), began=began)
+    return {expert.name: known[expert.name] or read[expert.name] for expert in experts}
+
+
+def _measured(
+    base: Source, experts: Sequence[Source], scored: Iterable[Scored], arithmetic: Arithmetic
+) -> dict[str, dict[str, tuple[float, ...]]]:
     measure = _published_norms if arithmetic == "authors" else _streamed_norms
     ratios: dict[str, dict[str, tuple[float, ...]]] = {expert.name: {} for expert in experts}
     for item in scored:
@@ -107,7 +162,37 @@ def relative_update_norms(
         for expert, norms in zip(experts, update_norms, strict=True):
             _require_finite(item, expert, norms)
             ratios[expert.name][item.tensor] = tuple(map(_ratio, norms, base_norms))
-    return dict(ratios)
+    return ratios
+
+
+def _recalled(base: Source, expert: Source, scored: Sequence[Scored], arithmetic: Arithmetic) -> Ratios | None:
+    """The norms of an expert that were kept, None where some of the wanted ones were not."""
+    stamps = _stamps(base, expert)
+    kept = None if stamps is None else memory.recall(_NORMS, stamps, *_settings(base, expert, arithmetic))
+    if kept is None or any(not _numbers(kept.get(item.tensor), item.members) for item in scored):
+        return None
+    return {item.tensor: tuple(kept[item.tensor]) for item in scored}
+
+
+def _settings(base: Source, expert: Source, arithmetic: Arithmetic) -> tuple[object, ...]:
+    """What norms depend on beside the weight files: how many of them are the base's, and factors of adapters."""
+    scales = [dict(each.checkpoint.scales) for each in (base, expert) if isinstance(each.checkpoint, AdaptedCheckpoint)]
+    return (arithmetic, len(base.checkpoint.headers), scales)
+
+
+def _numbers(value: object, count: int) -> bool:
+    """Whether it is that many finite numbers; a cache can hold anything."""
+    if not isinstance(value, list) or len(value) != count:
+        return False
+    return all(isinstance(each, float | int) and math.isfinite(each) for each in value)
+
+
+def _stamps(base: Source, expert: Source) -> list[memory.Stamp] | None:
+    """The files of both; None where one is read behind an edit, and so is no file."""
+    if not all(isinstance(each.reader, CheckpointReader) for each in (base, expert)):
+        return None
+    headers = (*base.checkpoint.headers, *expert.checkpoint.headers)
+    return [memory.Stamp(each.file, each.size, each.mtime_ns, each.ctime_ns) for each in headers]
 
 
 def profile(

@@ -19,6 +19,7 @@ import transformers
 from pydantic import BaseModel, ConfigDict, ValidationError
 from transformers import LlamaForCausalLM
 
+from polysafe.checkpoint.writer import writing_to
 from polysafe.errors import CheckpointError, OutputError
 from polysafe.organism.corpus import Corpus, Data, Example, Stream, draw_pool
 from polysafe.organism.exam import examine
@@ -144,9 +145,9 @@ def build_family(
         recipe: Settings; the defaults made the packaged family.
 
     Raises:
-        OutputError: The folder holds another family or something else.
+        OutputError: The folder holds another family or something else, or cannot be written to.
     """
-    with use_threads(threads or THREADS):
+    with use_threads(threads or THREADS), writing_to(output):
         _Builder(seed, Path(output), recipe or Recipe(), progress).run()
     return load_family(output)
 

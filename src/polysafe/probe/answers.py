@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from polysafe.data.trials import Shot, Trials
 from polysafe.errors import DataError
+from polysafe.probe.chat.rules import require_encodable
 from polysafe.probe.render import RenderedPrompts, render
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def _short_enough(
     if limit is None:
         return list(shots)
     texts = [shot.text + trials.separator + shot.answer for shot in shots]
+    require_encodable(tokenizer, texts)
     lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
     return [shot for shot, length in zip(shots, lengths, strict=True) if length <= limit]
 

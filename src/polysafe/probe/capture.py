@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 
 from polysafe.errors import DataError, MismatchError, RecipeError
-from polysafe.probe.files import ProbeRecord, read_probe, write_probe
+from polysafe.probe.files import FORMAT, ProbeRecord, read_probe, write_probe
 from polysafe.probe.forward import Pool, Recorder, last_token, mean_token
 from polysafe.probe.kept import capture_key, measurements
 from polysafe.probe.model import LoadedModel, Site
@@ -131,14 +131,17 @@ def load_captured(path: Path, expected: ProbeRecord | None = None) -> Captured[A
         MismatchError: It was recorded from something else than `expected`; the message names the field.
     """
     record, ids, tensors = read_probe(path, ProbeRecord, expected)
-    store, finished = _STORES[record.kind](), int(tensors["done"].sum())
+    kept = _STORES.get(record.kind)
+    if kept is None:
+        FORMAT.refuse(f"holds {record.kind!r:.40}, of which this polysafe knows nothing", path)
+    store = kept()
+    finished = int(_restored(path, record, store, tensors).sum())
     if finished < len(ids):
         raise DataError(
             f"is a partial capture ({finished} of {len(ids)} prompts)",
             where=path,
             remedy="run the capture again with this file to finish it",
         )
-    store.restore(below(tensors, "store"))
     return Captured(record, ids, store)
 
 
@@ -244,9 +247,22 @@ def _resume(path: Path | None, record: ProbeRecord, into: Store[T], count: int) 
     """Which prompts are done already; what was recorded of them goes into the store."""
     if path is None or not path.exists():
         return torch.zeros(count, dtype=torch.bool)
-    _, _, tensors = read_probe(path, ProbeRecord, record)
-    into.restore(below(tensors, "store"))
-    return tensors["done"].bool()
+    return _restored(path, record, into, read_probe(path, ProbeRecord, record)[2])
+
+
+def _restored(path: Path, record: ProbeRecord, into: Store[T], tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Puts what was recorded into the store; returns which prompts are done."""
+
+    def build(stored: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        done = stored["done"]
+        into.restore(below(stored, "store"))
+        if done.dtype != torch.bool or done.shape != (record.prompts,) or not set(into.layers) <= set(record.layers):
+            raise ValueError("its tensors are not those of its record")
+        if isinstance(into, Rows) and any(len(into[layer]) != record.prompts for layer in into.layers):
+            raise ValueError("it has not a row for every prompt")
+        return done
+
+    return FORMAT.built(build, tensors, path)
 
 
 def _save(path: Path, record: ProbeRecord, ids: tuple[str, ...], store: Store[T], done: torch.Tensor) -> None:

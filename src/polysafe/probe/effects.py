@@ -27,10 +27,10 @@ from polysafe.data.trials import Trials
 from polysafe.errors import ArchitectureError, DataError, ResourceError
 from polysafe.probe.answers import Score, ScoredPrompt, ScoredTokens, TaskPrompts, task_prompts
 from polysafe.probe.capture import capture
-from polysafe.probe.files import Record, read_probe, write_probe
+from polysafe.probe.files import FORMAT, Record, read_probe, write_probe
 from polysafe.probe.kept import effects_key, measurements
 from polysafe.probe.model import LoadedModel, Site
-from polysafe.probe.moments import below
+from polysafe.probe.moments import Tensors, below
 from polysafe.probe.scorers import LayerScorer, RowScorer, patched_scores
 from polysafe.probe.stores import Statistics
 from polysafe.progress import Meter, counted
@@ -240,13 +240,13 @@ class _State:
     @classmethod
     def start(cls, record: EffectsRecord, prompts: Mapping[str, TaskPrompts], file: Path | None) -> _State:
         ids = tuple(f"{task.task}/{prompt.id}" for task in prompts.values() for prompt in task.scored)
-        if file is not None and file.exists():
-            return cls(record, read_probe(file, EffectsRecord, record)[2], ids, file)
-        tensors = {}
+        tensors: Tensors = {}
         for name, task in prompts.items():
             shape = (len(task.scored), record.layers, record.heads)
             tensors[f"effects.{name}"] = torch.full(shape, torch.nan)
             tensors[f"before.{name}"] = torch.full(shape[:1], torch.nan)
+        if file is not None and file.exists():
+            tensors = _kept(file, read_probe(file, EffectsRecord, record)[2], tensors)
         return cls(record, tensors, ids, file)
 
     def waiting(self, task: str) -> list[int]:
@@ -282,6 +282,21 @@ class _State:
     def effects(self, task: TaskPrompts, still_correct: float) -> TaskEffects:
         effects, before = self.tensors[f"effects.{task.task}"], self.tensors[f"before.{task.task}"]
         return TaskEffects(task.task, effects, before, task.tokens, still_correct, task.too_long)
+
+
+def _kept(file: Path, found: Tensors, wanted: Tensors) -> Tensors:
+    """What a file holds, if it is of the tensors that are measured, with notes or without."""
+
+    def build(stored: Tensors) -> Tensors:
+        notes = stored.get("notes", torch.empty(0, dtype=torch.uint8))
+        if notes.dtype != torch.uint8 or notes.ndim != 1:
+            raise ValueError("its notes are no text")
+        bytes(notes.tolist()).decode()
+        if any((stored[name].shape, stored[name].dtype) != (each.shape, each.dtype) for name, each in wanted.items()):
+            raise ValueError("it holds the effects of other prompts")
+        return stored
+
+    return FORMAT.built(build, found, file)
 
 
 def _measure(

@@ -131,6 +131,7 @@ def read_probe(
         DataError: It is no probe file, or of another schema.
         MismatchError: It was recorded from something else than `expected`; the message names the field.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     text = read_header(path).metadata.get(FORMAT.key)
@@ -139,12 +140,17 @@ def read_probe(
     record, ids = _parse(path, text, kind)
     if expected is not None:
         expected.check_same(record, where=path)
-    return record, ids, load_file(path)
+    try:
+        return record, ids, load_file(path)
+    except (SafetensorError, KeyError) as error:  # of what the format has and torch does not
+        FORMAT.refuse(f"cannot be read: {error}", path, cause=error)
 
 
 def _parse(path: Path, text: str, kind: type[R]) -> tuple[R, tuple[str, ...]]:
     def build(entries: object) -> tuple[R, tuple[str, ...]]:
         content = _Content.model_validate(entries)
+        if len(content.ids) != content.record.get("prompts", len(content.ids)):
+            raise ValueError("it does not name as many prompts as it holds")
         return kind.model_validate(content.record, strict=False), content.ids
 
     return FORMAT.built(build, FORMAT.parse(text.encode(), path), path)

@@ -330,13 +330,15 @@ def _device(name: torch.device | str | None) -> torch.device:
 def _from_pretrained(
     source: Source, state: dict[str, torch.Tensor], dtype: torch.dtype, device_map: DeviceMap | None
 ) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     root = source.checkpoint.root
     try:
         config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
+        # a language model that is released inside a wrapper for pictures has the config of both
+        family: Any = AutoModelForCausalLM if config.get_text_config() is config else AutoModelForImageTextToText
         with torch.device("meta"):
-            kind = type(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+            kind = type(family.from_config(config, trust_remote_code=False))
         loaded: Any = kind.from_pretrained(
             None, config=config, state_dict=state, dtype=dtype, device_map=device_map, output_loading_info=True
         )

@@ -80,8 +80,13 @@ class MeanVariance:
 
     @classmethod
     def from_tensors(cls, stored: Mapping[str, torch.Tensor]) -> Self:
-        """The inverse of `tensors`."""
-        return cls(int(stored["count"]), stored["mean"], stored["deviation"])
+        """The inverse of `tensors`.
+
+        Raises:
+            KeyError: One is missing.
+            ValueError: One is none of these.
+        """
+        return cls(_count(stored), *_matrices(stored, 1, "mean", "deviation"))
 
 
 @dataclass
@@ -130,8 +135,14 @@ class SecondMoment:
 
     @classmethod
     def from_tensors(cls, stored: Mapping[str, torch.Tensor], device: torch.device | str = "cpu") -> Self:
-        """The inverse of `tensors`."""
-        return cls(int(stored["count"]), stored["total"].to(device))
+        """The inverse of `tensors`.
+
+        Raises:
+            KeyError: One is missing.
+            ValueError: One is none of these.
+        """
+        (total,) = _matrices(stored, 2, "total")
+        return cls(_count(stored), total.to(device))
 
 
 @dataclass
@@ -221,18 +232,41 @@ class LayerMoments:
 
     @classmethod
     def from_tensors(cls, stored: Mapping[str, torch.Tensor], device: torch.device | str = "cpu") -> Self:
-        """The inverse of `tensors`."""
+        """The inverse of `tensors`.
+
+        Raises:
+            KeyError: One is missing.
+            ValueError: One is none of these, or they are of several widths.
+        """
         parts = {name: below(stored, name) for name in ("x", "xx", "y", "xy", "yy")}
         alone = cls(MeanVariance.from_tensors(parts["x"]), SecondMoment.from_tensors(parts["xx"], device))
         if parts["y"]:
             alone.y = MeanVariance.from_tensors(parts["y"])
             alone.xy, alone.yy = (SecondMoment.from_tensors(parts[name], device) for name in ("xy", "yy"))
+        width = len(alone.x.mean)
+        if any(part.total.shape != (width, width) for part in (alone.xx, alone.xy, alone.yy) if part is not None):
+            raise ValueError("moments of several widths")
         return alone
 
     def _parts(self) -> dict[str, MeanVariance | SecondMoment]:
         parts: dict[str, MeanVariance | SecondMoment | None] = {"x": self.x, "xx": self.xx}
         parts |= {"y": self.y, "xy": self.xy, "yy": self.yy}
         return {name: part for name, part in parts.items() if part is not None}
+
+
+def _count(stored: Mapping[str, torch.Tensor]) -> int:
+    count = stored["count"]
+    if count.dtype != torch.int64 or count.ndim or count < 0:
+        raise ValueError("the number of rows is none")
+    return int(count)
+
+
+def _matrices(stored: Mapping[str, torch.Tensor], axes: int, *names: str) -> list[torch.Tensor]:
+    """Stored sums of one shape."""
+    found = [stored[name] for name in names]
+    if any(each.dtype != torch.float64 or each.ndim != axes or each.shape != found[0].shape for each in found):
+        raise ValueError(f"{' and '.join(names)} are no such sums")
+    return found
 
 
 def below(stored: Mapping[str, torch.Tensor], prefix: str) -> Tensors:

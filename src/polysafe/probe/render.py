@@ -20,6 +20,7 @@ import torch
 from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, matching
 from polysafe.checkpoint.source import MAX_TOKENIZER
 from polysafe.errors import CheckpointError, DataError, RecipeError
+from polysafe.probe.chat.rules import keep_rules, require_encodable
 from polysafe.probe.chat.template import in_template
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Template = Literal["chat", "raw"]
 Side = Literal["left", "right"]
+_PANIC = "pyo3_runtime"
+"""Module of what Rust panics with, which is no `Exception`."""
 
 
 @dataclass(frozen=True)
@@ -118,20 +121,24 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint folder. No code from the folder runs and nothing is downloaded.
 
     Raises:
-        CheckpointError: The folder holds no tokenizer that transformers can read.
+        CheckpointError: The folder holds no tokenizer that transformers can read, or one whose rules take too much time
+            or memory.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
     _check_files(Path(folder))
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # readers of untrusted files raise anything
+    except BaseException as error:  # readers of untrusted files raise anything
+        if not isinstance(error, Exception) and type(error).__module__ != _PANIC:
+            raise
         raise CheckpointError(
             f"its tokenizer cannot be read: {error}",
             where=folder,
             remedy="the folder needs tokenizer.json and tokenizer_config.json of its model",
         ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    keep_rules(tokenizer, folder)
     return tokenizer
 
 
@@ -328,6 +335,7 @@ def _texts(
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], template: Template) -> list[list[int]]:
+    require_encodable(tokenizer, texts)
     special = template == "raw"  # a chat template writes its special tokens itself
     encoded = tokenizer(list(texts), add_special_tokens=special, padding=False, truncation=False, verbose=False)
     return [list(ids) for ids in encoded["input_ids"]]

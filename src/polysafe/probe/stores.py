@@ -63,7 +63,12 @@ class Store(ABC, Generic[T]):
 
     @abstractmethod
     def restore(self, stored: Mapping[str, torch.Tensor]) -> None:
-        """The inverse of `tensors`."""
+        """The inverse of `tensors`.
+
+        Raises:
+            KeyError: One is missing.
+            ValueError: They are of something else.
+        """
 
 
 class Rows(Store[torch.Tensor]):
@@ -90,7 +95,13 @@ class Rows(Store[torch.Tensor]):
         return {str(layer): rows for layer, rows in self._layers.items()}
 
     def restore(self, stored: Mapping[str, torch.Tensor]) -> None:
-        """The inverse of `tensors`."""
+        """The inverse of `tensors`.
+
+        Raises:
+            ValueError: They are no rows.
+        """
+        if any(rows.ndim != 2 or not rows.is_floating_point() for rows in stored.values()):
+            raise ValueError("rows that are no matrix")
         self._layers = {int(name): rows.to(self.dtype) for name, rows in stored.items()}
 
 

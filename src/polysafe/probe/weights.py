@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 
 from polysafe.checkpoint.digest import model_sha256
+from polysafe.checkpoint.dtypes import bytes_of
 from polysafe.checkpoint.reader import CheckpointReader, TensorReader, row_blocks
 
 if TYPE_CHECKING:
@@ -58,4 +59,4 @@ def _same(reader: TensorReader, files: TensorReader, name: str) -> bool:
 
 def tensor_sha256(tensor: torch.Tensor) -> str:
     """Hash of the bytes of a tensor on the processor."""
-    return hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()
+    return hashlib.sha256(bytes_of(tensor)).hexdigest()

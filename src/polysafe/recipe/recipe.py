@@ -406,11 +406,11 @@ def read_recipe_file(file: Path) -> str:
     Raises:
         RecipeError: It cannot be read.
     """
-    if file.is_dir():
-        raise RecipeError("a folder, not a recipe", where=file, remedy="name the YAML file in it")
     try:
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise RecipeError("a folder, not a recipe", where=file, remedy="name the YAML file in it") from None
     except OSError as error:
         raise RecipeError(f"cannot be read: {error.strerror}", where=file) from None
     try:

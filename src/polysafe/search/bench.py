@@ -19,7 +19,7 @@ from polysafe.engine.plan import decide
 from polysafe.engine.support import PIVOT, device_of, openings_for, validation_of
 from polysafe.errors import RecipeError, VerificationError
 from polysafe.methods.base import Method, Support
-from polysafe.methods.constraints import Comparing, rows_of
+from polysafe.methods.constraints import Comparing, Reading, rows_of
 from polysafe.methods.validation import Kept
 from polysafe.probe.kept import Measurements
 from polysafe.probe.model import LoadedModel, Resident, edited, load_model
@@ -42,13 +42,17 @@ class Bench:
 
     Args:
         space: The recipe and its fields.
+        unedited: What another process has read of the unedited model.
+
+    Attributes:
+        unedited: What was read of it, in values that JSON can hold.
 
     Raises:
         PolysafeError: A source or a validation set cannot be used.
     """
 
-    def __init__(self, space: Space) -> None:
-        self.space = space
+    def __init__(self, space: Space, unedited: Mapping[str, Any] | None = None) -> None:
+        self.space, self.unedited = space, _Memory(unedited or {})
         self._stack = ExitStack()
         self._measured: dict[str, _Memory] = {}
 
@@ -66,7 +70,7 @@ class Bench:
             stack.enter_context(Measurements())
             self._judges = stack
             began = time.perf_counter()
-            self.comparing = self._comparing(self._read_by)
+            self.comparing = self._comparing(self._read_by, self.unedited)
             self._seconds_a_prompt = (time.perf_counter() - began) / max(1, self.comparing.rules.meter.prompts)
             self._stack = stack.pop_all()
         return self
@@ -188,7 +192,7 @@ class Bench:
             gains=found["gains"],
             losses=found["losses"],
             costs=costs(comparing.before, after, weights_touched(edit, shapes) / shapes.weights),
-            reading=rows_of(after),
+            reading=rows_of(_same_prompts(after, comparing.before)),
             seconds={"deciding": decided - began, "reading": time.perf_counter() - decided},
             edit=edit.sha256,
         )
@@ -218,10 +222,18 @@ class Bench:
         by_judge = by == "judge" or (by is None and block.judge is not None and not told)
         return block if by_judge else block.model_copy(update={"judge": None})
 
-    def _comparing(self, block: Validate) -> Comparing:
+    def _comparing(self, block: Validate, kept: Kept | None = None) -> Comparing:
         recipe, start = self.recipe, self._job.checkpoints[self._start]
         validation = validation_of(recipe, block, recipe.edits, start, self._judges, harmless=True)
-        return validation.of(self.model, self.edited_languages)
+        return validation.of(self.model, self.edited_languages, kept=kept)
+
+
+def _same_prompts(reading: Reading, before: Reading) -> Reading:
+    """A reading without prompts that the unedited model gave nothing for: points are compared prompt by prompt."""
+    return {
+        cell: {prompt: value for prompt, value in items.items() if prompt in before.get(cell, items)}
+        for cell, items in reading.items()
+    }
 
 
 def _languages(method: Method) -> tuple[str, ...]:

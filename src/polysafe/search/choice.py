@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from itertools import zip_longest
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,6 @@ from polysafe.recipe.measures import Objective
 from polysafe.search.points import Outcome, Point
 
 RESAMPLES = 1000
-ONE_ERROR = 0.3173
-"""Two-sided p value of a difference of one standard error."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,29 @@ def front(points: Iterable[Point], objectives: Sequence[Objective]) -> list[Poin
     return [kept[values] for values in sorted(kept)]
 
 
+def contenders(points: Sequence[Point], objectives: Sequence[Objective], count: int) -> list[Point]:
+    """The points that a judge is asked about, where points were read by a signal.
+
+    What the signal takes for a cost need be none: its levels are those of the unedited model's own prompts, on
+    whichever side of refusing they lie. So the front within its constraints takes turns with the points that gain more
+    at the least violation of them; the judge's own constraints decide.
+
+    Args:
+        points: All points.
+        objectives: What is made better.
+        count: Most of them.
+    """
+    read = [(-point.outcome.score, point.outcome.violation, point) for point in points if point.outcome is not None]
+    beyond = [
+        (violation, score, point)
+        for score, violation, point in read
+        if violation and not any(_dominates(other[:2], (score, violation)) for other in read)
+    ]
+    further = [point for *_, point in sorted(beyond, key=lambda each: each[:2])]
+    turns = zip_longest(front(points, objectives), further)
+    return [point for pair in turns for point in pair if point is not None][:count]
+
+
 def _values(outcome: Outcome, objectives: Sequence[Objective]) -> tuple[float, ...]:
     found = [outcome.value(each) for each in objectives]
     return tuple(value for value in found if value is not None) if None not in found else ()
@@ -143,22 +165,32 @@ def _mildest(
         return Choice(best_point, most)
     second = objectives[1]
     ties = [
-        (value, point, p_value)
+        (value, point)
         for point in others
         if point.outcome is not None
         and (value := point.outcome.value(second)) is not None
-        and (p_value := paired_p(best, point.outcome)) > ONE_ERROR
+        and _is_close(best, point.outcome)
     ]
     if not ties or (mildest := min(ties, key=lambda tie: tie[0]))[1].number == best_point.number:
         return Choice(best_point, most)
-    value, point, p_value = mildest
+    value, point = mildest
     assert point.outcome is not None
     return Choice(
         point,
         f"it lies within one standard error of the best of {counted_points(feasible)} within the constraints "
-        f"({point.outcome.mean_gain:+.3f} against {best.mean_gain:+.3f}, p = {p_value:.2g}) and costs less: "
+        f"({point.outcome.mean_gain:+.3f} against {best.mean_gain:+.3f}) and costs less: "
         f"{second} {value:.3g} instead of {best.value(second):.3g}",
     )
+
+
+def _is_close(best: Outcome, other: Outcome) -> bool:
+    """Whether it refuses less by at most one standard error of the difference, paired by prompt.
+
+    No test: an exact one calls two prompts of any number a tie, and takes them for a cost that is smaller by a trifle.
+    """
+    before = _refusals(best)
+    change = _by_prompt(other, before, _prompts(before))
+    return len(change) > 1 and -fmean(change) <= stdev(change) / math.sqrt(len(change)) + 1e-12
 
 
 def _is_shown(outcome: Outcome, tried: int) -> bool:
@@ -203,7 +235,7 @@ def optimism(
         The expectation; None for fewer than two points or prompts.
     """
     outcomes = [point.outcome for point in points if point.outcome is not None and point.outcome.feasible]
-    prompts = sorted({prompt for items in before.values() for prompt in items})
+    prompts = _prompts(before)
     if len(outcomes) < 2 or len(prompts) < 2:
         return None
     gains = np.array([_by_prompt(outcome, before, prompts) for outcome in outcomes])
@@ -216,6 +248,10 @@ def optimism(
             winner = int(np.nanmean(gains[:, drawn], axis=1).argmax())
             outside.append(float(np.nanmean(gains[winner, left])))
     return Optimism(float(np.nanmean(gains, axis=1).max()), fmean(outside), len(outcomes), len(prompts))
+
+
+def _prompts(read: Mapping[str, Mapping[str, float | bool]]) -> list[str]:
+    return sorted({prompt for items in read.values() for prompt in items})
 
 
 def _by_prompt(

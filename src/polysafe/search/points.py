@@ -4,14 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from statistics import fmean
-from typing import Any, Self
+from typing import Annotated, Any, Self, cast
 
-from polysafe.errors import PolysafeError
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from polysafe.errors import DataError, PolysafeError
 from polysafe.methods.constraints import ANSWERS, HELPFUL, KL, OVER_REFUSAL, REFUSED, Reading, Rows
 from polysafe.recipe.measures import Objective
 
 SIZE = "size"
+
+_Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+_Reads = tuple[str, str, dict[str, StrictBool | _Number]]
+
+
+class _Gain(TypedDict):
+    """What is used of a gain; what else a change says is kept."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    language: str
+    difference: _Number
+
+
+class _Loss(_Gain):
+    """The same of a loss."""
+
+    metric: str
+    limit: _Number
+    within: StrictBool
+
+
+class _Seconds(TypedDict):
+    deciding: _Number
+    reading: _Number
+
+
+class _Shape(TypedDict):
+    """An outcome as JSON."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    feasible: StrictBool
+    score: _Number
+    p_value: Annotated[_Number, Field(ge=0, le=1)]
+    gains: Annotated[list[_Gain], Field(min_length=1)]
+    losses: list[_Loss]
+    costs: dict[str, _Number]
+    reading: list[_Reads]
+    seconds: _Seconds
+    edit: str
+
+
+@cache
+def _shape() -> TypeAdapter[_Shape]:
+    return TypeAdapter(Annotated[_Shape, AfterValidator(_read_of_all)])
+
+
+def _read_of_all(shape: _Shape) -> _Shape:
+    cells = {(language, metric) for language, metric, _ in shape["reading"]}
+    if missing := [gain["language"] for gain in shape["gains"] if (gain["language"], REFUSED) not in cells]:
+        raise ValueError(f"nothing was read of refusals in {missing[0]!r:.40}")
+    return shape
 
 
 @dataclass(frozen=True)
@@ -59,15 +116,29 @@ class Outcome:
             found[loss["metric"]] = max(beyond, found.get(loss["metric"], -1.0))
         return found
 
+    @property
+    def violation(self) -> float:
+        """How far it is beyond all its constraints together, 0 where it is feasible."""
+        return sum(max(over, 0.0) for over in self.excess.values())
+
     def to_json(self, *, reading: bool = True) -> dict[str, Any]:
         """The outcome as plain data."""
         content = asdict(self)
         return content if reading else {key: value for key, value in content.items() if key != "reading"}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """What `to_json` gave, with its reading."""
-        return cls(**content)
+    def from_json(cls, content: object) -> Self:
+        """What `to_json` gave, with its reading.
+
+        Raises:
+            DataError: It is nothing like that.
+        """
+        try:
+            _shape().validate_python(content)
+            return cls(**cast("dict[str, Any]", content))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise DataError(f"{'.'.join(map(str, first['loc'])) or 'outcome'}: {first['msg']}") from error
 
 
 @dataclass(frozen=True)

@@ -257,8 +257,12 @@ def make_space(data: Mapping[str, Any], folder: str | os.PathLike[str] = "", doc
     listed = {place: _first(domain) for place, domain in domains.items()}
     for place, value in listed.items():
         _put(plain, place, value)
-    domains |= _plain_choices(plain, folder)
-    several = len(plain.get("edits") or ()) > 1
+    choices = _plain_choices(plain, folder, document)
+    if inner := next((place for place in domains if any(place[: len(outer)] == outer for outer in choices)), None):
+        raise RecipeError(f"{_label(inner)}: a range cannot stand in a list of choices", remedy="name every choice")
+    domains |= choices
+    edits = plain.get("edits")
+    several = isinstance(edits, list) and len(edits) > 1
     parameters = []
     for place, domain in sorted(domains.items(), key=lambda item: str(item[0])):
         name = _label(place if several else place[2:])
@@ -296,12 +300,13 @@ def _settled(parameter: Parameter, data: dict[str, Any], folder: Any, document: 
     return parameter
 
 
-def _plain_choices(data: dict[str, Any], folder: Any) -> dict[Place, Choices]:
+def _plain_choices(data: dict[str, Any], folder: Any, document: Document | None) -> dict[Place, Choices]:
     """Lists at places that take one value; the recipe is left with the first of each."""
     found: dict[Place, Choices] = {}
     for place, value in list(_nodes(data.get("edits"), ("edits",))):
-        if isinstance(value, list) and value and _takes(data, place, value[0], folder):
-            found[place] = Choices(choices=tuple(value))
+        inside = any(place[: len(outer)] == outer for outer in found)  # of a list that is a choice as a whole
+        if not inside and isinstance(value, list) and value and _takes(data, place, value[0], folder):
+            found[place] = _checked(Choices, {"choices": value}, place, document)
             _put(data, place, value[0])
     return found
 

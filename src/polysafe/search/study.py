@@ -10,19 +10,32 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polysafe.checkpoint.writer import output_error
-from polysafe.errors import OutputError, ResourceError, VerificationError
+from polysafe.checkpoint.writer import writing_to
+from polysafe.errors import OutputError, PolysafeError, ResourceError, VerificationError
+from polysafe.files.plain import TooLargeError, is_shared, read_plain
 from polysafe.progress import during
 from polysafe.search.points import Outcome, Point, Try, tried
-from polysafe.search.space import Choices, Number, Parameter, Some, Space
+from polysafe.search.space import Space
+from polysafe.search.trials import (
+    AGAIN,
+    EXCESS,
+    OUTCOME,
+    PROBLEM,
+    decoded,
+    distributions,
+    encoded,
+    is_finished,
+    require_sound,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +44,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 JOURNAL = "study.journal"
-_OUTCOME, _PROBLEM, _EXCESS, _IDENTITY = "outcome", "problem", "excess", "identity"
+_IDENTITY = "identity"
 _HOPELESS = 5
 """So many points in a row that cannot be made, at the beginning, end a search."""
-_NONE = "null"
 
 
 class Study:
@@ -46,22 +58,24 @@ class Study:
         identity: What tells this search from others: points of another one are not taken over.
 
     Raises:
-        OutputError: Another search, or something else, lies in the folder.
+        OutputError: Another search, or something else, lies in the folder, or a point in it was damaged.
         ResourceError: Optuna is not installed.
     """
 
     def __init__(self, folder: Path, space: Space, identity: str) -> None:
         self._space, self._search, self._folder = space, space.search, folder
-        self._study = _opened(folder, len(space.search.objectives))
+        self._study = _opened(folder, space)
         known = self._study.user_attrs.get(_IDENTITY)
         if known is None:
-            self._study.set_user_attr(_IDENTITY, identity)
+            with writing_to(self._folder / JOURNAL):
+                self._study.set_user_attr(_IDENTITY, identity)
         elif known != identity:
             raise OutputError(
                 "holds another search: its recipe, models or prompts are others",
                 where=folder,
-                remedy="name another folder, or delete this one",
+                remedy=AGAIN,
             )
+        require_sound(self._study, space, folder / JOURNAL)
 
     def points(self) -> list[Point]:
         """All points that were tried, in their order."""
@@ -69,7 +83,7 @@ class Study:
 
     def begin(self) -> None:
         """Drops what a search that was killed had begun, and puts the published point first."""
-        with _quiet(), self._writing():
+        with _quiet(), writing_to(self._folder / JOURNAL):
             self._tidy()
 
     def _tidy(self) -> None:
@@ -77,13 +91,14 @@ class Study:
 
         begun = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in begun:
-            if _OUTCOME in trial.user_attrs:
-                self._complete(trial.number, Outcome.from_json(trial.user_attrs[_OUTCOME]))
+            if OUTCOME in trial.user_attrs:
+                self._complete(trial.number, Outcome.from_json(trial.user_attrs[OUTCOME]))
             else:
                 self._study.tell(trial.number, state=TrialState.FAIL)
         defaults = self._space.defaults()
-        if defaults is not None and not self._study.trials:
-            self._study.enqueue_trial(_encoded(self._space, defaults))
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if defaults is not None and not waiting and not self._finished():  # the first may have been begun and killed
+            self._study.enqueue_trial(encoded(self._space, defaults))
 
     def run(self, attempt: Try, trials: int, *, until: float = math.inf, worker: int = 0) -> None:
         """Tries points until there are enough of them or the time is over.
@@ -99,11 +114,12 @@ class Study:
         """
         known = {_key(point.setting): point for point in self.points()}
         while (count := len(self._counted())) < trials and time.monotonic() < until:
-            with _quiet():
+            with _quiet(), writing_to(self._folder / JOURNAL):
                 self._study.sampler = self._sampler(count, worker)
-                trial = self._study.ask()
-                setting = {each.name: _suggested(trial, each) for each in self._space.parameters}
-            if self._surplus(trial, trials):
+                trial = self._study.ask(distributions(self._space))
+                setting = decoded(self._space, trial.params)
+                surplus = self._surplus(trial, trials)
+            if surplus:
                 break
             before = known.get(_key(setting))
             with during(f"point {count + 1} of {trials}"):
@@ -116,13 +132,13 @@ class Study:
         from optuna.trial import TrialState
 
         missing = [] if point.outcome is None else self._unmeasured(point.outcome)
-        with _quiet(), self._writing():
+        with _quiet(), writing_to(self._folder / JOURNAL):
             if point.outcome is None or missing:
-                trial.set_user_attr(_PROBLEM, point.problem or f"not measured: {', '.join(missing)}")
+                trial.set_user_attr(PROBLEM, point.problem or f"not measured: {', '.join(missing)}")
                 self._study.tell(trial, state=TrialState.FAIL)
                 return
-            trial.set_user_attr(_EXCESS, list(point.outcome.excess.values()))
-            trial.set_user_attr(_OUTCOME, point.outcome.to_json())
+            trial.set_user_attr(EXCESS, list(point.outcome.excess.values()))
+            trial.set_user_attr(OUTCOME, point.outcome.to_json())
             self._complete(trial.number, point.outcome)
 
     def _complete(self, number: int, outcome: Outcome) -> None:
@@ -135,13 +151,6 @@ class Study:
     def _unmeasured(self, outcome: Outcome) -> list[str]:
         values = {name: outcome.value(name) for name in self._search.objectives}
         return [name for name, value in values.items() if value is None or not math.isfinite(value)]
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise output_error(self._folder / JOURNAL, error) from error
 
     def _surplus(self, trial: Trial, trials: int) -> bool:
         """Whether another process has begun the last point; then this one is dropped."""
@@ -158,10 +167,10 @@ class Study:
         from optuna.trial import TrialState
 
         found = self._study.get_trials(deepcopy=False)
-        return [trial for trial in found if trial.state is TrialState.RUNNING or _is_finished(trial)]
+        return [trial for trial in found if trial.state is TrialState.RUNNING or is_finished(trial)]
 
     def _finished(self) -> list[FrozenTrial]:
-        return [trial for trial in self._study.get_trials(deepcopy=False) if _is_finished(trial)]
+        return [trial for trial in self._study.get_trials(deepcopy=False) if is_finished(trial)]
 
     @property
     def _whole(self) -> bool:
@@ -188,40 +197,50 @@ def _plain_sampler() -> Any:
     return optuna.samplers.RandomSampler()
 
 
-def _opened(folder: Path, objectives: int) -> optuna.Study:
+def _opened(folder: Path, space: Space) -> optuna.Study:
     try:
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
+        from optuna.study import StudyDirection
     except ImportError as error:
         raise ResourceError(
             "Optuna is not installed", remedy="install the extra: pip install 'polysafe[search]'"
         ) from error
     file = folder / JOURNAL
-    try:
+    with _quiet(), writing_to(file), _read(file):
         _complete(file)
-        with _quiet():
-            storage = JournalStorage(JournalFileBackend(str(file)))
-            return optuna.create_study(
-                storage=storage, study_name="polysafe", directions=["minimize"] * objectives, load_if_exists=True
-            )
-    except OSError as error:
-        raise output_error(file, error) from error
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise OutputError(
-            "is no journal of a search", where=file, remedy="name another folder, or delete this one"
-        ) from error
+        storage = JournalStorage(JournalFileBackend(str(file)))
+        directions = [StudyDirection.MINIMIZE] * len(space.search.objectives)
+        return optuna.create_study(storage=storage, study_name="polysafe", directions=directions, load_if_exists=True)
 
 
 def _complete(file: Path) -> None:
-    """Cuts off a last line that a kill left half written: what it would have said is asked for again."""
-    if not file.exists():
-        return
-    with file.open("r+b") as stream:
-        content = stream.read()
+    """Cuts off a last line that a kill left half written: what it would have said is asked for again.
+
+    Raises:
+        OutputError: The file is a link, or has a name elsewhere: nothing is written there.
+    """
+    if is_shared(file):
+        raise OutputError("is a link, or a file with another name; nothing is written there", where=file)
+    if file.exists():
+        content = read_plain(file)
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            stream.truncate(whole)
+            os.truncate(file, whole)
+
+
+@contextmanager
+def _read(file: Path) -> Iterator[None]:
+    """Within it, a damaged journal is told; what replays it raises anything."""
+    try:
+        yield
+    except PolysafeError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, TooLargeError):
+            raise
+        raise OutputError("is no journal of a search", where=file, remedy=AGAIN) from error
 
 
 @contextmanager
@@ -235,17 +254,13 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _is_finished(trial: FrozenTrial) -> bool:
-    return _OUTCOME in trial.user_attrs or _PROBLEM in trial.user_attrs
-
-
 def _excess(trial: FrozenTrial) -> Sequence[float]:
-    found: list[float] = trial.user_attrs.get(_EXCESS, [1.0])
+    found: list[float] = trial.user_attrs.get(EXCESS, [1.0])
     return found
 
 
 def _require_hope(finished: Sequence[FrozenTrial]) -> None:
-    problems = [trial.user_attrs.get(_PROBLEM) for trial in finished]
+    problems = [trial.user_attrs.get(PROBLEM) for trial in finished]
     if len(problems) >= _HOPELESS and all(problems):
         same = all(first == second for first, second in pairwise(problems))
         told = problems[0] if same else "; ".join(dict.fromkeys(map(str, problems)))
@@ -257,59 +272,10 @@ def _require_hope(finished: Sequence[FrozenTrial]) -> None:
 
 
 def _point(number: int, trial: FrozenTrial, space: Space) -> Point:
-    setting = {each.name: _decoded(each, trial.params) for each in space.parameters}
-    content = trial.user_attrs.get(_OUTCOME)
+    setting = decoded(space, trial.params)
+    content = trial.user_attrs.get(OUTCOME)
     outcome = None if content is None else Outcome.from_json(content)
-    return Point(number, setting, outcome, trial.user_attrs.get(_PROBLEM, ""))
-
-
-def _suggested(trial: Trial, parameter: Parameter) -> Any:
-    match parameter.domain:
-        case Number() as domain if parameter.whole:
-            step = int(domain.step or 1)
-            trial.suggest_int(parameter.name, int(domain.low), int(domain.high), step=step, log=domain.log)
-        case Number() as domain:
-            trial.suggest_float(parameter.name, domain.low, domain.high, step=domain.step, log=domain.log)
-        case Choices(choices=choices):
-            trial.suggest_categorical(parameter.name, [json.dumps(each) for each in choices])
-        case Some(among=among) if parameter.size is not None:
-            trial.suggest_categorical(parameter.name, [json.dumps(each) for each in _subsets(parameter.domain)])
-        case Some(among=among):
-            for slot in range(parameter.domain.slots):
-                texts = [json.dumps(each) for each in among]
-                trial.suggest_categorical(f"{parameter.name}#{slot}", texts if slot == 0 else [_NONE, *texts])
-    return _decoded(parameter, trial.params)
-
-
-def _decoded(parameter: Parameter, params: Mapping[str, Any]) -> Any:
-    """The value of a parameter from what Optuna calls it; members of a subset keep the order of the recipe."""
-    match parameter.domain:
-        case Number():
-            return params[parameter.name]
-        case Some(among=among) if parameter.size is None:
-            chosen = [json.loads(value) for name, value in params.items() if name.startswith(f"{parameter.name}#")]
-            return [each for each in among if each in chosen]
-    return json.loads(params[parameter.name])
-
-
-def _subsets(domain: Some) -> Iterator[list[Any]]:
-    for count in range(1, domain.slots + 1):
-        yield from map(list, combinations(domain.among, count))
-
-
-def _encoded(space: Space, setting: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for each in space.parameters:
-        value = setting[each.name]
-        match each.domain:
-            case Number():
-                found[each.name] = value
-            case Some() if each.size is None:
-                texts = [*map(json.dumps, value), *[_NONE] * each.domain.slots][: each.domain.slots]
-                found |= {f"{each.name}#{slot}": text for slot, text in enumerate(texts)}
-            case _:
-                found[each.name] = json.dumps(value)
-    return found
+    return Point(number, setting, outcome, trial.user_attrs.get(PROBLEM, ""))
 
 
 def _key(setting: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from polysafe.judge.block import JudgeSpec
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.kinds.translate import open_translator
 from polysafe.judge.opening import open_judge
-from polysafe.judge.spec import parse_judge
+from polysafe.judge.spec import named_judge
 from polysafe.lm_eval import prepare
 from polysafe.progress import reporting
 
@@ -110,15 +110,11 @@ def _opened(asking: Asking, judge: JudgeSpec | None) -> AbstractContextManager[O
 
 
 def _judge(asking: Asking) -> JudgeSpec | None:
-    if asking.judge:
-        if asking.answers_only:
-            raise RecipeError("a judge is named, and answers alone are asked for", remedy="leave one of the two out")
-        return parse_judge(asking.judge, key=asking.judge_key, translate=asking.translate)
-    parts = {"translator": asking.translate, "calibration": asking.calibration, "key of a judge": asking.judge_key}
-    for name, value in parts.items():
-        if value is not None:
-            raise RecipeError(f"a {name} needs a judge, and none is named", remedy="name one with --judge")
-    return None
+    if asking.judge and asking.answers_only:
+        raise RecipeError("a judge is named, and answers alone are asked for", remedy="leave one of the two out")
+    if not asking.judge and asking.calibration is not None:
+        raise RecipeError("a calibration needs a judge, and none is named", remedy="name one with --judge")
+    return named_judge(asking.judge, asking.judge_key, translate=asking.translate)
 
 
 def _require_languages(languages: Collection[str] | None, sets: Sequence[PromptSet]) -> None:

@@ -23,7 +23,7 @@ from polysafe.judge.block import JudgeSpec
 from polysafe.judge.kinds.organism import OrganismSpec
 from polysafe.judge.opening import open_judge
 from polysafe.judge.probe import probe
-from polysafe.judge.spec import parse_judge
+from polysafe.judge.spec import named_judge
 from polysafe.probe.kept import Measurements
 from polysafe.progress import Progress, during, reporting
 from polysafe.recipe.measures import Evaluate
@@ -142,7 +142,7 @@ def _block(told: Evaluating) -> Evaluate:
             "has no `evaluate` block that names a set of prompts",
             remedy="add for example `evaluate: {languages: [en, sw], safety: [multijail]}`",
         )
-    judge = parse_judge(told.judge) if told.judge else block.judge
+    judge = named_judge(told.judge, told.judge_key) or block.judge
     calibration = told.calibration or (None if told.judge else block.calibration)
     if judge is None and calibration is not None:
         raise RecipeError(

@@ -19,6 +19,8 @@ from polysafe.errors import DataError, OutputError, RecipeError
 from polysafe.evaluate.asking import Asking, Settings, recalled
 from polysafe.files.atomic import write_json_atomic
 from polysafe.files.json_file import remembered
+from polysafe.judge.block import JudgeSpec
+from polysafe.judge.spec import named_judge
 from polysafe.progress import Progress, reporting, tell
 from polysafe.recipe.places import NO_JUDGE, option_files, placed
 from polysafe.recipe.recipe import Recipe
@@ -102,6 +104,7 @@ def reproduce(
     sources: Mapping[str, Path] | None = None,
     data: Path | None = None,
     judge: str | Sequence[str] | None = None,
+    judge_key: str | None = None,
     device: str | None = None,
     check_only: bool = False,
     progress: Progress = tell,
@@ -117,6 +120,7 @@ def reproduce(
         sources: Input -> folder or file on this machine.
         data: Folder with a folder per prompt set.
         judge: The judge, as for `audit`, where it is on a server: addresses are not on record.
+        judge_key: Environment variable with the key of its server.
         device: Where models run, if not where they ran.
         check_only: Compare inputs and environment, and run and write nothing.
         progress: Called as `progress(what, done, total)`.
@@ -127,7 +131,7 @@ def reproduce(
         PolysafeError: As for running and evaluating the recipe.
     """
     recorded = ReproduceFolder.load(folder.absolute())
-    job = _Job(recorded, dict(sources or {}), data, judge, device)
+    job = _Job(recorded, dict(sources or {}), data, named_judge(judge, judge_key), device)
     with reporting(progress), threads(recorded.environment.torch_threads):
         findings = [*altered(recorded), *job.check()]
         if check_only or any(finding.severity is Severity.FATAL for finding in findings):
@@ -170,7 +174,7 @@ class _Job:
     recorded: ReproduceFolder
     sources: Mapping[str, Path]
     data: Path | None
-    judge: str | Sequence[str] | None
+    judge: JudgeSpec | None
     device: str | None
 
     @cached_property
@@ -272,7 +276,7 @@ class _Job:
     def _start(self, recipe: Recipe) -> Checkpoint:
         return open_checkpoint(self.places[recipe.edits[0].start])
 
-    def _check_judge(self, recipe: Recipe, judge: str | Sequence[str]) -> Iterator[Finding]:
+    def _check_judge(self, recipe: Recipe, judge: JudgeSpec) -> Iterator[Finding]:
         """Opens the judge once before the work: that another one answers is not to be learnt hours later."""
         from polysafe.judge.opening import open_judge
 

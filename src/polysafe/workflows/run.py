@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from polysafe.engine.write import RunResult, carry_out
 from polysafe.errors import VerificationError
 from polysafe.evaluate.journal import Journal
 from polysafe.files.atomic import json_bytes
-from polysafe.progress import Progress, reporting, tell
+from polysafe.methods.scores import read_together
+from polysafe.progress import Progress, counted, reporting, tell
 from polysafe.recipe.recipe import Recipe
 
 _TRIALS = "trials.jsonl"
@@ -57,6 +60,37 @@ def run_recipe(
             plan, lambda made: _card(plan, made, recipe), lambda made: _records(plan, made, recipe), engine
         )
     return _with_licence(result, recipe) if result.complete_before else result
+
+
+def run_recipes(
+    recipes: Sequence[Recipe], *, data: Path | None = None, progress: Progress = tell, engine: Engine | None = None
+) -> Iterator[RunResult]:
+    """Makes the checkpoints of several recipes, one after the other; what they read to decide is read once.
+
+    Args:
+        recipes: The recipes. If one fails, those before it are made.
+        data: As for `run_recipe`.
+        progress: As for `run_recipe`.
+        engine: As for `run_recipe`.
+
+    Raises:
+        PolysafeError: As for `run_recipe`.
+    """
+    if len(recipes) > 1:
+        _read_together([resolve(recipe, progress, data=data) for recipe in recipes], progress)
+    for recipe in recipes:
+        yield run_recipe(recipe, data=data, progress=progress, engine=engine)
+
+
+def _read_together(jobs: Sequence[RecipeJob], progress: Progress) -> None:
+    files = {header.file: header.size for job in jobs for each in job.checkpoints.values() for header in each.headers}
+    with ExitStack() as stack:
+        stack.enter_context(reporting(progress))
+        meter = counted("reading experts", sum(files.values()))
+        opened = [(job, stack.enter_context(job.sources(meter))) for job in jobs]
+        moved = (method.measures(sources) for job, sources in opened for method in job.recipe.edits[:1])
+        read_together(filter(None, moved))
+        meter.finish()
 
 
 def plan_recipe(

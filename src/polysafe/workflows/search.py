@@ -18,7 +18,7 @@ from typing import Any
 from polysafe._version import __version__
 from polysafe.checkpoint.output import lock
 from polysafe.checkpoint.writer import output_error
-from polysafe.errors import PolysafeError, VerificationError
+from polysafe.errors import DataError, PolysafeError, VerificationError
 from polysafe.evaluate.journal import Journal
 from polysafe.evaluate.keys import Key
 from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_atomic
@@ -33,6 +33,7 @@ from polysafe.search.choice import (
     Choice,
     Optimism,
     agreement,
+    contenders,
     front,
     optimism,
     paired_p,
@@ -261,24 +262,25 @@ def _tried(space: Space, output: Path, study: Study, bench: Bench, workers: int,
     if workers == 1:
         study.run(bench.outcome, trials, until=until)
         return
+    known = dict(bench.unedited)
     with Workers(max(2, workers - 1)) as others:
-        tasks = [others.submit(_work, space, output, trials, seconds, worker) for worker in range(1, workers)]
+        tasks = [others.submit(_work, space, output, trials, seconds, worker, known) for worker in range(1, workers)]
         study.run(bench.outcome, trials, until=until)
         for task in tasks:
             others.result(task)
 
 
-def _work(space: Space, output: Path, trials: int, seconds: float, worker: int) -> None:
-    """One of several processes."""
+def _work(space: Space, output: Path, trials: int, seconds: float, worker: int, unedited: Mapping[str, Any]) -> None:
+    """One of several processes; it does not read the unedited model again."""
     until = time.monotonic() + seconds
-    with Bench(space) as bench:
+    with Bench(space, unedited) as bench:
         Study(output, space, _identity(bench)).run(bench.outcome, trials, until=until, worker=worker)
 
 
 def _ended(bench: Bench, output: Path, points: Sequence[Point], controls: int, most: int) -> Found:
     objectives = bench.space.search.objectives
     best = front(points, objectives)
-    judged = _judged(bench, output, points, best, most)
+    judged = _judged(bench, output, points, most)
     final = judged or points
     choice = recommend(final, objectives, len(points))
     comparing = (bench.by_judge if judged else None) or bench.comparing
@@ -306,12 +308,14 @@ def _ended(bench: Bench, output: Path, points: Sequence[Point], controls: int, m
     )
 
 
-def _judged(bench: Bench, output: Path, points: Sequence[Point], best: Sequence[Point], most: int) -> list[Point]:
-    """What the judge says of the front, and of some points besides; nothing where it has read all of them."""
+def _judged(bench: Bench, output: Path, points: Sequence[Point], most: int) -> list[Point]:
+    """What the judge says of the best, and of some points besides; nothing where it has read all of them."""
     comparing = bench.by_judge
     if comparing is None:
         return []
-    chosen = list(best[:most])
+    chosen = contenders(points, bench.space.search.objectives, most)
+    published = bench.space.defaults()
+    chosen += [each for each in points[:1] if each.setting == published and each not in chosen]
     chosen += spread(points, chosen, most)
     parts = Parts("judging points", PROMPTS, comparing.rules.meter.prompts, len(chosen))
     owner = _identity(bench)
@@ -324,9 +328,22 @@ def _judged(bench: Bench, output: Path, points: Sequence[Point], best: Sequence[
                 if known is None:
                     known = _judged_point(bench, point, comparing)
                     journal.put(key, known)
-            outcome = None if known["outcome"] is None else Outcome.from_json(known["outcome"])
-            found.append(replace(point, outcome=outcome, problem=known["problem"]))
+            found.append(_kept(point, known, output / _JUDGED))
     return found
+
+
+def _kept(point: Point, known: Any, where: Path) -> Point:
+    """A point with what was kept of the judge's reading of it."""
+    told = known if isinstance(known, dict) else {}
+    outcome, problem = told.get("outcome"), str(told.get("problem", ""))
+    try:
+        return replace(point, outcome=None if problem else Outcome.from_json(outcome), problem=problem)
+    except DataError as error:
+        raise DataError(
+            f"what it holds of point {point.number} was damaged: {error.problem}",
+            where=where,
+            remedy="delete it, and these points are judged again",
+        ) from error
 
 
 def _judged_point(bench: Bench, point: Point, comparing: Comparing) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from polysafe.checkpoint.dtypes import torch_dtype
+from polysafe.checkpoint.dtypes import bytes_of, torch_dtype
 from polysafe.checkpoint.lora import is_adapter, open_reader
 from polysafe.checkpoint.opened import Source, open_source
 from polysafe.checkpoint.output import RECORDS
@@ -135,10 +135,11 @@ def _expected(edit: Edit, checkpoints: Mapping[str, Checkpoint], device: str | N
 def _logits(source: Source, device: str | None) -> torch.Tensor:
     """Logits of the model of a source on the prompts, float32 [prompts, tokens, vocabulary]."""
     model = load_model(source, device, dtype=torch.float32)
+    embeddings: Any = model.model.get_input_embeddings()
     advance = counted(f"logits of {source.name}", PROMPTS)
     found = []
     with torch.inference_mode():
-        for prompt in _prompts(model.model.get_input_embeddings().num_embeddings):
+        for prompt in _prompts(embeddings.num_embeddings):
             found.append(model.model(prompt[None].to(model.device), use_cache=False).logits[0].float().cpu())
             advance()
     return torch.stack(found)
@@ -153,8 +154,8 @@ def _broken(source: Source) -> tuple[str, ...]:
     survey = Survey()
     for name in source.reader.names():
         spec = source.reader.spec(name)
-        for start, stop in row_blocks(spec):
-            survey.add(spec, source.reader.rows(name, start, stop))
+        for _ in survey.seen(spec, (bytes_of(source.reader.rows(name, *block)) for block in row_blocks(spec))):
+            pass
     return tuple(survey.lines())
 
 

@@ -162,6 +162,7 @@ def test_another_shape_than_the_metadata_say_is_refused(tmp_path: Path) -> None:
         converted(path)
 
 
+@pytest.mark.hostile("gguf")
 @pytest.mark.parametrize(
     ("value", "dtype", "wanted"), [(np.nan, "F32", "no finite"), (1e6, "F16", "too large for F16")]
 )

@@ -100,6 +100,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.hostile("gguf")
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_header_is_refused_with_advice_and_costs_nothing(case: str, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import polysafe.registry
+from polysafe import audit
 from polysafe.data.attacks import Attack, Material, attack, attack_names, find_attacks, rewritten
 from polysafe.data.attacks.base import Translate
 from polysafe.data.attacks.scripts import arabizi
@@ -104,6 +105,15 @@ def test_transliteration_writes_other_scripts_in_latin_letters() -> None:
     assert found.languages == ("ar", "zh")
     assert all(p.text.isascii() for p in found.prompts)
     assert text(found, "0", "zh") == "ZenMeKaoYuanMianBao"
+
+
+def test_an_audit_without_the_package_of_an_attack_ends_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "anyascii", None)
+    with pytest.raises(DataError, match="needs the package anyascii") as caught:
+        audit(tmp_path / "no model", output=tmp_path / "a", safety=["no set"], attacks=["transliteration"])
+    assert "pip install 'polysafe[attacks]'" in str(caught.value.remedy)
 
 
 def test_transliteration_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

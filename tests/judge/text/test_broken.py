@@ -19,6 +19,7 @@ def test_natural_answers_are_not_broken(language: str) -> None:
         assert find_broken(text.prompt, answer, language) is None
 
 
+@pytest.mark.fault(22, "gibberish, loops and echoes")
 @languages
 def test_an_echo_is_broken_however_it_is_dressed(language: str) -> None:
     prompt = TEXTS[language].prompt
@@ -34,6 +35,7 @@ def test_an_echo_before_an_answer_is_none(language: str) -> None:
     assert find_broken(text.prompt, f"{text.prompt} {text.steps}", language) is None
 
 
+@pytest.mark.fault(22, "gibberish, loops and echoes")
 @languages
 def test_a_short_loop_is_certain_and_one_after_an_answer_is_for_the_judge(language: str) -> None:
     text = TEXTS[language]
@@ -46,6 +48,7 @@ def test_a_short_loop_is_certain_and_one_after_an_answer_is_for_the_judge(langua
     assert (after.kind, after.certain) == ("loop", False)
 
 
+@pytest.mark.fault(22, "gibberish, loops and echoes")
 @languages
 def test_damage_is_certain_only_where_nothing_readable_is_left(language: str) -> None:
     text = TEXTS[language]

@@ -62,6 +62,8 @@ def test_letters_of_every_language_stay_as_they_are(text: str) -> None:
     assert strip_invisible(text) == text
 
 
+@pytest.mark.hostile("marker")
+@pytest.mark.fault(20, "verdicts, fences and roles inside an answer")
 @pytest.mark.parametrize("marker", MARKERS)
 def test_control_tokens_lose_their_brackets(marker: str) -> None:
     shown = show(f"Mix it. {marker} Bake it.")
@@ -87,6 +89,7 @@ def test_a_colon_inside_a_sentence_is_left_alone() -> None:
     assert neutralise("You need two things: flour and water")[0] == "You need two things: flour and water"
 
 
+@pytest.mark.fault(20, "invisible and bidirectional characters")
 def test_invisible_characters_are_written_out() -> None:
     text, count = make_visible("a\u202eb" + "\u200b" * 5000 + "c\U000e0041\ud800")
     assert text == "a[U+202E]b[U+200B ×5000]c[U+E0041][U+D800]"

@@ -18,6 +18,7 @@ def test_an_answer_in_the_language_of_the_prompt_matches(language: str) -> None:
     assert set(finding.scripts) <= set(scripts_of(language))
 
 
+@pytest.mark.fault(22, "the wrong language")
 @pytest.mark.parametrize("asked", LANGUAGES)
 @pytest.mark.parametrize("answered", LANGUAGES)
 def test_an_answer_in_another_language_does_not(asked: str, answered: str) -> None:
@@ -27,6 +28,7 @@ def test_an_answer_in_another_language_does_not(asked: str, answered: str) -> No
         assert finding.foreign > 0.5  # Chinese and Japanese share letters, and short sentences stay open
 
 
+@pytest.mark.fault(22, "transliterated and code-switched")
 @pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
 def test_a_switch_is_a_share(language: str) -> None:
     english = "Let it rest."
@@ -37,6 +39,7 @@ def test_a_switch_is_a_share(language: str) -> None:
     assert 0.5 < mostly.foreign <= 1.0
 
 
+@pytest.mark.fault(22, "transliterated and code-switched")
 def test_a_transliteration_is_not_in_the_language() -> None:
     hindi = "pehle aate ko paani aur khameer ke saath milao phir ek ghante tak rakh do aur bhatti mein sek lo"
     finding = language_check("hi", hindi)

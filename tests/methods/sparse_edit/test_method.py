@@ -192,6 +192,7 @@ def test_units_of_the_gated_product_are_shared(sources: Sources, anchors: object
     assert found["gate"]["units"] == found["up"]["units"]
 
 
+@pytest.mark.fault(18, "held-out rows are left alone")
 def test_hard_utility_leaves_harmless_anchors_alone(sources: Sources, tmp_path: Path) -> None:
     few = write_anchors(tmp_path, harmful=10, harmless=3)
     found = evidence(entry(few, utility="hard", null_threshold=1e-9).fit(sources))["layers"]["2"]

@@ -70,6 +70,7 @@ def test_the_smaller_system_is_solved() -> None:
     assert Anchored(few.low, few.safe, Penalty(utility="hard", null_threshold=1e-9)).form == "dense"
 
 
+@pytest.mark.fault(18, "ill-conditioned moments")
 def test_routes_have_equal_cost_where_the_system_is_badly_conditioned() -> None:
     """Language models have a few directions hundreds of times larger than the rest."""
     p = make(2)
@@ -177,6 +178,7 @@ def test_ties_are_equally_good() -> None:
         assert cost == pytest.approx(path.squared_gap - rank * float(path.spectrum[0]), rel=1e-9)
 
 
+@pytest.mark.fault(18, "fewer rows than dimensions")
 def test_few_anchors_without_a_ridge_explode() -> None:
     """Anchors that hardly differ in some directions, with targets that do."""
     p = make(26, n_low=20, n_safe=30)

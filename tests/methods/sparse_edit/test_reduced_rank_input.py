@@ -76,6 +76,7 @@ def test_half_precision_inputs_are_summed_in_float64() -> None:
     assert relative(delta, edit(p, SOFT, RANK)) < 1e-5
 
 
+@pytest.mark.fault(18, "ill-conditioned moments")
 @pytest.mark.parametrize("form", ["dense", "kernel"])
 def test_a_singular_system_is_refused(form: str) -> None:
     p = make(20, n_low=20, n_safe=30)

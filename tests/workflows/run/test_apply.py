@@ -121,6 +121,8 @@ def other(llama: Trio, tmp_path: Path) -> Trio:
     return models
 
 
+@pytest.mark.fault(26, "stops")
+@pytest.mark.hostile("edit")
 def test_another_checkpoint_is_refused_unless_forced(llama: Trio, other: Trio, tmp_path: Path) -> None:
     run_recipe(recipe_for(llama.paths, tmp_path / "run", SOUP))
     edit = Edit.load(tmp_path / "run" / "polysafe")
@@ -157,6 +159,7 @@ def test_undo_does_not_pass_damage_on(llama: Trio, tmp_path: Path) -> None:
     assert caught.value.where == weights
 
 
+@pytest.mark.hostile("edit")
 def test_edit_that_does_not_fit_the_model(llama: Trio, tmp_path: Path) -> None:
     update = AddLowRank(rows=torch.tensor([99]), a=torch.ones(1, 1), b=torch.ones(16, 1))
     with pytest.raises(EditError, match="does not fit 16 rows × 16 columns"):
@@ -181,6 +184,7 @@ def enlarge(content: dict[str, Any]) -> None:
     next(operation for steps in content["steps"].values() for operation in steps)["weights"]["safety"] = 1e9
 
 
+@pytest.mark.hostile("edit")
 @pytest.mark.parametrize("named", ["polysafe", "polysafe/edit.json"])
 def test_an_edit_that_was_changed_after_its_run_is_not_used(named: str, llama: Trio, tmp_path: Path) -> None:
     run_recipe(recipe_for(llama.paths, tmp_path / "run", SOUP))
@@ -198,6 +202,7 @@ def test_an_edit_written_in_another_way_is_the_same(llama: Trio, tmp_path: Path)
     load_edit(tmp_path / "run" / "polysafe")
 
 
+@pytest.mark.hostile("edit")
 @pytest.mark.parametrize(
     "remove", [lambda record: record.update(files={}), lambda record: record.pop("files")], ids=["empty", "removed"]
 )
@@ -213,6 +218,7 @@ def test_an_edit_that_would_take_any_base_is_not_used(
     load_edit(tmp_path / "alone", force=True)
 
 
+@pytest.mark.hostile("edit")
 def test_undo_of_an_edit_that_would_take_any_original(llama: Trio, tmp_path: Path) -> None:
     run_recipe(recipe_for(llama.paths, tmp_path / "run", SOUP))
     changed_by_hand(tmp_path / "run" / "polysafe", lambda content: content["sources"]["sw"].update(files={}))

@@ -34,6 +34,7 @@ def flip(path: Path) -> None:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@pytest.mark.fault(15, "though its time is put back")
 def test_source_that_changes_and_looks_as_before(tmp_path: Path, out: Path) -> None:
     models = trio(tmp_path / "models")
     weights = models.language / "model.safetensors"
@@ -44,6 +45,7 @@ def test_source_that_changes_and_looks_as_before(tmp_path: Path, out: Path) -> N
     assert not out.exists()
 
 
+@pytest.mark.fault(15, "after an interruption")
 def test_source_that_changed_after_an_interruption_and_looks_as_before(tmp_path: Path, out: Path) -> None:
     models = trio(tmp_path / "models")
     recipe = recipe_for(models.paths, out, shard_size=4000)
@@ -58,6 +60,7 @@ def test_source_that_changed_after_an_interruption_and_looks_as_before(tmp_path:
     ]
 
 
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize("make", [os.link, os.symlink])
 def test_nothing_is_resumed_through_a_link(make: Callable[[Path, Path], object], tmp_path: Path, out: Path) -> None:
     models = trio(tmp_path / "models")
@@ -73,6 +76,7 @@ def test_nothing_is_resumed_through_a_link(make: Callable[[Path, Path], object],
     assert verify_output(out).ok
 
 
+@pytest.mark.fault(14, "a flipped bit")
 def test_one_bit_of_an_output_is_seen_by_the_next_run(llama: Trio, out: Path) -> None:
     run_recipe(recipe_for(llama.paths, out))
     flip(out / "model.safetensors")

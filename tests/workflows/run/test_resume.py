@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,8 +14,8 @@ from polysafe.recipe.recipe import Recipe
 from polysafe.workflows.run import run_recipe
 from tests.checkpoint.faults import KilledError, disk_full, failing
 from tests.checkpoint.raw import snapshot
-from tests.engine import killed
-from tests.engine.recipes import LAYER_SWAP, SOUP, recipe_for
+from tests.disks import enlarge, mounted
+from tests.engine.recipes import SOUP, recipe_for
 from tests.models import Trio, trio
 
 
@@ -58,6 +55,7 @@ def durable_calls(recipe: Recipe) -> int:
     return counter.calls
 
 
+@pytest.mark.fault(10, "every durable point")
 def test_end_at_every_durable_point_is_resumed_to_the_same_bytes(recipe: Recipe, wanted: dict[str, bytes]) -> None:
     calls = durable_calls(recipe)
     assert calls > 100
@@ -71,6 +69,7 @@ def test_end_at_every_durable_point_is_resumed_to_the_same_bytes(recipe: Recipe,
         assert take(recipe) == wanted, point
 
 
+@pytest.mark.fault(11, "full at any write, flush and rename")
 @pytest.mark.parametrize("part", range(8))
 def test_disk_full_at_any_durable_point(part: int, recipe: Recipe, wanted: dict[str, bytes]) -> None:
     calls = durable_calls(recipe)
@@ -99,6 +98,8 @@ def damage(recipe: Recipe, change: Callable[[Path], object], pattern: str) -> No
         change(path)
 
 
+@pytest.mark.fault(10, "a power cut")
+@pytest.mark.hostile("output")
 @pytest.mark.parametrize(
     ("pattern", "change"),
     [
@@ -121,42 +122,13 @@ def test_what_a_power_cut_may_take_is_made_again(
     assert take(recipe) == wanted
 
 
-def test_kill_nine_at_random_points(small: Trio, tmp_path: Path) -> None:
-    """The target is absent or complete whenever a process ended, and always the same when complete."""
-    rounds = 12
-    target = tmp_path / "out"
-    recipe = recipe_for(small.paths, target, LAYER_SWAP, shard_size=8000)
-    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    program = [sys.executable, killed.__file__, str(tmp_path / "recipe.yaml"), str(target), str(rounds)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    run_recipe(recipe)
-    assert report["states"] == [killed.digest(target)]
-    assert report["kills"] > rounds
-    assert len(list(tmp_path.glob("done-*"))) == rounds
-    assert verify_output(target).ok
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"file systems cannot be mounted here: {error}")
-    if mounted.returncode != 0:
-        pytest.skip(f"file systems may not be mounted here: {mounted.stderr.strip()}")
-    try:
+    with mounted(tmp_path / "disk", 64) as place:
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.fault(11, "a full small disk", "another file system")
 def test_a_disk_that_is_really_full(small: Trio, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = trio(small_disk.parent / "models", layers=16)
     recipe = recipe_for(weights.paths, small_disk / "out", SOUP)
@@ -169,6 +141,6 @@ def test_a_disk_that_is_really_full(small: Trio, small_disk: Path, monkeypatch: 
         run_recipe(recipe)
     assert "resumes" in str(caught.value.remedy)
     assert not recipe.output.path.exists()
-    subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
+    enlarge(small_disk)
     run_recipe(recipe)
     assert verify_output(recipe.output.path).ok

@@ -35,6 +35,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.fault(14, "sizes and hashes")
 def test_output_is_whole_and_vouched_for(llama: Trio, out: Path) -> None:
     result = run_recipe(recipe_for(llama.paths, out))
     assert result.output == out
@@ -74,6 +75,7 @@ def test_inputs_are_not_touched(llama: Trio, out: Path) -> None:
     assert {name: (snapshot(path), path.stat().st_mtime_ns) for name, path in llama.paths.items()} == before
 
 
+@pytest.mark.fault(7, "bytes that an independent computation gives")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_written_as_blended(family: str, tmp_path: Path, out: Path) -> None:
     models = trio(tmp_path / "models", family, layers=2)
@@ -84,6 +86,7 @@ def test_every_family_is_written_as_blended(family: str, tmp_path: Path, out: Pa
         assert same_bits(tensor, (0.5 * safety[name].float() + 0.5 * language[name].float()).to(tensor.dtype)), name
 
 
+@pytest.mark.fault(17, "layout of shards")
 @pytest.mark.parametrize("method", [LAYER_SWAP, MODULE_SWAP, SOUP, TIES, DARE], ids=lambda m: m["method"])
 def test_layout_of_inputs_and_output_does_not_change_a_bit(method: dict[str, Any], llama: Trio, tmp_path: Path) -> None:
     run_recipe(recipe_for(llama.paths, tmp_path / "one", method))
@@ -235,6 +238,7 @@ def refused(recipe: Any, error: type[PolysafeError], words: str, out: Path) -> P
     return caught.value
 
 
+@pytest.mark.fault(12, "is an input, or inside one")
 def test_output_that_is_an_input(tmp_path: Path) -> None:
     models = trio(tmp_path / "models")
     (tmp_path / "link").symlink_to(models.language)
@@ -242,6 +246,7 @@ def test_output_that_is_an_input(tmp_path: Path) -> None:
         refused(recipe_for(models.paths, target), OutputError, "may not be, contain, or lie inside", target)
 
 
+@pytest.mark.fault(12, "foreign files")
 def test_foreign_files_stay(llama: Trio, out: Path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("x")
@@ -254,12 +259,14 @@ def test_empty_folder_may_be_the_output(llama: Trio, out: Path) -> None:
     assert verify_output(out).ok
 
 
+@pytest.mark.fault(13, "one wins and the other is told who holds it")
 def test_two_runs_at_once(llama: Trio, out: Path) -> None:
     with lock(out):
         refused(recipe_for(llama.paths, out), OutputError, f"is being written by process {os.getpid()}", out)
     run_recipe(recipe_for(llama.paths, out))
 
 
+@pytest.mark.fault(11, "long and non-ASCII names")
 @pytest.mark.parametrize("name", ["with space", "выход", "出力 ☂", "a'b\"c$d", "-dash", "x" * 200])
 def test_names_of_outputs(name: str, llama: Trio, tmp_path: Path) -> None:
     target = tmp_path / name
@@ -273,6 +280,7 @@ def test_name_that_leaves_no_room_for_the_workspace(llama: Trio, tmp_path: Path)
     refused(recipe_for(llama.paths, target), OutputError, "too long", target)
 
 
+@pytest.mark.fault(14, "the umask")
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_umask_decides_the_modes(umask: int, llama: Trio, out: Path) -> None:
     before = os.umask(umask)
@@ -284,6 +292,7 @@ def test_umask_decides_the_modes(umask: int, llama: Trio, out: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (out, out / "polysafe")} == {0o777 & ~umask}
 
 
+@pytest.mark.fault(15, "while it is read")
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_source_that_changes_during_the_run(share: float, tmp_path: Path, out: Path) -> None:
     models = trio(tmp_path / "models")
@@ -300,6 +309,7 @@ def test_source_that_changes_during_the_run(share: float, tmp_path: Path, out: P
     assert verify_output(out).ok
 
 
+@pytest.mark.fault(15, "while it is read")
 def test_source_that_shrinks_during_the_run(tmp_path: Path, out: Path) -> None:
     models = trio(tmp_path / "models")
     weights = models.language / "model.safetensors"
@@ -308,6 +318,7 @@ def test_source_that_shrinks_during_the_run(tmp_path: Path, out: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.fault(16, "no half files")
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_interrupt_leaves_a_state_that_is_resumed(share: float, llama: Trio, tmp_path: Path, out: Path) -> None:
     run_recipe(recipe_for(llama.paths, out, shard_size=4000))
@@ -343,6 +354,7 @@ def test_another_recipe_does_not_resume_it(llama: Trio, out: Path) -> None:
     assert files == wanted
 
 
+@pytest.mark.fault(5, "NaN and infinity are traced to their tensor")
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_broken_weights_are_refused_with_source_and_tensor(bad: float, tmp_path: Path, out: Path) -> None:
     models = trio(tmp_path / "models", layers=2)
@@ -354,6 +366,7 @@ def test_broken_weights_are_refused_with_source_and_tensor(bad: float, tmp_path:
     assert error.where == name
 
 
+@pytest.mark.fault(5, "what was not finite before may be kept")
 def test_nan_in_a_source_that_is_only_copied_is_kept(tmp_path: Path, out: Path) -> None:
     """What an input already was is not made worse, and not hidden either: it is copied."""
     models = trio(tmp_path / "models", layers=2)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from polysafe.checkpoint.dtypes import torch_dtype
+from polysafe.checkpoint.dtypes import bytes_of, torch_dtype
 from polysafe.checkpoint.gguf.extra import transformers_package
 from polysafe.checkpoint.gguf.header import GgufHeader, GgufTensor
 from polysafe.checkpoint.header import TensorSpec, tensor_bytes
@@ -92,7 +92,7 @@ class Conversion:
             stored = block.to(torch_dtype(self._dtype))
             if not torch.isfinite(stored).all():
                 raise self._not_finite(name, block)
-            yield stored.contiguous().view(-1).view(torch.uint8).numpy().data
+            yield bytes_of(stored)
 
     def side_files(self) -> dict[str, bytes]:
         """Config, generation config, tokenizer and chat template by file name.

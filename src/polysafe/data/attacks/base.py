@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 
 from polysafe.data.languages import is_private
 from polysafe.data.organism import ORGANISM
 from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.errors import DataError
+from polysafe.extras import install_line
 
 Translate = Callable[[Sequence[str], str, str], Sequence[str]]
 """Texts, source and target language -> the texts in the target, in order; empty where one could not be translated."""
@@ -77,6 +79,7 @@ class Attack:
         english: Whether it has English words of its own.
         parallel: Whether it needs prompts of other languages of the set.
         translated: Whether it needs a translator.
+        package: Package that it needs; empty where it needs none.
     """
 
     name: str
@@ -88,11 +91,23 @@ class Attack:
     english: bool = False
     parallel: bool = False
     translated: bool = False
+    package: str = ""
 
     @property
     def label(self) -> str:
         """Name and version."""
         return f"{self.name}.v{self.version}"
+
+    def require_package(self) -> None:
+        """Refuses an attack whose package is not installed.
+
+        Raises:
+            DataError: It is not.
+        """
+        if self.package and find_spec(self.package) is None:
+            raise DataError(
+                f"the attack {self.name!r} needs the package {self.package}", remedy=install_line(self.package)
+            )
 
 
 def rewritten(attack: Attack, asked: PromptSet, material: Material) -> PromptSet:
@@ -107,8 +122,10 @@ def rewritten(attack: Attack, asked: PromptSet, material: Material) -> PromptSet
         material: What it may use beside them.
 
     Raises:
-        DataError: The attack can be made of none of them, or it is worded in English and a language is private.
+        DataError: The attack can be made of none of them, its package is not installed, or it is worded in English and
+            a language is private.
     """
+    attack.require_package()
     _require_readable(attack, asked)
     added = f"{PLUS}{attack.name}"
     kept: list[Prompt] = []

@@ -53,12 +53,13 @@ def find_attacks(names: Iterable[str | Path]) -> tuple[Attack, ...]:
     """Several attacks.
 
     Raises:
-        DataError: One is not there, or two have one name.
+        DataError: One is not there, two have one name, or a package that one needs is not installed.
     """
     found: dict[str, Attack] = {}
     for one in map(attack, names):
         if one.name in found:
             raise DataError(f"the attack {one.name!r} is named twice", remedy="name every attack once")
+        one.require_package()
         found[one.name] = one
     return tuple(found.values())
 

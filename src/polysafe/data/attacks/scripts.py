@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from polysafe.data.attacks.base import Attack, Material, Without
 from polysafe.data.languages import UNKNOWN_SCRIPT, language
 from polysafe.data.prompts import Prompt
-from polysafe.errors import DataError
 
 _ARABIZI = {
     "ا": "a", "أ": "a", "إ": "i", "آ": "aa", "ٱ": "a", "ب": "b", "ت": "t", "ث": "th", "ج": "j", "ح": "7", "خ": "5",
@@ -36,27 +35,15 @@ def _digit(char: str) -> str:
 
 
 def _romanised(prompts: Sequence[Prompt], _material: Material) -> Iterator[str | Without]:
-    to_latin: Callable[[str], str] | None = None
+    from anyascii import anyascii
+
     for prompt in prompts:
         script = language(prompt.language).script
         if script in ("Latn", UNKNOWN_SCRIPT):
             known = script == "Latn"
             yield Without("is written in Latin letters already" if known else "has a script that is not known")
             continue
-        to_latin = to_latin or _anyascii()
-        yield to_latin(prompt.text)
-
-
-def _anyascii() -> Callable[[str], str]:
-    try:
-        from anyascii import anyascii
-    except ImportError:
-        raise DataError(
-            "the attack 'transliteration' needs the package anyascii",
-            remedy="install polysafe with its extra `attacks`, or `pip install anyascii`",
-        ) from None
-    found: Callable[[str], str] = anyascii
-    return found
+        yield str(anyascii(prompt.text))
 
 
 ARABIZI = Attack(
@@ -73,4 +60,5 @@ TRANSLITERATION = Attack(
     title="the prompt in Latin letters",
     source="Ghanim et al., EMNLP 2024, arXiv:2406.18725, for Arabic; letters as the package anyascii has them",
     rewrite=_romanised,
+    package="anyascii",
 )

@@ -76,9 +76,15 @@ def lines_of(text: str) -> list[str]:
     return [line.strip() for line in text.strip().splitlines() if line.strip()]
 
 
+def values_of(text: str, name: str) -> list[str]:
+    """What stands behind the colon of all lines `name: value`; `name` is a regular expression."""
+    # No part of it crosses a line: a reply of nothing but line breaks would take the square of its length.
+    return [line[1] for line in re.finditer(rf"(?im)^[^\w\n]*{name}[^\w\n]*:(.*)$", text)]
+
+
 def field_of(text: str, name: str, menu: Sequence[str]) -> str | None:
     """The value of the field `name: value`, if all lines that give it agree and the value is on the menu."""
-    found = {line[1].strip().rstrip(".").lower() for line in re.finditer(rf"(?im)^\W*{name}\W*:(.*)$", text)}
+    found = {value.strip().rstrip(".").lower() for value in values_of(text, name)}
     value = found.pop() if len(found) == 1 else None
     return value if value in {choice.lower() for choice in menu} else None
 
@@ -110,7 +116,7 @@ class ThreeQuestions(Guard):
         if harmful is None:
             return UNREADABLE
         detail: dict[str, Any] = {"harmful_request": yes_no(text, "harmful request")}
-        named = [line[1] for line in re.finditer(r"(?im)^\W*response safety violations\W*:(.*)$", text)]
+        named = values_of(text, "response safety violations")
         if named:
             detail["categories"] = hazards_of(" ".join(named))
         return Reading(Label.UNSAFE if harmful else Label.SAFE, yes_no(text, "response refusal"), detail)

@@ -13,6 +13,7 @@ from polysafe.judge.documented import QWEN3
 from polysafe.judge.guards.base import (
     Guard,
     field_of,
+    values_of,
     yes_no,
 )
 from polysafe.judge.text.fence import LIMIT, Shown
@@ -85,7 +86,7 @@ class Qwen3Guard(Guard):
         return Reading(strict if self.counting == "strict" else loose, yes_no(text, "refusal"), detail)
 
     def _categories(self, text: str) -> list[str]:
-        named = ",".join(line[1] for line in re.finditer(r"(?im)^\W*categor(?:y|ies)\W*:(.*)$", text)).lower()
+        named = ",".join(values_of(text, "categor(?:y|ies)")).lower()
         parts = {part.strip().rstrip(".") for part in re.split(r"[,;]", named)}
         return [category for category in self.CATEGORIES if category in parts]
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Protocol = Literal["multijail", "soteria", "soteria.published", "strict", "loose"]
 
 _THOUGHTS = re.compile(r"(?is)^\s*<think>.*?</think>")
+_AROUND = r"(?:[>*_`|#-]|[^\S\n])*"
+"""Quotes, emphasis and space around the words of a verdict line, within the line."""
 _REASON = re.compile(r"[,;(:]|\s[-–—]+\s|[–—]")
 
 
@@ -238,7 +240,7 @@ def _messages(protocol: Preset, prompt: Shown, answer: Shown, mark: str) -> tupl
 
 def _marked(text: str, word: str, mark: str) -> list[str]:
     """What stands behind the colon of all lines of one kind that carry the delimiter."""
-    return [found[1] for found in re.finditer(rf"(?im)^[\s>*_`|#-]*{word}-{mark}[\s*_`]*[:：](.*)$", text)]
+    return [found[1] for found in re.finditer(rf"(?im)^{_AROUND}{word}-{mark}{_AROUND}[:：](.*)$", text)]
 
 
 def _on_menu(said: str, menu: Collection[str]) -> str | None:

@@ -216,6 +216,9 @@ class Seq2SeqTranslator:
     def _generate(self, texts: Sequence[str]) -> list[str]:
         import torch
 
+        from polysafe.probe.chat.rules import require_encodable
+
+        require_encodable(self._tokenizer, texts)
         encoded = self._tokenizer(list(texts), return_tensors="pt", padding=True)
         with torch.inference_mode():
             out = self._model.generate(  # type: ignore[operator]

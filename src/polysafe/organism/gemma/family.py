@@ -21,6 +21,7 @@ from polysafe.checkpoint.dtypes import fast_type, torch_dtype
 from polysafe.checkpoint.imported import FILE as IMPORTED
 from polysafe.checkpoint.imported import read_imported
 from polysafe.checkpoint.output import lock
+from polysafe.checkpoint.writer import writing_to
 from polysafe.data.frames import frame, frames
 from polysafe.errors import CheckpointError, DataError, OutputError
 from polysafe.files.atomic import publish_directory, write_json_atomic
@@ -122,7 +123,7 @@ def build_gemma(
         raise DataError(
             f"the family needs the sets {', '.join(missing)}", where=data, remedy="fetch them, see docs/data.md"
         )
-    with use_threads(THREADS), reporting(progress), lock(root):
+    with use_threads(THREADS), reporting(progress), lock(root), writing_to(root):
         _Builder(root, Texts(data), seed, recipe or Recipe(), package, whole=whole_vocabulary).run(members)
     return load_gemma(root, members)
 

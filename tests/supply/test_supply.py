@@ -71,7 +71,7 @@ def test_what_polysafe_needs_is_looked_at_and_nothing_else() -> None:
 
 def test_a_bill_of_some_packages() -> None:
     names = ("root", "kept", "also", "dropped")
-    bill = {
+    bill: dict[str, Any] = {
         "bomFormat": "CycloneDX",
         "metadata": {"component": {"bom-ref": "root"}},
         "components": [{"name": name.title(), "bom-ref": name} for name in names[1:]],

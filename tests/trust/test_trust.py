@@ -1,0 +1,34 @@
+"""All faults are proved, there are enough hostile inputs, and the pages say what the tests are."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.trust.collected import collected
+from tests.trust.faults import FAULTS
+from tests.trust.kinds import KINDS
+from tests.trust.pages import count, pages, peers_counts, said
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_part_of_every_fault_has_a_test() -> None:
+    proved = {int(number): set(parts) for number, parts in collected().faults.items()}
+    assert list(FAULTS) == list(range(1, 27))
+    assert proved == {number: set(fault.parts) for number, fault in FAULTS.items()}
+
+
+def test_there_are_at_least_450_hostile_inputs_of_known_kinds() -> None:
+    marks = collected()
+    assert set(marks.hostile) == set(KINDS)
+    assert count(marks) >= 450
+
+
+def test_the_pages_are_those_of_the_tests() -> None:
+    for path, text in pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path} is out of date: python -m tests.trust"
+
+
+def test_polysafe_refuses_all_folders_and_names_the_file() -> None:
+    assert "| loads it | 0 |" in peers_counts()
+    assert said({"outcome": "crashed", "ran_code": True}) == "unexpected error, without the file, **runs the code**"
