@@ -9,8 +9,8 @@ import pytest
 from hypothesis import settings
 
 from tests.browser import chromium, open_browser
-from tests.network import asks_nobody, guarded
 from tests.real_models import common
+from tests.supply.network import asks_nobody, guarded
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = "polysafe"
-NOT_AT_RUN_TIME = frozenset({"dev", "real"})
+NOT_AT_RUN_TIME = frozenset({"dev", "fuzz", "real"})
 """Extras for work on polysafe, and of model weights, whose terms are told where they are imported."""
 ALLOWED = (
     *("0BSD", "Apache", "BSD", "BSL-1.0", "CC0", "CNRI-Python", "ISC", "LLVM-exception", "MIT", "MPL"),

@@ -19,7 +19,7 @@ from tests.engine.recipes import LAYER_SWAP, recipe_for
 from tests.evaluate.served import Telling, bread_is_unsafe
 from tests.generate.test_server import serving
 from tests.models import trio
-from tests.network import ForeignHostError, asked_hosts, asks_nobody, is_here
+from tests.supply.network import ForeignHostError, asked_hosts, asks_nobody, is_here
 
 TOY = str(Path(packaged.__file__).parent / "family" / "base")
 NOBODY = "203.0.113.9"  # an address of documentation, which nobody has
