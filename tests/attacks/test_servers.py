@@ -22,6 +22,7 @@ from polysafe.judge.spec import parse_judge
 from polysafe.progress import hearing
 from polysafe.secret import HIDDEN, hide, keep_secret
 from tests.attacks.servers import CASES, KEY, Case, attacking, echoes
+from tests.supply.network import without_proxies
 
 ASKED = [{"role": "user", "content": "hello"}]
 
@@ -145,7 +146,8 @@ def test_a_recipe_has_no_key_sent_that_its_user_did_not_name(monkeypatch: pytest
     "url", ["http://a..b/v1", f"http://{'a' * 70}.com", "http://[::1", "http://h:99999", "http://h:x", "http://xn--/",
             "http://[v1.a]/", "http://١.com"]
 )  # fmt: skip
-def test_what_is_no_address_ends_in_no_traceback(url: str) -> None:
+def test_what_is_no_address_ends_in_no_traceback(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_proxies(monkeypatch)
     with pytest.raises(RecipeError, match="is no address of a server"):
         asked(url)
 

@@ -65,6 +65,13 @@ def is_here(host: str) -> bool:
 
 GUARD = Guard()
 """The one of this process."""
+_PROXIES = tuple(spelt for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for spelt in (name, name.lower()))
+
+
+def without_proxies(patch: pytest.MonkeyPatch) -> None:
+    """Has names looked up and connections made in this process itself, where the audit hook sees them."""
+    for name in _PROXIES:
+        patch.delenv(name)
 
 
 @contextmanager
@@ -73,9 +80,8 @@ def guarded() -> Iterator[None]:
     sys.addaudithook(GUARD.hook)
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
         threading.Thread(target=GUARD.answer, args=(listener,), daemon=True).start()
-        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-            for spelt in (name, name.lower()):
-                patch.setenv(spelt, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        for name in _PROXIES:
+            patch.setenv(name, f"http://127.0.0.1:{listener.getsockname()[1]}")
         for spelt in ("NO_PROXY", "no_proxy"):
             patch.setenv(spelt, "127.0.0.1,localhost,::1")
         yield

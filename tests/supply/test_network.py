@@ -19,7 +19,7 @@ from tests.engine.recipes import LAYER_SWAP, recipe_for
 from tests.evaluate.served import Telling, bread_is_unsafe
 from tests.generate.test_server import serving
 from tests.models import trio
-from tests.supply.network import ForeignHostError, asked_hosts, asks_nobody, is_here
+from tests.supply.network import ForeignHostError, asked_hosts, asks_nobody, is_here, without_proxies
 
 TOY = str(Path(packaged.__file__).parent / "family" / "base")
 NOBODY = "203.0.113.9"  # an address of documentation, which nobody has
@@ -143,9 +143,7 @@ output: {{path: ./out}}
 def test_a_host_that_is_named_is_asked_and_no_other(
     words: tuple[str, ...], host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name)
-        monkeypatch.delenv(name.lower())
+    without_proxies(monkeypatch)
     trio(tmp_path, layers=2)
     (tmp_path / "mine_en.csv").write_text("question\nHow do I bake bread?\n")
     (tmp_path / "hub.yaml").write_text(HUB)
