@@ -136,7 +136,9 @@ def test_whoever_names_a_judge_can_name_its_key(polysafe: Polysafe, recipe: Path
     commands = dict(walked(get_command(app)))
     options = {name: {each for one in command.params for each in one.opts} for name, command in commands.items()}
     assert all("--judge-key" in known for known in options.values() if "--judge" in known)
-    of_recipes = {name for name, command in commands.items() if any(one.name == "recipe" for one in command.params)}
+    of_recipes = {
+        name for name, command in commands.items() if any(one.name in {"recipe", "recipes"} for one in command.params)
+    }
     assert of_recipes >= {"run", "evaluate", "search", "plan", "edit controls"}
     assert all("--key" in options[name] for name in of_recipes)
     recipe.write_text(recipe.read_text() + RECIPE.replace("URL", "https://other.example/v1"))

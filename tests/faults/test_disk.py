@@ -20,9 +20,9 @@ from polysafe.organism.family import build_family
 from polysafe.search.study import Study
 from polysafe.workflows.run import run_recipe
 from tests.checkpoint.raw import snapshot
-from tests.disks import enlarge, mounted
 from tests.engine.recipes import SOUP, recipe_for
 from tests.evaluate.fakes import FakeGenerator, FakeJudge, prompt_set
+from tests.faults.disks import enlarge, mounted
 from tests.models import Trio, trio
 from tests.organism.test_family import RECIPE
 from tests.search.made import steering

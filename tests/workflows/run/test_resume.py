@@ -14,8 +14,8 @@ from polysafe.recipe.recipe import Recipe
 from polysafe.workflows.run import run_recipe
 from tests.checkpoint.faults import KilledError, disk_full, failing
 from tests.checkpoint.raw import snapshot
-from tests.disks import enlarge, mounted
 from tests.engine.recipes import SOUP, recipe_for
+from tests.faults.disks import enlarge, mounted
 from tests.models import Trio, trio
 
 

@@ -11,8 +11,8 @@ import pytest
 from polysafe.checkpoint.roles import Architecture, HeadLayout, Kind, Module, TensorRole, classify
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.errors import ArchitectureError
-from tests.checkpoint import real_names
 from tests.checkpoint.raw import header_only
+from tests.checkpoint.roles import real_names
 from tests.models import FAMILIES, tiny_model
 
 # family: projections of each module of a layer, and tensors of a layer that stay unknown
