@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tests.trust.collected import collected
 from tests.trust.pages import pages
 
 if __name__ == "__main__":
-    for path, text in pages().items():
+    for path, text in pages(collected()).items():
         path.write_text(text, encoding="utf-8")

@@ -35,7 +35,7 @@ class Marks:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Called by pytest when it has collected."""
-        for item in session.items:
+        for item in sorted(session.items, key=lambda item: item.path):  # in one order, whatever runs first
             test = item.nodeid.split("[", maxsplit=1)[0]
             for mark in item.iter_markers("fault"):
                 number, *parts = mark.args
@@ -58,6 +58,16 @@ def _name(item: pytest.Item, by: str | None) -> str:
     if call is None:
         return "the only one"
     return str(call.params[by])[:60] if by else str(call.id)
+
+
+def marks_of(session: pytest.Session) -> Marks:
+    """The marks of all tests: of those that a session has collected, if it has them all."""
+    files = {str(item.path) for item in session.items}
+    if session.config.option.markexpr or session.config.option.keyword or not files.issuperset(marked_files()):
+        return collected()
+    found = Marks()
+    found.pytest_collection_finish(session)
+    return found
 
 
 @cache

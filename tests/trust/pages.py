@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.trust.collected import ROOT, Marks, collected
+from tests.trust.collected import ROOT, Marks
 from tests.trust.faults import FAULTS
 from tests.trust.kinds import KINDS
 
@@ -155,7 +155,6 @@ def with_regions(text: str, found: Mapping[str, str]) -> str:
     return text
 
 
-def pages() -> dict[Path, str]:
-    """The pages as they have to be."""
-    marks = collected()
+def pages(marks: Marks) -> dict[Path, str]:
+    """The pages as they have to be, by the marks of all tests."""
     return {PAGE: with_regions(PAGE.read_text(encoding="utf-8"), regions(marks)), CATALOGUE: catalogue(marks)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.trust.collected import collected
+from tests.trust.collected import Marks, marks_of
 from tests.trust.faults import FAULTS
 from tests.trust.kinds import KINDS
 from tests.trust.pages import count, pages, peers_counts, said
@@ -12,20 +12,25 @@ from tests.trust.pages import count, pages, peers_counts, said
 pytestmark = pytest.mark.slow
 
 
-def test_every_part_of_every_fault_has_a_test() -> None:
-    proved = {int(number): set(parts) for number, parts in collected().faults.items()}
+@pytest.fixture(scope="module")
+def marks(request: pytest.FixtureRequest) -> Marks:
+    """Those of all tests."""
+    return marks_of(request.session)
+
+
+def test_every_part_of_every_fault_has_a_test(marks: Marks) -> None:
+    proved = {int(number): set(parts) for number, parts in marks.faults.items()}
     assert list(FAULTS) == list(range(1, 27))
     assert proved == {number: set(fault.parts) for number, fault in FAULTS.items()}
 
 
-def test_there_are_at_least_450_hostile_inputs_of_known_kinds() -> None:
-    marks = collected()
+def test_there_are_at_least_450_hostile_inputs_of_known_kinds(marks: Marks) -> None:
     assert set(marks.hostile) == set(KINDS)
     assert count(marks) >= 450
 
 
-def test_the_pages_are_those_of_the_tests() -> None:
-    for path, text in pages().items():
+def test_the_pages_are_those_of_the_tests(marks: Marks) -> None:
+    for path, text in pages(marks).items():
         assert path.read_text(encoding="utf-8") == text, f"{path} is out of date: python -m tests.trust"
 
 
