@@ -21,6 +21,7 @@ from polysafe.engine import imports
 from polysafe.engine.imports import import_gguf, imported_folder
 from polysafe.engine.plan import make_plan
 from polysafe.errors import ArchitectureError, CheckpointError, OutputError, RecipeError, ResourceError
+from polysafe.files.memory import cache_directory
 from polysafe.recipe.places import portable
 from polysafe.recipe.recipe import Recipe, SourceRef, make_recipe
 from polysafe.workflows.run import run_recipe
@@ -60,7 +61,7 @@ def test_an_imported_folder_is_an_ordinary_checkpoint(file: Path, tmp_path: Path
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=file.name, dtype=torch.float32)
     ids = torch.arange(1, 60)[None]
     assert torch.equal(ours(ids).logits, theirs(ids).logits)
-    assert names_in(tmp_path) == ["cache", "exact", "out", "tiny.gguf"]
+    assert names_in(tmp_path) == ["exact", "out", "tiny.gguf"]
 
 
 def test_the_record_says_what_it_was(file: Path, tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_refusal_leaves_nothing_behind(without: str, tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes().replace(b"llama", b"lloma"))
     with pytest.raises((CheckpointError, ArchitectureError)):
         import_gguf(path, tmp_path / "out")
-    assert names_in(tmp_path) == ["cache", "m.gguf"]
+    assert names_in(tmp_path) == ["m.gguf"]
 
 
 def test_a_disk_that_is_too_small_is_told_before(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +116,7 @@ def test_a_disk_that_is_too_small_is_told_before(file: Path, tmp_path: Path, mon
     monkeypatch.setattr(psutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(ResourceError, match="1,000 free"):
         import_gguf(file, tmp_path / "out")
-    assert names_in(tmp_path) == ["cache", "tiny.gguf"]
+    assert names_in(tmp_path) == ["tiny.gguf"]
 
 
 def test_a_full_disk_is_resumed(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +215,7 @@ def test_a_recipe_names_a_file_and_it_is_imported_once(
     assert "sw: the weights were converted from other.gguf (F32)" in plan.notes
     monkeypatch.setattr(imports, "import_gguf", lambda *_, **__: pytest.fail("imported again"))
     assert make_plan(recipe(tmp_path, file)).notes == plan.notes
-    assert imported_folder(file).parent == tmp_path / "cache" / "gguf"
+    assert imported_folder(file).parent == cache_directory() / "gguf"
 
 
 def test_a_damaged_copy_in_the_cache_is_told(file: Path) -> None:
