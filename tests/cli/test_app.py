@@ -167,7 +167,7 @@ def wait(recipe, **options):
     print("waiting", flush=True)
     print(sys.stdin.readline(), end="", flush=True)
     time.sleep(600)
-polysafe.cli.run.run_recipe = wait
+polysafe.cli.run.run_recipes = wait
 from polysafe.cli import main
 main()
 """

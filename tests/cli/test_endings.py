@@ -59,6 +59,7 @@ def test_an_output_that_cannot_show_a_letter_shows_its_number() -> None:
 
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground, wherever the tests run
 class Interrupts:
     # The interruption arrives while {name} is imported; {what}.
     def find_spec(self, name, path=None, target=None):

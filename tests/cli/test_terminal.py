@@ -21,7 +21,7 @@ def draw(recipe, **options):
     for number in range(10**6):
         tell("writing", number, 10**6)
         time.sleep(0.05)
-polysafe.cli.run.run_recipe = draw
+polysafe.cli.run.run_recipes = draw
 from polysafe.cli import main
 main()
 """
