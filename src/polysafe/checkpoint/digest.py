@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> 
 
 
 def _digest(target: Path, status: os.stat_result, advance: Callable[[int], None]) -> str:
-    stamps, began = [memory.Stamp(target, status.st_size, status.st_mtime_ns, status.st_ctime_ns)], memory.now()
+    stamps, began = [memory.Stamp.of(target, status)], time.time()
     known = memory.recall(_DIGESTS, stamps)
     if known is not None and isinstance(known.get("sha256"), str):
         advance(status.st_size)

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from polysafe.checkpoint.dtypes import BITS
 from polysafe.errors import CheckpointError
 from polysafe.files.json_file import parse_json
+from polysafe.files.memory import Stamp
 
 MAX_HEADER = 20_000_000
 """Most bytes of a header. The format allows five times as many, which take over a gigabyte of memory to read; those of
@@ -96,6 +97,11 @@ class Header:
     tensors: Mapping[str, TensorSpec]
     metadata: Mapping[str, str] = field(default_factory=dict)
     ctime_ns: int = 0
+
+    @property
+    def stamp(self) -> Stamp:
+        """What tells the file from what it was before."""
+        return Stamp(self.file, self.size, self.mtime_ns, self.ctime_ns)
 
 
 def read_header(path: Path) -> Header:

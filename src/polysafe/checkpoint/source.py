@@ -15,6 +15,7 @@ from polysafe.checkpoint.dtypes import QUANTISED
 from polysafe.checkpoint.header import Header, TensorSpec, load_json, read_header
 from polysafe.checkpoint.imported import read_imported
 from polysafe.errors import CheckpointError
+from polysafe.files.memory import Stamp
 from polysafe.files.plain import TooLargeError, read_plain
 
 SINGLE = "model.safetensors"
@@ -86,8 +87,7 @@ class Checkpoint:
                 status = os.stat(header.file)
             except OSError as error:
                 raise CheckpointError(f"vanished during the run: {error.strerror}", where=header.file) from error
-            now = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            if now != (header.size, header.mtime_ns, header.ctime_ns):
+            if Stamp.of(header.file, status) != header.stamp:
                 raise CheckpointError(
                     "changed while it was being read",
                     where=header.file,

@@ -98,17 +98,16 @@ class EditedReader:
 
         A copy needs its block once, and a larger one means fewer turns; a rule holds several float64 copies of it.
         """
-        steps = self.edit.steps.get(name, ())
-        if all(isinstance(step, Copy) for step in steps):
+        if self._is_copied(name):
             return COPY_BYTES
-        ruled = any(isinstance(step, Blend) and step.rule is not None for step in steps)
+        ruled = any(isinstance(step, Blend) and step.rule is not None for step in self.edit.steps[name])
         return BLOCK_BYTES // 2 if ruled else BLOCK_BYTES
 
     def copied_from(self, name: str) -> CheckpointReader | None:
         """The files that a tensor of the result has its bytes from; None where they have to be computed."""
-        steps = self.edit.steps.get(name, ())
-        if not all(isinstance(step, Copy) for step in steps):
+        if not self._is_copied(name):
             return None
+        steps = self.edit.steps.get(name, ())
         source = self._readers[steps[-1].sources[0]] if steps else self._start
         if not isinstance(source, CheckpointReader) or not source.is_stored(name):
             return None
@@ -135,10 +134,14 @@ class EditedReader:
             value = _apply(operation, block, operand, self.edit.start, storage)
         assert value is not None
         stored = value.to(torch_dtype(dtype))
-        copied = stored is value and all(isinstance(operation, Copy) for operation in operations)
+        copied = stored is value and self._is_copied(name)
         if not copied and not is_finite(stored):
             raise self._not_finite(block, dtype, value, stored)
         return stored
+
+    def _is_copied(self, name: str) -> bool:
+        """Whether nothing is computed of a tensor, but for its storage type."""
+        return all(isinstance(step, Copy) for step in self.edit.steps.get(name, ()))
 
     def _read(self, source: str, block: Block) -> torch.Tensor:
         return self._readers[source].rows(block.name, block.start, block.stop)

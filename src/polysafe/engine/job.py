@@ -48,7 +48,7 @@ class Job:
     def identity(self) -> str:
         """Tells two jobs apart without reading weights: their parts, and name, size and times of every input file."""
         files = [
-            [name, str(header.file), header.size, header.mtime_ns, header.ctime_ns]
+            [name, *header.stamp.key]
             for name, checkpoint in sorted(self.checkpoints.items())
             for header in checkpoint.headers
         ]

@@ -16,6 +16,7 @@ from polysafe.data.prompts import Kind, Prompt, PromptSet
 from polysafe.errors import DataError
 from polysafe.evaluate.journal import Store
 from polysafe.evaluate.keys import Key, content_hash
+from polysafe.files.memory import Stamp
 from polysafe.methods.base import Method, Support
 from polysafe.methods.constraints import MEANS, Constrained, Meter
 from polysafe.methods.validation import Kept
@@ -100,8 +101,7 @@ def _stamps(value: object) -> Iterator[str]:
             yield from _stamps(each)
     elif isinstance(value, Path):
         for file in sorted(path for path in value.rglob("*") if path.is_file()):
-            status = file.stat()
-            yield f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+            yield " ".join(map(str, Stamp.of(file, file.stat()).key))
 
 
 def languages_of(method: Method) -> tuple[str, ...]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from polysafe._version import __version__
 from polysafe.files.atomic import json_bytes, write_json_atomic
@@ -41,6 +40,11 @@ class Stamp:
     size: int
     mtime_ns: int
     ctime_ns: int
+
+    @classmethod
+    def of(cls, file: Path, status: os.stat_result) -> Self:
+        """That of a file by what the system says of it."""
+        return cls(file, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     @property
     def key(self) -> list[object]:
@@ -93,11 +97,6 @@ def keep(kind: str, stamps: Sequence[Stamp], value: Mapping[str, Any], *settings
         write_json_atomic(place, {"key": key, "value": dict(value)})
     except (OSError, ValueError):  # ValueError: a number that JSON has not
         return
-
-
-def now() -> float:
-    """The time that `keep` is told."""
-    return time.time()
 
 
 def _key(stamps: Iterable[Stamp], settings: Sequence[object]) -> list[object]:

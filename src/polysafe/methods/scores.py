@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -141,7 +142,7 @@ def relative_update_norms(
     Raises:
         CheckpointError: A tensor holds NaN or infinity; the message names it and its model.
     """
-    items, began = tuple(scored), memory.now()
+    items, began = tuple(scored), time.time()
     known = {expert.name: _recalled(base, expert, items, arithmetic) for expert in experts}
     unread = [expert for expert in experts if known[expert.name] is None]
     read = _measured(base, unread, items, arithmetic) if unread else {}
@@ -191,8 +192,7 @@ def _stamps(base: Source, expert: Source) -> list[memory.Stamp] | None:
     """The files of both; None where one is read behind an edit, and so is no file."""
     if not all(isinstance(each.reader, CheckpointReader) for each in (base, expert)):
         return None
-    headers = (*base.checkpoint.headers, *expert.checkpoint.headers)
-    return [memory.Stamp(each.file, each.size, each.mtime_ns, each.ctime_ns) for each in headers]
+    return [header.stamp for each in (base, expert) for header in each.checkpoint.headers]
 
 
 def profile(

@@ -171,7 +171,6 @@ def export_edit(
         MismatchError: A checkpoint is not the one that the edit was made for.
         OutputError: The output exists or cannot be written.
     """
-    require_folders(edit, sources)
     checkpoints = open_given(edit, sources, force=force, recorded=recorded)
     with reporting(progress):
         edit = with_digests(edit, {name: checkpoints[name] for name in edit.sources})

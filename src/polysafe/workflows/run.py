@@ -53,7 +53,12 @@ def run_recipe(
         PolysafeError: Something is wrong with recipe, inputs, output place or machine. Inputs are untouched and
             nothing appears at the output.
     """
-    job = resolve(recipe, progress, data=data)
+    return _run(resolve(recipe, progress, data=data), recipe, progress, engine, edit)
+
+
+def _run(
+    job: RecipeJob, recipe: Recipe, progress: Progress, engine: Engine | None, edit: Edit | None = None
+) -> RunResult:
     with lock(job.target), reporting(progress):
         plan = _decide(job, saved_edit(job) or edit)
         result = carry_out(
@@ -76,10 +81,11 @@ def run_recipes(
     Raises:
         PolysafeError: As for `run_recipe`.
     """
-    if len(recipes) > 1:
-        _read_together([resolve(recipe, progress, data=data) for recipe in recipes], progress)
-    for recipe in recipes:
-        yield run_recipe(recipe, data=data, progress=progress, engine=engine)
+    jobs = [resolve(recipe, progress, data=data) for recipe in recipes]
+    if len(jobs) > 1:
+        _read_together(jobs, progress)
+    for job, recipe in zip(jobs, recipes, strict=True):
+        yield _run(job, recipe, progress, engine)
 
 
 def _read_together(jobs: Sequence[RecipeJob], progress: Progress) -> None:

@@ -314,8 +314,9 @@ def _judged(bench: Bench, output: Path, points: Sequence[Point], most: int) -> l
     if comparing is None:
         return []
     chosen = contenders(points, bench.space.search.objectives, most)
+    taken = {point.number for point in chosen}
     published = bench.space.defaults()
-    chosen += [each for each in points[:1] if each.setting == published and each not in chosen]
+    chosen += [each for each in points[:1] if each.setting == published and each.number not in taken]
     chosen += spread(points, chosen, most)
     parts = Parts("judging points", PROMPTS, comparing.rules.meter.prompts, len(chosen))
     owner = _identity(bench)

@@ -22,6 +22,7 @@ from polysafe.checkpoint.gguf.extra import transformers_package
 from polysafe.checkpoint.gguf.header import GgufHeader, GgufTensor
 from polysafe.checkpoint.header import TensorSpec, tensor_bytes
 from polysafe.checkpoint.source import config_text
+from polysafe.checkpoint.values import is_finite
 from polysafe.errors import ArchitectureError, CheckpointError, PolysafeError, ResourceError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Conversion:
         """
         for block in self._values(name):
             stored = block.to(torch_dtype(self._dtype))
-            if not torch.isfinite(stored).all():
+            if not is_finite(stored):
                 raise self._not_finite(name, block)
             yield bytes_of(stored)
 
@@ -153,7 +154,7 @@ class Conversion:
             )
 
     def _not_finite(self, name: str, block: torch.Tensor) -> CheckpointError:
-        if torch.isfinite(block).all():
+        if is_finite(block):
             largest = float(block.abs().max())
             return CheckpointError(
                 f"tensor {name!r} holds {largest:g}, too large for {self._dtype}",

@@ -13,6 +13,7 @@ from polysafe.checkpoint.digest import file_digest
 from polysafe.checkpoint.imported import is_terms
 from polysafe.checkpoint.licence import licence_id
 from polysafe.errors import CheckpointError
+from polysafe.files.memory import Stamp
 from polysafe.files.paths import PACKAGE
 
 _PART = re.compile(r"(?P<file>.+\.gguf)\.part(?P<number>\d{1,6})")
@@ -54,8 +55,7 @@ class GgufFile:
 
     def stamp(self) -> list[list[object]]:
         """Tells without reading it whether the file is still the same."""
-        states = [(piece, piece.stat()) for piece in self.pieces]
-        return [[str(piece), state.st_size, state.st_mtime_ns, state.st_ctime_ns] for piece, state in states]
+        return [Stamp.of(piece, piece.stat()).key for piece in self.pieces]
 
     def sha256(self, advance: Callable[[int], None] = lambda _: None) -> str:
         """SHA-256 of the whole file.
