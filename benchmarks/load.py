@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def ask(folder: Path, prompts: int, kills: Sequence[float] = KILLS) -> Asked:
     began = time.perf_counter()
     with failing_server() as server:
         for share in kills:
-            _audit(folder, table, server, stop=lambda due=int(share * prompts): len(server.answered) >= due)
+            _audit(folder, table, server, stop=partial(_has_answered, server, int(share * prompts)))
         watched = _audit(folder, table, server)
     seconds = time.perf_counter() - began
     found = records(folder / "out")
@@ -111,6 +112,10 @@ def _audit(
     if process.wait() not in (0, -9):
         raise SystemExit((folder / "said.txt").read_text(encoding="utf-8"))
     return seen
+
+
+def _has_answered(server: FailingServer, prompts: int) -> bool:
+    return len(server.answered) >= prompts
 
 
 def _by_share(seen: Sequence[tuple[int, float]], prompts: int) -> dict[str, float]:

@@ -63,11 +63,12 @@ class Results:
         """
         asks = {prompt.id: Ask(prompt.id, prompt.text) for prompt in prompts}
         done = {name for name, ask in asks.items() if self._store.get(self._asked(ask)) is not None}
-        advance = counted("answers", len(asks), len(done))
-        if len(done) == len(asks):
-            return
-        first()
         open_ = [ask for name, ask in asks.items() if name not in done]
+        if open_:
+            first()
+        advance = counted("answers", len(asks), len(done))
+        if not open_:
+            return
         for answer in _watched("answers", self._generator.generate(open_), asks, done):
             self._store.put(self._asked(asks[answer.id]), completion_to_json(answer))
             advance()
@@ -80,9 +81,9 @@ class Results:
             PolysafeError: As it says.
         """
         open_ = [prompt for prompt in prompts if self._verdict(self._exchange(prompt)) is None]
-        advance = counted("verdicts", len(prompts), len(prompts) - len(open_))
         if open_:
             first()
+        advance = counted("verdicts", len(prompts), len(prompts) - len(open_))
         for start in range(0, len(open_), AT_ONCE):
             given = {prompt.id: self._exchange(prompt) for prompt in open_[start : start + AT_ONCE]}
             for verdict in _watched("verdicts", self._judge.judge([*given.values()]), given, set()):
