@@ -35,7 +35,8 @@ class Marks:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Called by pytest when it has collected."""
-        for item in sorted(session.items, key=lambda item: item.path):  # in one order, whatever runs first
+        # In one order, whatever runs first, or in what order the tests of a module do.
+        for item in sorted(session.items, key=lambda item: (item.path, item.location[1] or 0, item.nodeid)):
             test = item.nodeid.split("[", maxsplit=1)[0]
             for mark in item.iter_markers("fault"):
                 number, *parts = mark.args
