@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Generic, ParamSpec, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from polysafe.errors import ResourceError
 
@@ -35,6 +35,22 @@ class Task(Generic[T]):
 
     def __init__(self, future: Future[bytes]) -> None:
         self.future = future
+
+
+class Crew(Protocol):
+    """Something that carries functions out elsewhere, within a `with` block that ends it."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Hands work out."""
+
+    def result(self, task: Any) -> Any:
+        """What came of some work."""
 
 
 class Workers:

@@ -82,7 +82,7 @@ def measured(names: Sequence[str], opened: OpenedModel, data: Path, run: Path, *
 
 
 def test_the_right_choice_is_the_most_probable_one(data: Path, tmp_path: Path) -> None:
-    model = OpenedModel("fake", Knowing({}), None, Choosing({"B": -1.0}))  # type: ignore[arg-type]
+    model = OpenedModel("fake", Knowing({}), None, Choosing({"B": -1.0}))
     (ability,) = measured(["belebele"], model, data, tmp_path)
     assert {code: sum(items.values()) for code, items in ability.items.items()} == {"en": 2, "th": 2, "jv": 0}
     assert ability.items["en"]["https://example.org/0#2"]
@@ -95,7 +95,7 @@ def test_the_right_choice_is_the_most_probable_one(data: Path, tmp_path: Path) -
 
 
 def test_every_family_is_asked_by_lm_evals_names(data: Path, tmp_path: Path) -> None:
-    model = OpenedModel("fake", Knowing({}), None, Choosing({"A": -1.0}))  # type: ignore[arg-type]
+    model = OpenedModel("fake", Knowing({}), None, Choosing({"A": -1.0}))
     names = ["global_mmlu_lite", "mgsm", "mmmlu", "xcopa_sw", "mgsm_native_cot_bn", "mgsm_en_cot"]
     found = {ability.task: ability for ability in measured(names, model, data, tmp_path)}
     assert {task: dict(each.protocol["tasks"]) for task, each in found.items()} == {
@@ -137,7 +137,7 @@ def test_numbers_in_native_digits_are_numbers(data: Path, tmp_path: Path) -> Non
 
 
 def test_languages_that_a_task_lacks_stay_empty_and_are_named(data: Path, tmp_path: Path) -> None:
-    model = OpenedModel("fake", Knowing({}), None, Choosing({}))  # type: ignore[arg-type]
+    model = OpenedModel("fake", Knowing({}), None, Choosing({}))
     (ability,) = measured(["mgsm"], model, data, tmp_path, languages=["Thai", "ko", "sw"])
     assert set(ability.items) == {"th"}
     assert ability.protocol["languages"] == ["th"]
@@ -151,12 +151,12 @@ def test_languages_that_a_task_lacks_stay_empty_and_are_named(data: Path, tmp_pa
 
 def test_what_cannot_be_read_or_is_broken_is_wrong(data: Path, tmp_path: Path) -> None:
     """The first choice is right in the first row; it must not win because nothing else has a number."""
-    model = OpenedModel("fake", Knowing({}), None, Choosing({"A": -1.0}, unreadable="Question 0"))  # type: ignore[arg-type]
+    model = OpenedModel("fake", Knowing({}), None, Choosing({"A": -1.0}, unreadable="Question 0"))
     (ability,) = measured(["belebele"], model, data, tmp_path, languages=["en"])
     assert not ability.items["en"]["https://example.org/0#1"]
     assert "en: 1 of 6 answers do not fit the model's positions; they count as wrong" in ability.notes
     nan = dict.fromkeys("ABCD", float("nan"))
-    broken = OpenedModel("fake", Knowing({}), None, Choosing(nan))  # type: ignore[arg-type]
+    broken = OpenedModel("fake", Knowing({}), None, Choosing(nan))
     (ability,) = measured(["belebele"], broken, data, tmp_path / "broken", languages=["en"])
     assert not any(ability.items["en"].values())
     assert "en: 6 of 6 answers have no finite log-likelihood; they count as wrong" in ability.notes
@@ -191,7 +191,7 @@ def test_the_same_ability_is_not_measured_twice(opened: OpenedModel, data: Path,
             raise AssertionError("nothing is to be asked")
 
     (tmp_path / "cache.sqlite").unlink()
-    again = replace(opened, scorer=Never())  # type: ignore[arg-type]
+    again = replace(opened, scorer=Never())
     assert measured(["xcopa"], again, data, tmp_path) == [first]
     with pytest.raises(OutputError, match=r"measured otherwise: .*languages.* differ"):
         measured(["xcopa"], again, data, tmp_path, languages=["th"])
@@ -234,7 +234,7 @@ def test_a_subject_that_lm_eval_does_not_know(tmp_path: Path) -> None:
     exams.mmmlu(tmp_path / "mmmlu")
     file = tmp_path / "mmmlu" / "test" / "mmlu_ZH-CN.csv"
     file.write_text(file.read_text(encoding="utf-8").replace("college_mathematics", "alchemy"), encoding="utf-8")
-    model = OpenedModel("fake", Knowing({}), None, Choosing({}))  # type: ignore[arg-type]
+    model = OpenedModel("fake", Knowing({}), None, Choosing({}))
     with pytest.raises(DataError, match="lm-eval has no task 'mmmlu_zh_cn_alchemy'"):
         prepare(["mmmlu"], model, data=tmp_path)
 

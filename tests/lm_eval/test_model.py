@@ -189,7 +189,7 @@ def test_a_broken_model_leaves_nothing_behind(tmp_path: Path) -> None:
             yield from ((place, Likelihood(float("nan"), False, "t")) for place in range(len(requests)))
 
     with Cache(tmp_path / "cache.sqlite") as store:
-        model = HarnessModel(Counting(Broken()), Broken(), store)  # type: ignore[arg-type]
+        model = HarnessModel(Counting(Broken()), Broken(), store)
         ((total, _),) = model.loglikelihood([request("a", "b")])
         assert total != total  # noqa: PLR0124 — NaN
         assert len(store) == 0

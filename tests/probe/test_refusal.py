@@ -14,6 +14,7 @@ from polysafe.checkpoint.opened import open_source
 from polysafe.data.openings import opening_languages, openings
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
+from polysafe.probe.continuations import Continuations
 from polysafe.probe.likelihood import Scorer
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.refusal import RefusalOdds, RefusalSignal
@@ -43,7 +44,7 @@ def by_hand(scorer: Scorer, text: str, said: tuple[str, ...]) -> float:
 
 
 def test_the_formula(loaded: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:
-    found = {odds.id: odds for odds in RefusalSignal(*loaded, template="raw").measure(PROMPTS)}
+    found = {odds.id: odds for odds in RefusalSignal(Continuations(*loaded, template="raw")).measure(PROMPTS)}
     scorer, known = Scorer(*loaded, template="raw"), openings("en")
     for prompt in PROMPTS:
         odds = found[prompt.id]
@@ -56,7 +57,7 @@ def test_a_model_that_was_taught_an_opening_leans_to_it(tmp_path: Path) -> None:
     folder = save_byte_model(tmp_path / "bytes", seed=3)
     with open_source(folder) as source:
         model, tokenizer = load_model(source), load_tokenizer(folder)
-        signal = RefusalSignal(model, tokenizer, template="raw")
+        signal = RefusalSignal(Continuations(model, tokenizer, template="raw"))
         before = {odds.id: odds.log_odds for odds in signal.measure(PROMPTS)}
         _teach(model, tokenizer, [prompt.text for prompt in PROMPTS], openings("en").refusal[0])
         after = {odds.id: odds.log_odds for odds in signal.measure(PROMPTS)}
@@ -80,7 +81,7 @@ def _teach(model: LoadedModel, tokenizer: PreTrainedTokenizerBase, texts: list[s
 def test_a_language_without_openings_is_refused(loaded: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:
     assert "en" in opening_languages()
     with pytest.raises(DataError, match="no refusal openings are known in 'qac'"):
-        list(RefusalSignal(*loaded, template="raw").measure([Prompt("set", "1", "qac", "a", "harmful")]))
+        list(RefusalSignal(Continuations(*loaded, template="raw")).measure([Prompt("set", "1", "qac", "a", "harmful")]))
 
 
 def test_odds_are_a_difference() -> None:

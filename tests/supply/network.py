@@ -14,9 +14,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import psutil
 import pytest
 
-_HERE = frozenset({"", "localhost", "0.0.0.0", "::"})
+_HERE = frozenset(
+    {"", "localhost", "0.0.0.0", "::"} | {each.address for found in psutil.net_if_addrs().values() for each in found}
+)
 _ASKED = re.compile(rb"^[A-Z]+ (?:https?://)?(\[[^\]]+\]|[^:/ ]+)")
 
 

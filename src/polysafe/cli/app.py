@@ -16,11 +16,14 @@ from polysafe.cli.choosing import CHOOSING
 from polysafe.cli.console import DEFECT, Terminated, end_by, endings, finish, note, open_streams
 from polysafe.cli.groups import GROUPS
 from polysafe.cli.options import (
+    Address,
     Again,
     Calibration,
     Data,
     Device,
     Dtype,
+    Engine,
+    Gpus,
     Grouping,
     InspectLog,
     Json,
@@ -131,7 +134,8 @@ def plan(
 @carried_out_by("run:run")
 def run(
     recipes: Recipes,
-    engine: Annotated[str, typer.Option(help="Where the work is done: local.")] = "local",
+    engine: Engine = "local",
+    address: Address = None,
     data: Data = None,
     again: Again = False,
     _key: Key = None,
@@ -243,6 +247,15 @@ def audit(
         str | None, typer.Option(help="Environment variable with the key of the model's server.", show_default=False)
     ] = None,
     judge_key: JudgeKey = None,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="For ray: processes that hold the model; as many as fit by default.", min=1, show_default=False
+        ),
+    ] = None,
+    gpus: Gpus = 0.0,
     inspect_log: InspectLog = None,
     as_json: Json = False,
     _quiet: Quiet = False,

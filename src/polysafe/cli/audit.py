@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from polysafe.cli.console import note, print_json, print_line, print_table, print_warnings, progress, resumable
+from polysafe.cli.engines import cluster_of
 from polysafe.cli.inspect_logs import write_logs
 from polysafe.cli.options import listed
 from polysafe.cli.report import print_summary
@@ -25,9 +27,22 @@ from polysafe.workflows.audit import carry_out
 _LISTS = ("safety", "over_refusal", "capability", "attacks", "languages")
 
 
-def audit(*, inspect_log: Path | None, as_json: bool, **options: Any) -> None:
+def audit(
+    *,
+    engine: str,
+    address: str | None,
+    workers: int | None,
+    gpus: float,
+    inspect_log: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Ask a model in every language and say how it does."""
     require_inspect(wanted=inspect_log is not None)
+    if (cluster := cluster_of(engine, address, workers, gpus)) is not None:
+        from polysafe.cluster.models import open_on
+
+        options["opened_by"] = partial(open_on, cluster)
     with resumable(), progress():
         asking = Asking(**_settings(options))
         found = carry_out(asking)

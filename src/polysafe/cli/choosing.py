@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from polysafe.cli.options import Data, Dtype, Json, JudgeKey, Key, Output, Quiet, Recipe, carried_out_by
+from polysafe.cli.options import (
+    Address,
+    Data,
+    Dtype,
+    Engine,
+    Json,
+    JudgeKey,
+    Key,
+    Output,
+    Quiet,
+    Recipe,
+    carried_out_by,
+)
 
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of the model that is to be repaired.", show_default=False)
@@ -76,6 +88,8 @@ def search(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the recipe's.", min=0, show_default=False)] = None,
     workers: Workers = 1,
+    engine: Engine = "local",
+    address: Address = None,
     controls: Controls = 0,
     data: Data = None,
     _key: Key = None,

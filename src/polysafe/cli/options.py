@@ -23,6 +23,15 @@ Again = Annotated[
 EditFile = Annotated[
     Path, typer.Argument(metavar="EDIT", help="Folder of an edit, or its edit.json.", show_default=False)
 ]
+Engine = Annotated[str, typer.Option(help="Where the work is done: local, or ray for a cluster.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="For ray: HOST:PORT of the cluster; by default RAY_ADDRESS, or else one on this machine.",
+        show_default=False,
+    ),
+]
+Gpus = Annotated[float, typer.Option(help="For ray: accelerators that a process takes; of 0.25 four share one.", min=0)]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
 Data = Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)]

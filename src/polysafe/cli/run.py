@@ -11,8 +11,9 @@ import typer
 
 from polysafe.checkpoint.verify import VerifyReport, read_manifest, verify_output
 from polysafe.cli.console import named_folders, note, print_json, print_line, progress, resumable
+from polysafe.cli.engines import cluster_of
 from polysafe.engine.imports import ImportResult, import_gguf
-from polysafe.engine.local import LocalEngine
+from polysafe.engine.local import Engine, LocalEngine
 from polysafe.engine.write import RunResult
 from polysafe.errors import RecipeError
 from polysafe.files import memory
@@ -24,24 +25,32 @@ from polysafe.workflows.run import run_recipes
 if TYPE_CHECKING:
     from polysafe.workflows.verify import Depth
 
-ENGINES = {"local": LocalEngine}
 
-
-def run(recipes: Sequence[Path], *, engine: str, data: Path | None, again: bool, as_json: bool) -> None:
+def run(
+    recipes: Sequence[Path], *, engine: str, address: str | None, data: Path | None, again: bool, as_json: bool
+) -> None:
     """Carry out recipes, one after the other."""
-    if engine not in ENGINES:
-        raise RecipeError(f"there is no engine {engine!r}", remedy=f"engines: {', '.join(ENGINES)}")
+    hands = _engine(engine, address)
     parsed = [load_recipe(recipe) for recipe in recipes]
     for each in parsed:
         note_evaluate(each)
     made = []
     with resumable(), progress(), memory.reading_again(again):
-        for recipe, result in zip(recipes, run_recipes(parsed, data=data, engine=ENGINES[engine]()), strict=True):
+        for recipe, result in zip(recipes, run_recipes(parsed, data=data, engine=hands), strict=True):
             made.append(result_content(result))
             if not as_json:
                 print_result(result, as_json=False, recipe=recipe)
     if as_json:
         print_json(made[0] if len(made) == 1 else made)
+
+
+def _engine(engine: str, address: str | None) -> Engine:
+    cluster = cluster_of(engine, address)
+    if cluster is None:
+        return LocalEngine()
+    from polysafe.cluster.engine import RayEngine
+
+    return RayEngine(cluster)
 
 
 def note_evaluate(recipe: Recipe) -> None:

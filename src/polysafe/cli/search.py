@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from polysafe.cli.console import note, print_json, print_line, print_table, progress, resumable
+from polysafe.cli.engines import cluster_of
+from polysafe.processes import Crew, Workers
 from polysafe.search.points import Outcome, Point
 from polysafe.search.space import load_space, with_budget
 from polysafe.workflows.search import Beside, Found
 from polysafe.workflows.search import search as carry_out
+
+if TYPE_CHECKING:
+    from polysafe.cluster.pool import Cluster
 
 _ROWS = 10
 
@@ -27,6 +32,8 @@ def search(
     minutes: float | None,
     seed: int | None,
     workers: int,
+    engine: str,
+    address: str | None,
     controls: int,
     data: Path | None,
     as_json: bool,
@@ -35,14 +42,23 @@ def search(
     space = with_budget(load_space(recipe), trials=trials, minutes=minutes, seed=seed)
     if data is not None:
         space = replace(space, data={**space.data, "data": str(data.absolute())})
+    cluster = cluster_of(engine, address)
     with resumable(), progress():
-        found = carry_out(space, output, workers=workers, controls=controls)
+        found = carry_out(space, output, workers=workers, controls=controls, crew=_crew(cluster))
     if as_json:
         print_json(found.to_json())
     else:
         print_found(found)
     if found.choice.point is None:
         raise typer.Exit(1)
+
+
+def _crew(cluster: Cluster | None) -> Callable[[int], Crew]:
+    if cluster is None:
+        return Workers
+    from polysafe.cluster.pool import RayCrew
+
+    return lambda _: RayCrew(cluster)
 
 
 def print_found(found: Found) -> None:

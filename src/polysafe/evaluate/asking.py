@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from polysafe.data.organism import ANSWER_TOKENS, Organism, load_prompts
 from polysafe.data.prompts import Kind, PromptSet
+from polysafe.evaluate.opening import Opener, open_model
 from polysafe.generate.completion import Sampling
 from polysafe.judge.block import JudgeSpec
 from polysafe.judge.kinds.organism import OrganismSpec
@@ -97,6 +98,7 @@ class Asking(Settings):
         translate: `FOLDER` or `NAME@URL` of a translator: answers are judged as they are and in English.
         family: For an edited model of the toy family, the member that it was made from; its world is meant.
         key: Environment variable with the key of the model's server.
+        opened_by: Opens the model: in this process, or as `cluster.models` does on others.
     """
 
     model: Path | str = field(kw_only=False)
@@ -111,6 +113,7 @@ class Asking(Settings):
     translate: str | None = None
     family: Path | None = None
     key: str | None = None
+    opened_by: Opener = open_model
 
     @classmethod
     def of(cls, block: Evaluate, told: Settings, model: Path, output: Path) -> Self:

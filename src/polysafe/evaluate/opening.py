@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from polysafe.generate.completion import Generator, Sampling
 from polysafe.generate.local import LocalGenerator
 from polysafe.generate.server import ServerGenerator
 from polysafe.judge.spec import served_at
-from polysafe.probe.continuations import Continuations
-from polysafe.probe.likelihood import Scorer
+from polysafe.probe.continuations import Continuations, Continues
+from polysafe.probe.likelihood import Scorer, Scores
 from polysafe.probe.model import opened_model
 from polysafe.probe.refusal import RefusalSignal
 from polysafe.probe.render import Template, load_tokenizer
@@ -40,9 +40,9 @@ class OpenedModel:
     name: str
     generator: Generator
     checkpoint: Checkpoint | None = None
-    scorer: Scorer | None = None
+    scorer: Scores | None = None
     signal: RefusalSignal | None = None
-    continuations: Continuations | None = None
+    continuations: Continues | None = None
     imported: tuple[Imported, ...] = ()
 
     def organism(self) -> Organism:
@@ -55,6 +55,10 @@ class OpenedModel:
         if self.checkpoint is None:
             raise RecipeError("which toy family a served model is of is not known", where=self.name)
         return organism_of(self.checkpoint)
+
+
+Opener = Callable[..., AbstractContextManager[OpenedModel]]
+"""Opens a model as `open_model` does."""
 
 
 @contextmanager
@@ -96,12 +100,13 @@ def open_model(
     folder = Path(spec)
     with opened_model(folder, device, dtype) as model:
         tokenizer = load_tokenizer(folder)
+        continuations = Continuations(model, tokenizer, template=template)
         yield OpenedModel(
             folder.name or str(folder),
             LocalGenerator(model, tokenizer, sampling, template=template, unreadable="empty"),
             model.source.checkpoint,
             Scorer(model, tokenizer, template=template),
-            RefusalSignal(model, tokenizer, template=template),
-            Continuations(model, tokenizer, template=template),
+            RefusalSignal(continuations),
+            continuations,
             read_imported(model.source.checkpoint.root),
         )

@@ -20,7 +20,7 @@ from polysafe.evaluate.journal import Store
 from polysafe.evaluate.keys import DAMAGED, Key, content_hash
 from polysafe.evaluate.records import completion_from_json, completion_to_json
 from polysafe.generate.completion import Ask, Completion, Generator
-from polysafe.probe.likelihood import Likelihood, Scorer
+from polysafe.probe.likelihood import Likelihood, Scores
 from polysafe.progress import counted
 
 _PART = 8192
@@ -55,7 +55,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     def __init__(
         self,
         generator: Generator,
-        scorer: Scorer | None,
+        scorer: Scores | None,
         store: Store,
         stage: str = "answers",
     ) -> None:

@@ -11,6 +11,7 @@ from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
 from polysafe.methods.constraints import OVER_REFUSAL, REFUSED, Reading
 from polysafe.methods.validation import PROMPTS, Kept
+from polysafe.probe.continuations import Continuations
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.refusal import RefusalSignal
 from polysafe.probe.render import Template, cached_tokenizer
@@ -61,7 +62,7 @@ class RefusalMeter:
         """Log-odds of harmful prompts as `refused`, of harmless ones as `over_refusal`."""
         asked = {prompt.id: prompt for prompt in self._prompts if prompt.language in languages}
         tokenizer = cached_tokenizer(model.source.checkpoint.root)
-        signal = RefusalSignal(model, tokenizer, template=self._template, known=self._known)
+        signal = RefusalSignal(Continuations(model, tokenizer, template=self._template), known=self._known)
         found: defaultdict[tuple[str, str], dict[str, float | bool]] = defaultdict(dict)
         for done, odds in enumerate(signal.measure(list(asked.values())), start=1):
             prompt = asked[odds.id]

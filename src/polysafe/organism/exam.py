@@ -29,7 +29,7 @@ from polysafe.organism.judge import OrganismJudge
 from polysafe.organism.lexicon import ENTITIES, LANGUAGES
 from polysafe.organism.prompts import organism_prompts
 from polysafe.organism.world import Question, Split, World
-from polysafe.probe.continuations import Continuations
+from polysafe.probe.continuations import Continuations, Continues
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
 from polysafe.stats.compare import Outcomes
@@ -158,7 +158,7 @@ def _questions(world: World, language: str, task: Set, split: Split) -> dict[str
     return {str(number): world.reading(language, rng) for number in range(READING_QUESTIONS)}
 
 
-def answered(asked: Mapping[tuple[str, str], Question], generator: Generator, continuations: Continuations) -> Items:
+def answered(asked: Mapping[tuple[str, str], Question], generator: Generator, continuations: Continues) -> Items:
     """Which questions a model answers right: by the likeliest of the choices, or by the first word that it writes."""
     cells = {prompt: question for prompt, question in asked.items() if question.choices}
     right = dict.fromkeys(asked, False)
@@ -197,7 +197,7 @@ class Examination:
     """
 
     world: World
-    continuations: Continuations
+    continuations: Continues
     limit: int | None = None
 
     def measure(self, opened: OpenedModel, run: Path, store: Store) -> None:  # noqa: ARG002 (as other exams do)

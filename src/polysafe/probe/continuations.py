@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -84,6 +84,17 @@ class Prepared:
 
     asks: tuple[Ask, ...]
     groups: tuple[_Group, ...]
+
+
+class Continues(Protocol):
+    """Something that scores several answers to each prompt."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that decides a score besides prompt and answer, in values that JSON can hold."""
+
+    def score(self, asks: Sequence[Ask]) -> Iterator[tuple[int, tuple[Continuation, ...]]]:
+        """(place of a prompt, its answers' scores in order); what does not fit the model is left out."""
 
 
 class Continuations:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -49,6 +49,17 @@ class Likelihood:
     total: float
     greedy: bool
     tokens_sha256: str
+
+
+class Scores(Protocol):
+    """Something that says how probable an answer is."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that decides a score besides prompt and answer, in values that JSON can hold."""
+
+    def score(self, requests: Sequence[tuple[str, str]]) -> Iterator[tuple[int, Likelihood | None]]:
+        """(place of a request, its likelihood); None for what does not fit the model's positions."""
 
 
 class Scorer:

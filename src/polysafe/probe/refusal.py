@@ -20,16 +20,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from polysafe.data.openings import Known, openings
 from polysafe.data.prompts import Prompt
-from polysafe.probe.continuations import Continuations
-from polysafe.probe.model import LoadedModel
-from polysafe.probe.render import Template
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from polysafe.probe.continuations import Continues
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +51,14 @@ class RefusalSignal:
     """Reads refusal log-odds of prompts off a model.
 
     Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        template: Whether prompts go into the chat template.
-        batch_tokens: Tokens of a batch, by default as for `Scorer`. Where memory runs out, batches are halved until
-            they fit.
+        continuations: What says how probable the model's answers are.
         known: Gives the openings of a language.
     """
 
     name = "refusal_log_odds"
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        template: Template = "chat",
-        batch_tokens: int | None = None,
-        known: Known = openings,
-    ) -> None:
-        self._known = known
-        self._continuations = Continuations(model, tokenizer, template=template, batch_tokens=batch_tokens)
+    def __init__(self, continuations: Continues, *, known: Known = openings) -> None:
+        self._known, self._continuations = known, continuations
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:

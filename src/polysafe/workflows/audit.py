@@ -20,7 +20,7 @@ from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.odds import measure_odds
-from polysafe.evaluate.opening import OpenedModel, open_model
+from polysafe.evaluate.opening import OpenedModel
 from polysafe.evaluate.run import evaluate_model, of_kind
 from polysafe.generate.completion import Sampling
 from polysafe.judge.block import JudgeSpec
@@ -99,7 +99,7 @@ def _examinations(asking: Asking, opened: OpenedModel, world: OpenedModel) -> li
 
 
 def _opened(asking: Asking, judge: JudgeSpec | None) -> AbstractContextManager[OpenedModel]:
-    return open_model(
+    return asking.opened_by(
         asking.model,
         Sampling(max_tokens=most_tokens(asking.max_tokens, judge)),
         template=asking.template,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -24,7 +24,7 @@ from polysafe.evaluate.keys import Key
 from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_atomic
 from polysafe.methods.constraints import ALPHA, MEANS, REFUSED, Comparing
 from polysafe.methods.validation import PROMPTS
-from polysafe.processes import Workers
+from polysafe.processes import Crew, Workers
 from polysafe.progress import Parts, Progress, reporting, tell
 from polysafe.recipe.recipe import Recipe
 from polysafe.search.bench import Bench
@@ -173,6 +173,7 @@ def search(
     *,
     workers: int = 1,
     controls: int = 0,
+    crew: Callable[[int], Crew] = Workers,
     progress: Progress = tell,
 ) -> Found:
     """Searches a recipe's fields. Nothing but the study and what is found is written: no checkpoint.
@@ -184,6 +185,7 @@ def search(
         space: The recipe and its fields (`search.space.load_space`).
         output: Folder of the study, `search.json` and, where something is recommended, `recipe.yaml`.
         workers: Processes; each holds the model.
+        crew: Gives hands to so many others: processes of this machine, or of a cluster.
         controls: Draws of each random control that the recommended edit is compared with; 0 for no controls.
         progress: Told how many points were tried.
 
@@ -206,7 +208,7 @@ def search(
         seconds, judged = _shared(bench)
         if not study.points():
             _require_time(bench, seconds)
-        _tried(space, output, study, bench, workers, seconds)
+        _tried(space, output, study, bench, workers, seconds, crew)
         found = _ended(bench, output, study.points(), controls, judged)
         if bench.weights_sha256() != weights:
             raise VerificationError("the model was not put back as it was", where="search")
@@ -252,7 +254,15 @@ def _identity(bench: Bench) -> str:
     return hashlib.sha256(json_bytes(parts)).hexdigest()
 
 
-def _tried(space: Space, output: Path, study: Study, bench: Bench, workers: int, seconds: float) -> None:
+def _tried(
+    space: Space,
+    output: Path,
+    study: Study,
+    bench: Bench,
+    workers: int,
+    seconds: float,
+    crew: Callable[[int], Crew],
+) -> None:
     """Tries all points, some of them in processes of their own; at least one."""
     trials = space.search.trials
     if space.size is not None:
@@ -263,7 +273,7 @@ def _tried(space: Space, output: Path, study: Study, bench: Bench, workers: int,
         study.run(bench.outcome, trials, until=until)
         return
     known = dict(bench.unedited)
-    with Workers(max(2, workers - 1)) as others:
+    with crew(max(2, workers - 1)) as others:
         tasks = [others.submit(_work, space, output, trials, seconds, worker, known) for worker in range(1, workers)]
         study.run(bench.outcome, trials, until=until)
         for task in tasks:

@@ -17,6 +17,7 @@ from polysafe.errors import ArchitectureError
 from polysafe.methods.behaviour_swap.block_effects import Blocks, exact_effect, first_order_effects, swapped
 from polysafe.methods.blocks import Granularity, blocks_of
 from polysafe.probe.behaviour import Behaviours, Question, Values, changes, refusal_question
+from polysafe.probe.continuations import Continuations
 from polysafe.probe.likelihood import Scorer
 from polysafe.probe.model import LoadedModel, load_model, parameter_of
 from polysafe.probe.refusal import RefusalSignal
@@ -77,7 +78,8 @@ def test_the_questions_are_those_of_the_signal_and_the_scorer(pair: tuple[Source
     model = load_model(pair[0])
     tokenizer, found = load_tokenizer(model.source.checkpoint.root), asked(model).read()
     prompts = [Prompt("set", str(n), "en", text, "harmful") for n, text in enumerate(TEXTS)]
-    odds = {each.id: each.log_odds for each in RefusalSignal(model, tokenizer, template="raw").measure(prompts)}
+    signal = RefusalSignal(Continuations(model, tokenizer, template="raw"))
+    odds = {each.id: each.log_odds for each in signal.measure(prompts)}
     for prompt in prompts:
         assert found["en", "refused"][prompt.parallel] == pytest.approx(odds[prompt.id], abs=1e-5)
     answer = " as you like"

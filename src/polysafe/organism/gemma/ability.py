@@ -13,14 +13,14 @@ from polysafe.evaluate.numbers import BITS, Numbers
 from polysafe.organism.gemma.texts import TOPICS, Texts, translation_prompt
 
 if TYPE_CHECKING:
-    from polysafe.probe.continuations import Continuations
+    from polysafe.probe.continuations import Continues
 
 TASK = "topics"
 """Every second sentence is asked: 102 of 204 in each language."""
 
 
 def measure_topics(
-    asked: Continuations, texts: Texts, languages: Sequence[str], run: Path, *, limit: int | None = None
+    asked: Continues, texts: Texts, languages: Sequence[str], run: Path, *, limit: int | None = None
 ) -> Ability:
     """Asks for topics and writes the answers into the folder of a run; what is there already is not asked again.
 
@@ -63,7 +63,7 @@ def measure_topics(
 
 
 def measure_bits(
-    asked: Continuations, texts: Texts, languages: Sequence[str], run: Path, *, limit: int | None = None
+    asked: Continues, texts: Texts, languages: Sequence[str], run: Path, *, limit: int | None = None
 ) -> Numbers:
     """Reads how well a model predicts translations of news, and writes it into the folder of a run.
 
