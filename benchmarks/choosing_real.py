@@ -1,6 +1,7 @@
 """What a search chooses on the family in real languages, against the published defaults and a random search.
 
-    python -m benchmarks.choosing_real run DATA OUT SEED…    # goes on where it stopped
+    python -m benchmarks.choosing_real run DATA OUT SEED…         # goes on where it stopped
+    python -m benchmarks.choosing_real tables OUT | FILE [--keep FILE]
 
 The family of each seed is built where it is not there. Every arm is searched on validation prompts by refusal log-odds,
 the family's exact judge decides among the best; what is chosen, what the published defaults give, and the members that
@@ -19,6 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables.chosen import print_tables
 from polysafe.checkpoint.dtypes import fast_type
 from polysafe.files.atomic import write_json_atomic
 from polysafe.methods.registry import resolve
@@ -195,13 +197,20 @@ def _tasks(bench: Bench) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Searches the seeds that are named."""
+    """Searches the seeds that are named, or prints what came of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("run",))
-    parser.add_argument("data", type=Path)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("seeds", nargs="+", type=int)
+    commands = parser.add_subparsers(dest="what", required=True)
+    running = commands.add_parser("run")
+    running.add_argument("data", type=Path)
+    running.add_argument("output", type=Path)
+    running.add_argument("seeds", nargs="+", type=int)
+    printing = commands.add_parser("tables")
+    printing.add_argument("source", type=Path)
+    printing.add_argument("--keep", type=Path)
     options = parser.parse_args(arguments)
+    if options.what == "tables":
+        print_tables(options.source, options.keep)
+        return
     for seed in options.seeds:
         run(options.data, options.output, seed)
 

@@ -52,7 +52,7 @@ def read_runs(folders: Sequence[Path]) -> Outcomes:
     seeds, repeated = [], {}
     for folder in folders:
         runs = [ModelRun.load(file.parent) for file in sorted((folder / "runs").glob("*/run.json"))]
-        seeds.append({run.folder.name: dict(_values(run)) for run in runs})
+        seeds.append({run.folder.name: values_of(run) for run in runs})
         for run in runs:
             repeated.update(run.repeated)
     return Outcomes(seeds, [_seed(folder) for folder in folders], repeated)
@@ -60,6 +60,11 @@ def read_runs(folders: Sequence[Path]) -> Outcomes:
 
 def _seed(folder: Path) -> int:
     return int(json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["meta"]["Family"]["seed"])
+
+
+def values_of(run: ModelRun) -> dict[Cell, dict[str, float]]:
+    """The values of a run that tables need."""
+    return dict(_values(run))
 
 
 def _values(run: ModelRun) -> Iterator[tuple[Cell, dict[str, float]]]:
@@ -77,8 +82,8 @@ def _values(run: ModelRun) -> Iterator[tuple[Cell, dict[str, float]]]:
                 yield (language, metric), {item: round(value, 5) for item, value in values.items()}
 
 
-def save(outcomes: Outcomes, file: Path) -> None:
-    """Writes outcomes: a string of digits for every model, in the order of the items of its cell."""
+def save(outcomes: Outcomes, file: Path, **more: Any) -> None:
+    """Writes outcomes: a string of digits for every model, in the order of the items of its cell; and what is added."""
     seen: dict[str, dict[str, None]] = {}
     for seed in outcomes.seeds:
         for values in seed.values():
@@ -87,6 +92,7 @@ def save(outcomes: Outcomes, file: Path) -> None:
     items = {name: list(each) for name, each in seen.items()}
     content = {
         "schema": SCHEMA,
+        **more,
         "items": items,
         "repeated": outcomes.repeated,
         "seeds": [
