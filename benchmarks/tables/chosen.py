@@ -39,7 +39,7 @@ class Chosen:
         return list(dict.fromkeys(name.partition(".")[2] for name in names if name.partition(".")[0] in WAYS))
 
     def values(self, seed: int, name: str) -> Values | None:
-        """The values of a model, of an edit that was not taken those of the model as it is; None if it was not tried."""
+        """Values of a model, of an edit that was not taken those of the model as it is; None if it was not tried."""
         if name not in self.choices[seed]:
             return None
         found = self.outcomes.seeds[seed]
