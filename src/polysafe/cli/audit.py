@@ -24,25 +24,13 @@ from polysafe.stats.rows import RateRow
 from polysafe.text.readable import percent
 from polysafe.workflows.audit import carry_out
 
+_WHERE = ("engine", "address", "workers", "gpus")
 _LISTS = ("safety", "over_refusal", "capability", "attacks", "languages")
 
 
-def audit(
-    *,
-    engine: str,
-    address: str | None,
-    workers: int | None,
-    gpus: float,
-    inspect_log: Path | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def audit(*, inspect_log: Path | None, as_json: bool, **options: Any) -> None:
     """Ask a model in every language and say how it does."""
     require_inspect(wanted=inspect_log is not None)
-    if (cluster := cluster_of(engine, address, workers, gpus)) is not None:
-        from polysafe.cluster.models import open_on
-
-        options["opened_by"] = partial(open_on, cluster)
     with resumable(), progress():
         asking = Asking(**_settings(options))
         found = carry_out(asking)
@@ -52,6 +40,11 @@ def audit(
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of `evaluate.asking` as options of the command line say them."""
     named = {"attacks" if name == "attack" else name: value for name, value in options.items()}
+    cluster = cluster_of(*(named.pop(name) for name in _WHERE))
+    if cluster is not None:
+        from polysafe.cluster.models import open_on
+
+        named["opened_by"] = partial(open_on, cluster)
     given = {name: listed(value) if name in _LISTS else value for name, value in named.items()}
     return {**given, **{name: given[name] or None for name in ("judge", "languages") if name in given}}
 

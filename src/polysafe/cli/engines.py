@@ -24,7 +24,7 @@ def cluster_of(engine: str, address: str | None, workers: int | None = None, gpu
         from polysafe.cluster.pool import Cluster
 
         return Cluster(address, workers, gpus=gpus)
-    named = {"--address": address is not None, "--gpus": gpus > 0}
+    named = {"--address": address is not None, "--workers": workers is not None, "--gpus": gpus > 0}
     if any(named.values()):
         option = next(name for name, there in named.items() if there)
         raise RecipeError("belongs to a cluster, and the engine is local", where=option, remedy="add --engine ray")

@@ -52,6 +52,7 @@ class Settings:
         device: Where models run; the processor by default.
         dtype: Type that a model in a folder is computed in: `F32` (on a processor the default), `BF16` or `F16`.
         cache: File of the cache; the user's own by default.
+        opened_by: Opens a model: in this process, or as `cluster.models` does on others.
         progress: Called as `progress(what, done, total)`.
     """
 
@@ -65,6 +66,7 @@ class Settings:
     device: str | None = None
     dtype: str | None = None
     cache: Path | None = None
+    opened_by: Opener = open_model
     progress: Progress = tell
 
     @property
@@ -98,7 +100,6 @@ class Asking(Settings):
         translate: `FOLDER` or `NAME@URL` of a translator: answers are judged as they are and in English.
         family: For an edited model of the toy family, the member that it was made from; its world is meant.
         key: Environment variable with the key of the model's server.
-        opened_by: Opens the model: in this process, or as `cluster.models` does on others.
     """
 
     model: Path | str = field(kw_only=False)
@@ -113,7 +114,6 @@ class Asking(Settings):
     translate: str | None = None
     family: Path | None = None
     key: str | None = None
-    opened_by: Opener = open_model
 
     @classmethod
     def of(cls, block: Evaluate, told: Settings, model: Path, output: Path) -> Self:
