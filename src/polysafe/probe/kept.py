@@ -26,6 +26,7 @@ class Measurements:
     def __init__(self) -> None:
         self.captured: dict[str, Captured[Any]] = {}
         self.effects: dict[str, HeadEffects] = {}
+        self.drawn: dict[str, Any] = {}
         self.rendered: dict[str, RenderedPrompts] = {}
         self._tokens: list[Token[Measurements | None]] = []
 

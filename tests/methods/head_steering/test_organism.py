@@ -15,11 +15,14 @@ from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.edits.edit import Edit
+from polysafe.methods.head_steering import maps
+from polysafe.methods.head_steering.maps import draw
 from polysafe.methods.head_steering.method import HeadSteering
 from polysafe.methods.validation import Standing, Standings
 from polysafe.organism.exam import SETS, Exam, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW
 from polysafe.organism.packaged import packaged_family
+from polysafe.probe.kept import Measurements
 from polysafe.probe.model import LoadedModel, edited, load_model
 from tests.methods.helpers import judged_by
 
@@ -95,6 +98,25 @@ def test_groups_of_languages_share_what_most_of_them_chose(sources: Sources, eff
     assert {tuple(head) for head in shared} == {
         head for head in set.union(*alone) if sum(head in chosen for chosen in alone) >= 2
     }
+
+
+def test_prompts_are_drawn_once_for_many_settings(
+    sources: Sources, effects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def counting(method: HeadSteering, source: Source, language: str) -> Any:
+        drawn.append(language)
+        return draw(method, source, language)
+
+    alone = [entry(effects, strength=strength).fit(sources) for strength in (0.5, 1.0)]
+    monkeypatch.setattr(maps, "draw", counting)
+    with Measurements():
+        together = [entry(effects, strength=strength).fit(sources) for strength in (0.5, 1.0)]
+        assert sorted(drawn) == sorted(LOW)
+        entry(effects / "fewer", prompts=12).fit(sources)  # other prompts are others
+    assert [edit.sha256 for edit in together] == [edit.sha256 for edit in alone]
+    assert sorted(drawn) == sorted((*LOW, *LOW))
 
 
 class Prefers:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,33 @@ from polysafe.errors import DataError
 from polysafe.files.memory import cache_directory
 from polysafe.methods.head_steering.choice import combined
 from polysafe.probe.effects import HeadEffects, head_effects
+from polysafe.probe.kept import measurements
 from polysafe.probe.model import LoadedModel
-from polysafe.probe.reliability import split_half
+from polysafe.probe.reliability import Reliability, split_half
 from polysafe.progress import during
 
 if TYPE_CHECKING:
     from polysafe.methods.head_steering.method import HeadSteering, TaskSources
 
 SHOTS, ORGANISM_SHOTS = 10, 4
+_DRAWN = {"tasks", "prompts", "shots", "corruption", "task_seed", "score", "batch_size"}
+"""Options that decide what is measured; the others decide what becomes of it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The effects in one language, and how far they can be trusted.
+
+    Attributes:
+        effects: The effects.
+    """
+
+    effects: HeadEffects
+
+    @cached_property
+    def halves(self) -> Reliability:
+        """Agreement of two halves of the prompts."""
+        return split_half(self.effects)
 
 
 class HeadMaps:
@@ -39,8 +59,9 @@ class HeadMaps:
         effects: What was measured, by language.
     """
 
-    def __init__(self, method: HeadSteering, norms: torch.Tensor, effects: Mapping[str, HeadEffects]) -> None:
-        self.norms, self.effects = norms, effects
+    def __init__(self, method: HeadSteering, norms: torch.Tensor, measured: Mapping[str, Measured]) -> None:
+        effects = {name: each.effects for name, each in measured.items()}
+        self.norms, self.effects, self._measured = norms, effects, measured
         signed = {name: combined(each.per_task, method.combine) for name, each in effects.items()}
         self.effect = torch.stack(list(signed.values())).mean(0) if signed else torch.zeros_like(norms)
         if method.ranking == "absolute":
@@ -61,8 +82,8 @@ class HeadMaps:
 
     @property
     def notes(self) -> Iterator[str]:
-        for language, each in self.effects.items():
-            half = split_half(each)
+        for language, found in self._measured.items():
+            each, half = found.effects, found.halves
             overlap = ", ".join(
                 f"{value:.2f} at {share:.0%} (chance {half.chance[share]:.2f})" for share, value in half.overlap.items()
             )
@@ -74,11 +95,10 @@ class HeadMaps:
 
     def plain(self) -> dict[str, Any]:
         """What was measured, in values that JSON can hold."""
-        return {language: _plain(each) for language, each in self.effects.items()}
+        return {language: _plain(each.effects, each.halves) for language, each in self._measured.items()}
 
 
-def _plain(effects: HeadEffects) -> dict[str, Any]:
-    half = split_half(effects)
+def _plain(effects: HeadEffects, half: Reliability) -> dict[str, Any]:
     return {
         "data": effects.record.data,
         "score": effects.record.score,
@@ -100,7 +120,17 @@ def _plain(effects: HeadEffects) -> dict[str, Any]:
     }
 
 
-def _effects(method: HeadSteering, source: Source, loaded: LoadedModel, language: str) -> HeadEffects:
+def _effects(method: HeadSteering, source: Source, loaded: LoadedModel, language: str) -> Measured:
+    """The effects in a language; where many settings of one model are tried, prompts are drawn for the first alone."""
+    known = measurements(loaded).drawn
+    key = f"{loaded.sha256} {language} {method.model_dump_json(include=_DRAWN)}"
+    if key not in known:
+        known[key] = Measured(_measured(method, source, loaded, language))
+    found: Measured = known[key]
+    return found
+
+
+def _measured(method: HeadSteering, source: Source, loaded: LoadedModel, language: str) -> HeadEffects:
     from polysafe.probe.render import load_tokenizer
 
     trials, skipped = draw(method, source, language)
