@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.frame.measure import measured
+from benchmarks.frame.synthetic import SMALL, write_trio
 
 BLOCK = 1 << 20
 
@@ -139,8 +141,16 @@ def _remember_digests(out: Path, *folders: Path) -> None:
 
 
 def _apply(out: Path, steps: dict[str, tuple[object, ...]], safety: Path, language: Path) -> Callable[[], object]:
+    """Writing, from the edit to the finished folder with its manifest; everything has been imported before."""
     paths = {"safety": safety, "language": language}
     _remember_digests(out, *paths.values())
+    with tempfile.TemporaryDirectory() as small:
+        trio = write_trio(Path(small), 0.0, SMALL)
+        _edited(Path(small) / "out", {}, {name: trio[name] for name in paths})()
+    return _edited(out, steps, paths)
+
+
+def _edited(out: Path, steps: dict[str, tuple[object, ...]], paths: Mapping[str, Path]) -> Callable[[], object]:
     from polysafe.edits.edit import Edit, SourceRecord
     from polysafe.workflows.apply import apply_edit
 

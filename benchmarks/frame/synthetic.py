@@ -3,57 +3,78 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-HIDDEN, HEADS, INNER, VOCABULARY = 1024, 8, 2816, 32_000
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model, but for its layers.
+
+    Attributes:
+        hidden: Width of the residual stream.
+        heads: Attention heads.
+        inner: Units of an MLP.
+        vocabulary: Tokens.
+    """
+
+    hidden: int = 1024
+    heads: int = 8
+    inner: int = 2816
+    vocabulary: int = 32_000
 
 
-def write_trio(folder: Path, gigabytes: float) -> dict[str, Path]:
+SMALL = Shape(64, 2, 128, 256)
+"""Of a model that is there to have everything imported."""
+
+
+def write_trio(folder: Path, gigabytes: float, shape: Shape = Shape()) -> dict[str, Path]:
     """Writes base, safety and language expert of about `gigabytes` each (bfloat16), unless they are there."""
-    per_layer = 4 * HIDDEN * HIDDEN + 3 * HIDDEN * INNER
-    layers = max(2, round((gigabytes * 1e9 / 2 - 2 * VOCABULARY * HIDDEN) / per_layer))
+    per_layer = 4 * shape.hidden * shape.hidden + 3 * shape.hidden * shape.inner
+    layers = max(2, round((gigabytes * 1e9 / 2 - 2 * shape.vocabulary * shape.hidden) / per_layer))
     paths = {name: folder / f"{gigabytes:g}gb" / name for name in ("base", "safety", "language")}
     for seed, (name, path) in enumerate(paths.items()):
         if not (path / "config.json").exists():
-            _write_model(path, layers, seed, depth_peak=0.45 if name == "safety" else 0.0)
+            _write_model(path, layers, shape, seed, depth_peak=0.45 if name == "safety" else 0.0)
     return paths
 
 
-def _write_model(path: Path, layers: int, seed: int, depth_peak: float) -> None:
+def _write_model(path: Path, layers: int, shape: Shape, seed: int, depth_peak: float) -> None:
     path.mkdir(parents=True, exist_ok=True)
-    shapes = _shapes(layers)
+    shapes = _shapes(layers, shape)
     tensors = {}
-    for index, (name, shape) in enumerate(shapes.items()):
-        base = torch.randn(shape, generator=torch.Generator().manual_seed(index)) * 0.02
+    for index, (name, sizes) in enumerate(shapes.items()):
+        base = torch.randn(sizes, generator=torch.Generator().manual_seed(index)) * 0.02
         depth = int(name.split(".")[2]) / layers if ".layers." in name else 0.5
         move = 0.002 * (1 + abs(depth - depth_peak)) if seed else 0.0
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(1000 * seed + index))
+        noise = torch.randn(sizes, generator=torch.Generator().manual_seed(1000 * seed + index))
         tensors[name] = (base + move * noise).to(torch.bfloat16)
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_size": HIDDEN,
-        "intermediate_size": INNER,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": HEADS,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.inner,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.heads,
         "num_hidden_layers": layers,
-        "vocab_size": VOCABULARY,
+        "vocab_size": shape.vocabulary,
         "tie_word_embeddings": False,
         "dtype": "bfloat16",
     }
     (path / "config.json").write_text(json.dumps(config))
 
 
-def _shapes(layers: int) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+def _shapes(layers: int, shape: Shape) -> dict[str, tuple[int, ...]]:
+    hidden, inner, vocabulary = shape.hidden, shape.inner, shape.vocabulary
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden)}
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
-        shapes |= {f"{prefix}self_attn.{p}_proj.weight": (HIDDEN, HIDDEN) for p in "qkvo"}
-        shapes |= {f"{prefix}mlp.{p}_proj.weight": (INNER, HIDDEN) for p in ("gate", "up")}
-        shapes[f"{prefix}mlp.down_proj.weight"] = (HIDDEN, INNER)
-        shapes |= {f"{prefix}{n}_layernorm.weight": (HIDDEN,) for n in ("input", "post_attention")}
-    return {**shapes, "model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCABULARY, HIDDEN)}
+        shapes |= {f"{prefix}self_attn.{p}_proj.weight": (hidden, hidden) for p in "qkvo"}
+        shapes |= {f"{prefix}mlp.{p}_proj.weight": (inner, hidden) for p in ("gate", "up")}
+        shapes[f"{prefix}mlp.down_proj.weight"] = (hidden, inner)
+        shapes |= {f"{prefix}{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
+    return {**shapes, "model.norm.weight": (hidden,), "lm_head.weight": (vocabulary, hidden)}
