@@ -64,6 +64,10 @@ WITHOUT: dict[str, list[tuple[str, ...]]] = {
         ("judge", "calibrate", "examples.csv", "-o", "c.json", "--judge", f"qwen3guard={SERVED}"),
     ],
     "data": [("audit", SERVED, "--safety", "./table.parquet", "-o", "b2")],
+    "ray": [
+        (*AUDIT, "b3", "--answers-only", "--engine", "ray"),
+        ("search", "space.yaml", "-o", "b4", "--engine", "ray", "--workers", "2"),
+    ],
 }
 OTHERWISE = {
     ("quickstart", "--family"),
