@@ -65,6 +65,7 @@ WITHOUT: dict[str, list[tuple[str, ...]]] = {
     ],
     "data": [("audit", SERVED, "--safety", "./table.parquet", "-o", "b2")],
     "ray": [
+        ("run", "recipe.yaml", "--engine", "ray"),
         (*AUDIT, "b3", "--answers-only", "--engine", "ray"),
         ("search", "space.yaml", "-o", "b4", "--engine", "ray", "--workers", "2"),
     ],

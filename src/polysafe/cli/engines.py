@@ -21,6 +21,8 @@ def cluster_of(engine: str, address: str | None, workers: int | None = None, gpu
     if engine not in ENGINES:
         raise RecipeError(f"there is no engine {engine!r}", remedy=f"engines: {', '.join(ENGINES)}")
     if engine == "ray":
+        import ray  # noqa: F401 (where it is not installed, that is told before anything long begins)
+
         from polysafe.cluster.pool import Cluster
 
         return Cluster(address, workers, gpus=gpus)
