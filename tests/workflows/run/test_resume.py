@@ -82,7 +82,8 @@ def test_disk_full_at_any_durable_point(part: int, recipe: Recipe, wanted: dict[
 
 
 def test_disk_full_in_several_places_one_after_the_other(recipe: Recipe, wanted: dict[str, bytes]) -> None:
-    for point in (5, 9, 14, 6, 60, 30):
+    calls = durable_calls(recipe)  # later runs make fewer: what is known of the inputs is remembered
+    for point in (5, 9, 14, 6, calls // 3):
         with failing(point, disk_full), pytest.raises(OutputError, match="the disk is full"):
             run_recipe(recipe)
         assert not recipe.output.path.exists()
