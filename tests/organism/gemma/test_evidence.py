@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.real_languages import Change, against_controls, changes, page
 from benchmarks.real_outcomes import Outcomes, read
+from benchmarks.tables.chosen import read_file, tables
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "benchmarks" / "results" / "real_languages.json"
@@ -26,6 +27,19 @@ def change(outcomes: Outcomes, model: str, start: str, language: str, metric: st
 
 def test_the_tables_are_those_of_the_outcomes(outcomes: Outcomes) -> None:
     assert RUNS.read_text(encoding="utf-8").endswith("\n\n".join(page(outcomes)) + "\n")
+
+
+def test_the_page_on_searching_has_the_tables_of_what_was_chosen() -> None:
+    found = read_file(ROOT / "benchmarks" / "results" / "choosing_real.json")
+    assert "\n\n".join(tables(found)) in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+
+
+def test_a_search_that_takes_nothing_leaves_the_model_as_it_is() -> None:
+    found = read_file(ROOT / "benchmarks" / "results" / "choosing_real.json")
+    rows = {name: row for name, row in found.choices[0].items() if "chosen" in row}
+    assert rows["tpe.head_steering"]["chosen"] is None
+    assert found.values(0, "tpe.head_steering") == found.outcomes.seeds[0]["aligned"]
+    assert found.values(1, "tpe.head_steering") is None  # not searched
 
 
 def test_a_language_expert_loses_refusals(outcomes: Outcomes) -> None:
