@@ -124,7 +124,7 @@ def catalogue(marks: Marks) -> str:
     for name, kind in KINDS.items():
         about = f"After: {kind.after}. Who is hurt: {kind.hurt}. What has to come of it: {kind.expected}."
         lines += ["", f"## `{name}`: {kind.what}", "", about, ""]
-        for cases, inputs in marks.hostile.get(name, {}).items():
+        for cases, inputs in sorted(marks.hostile.get(name, {}).items()):
             listed = ", ".join(f"`{_inline(each)}`" for each in inputs)
             lines.append(f"- **{cases.replace('_', ' ')}** ({len(inputs)}): {listed}")
         lines += ["", "Tests: " + ", ".join(sorted(set(marks.tests.get(name, [])))) + "."]
