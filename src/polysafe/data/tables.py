@@ -24,6 +24,7 @@ from zipfile import BadZipFile, ZipFile
 
 from polysafe.data.parquet import parquet_rows
 from polysafe.errors import DataError
+from polysafe.extras import install_line
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 """Files that `read_table` reads."""
@@ -308,6 +309,4 @@ def _needed(module: str, path: Path) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise DataError(
-            f"needs the package {package} to be read", where=path, remedy=f"pip install {package}"
-        ) from error
+        raise DataError(f"needs the package {package} to be read", where=path, remedy=install_line(package)) from error
