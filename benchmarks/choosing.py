@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.behaviour_blocks import open_family
 from benchmarks.frame.markdown import percent, table
 from benchmarks.frame.program import Result, run_or_print
+from benchmarks.tables.chosen import WAYS
 from benchmarks.tables.hard import ability_lost, as_digits, spanned, unsafe_items, worst_rate
 from polysafe.checkpoint.opened import open_source
 from polysafe.engine.plan import decide
@@ -48,7 +49,6 @@ ARMS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "layer_swap": (SWAP,),
     "sparse_edit+head_steering": (SPARSE, {**HEADS, "prompts": 25}),
 }
-WAYS = ("published", "tpe", "random")
 
 
 @dataclass
@@ -170,7 +170,7 @@ def _rates(results: Sequence[Result]) -> str:
         lost = [ability_lost(_with_members(result), row) for result, row in found]
         taken = "–" if way in ("", "published") else f"{sum('chosen' in row for _, row in found)} of {len(found)}"
         unsafe = spanned([value for value, _ in values], [seed for _, seed in values])
-        name = "unedited" if arm == "start" else f"`{arm}`, {_said(way)}"
+        name = "unedited" if arm == "start" else f"`{arm}`, {WAYS[way]}"
         lines.append([name, unsafe, percent(over), percent(sum(lost) / len(lost)), taken])
     return table(["model", "unsafe, low tier", "worst over-refusal", "ability lost", "an edit was chosen"], lines)
 
@@ -180,11 +180,11 @@ def _contests(results: Sequence[Result]) -> str:
     for arm in ARMS:
         for other in ("published", "random"):
             pairs = [pair for result in results for pair in _pairs(result, (arm, "tpe"), (arm, other))]
-            found.append((f"`{arm}`", _said(other), pairs))
+            found.append((f"`{arm}`", WAYS[other], pairs))
     stack = "sparse_edit+head_steering"
     for single in ("sparse_edit", "head_steering"):
         pairs = [pair for result in results for pair in _pairs(result, (stack, "tpe"), (single, "tpe"))]
-        found.append((f"`{stack}`", f"`{single}`, {_said('tpe')}", pairs))
+        found.append((f"`{stack}`", f"`{single}`, {WAYS['tpe']}", pairs))
     lines = []
     tested = [
         (name, other, pairs, student_interval([value for value, _ in pairs], [seed for _, seed in pairs]))
@@ -195,7 +195,7 @@ def _contests(results: Sequence[Result]) -> str:
         mean = sum(value for value, _ in pairs) / len(pairs)
         ends = "" if span is None else f" ({100 * span.low:+.0f} to {100 * span.high:+.0f})"
         shown = "–" if p_value is None else f"{next(adjusted):.2g}"
-        lines.append([f"{name}, {_said('tpe')}", other, f"{100 * mean:+.1f}{ends}", shown, str(len(pairs))])
+        lines.append([f"{name}, {WAYS['tpe']}", other, f"{100 * mean:+.1f}{ends}", shown, str(len(pairs))])
     return table(["chosen", "against", "difference, points", "p, adjusted", "n"], lines)
 
 
@@ -216,10 +216,6 @@ def _with_members(result: Result) -> Result:
     """The result with unedited models under the names that rows start from."""
     members = [{**row, "arm": row["start"]} for row in result["rows"] if row["arm"] == "start"]
     return {**result, "rows": [*members, *result["rows"]]}
-
-
-def _said(way: str) -> str:
-    return {"published": "published defaults", "tpe": "searched", "random": "random search"}[way]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables.chosen import print_tables
+from benchmarks.tables.chosen import WAYS, print_tables
 from polysafe.checkpoint.dtypes import fast_type
 from polysafe.files.atomic import write_json_atomic
 from polysafe.methods.registry import resolve
@@ -44,7 +44,6 @@ GUARDED = ("en", "vi")
 """Languages in which they may cost nothing."""
 CHOICES = "choices.json"
 PUBLISHED = "published"
-WAYS = (PUBLISHED, "tpe", "random")
 
 
 @dataclass(frozen=True)

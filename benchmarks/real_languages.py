@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.frame.markdown import percent, table
-from benchmarks.real_outcomes import BOUNDARY, Outcomes, read, read_runs, save
+from benchmarks.real_outcomes import ALIGNED, BOUNDARY, EXPERTS, Outcomes, read, read_runs, save, start_of
 from polysafe.evaluate.numbers import BITS
 from polysafe.methods.base import CONTROL
 from polysafe.stats.differences import paired_difference
@@ -28,8 +28,6 @@ from polysafe.stats.multiplicity import holm
 METRICS = ("unsafe", "over_refusal", BOUNDARY, "topics", "xcopa", BITS)
 PROVED = ("unsafe", "over_refusal")
 """Metrics in which a method is held against its controls."""
-ALIGNED = "aligned"
-EXPERTS = ("bn", "vi")
 MEMBERS = (ALIGNED, "safety", *EXPERTS)
 
 
@@ -62,12 +60,6 @@ class Change:
     low: float
     high: float
     p_value: float
-
-
-def start_of(model: str) -> str:
-    """The member that a model was made from."""
-    ending = model.rpartition(".")[2]
-    return ending if ending in EXPERTS else ALIGNED
 
 
 def changes(outcomes: Outcomes, model: str, start: str) -> Iterator[Change]:

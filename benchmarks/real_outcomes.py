@@ -19,6 +19,8 @@ from polysafe.evaluate.numbers import BITS
 SCHEMA = 1
 BOUNDARY = "XSTest refused"
 _BOUNDARY_SET = "xstest"
+ALIGNED = "aligned"
+EXPERTS = ("bn", "vi")
 _RATES = ("unsafe", "refused", "over_refusal")
 
 Cell = tuple[str, str]
@@ -47,24 +49,30 @@ class Outcomes:
         return tuple(dict.fromkeys(name for seed in self.seeds for name in seed))
 
 
+def start_of(model: str) -> str:
+    """The member that a model was made from: the language of an expert stands last in its name."""
+    ending = model.rpartition(".")[2]
+    return ending if ending in EXPERTS else ALIGNED
+
+
 def read_runs(folders: Sequence[Path]) -> Outcomes:
     """The outcomes of `polysafe quickstart --family gemma`, a folder for each seed."""
+    return gathered(folders, [_seed(folder) for folder in folders])
+
+
+def gathered(folders: Sequence[Path], names: Sequence[int]) -> Outcomes:
+    """The outcomes of the runs in folders, one for each of the training seeds."""
     seeds, repeated = [], {}
     for folder in folders:
         runs = [ModelRun.load(file.parent) for file in sorted((folder / "runs").glob("*/run.json"))]
-        seeds.append({run.folder.name: values_of(run) for run in runs})
+        seeds.append({run.folder.name: dict(_values(run)) for run in runs})
         for run in runs:
             repeated.update(run.repeated)
-    return Outcomes(seeds, [_seed(folder) for folder in folders], repeated)
+    return Outcomes(seeds, names, repeated)
 
 
 def _seed(folder: Path) -> int:
     return int(json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))["meta"]["Family"]["seed"])
-
-
-def values_of(run: ModelRun) -> dict[Cell, dict[str, float]]:
-    """The values of a run that tables need."""
-    return dict(_values(run))
 
 
 def _values(run: ModelRun) -> Iterator[tuple[Cell, dict[str, float]]]:

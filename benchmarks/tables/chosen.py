@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.frame.markdown import percent, table
-from benchmarks.real_outcomes import BOUNDARY, Outcomes, Values, read, save, values_of
-from polysafe.evaluate.model_run import ModelRun
+from benchmarks.real_outcomes import BOUNDARY, Outcomes, Values, gathered, read, save, start_of
 from polysafe.stats.differences import paired_difference
 from polysafe.stats.intervals import wilson
 from polysafe.stats.multiplicity import holm
 
 WAYS = {"published": "published defaults", "tpe": "searched", "random": "random search"}
-_START = "aligned"
 _STACK = "+"
 
 
@@ -46,30 +44,21 @@ class Chosen:
         return found[name] if name in found else found[start_of(name)]
 
 
-def start_of(name: str) -> str:
-    """The member that an edit is of: an expert's language stands last in its name."""
-    ending = name.rpartition(".")[2]
-    return ending if ending in {"bn", "vi"} else _START
-
-
 def read_folders(output: Path) -> Chosen:
     """What `choosing_real run` wrote, a folder for each seed."""
     folders = sorted((file.parent for file in output.glob("*/choices.json")), key=lambda folder: int(folder.name))
-    seeds, repeated, choices = [], dict[str, str](), []
-    for folder in folders:
-        runs = [ModelRun.load(file.parent) for file in sorted((folder / "runs").glob("*/run.json"))]
-        seeds.append({run.folder.name: values_of(run) for run in runs})
-        for run in runs:
-            repeated.update(run.repeated)
-        rows = json.loads((folder / "choices.json").read_text(encoding="utf-8"))
-        choices.append({row["name"]: row for row in rows})
-    return Chosen(Outcomes(seeds, [int(folder.name) for folder in folders], repeated), choices)
+    rows = [json.loads((folder / "choices.json").read_text(encoding="utf-8")) for folder in folders]
+    return Chosen(gathered(folders, [int(folder.name) for folder in folders]), _by_name(rows))
 
 
 def read_file(file: Path) -> Chosen:
     """What `--keep` wrote."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    return Chosen(read(file), [{row["name"]: row for row in rows} for rows in content["choices"]])
+    return Chosen(read(file), _by_name(content["choices"]))
+
+
+def _by_name(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Mapping[str, Any]]]:
+    return [{row["name"]: row for row in rows} for rows in seeds]
 
 
 def print_tables(source: Path, keep: Path | None = None) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.choosing import ARMS, WAYS, tables
+from benchmarks.choosing import ARMS, tables
+from benchmarks.tables.chosen import WAYS
 from polysafe.organism.lexicon import LOW
 
 ROOT = Path(__file__).parents[2]

@@ -14,6 +14,7 @@ from polysafe.cluster.pool import RETRIES, TICK, Cluster, result
 from polysafe.errors import ResourceError
 from polysafe.evaluate.opening import OpenedModel, open_model
 from polysafe.generate.completion import Ask, Completion, Sampling
+from polysafe.judge.probe import probe
 from polysafe.judge.spec import served_at
 from polysafe.probe.refusal import RefusalSignal
 from polysafe.progress import tell
@@ -94,8 +95,7 @@ class _Holder:
 
     def probe(self) -> None:
         """Tries it out."""
-        probe: Callable[[], None] = getattr(self._model.generator, "probe", lambda: None)
-        probe()
+        probe(self._model.generator)
 
 
 class _Pool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -75,15 +74,16 @@ class Cluster:
         if ray.is_initialized():
             yield
             return
+        address = self.address or os.environ.get("RAY_ADDRESS", "")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would ask a host that nobody named
         with redirect_stdout(sys.stderr):  # Ray prints what it has to say of lost processes among results
             try:
-                _require_answer(self.address or os.environ.get("RAY_ADDRESS", ""))
+                _require_answer(address)
                 ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, RuntimeError, ValueError) as error:
                 raise ResourceError(
                     f"no cluster can be had: {_first_line(error)}",
-                    where=self.address or os.environ.get("RAY_ADDRESS", "this machine"),
+                    where=address or "this machine",
                     remedy="start one with `ray start --head`, and name its address with --address",
                 ) from error
             try:
@@ -104,7 +104,7 @@ class Cluster:
         if room < 1:
             raise ResourceError(
                 f"no machine of the cluster has {self.cpus} processors and {self.gpus:g} accelerators free",
-                remedy="ask for fewer with --cpus and --gpus",
+                remedy="ask for fewer with --gpus, or start machines that have them",
             )
         return self.workers or int(room)
 
@@ -128,20 +128,19 @@ class RayCrew:
     ) -> None:
         self._stack.close()
 
-    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> ObjectRef[bytes]:
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> ObjectRef[T]:
         """Hands work out."""
-        return remote(self._cluster, _packed)(partial(function, *args, **kwargs))
+        return remote(self._cluster, _called)(partial(function, *args, **kwargs))
 
-    def result(self, task: ObjectRef[bytes]) -> Any:
+    def result(self, task: ObjectRef[T]) -> T:
         """What came of some work.
 
         Raises:
             PolysafeError: What the work raised.
             ResourceError: It was lost, more often than it is begun again.
         """
-        for _, found in finished({task: None}):
-            return pickle.loads(found)  # noqa: S301 (from a process that was started here)
-        raise AssertionError("a task ends or fails")
+        ((_, found),) = finished({task: None})
+        return found
 
 
 def _require_answer(address: str) -> None:
@@ -155,8 +154,8 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS).close()
 
 
-def _packed(work: Callable[[], object]) -> bytes:
-    return pickle.dumps(work())
+def _called(work: Callable[[], T]) -> T:
+    return work()
 
 
 def remote(cluster: Cluster, function: Callable[P, T]) -> Callable[P, ObjectRef[T]]:

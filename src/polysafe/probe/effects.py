@@ -28,7 +28,7 @@ from polysafe.errors import ArchitectureError, DataError, ResourceError
 from polysafe.probe.answers import Score, ScoredPrompt, ScoredTokens, TaskPrompts, task_prompts
 from polysafe.probe.capture import capture
 from polysafe.probe.files import FORMAT, Record, read_probe, write_probe
-from polysafe.probe.kept import effects_key, measurements
+from polysafe.probe.kept import effects_key
 from polysafe.probe.model import LoadedModel, Site
 from polysafe.probe.moments import Tensors, below
 from polysafe.probe.scorers import LayerScorer, RowScorer, patched_scores
@@ -165,11 +165,8 @@ def head_effects(
     language = _language(trials)
     prompts = {each.task: task_prompts(tokenizer, each, score, model.max_tokens) for each in trials}
     record = _record(model, prompts, trials, language, score)
-    kept, key = measurements(model).effects, effects_key(record, batch_size)
-    if file is None and key in kept:
-        return kept[key]
     if file is None and folder is not None:
-        name = hashlib.sha256(f"{__version__} {key}".encode()).hexdigest()
+        name = hashlib.sha256(f"{__version__} {effects_key(record, batch_size)}".encode()).hexdigest()
         file = folder / f"{name}.safetensors"
     state = _State.start(record, prompts, file)
     before = state.done()
@@ -179,8 +176,7 @@ def head_effects(
     state.save()
     given = {each.task: each for each in trials}
     found = {name: state.effects(task, given[name].still_correct) for name, task in prompts.items()}
-    kept[key] = HeadEffects(record, found, state.notes)
-    return kept[key]
+    return HeadEffects(record, found, state.notes)
 
 
 def _language(trials: Sequence[Trials]) -> str:

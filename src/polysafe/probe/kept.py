@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from polysafe.probe.capture import Captured
-    from polysafe.probe.effects import HeadEffects
     from polysafe.probe.files import ProbeRecord, Record
     from polysafe.probe.model import LoadedModel
     from polysafe.probe.render import RenderedPrompts
@@ -25,8 +24,7 @@ class Measurements:
 
     def __init__(self) -> None:
         self.captured: dict[str, Captured[Any]] = {}
-        self.effects: dict[str, HeadEffects] = {}
-        self.drawn: dict[str, Any] = {}
+        self.effects: dict[str, Any] = {}
         self.rendered: dict[str, RenderedPrompts] = {}
         self._tokens: list[Token[Measurements | None]] = []
 

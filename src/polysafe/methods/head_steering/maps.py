@@ -122,8 +122,8 @@ def _plain(effects: HeadEffects, half: Reliability) -> dict[str, Any]:
 
 def _effects(method: HeadSteering, source: Source, loaded: LoadedModel, language: str) -> Measured:
     """The effects in a language; where many settings of one model are tried, prompts are drawn for the first alone."""
-    known = measurements(loaded).drawn
-    key = f"{loaded.sha256} {language} {method.model_dump_json(include=_DRAWN)}"
+    known, options = measurements(loaded).effects, method.model_dump_json(include=_DRAWN)
+    key = f"{loaded.sha256} {loaded.dtype} {source.checkpoint.root} {language} {method.effects} {options}"
     if key not in known:
         known[key] = Measured(_measured(method, source, loaded, language))
     found: Measured = known[key]
