@@ -21,6 +21,7 @@ from polysafe.probe.kept import capture_key, measurements
 from polysafe.probe.model import LoadedModel, Site
 from polysafe.probe.moments import below
 from polysafe.probe.render import RenderedPrompts, Side
+from polysafe.probe.residual import Residuals
 from polysafe.probe.stores import Moments, Pooled, Rows, Statistics, Store
 from polysafe.progress import counted
 
@@ -59,6 +60,8 @@ def capture(
     side: Side = "left",
     probe_file: Path | None = None,
     save_every: int = 64,
+    after: Residuals | None = None,
+    keep: Residuals | None = None,
 ) -> Captured[T]:
     """Runs the model over the prompts and keeps what `into` keeps of the pooled activations.
 
@@ -78,6 +81,9 @@ def capture(
         probe_file: Where to save the result, and partial results on the way; an interrupted capture is continued
             from it, and a complete one is read without a forward pass.
         save_every: Batches between partial results.
+        after: Where passes go on from, if it is not above what is recorded: the model differs from the one that this
+            was kept of in its layer and above only.
+        keep: Empty; is given the states that enter its layer, for a capture that goes on from there.
 
     Raises:
         RecipeError: The pooling is not linear, or the store cannot take pairs.
@@ -104,7 +110,9 @@ def capture(
     done = _resume(probe_file, record, into, len(prompts))
     waiting = [index for index in _by_length(prompts, pairs) if not done[index]]
     advance = counted("activations", len(prompts), int(done.sum()))
-    with Recorder(model, places, _POOLINGS[pooling], side) as recorder:
+    if after is not None and after.layer > min((*places, *([] if keep is None else [keep.layer]))):
+        after = None
+    with Recorder(model, places, _POOLINGS[pooling], side, after=after, keep=keep) as recorder:
         for number, batch in enumerate(_chunks(waiting, batch_size), start=1):
             x = recorder.rows(prompts, batch)
             y = recorder.rows(pairs, batch) if pairs is not None else {}

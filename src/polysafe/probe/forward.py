@@ -13,6 +13,7 @@ import torch
 from polysafe.errors import ArchitectureError, DataError, ResourceError
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Batch, RenderedPrompts, Side
+from polysafe.probe.residual import Residuals
 
 Pool = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From activations [prompts, tokens, width] and the mask [prompts, tokens] to rows [prompts, width]."""
@@ -42,13 +43,26 @@ class Recorder:
         places: Layer -> name of the module whose first input is recorded.
         pool: How the tokens of a prompt become one row.
         side: Where padding goes.
+        after: Where passes go on from, of batches that it has. The model may differ from the one that it was kept of
+            in this layer and above.
+        keep: Empty; is given what enters its layer.
     """
 
-    def __init__(self, model: LoadedModel, places: Mapping[int, str], pool: Pool, side: Side = "left") -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        places: Mapping[int, str],
+        pool: Pool,
+        side: Side = "left",
+        *,
+        after: Residuals | None = None,
+        keep: Residuals | None = None,
+    ) -> None:
         self._model = model
         self._places = places
         self._pool = pool
         self._side = side
+        self._after, self._keep = after, keep
         self._hooks = ExitStack()
         self._pass: _Pass | None = None
         self._body = model.model.base_model
@@ -61,6 +75,11 @@ class Recorder:
             module = self._model.model.get_submodule(name)
             handle = module.register_forward_pre_hook(self._hook(layer), with_kwargs=True)
             self._hooks.callback(handle.remove)
+        layers: Any = self._model.model.get_submodule(self._model.parameters.prefix)
+        if self._after is not None and self._stops:
+            self._hooks.enter_context(self._after.going_on(layers, self._start))
+        if self._keep is not None:
+            self._hooks.enter_context(self._keep.kept(layers, lambda: None if self._pass is None else self._pass.name))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,16 +92,33 @@ class Recorder:
             DataError: An activation is NaN or infinite; the message names prompt, layer and module.
             ResourceError: The batch does not fit the device.
         """
-        self._pass = _Pass(prompts.batch(indices, self._side))
+        batch = prompts.batch(indices, self._side)
+        name = (prompts.sha256, self._side, *indices)
+        start = self._after.of(name) if self._after is not None and self._stops else None
+        found = self._pooled(_Pass(batch, name, start))
+        if start is not None and self._after is not None and not self._after.checked:
+            whole = self._pooled(_Pass(batch, name))
+            self._after.checked = all(found[layer].equal(rows) for layer, rows in whole.items())
+            if not self._after.checked:
+                self._after.forget()
+                found = whole
+        for layer in self._places:
+            self._check_finite(found[layer], prompts, indices, layer)
+        return found
+
+    def _start(self) -> torch.Tensor | None:
+        return None if self._pass is None else self._pass.start
+
+    def _pooled(self, run: _Pass) -> dict[int, torch.Tensor]:
+        self._pass = run
         try:
-            self._run(self._pass.batch.to(self._model.device))
-            found = {layer: rows.cpu() for layer, rows in self._pass.pooled.items()}
+            self._run(run.batch.to(self._model.device))
+            found = {layer: rows.cpu() for layer, rows in run.pooled.items()}
         finally:
             self._pass = None
         for layer, name in self._places.items():
             if layer not in found:
                 raise ArchitectureError(f"the forward pass did not reach {name}", where=self._model.source.name)
-            self._check_finite(found[layer], prompts, indices, layer)
         return found
 
     def _run(self, batch: Batch) -> None:
@@ -129,9 +165,19 @@ class _Reached(BaseException):
 
 @dataclass
 class _Pass:
-    """One forward pass: its batch, the mask on every device that needed it, and what was recorded."""
+    """One forward pass.
+
+    Attributes:
+        batch: Its batch.
+        name: What names the batch, among all that are run through the model.
+        start: States that it goes on with, None for a whole pass.
+        pooled: What was recorded, by layer.
+        masks: The mask on every device that needed it.
+    """
 
     batch: Batch
+    name: object
+    start: torch.Tensor | None = None
     pooled: dict[int, torch.Tensor] = field(default_factory=dict)
     masks: dict[torch.device, torch.Tensor] = field(default_factory=dict)
 

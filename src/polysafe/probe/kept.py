@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polysafe.probe.files import ProbeRecord, Record
     from polysafe.probe.model import LoadedModel
     from polysafe.probe.render import RenderedPrompts
+    from polysafe.probe.residual import Residuals
 
 _current: ContextVar[Measurements | None] = ContextVar("measurements", default=None)
 
@@ -26,6 +27,7 @@ class Measurements:
         self.captured: dict[str, Captured[Any]] = {}
         self.effects: dict[str, Any] = {}
         self.rendered: dict[str, RenderedPrompts] = {}
+        self.residuals: dict[str, Residuals] = {}
         self._tokens: list[Token[Measurements | None]] = []
 
     def __enter__(self) -> Self:

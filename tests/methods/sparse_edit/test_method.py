@@ -16,6 +16,7 @@ from polysafe.errors import ArchitectureError, RecipeError
 from polysafe.probe.capture import capture
 from polysafe.probe.model import LoadedModel, edited, load_model
 from polysafe.probe.render import RenderedPrompts
+from polysafe.probe.residual import Residuals
 from polysafe.probe.stores import Rows
 from tests.methods.anchors import write_anchors
 from tests.methods.conftest import Opener
@@ -142,6 +143,24 @@ def test_later_layers_see_the_edit_but_keep_neurons_and_targets_of_the_original(
     rows = state(sources, "model")[gate(3)][second.rows]
     gap = (torch.cat([3.0 * target - x for x in low]) @ rows.T).square().sum(1).mean()
     assert evidence(both)["layers"]["3"]["projections"]["gate"]["cost_before"] == pytest.approx(float(gap), rel=1e-4)
+
+
+def test_later_layers_are_recorded_from_where_the_edit_begins(
+    sources: Sources, anchors: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, of, went_on = entry(anchors, layers=(1, 2, 3)), Residuals.of, [0]
+
+    def counted(entered: Residuals, batch: object) -> torch.Tensor | None:
+        found = of(entered, batch)
+        went_on[0] += found is not None
+        return found
+
+    monkeypatch.setattr(Residuals, "of", counted)
+    edit, batches = method.fit(sources), went_on[0]
+    monkeypatch.setattr(Residuals, "of", lambda *_: None)
+    assert edit.sha256 == method.fit(sources).sha256
+    languages, kinds, further_layers = 3, 2, 2
+    assert batches >= languages * kinds * further_layers
 
 
 def test_the_order_of_layers_and_languages_does_not_matter(sources: Sources, anchors: object) -> None:

@@ -22,6 +22,7 @@ from polysafe.probe.kept import measurements
 from polysafe.probe.model import LoadedModel, Site, edited
 from polysafe.probe.moments import MeanVariance
 from polysafe.probe.render import RenderedPrompts, Template, cached_tokenizer, render
+from polysafe.probe.residual import Residuals
 from polysafe.probe.stores import Rows
 from polysafe.progress import during
 
@@ -137,7 +138,7 @@ class Workbench:
         self.num_fitted, self.num_held_out = len(fitted), len(held_out)
         self._prompts = self._render(anchors.harmful), self._render(anchors.harmless)
         self._layers = tuple(layers)
-        self._original = self._record(model, layers)
+        self._original = self._record_original(layers)
         self._units: dict[Projection, torch.Tensor] = {}
         self._recent: _Problem | None = None
 
@@ -255,11 +256,13 @@ class Workbench:
             DataError: An activation is not finite.
         """
         done: list[LayerEdit] = []
+        entered = self._entered
         for layer in sorted(layers):
             if any(edit.parts for edit in done):
-                source = self.model.source
+                source, here = self.model.source, Residuals(layer)
                 with edited(self.model, self.edit_of(done), {source.name: source.reader}) as model:
-                    problem = self._problem(layer, self._record(model, [layer]))
+                    problem = self._problem(layer, self._record(model, [layer], after=entered, keep=here))
+                entered = here
             else:
                 problem = self._original_problem(layer)
             done.append(self._solve(problem, gain))
@@ -361,7 +364,24 @@ class Workbench:
             found[language] = kept[key]
         return found
 
-    def _record(self, model: LoadedModel, layers: Sequence[int], site: Site = Site.MLP) -> tuple[Inputs, Inputs]:
+    def _record_original(self, layers: Sequence[int]) -> tuple[Inputs, Inputs]:
+        """MLP inputs of the original model, and what enters the lowest layer that may be edited."""
+        kept, name = measurements(self.model).residuals, self.model.sha256
+        if name in kept and kept[name].layer <= min(layers):
+            self._entered = kept[name]
+            return self._record(self.model, layers, after=self._entered)
+        self._entered = kept[name] = Residuals(min(layers))
+        return self._record(self.model, layers, keep=self._entered)
+
+    def _record(
+        self,
+        model: LoadedModel,
+        layers: Sequence[int],
+        site: Site = Site.MLP,
+        *,
+        after: Residuals | None = None,
+        keep: Residuals | None = None,
+    ) -> tuple[Inputs, Inputs]:
         """What harmful and harmless prompts give at a place in some layers, by language."""
         harmful, harmless = (
             {
@@ -373,6 +393,8 @@ class Workbench:
                     site=site,
                     pooling=self._options.pooling,
                     batch_size=self._options.batch_size,
+                    after=after,
+                    keep=keep,
                 )
                 for language, prompts in by_language.items()
             }
