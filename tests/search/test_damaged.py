@@ -15,7 +15,7 @@ from polysafe.errors import DataError, OutputError
 from polysafe.search.points import Outcome, Point
 from polysafe.search.space import Space
 from polysafe.search.study import JOURNAL, Study
-from polysafe.workflows.search import _kept
+from polysafe.workflows.judged_points import _kept
 from tests.search.made import outcome, steering
 from tests.search.test_study import FIELDS, made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,8 @@ from polysafe.recipe.recipe import load_recipe
 from polysafe.search import bench
 from polysafe.search.space import with_budget
 from polysafe.workflows import search as workflow
-from polysafe.workflows.search import RECIPE, RESULT, search
+from polysafe.workflows.judged_points import JUDGED
+from polysafe.workflows.search import RECIPE, RESULT, Found, search
 from tests.search.made import VALIDATION, toy_space
 
 
@@ -56,6 +58,24 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     found = search(wide, tmp_path / "search", workers=2)
     assert len(found.points) == 6
     assert all(point.outcome is not None for point in found.points)
+
+
+def test_two_processes_share_what_the_judge_is_asked(tmp_path: Path) -> None:
+    edit = band(bottom={"choices": [0, 2, 4]}, top={"choices": [0, 2]})
+    small = toy_space(tmp_path, edit, search={"by": "signal", "judged": 2})
+    alone, shared = (search(small, tmp_path / str(workers), workers=workers) for workers in (1, 2))
+
+    def readings(found: Found) -> dict[str, object]:
+        judged = {str(point.setting): point.outcome for point in found.judged if point.outcome is not None}
+        return {setting: replace(outcome, seconds={}) for setting, outcome in judged.items()}
+
+    assert len(readings(alone)) == len(alone.judged) > 2
+    assert readings(shared) == readings(alone)
+    assert shared.choice.reason == alone.choice.reason
+    kept = (tmp_path / "2" / JUDGED).read_bytes()
+    again = search(small, tmp_path / "2", workers=2)
+    assert [each.to_json() for each in again.judged] == [each.to_json() for each in shared.judged]
+    assert (tmp_path / "2" / JUDGED).read_bytes() == kept
 
 
 def test_of_a_stack_each_edit_is_read_alone(tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ from polysafe.recipe.recipe import Recipe
 from polysafe.search.points import Outcome, costs
 from polysafe.search.space import Space
 
+Readings = Mapping[str, Mapping[str, Any]]
+"""What was read of the unedited model, by whom (the signal or the judge), in values that JSON can hold."""
+_POINTS, _JUDGE = "points", "judge"
+
 
 class _Memory(dict[str, Any]):
     """What a decision knows, for the next one."""
@@ -44,15 +48,13 @@ class Bench:
         space: The recipe and its fields.
         unedited: What another process has read of the unedited model.
 
-    Attributes:
-        unedited: What was read of it, in values that JSON can hold.
-
     Raises:
         PolysafeError: A source or a validation set cannot be used.
     """
 
-    def __init__(self, space: Space, unedited: Mapping[str, Any] | None = None) -> None:
-        self.space, self.unedited = space, _Memory(unedited or {})
+    def __init__(self, space: Space, unedited: Readings | None = None) -> None:
+        self.space = space
+        self._unedited = {reader: _Memory((unedited or {}).get(reader, {})) for reader in (_POINTS, _JUDGE)}
         self._stack = ExitStack()
         self._measured: dict[str, _Memory] = {}
 
@@ -70,7 +72,7 @@ class Bench:
             stack.enter_context(Measurements())
             self._judges = stack
             began = time.perf_counter()
-            self.comparing = self._comparing(self._read_by, self.unedited)
+            self.comparing = self._comparing(self._read_by, self._unedited[_POINTS])
             self._seconds_a_prompt = (time.perf_counter() - began) / max(1, self.comparing.rules.meter.prompts)
             self._stack = stack.pop_all()
         return self
@@ -91,6 +93,11 @@ class Bench:
         return self._job
 
     @property
+    def unedited(self) -> Readings:
+        """What was read of the unedited model, for another process."""
+        return {reader: dict(values) for reader, values in self._unedited.items()}
+
+    @property
     def judged(self) -> bool:
         """Whether a judge reads every point."""
         return self._read_by.judge is not None
@@ -98,7 +105,9 @@ class Bench:
     @cached_property
     def by_judge(self) -> Comparing | None:
         """Comparison by the judge of the recipe where points are read by the signal; None where there is none."""
-        return None if self.judged or self._validate.judge is None else self._comparing(self._validate)
+        if self.judged or self._validate.judge is None:
+            return None
+        return self._comparing(self._validate, self._unedited[_JUDGE])
 
     @cached_property
     def edited_languages(self) -> tuple[str, ...]:
@@ -222,7 +231,7 @@ class Bench:
         by_judge = by == "judge" or (by is None and block.judge is not None and not told)
         return block if by_judge else block.model_copy(update={"judge": None})
 
-    def _comparing(self, block: Validate, kept: Kept | None = None) -> Comparing:
+    def _comparing(self, block: Validate, kept: Kept) -> Comparing:
         recipe, start = self.recipe, self._job.checkpoints[self._start]
         validation = validation_of(recipe, block, recipe.edits, start, self._judges, harmless=True)
         return validation.of(self.model, self.edited_languages, kept=kept)

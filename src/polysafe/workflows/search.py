@@ -10,7 +10,9 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,39 +20,36 @@ from typing import Any
 from polysafe._version import __version__
 from polysafe.checkpoint.output import lock
 from polysafe.checkpoint.writer import output_error
-from polysafe.errors import DataError, PolysafeError, VerificationError
-from polysafe.evaluate.journal import Journal
-from polysafe.evaluate.keys import Key
+from polysafe.errors import PolysafeError, VerificationError
 from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_atomic
 from polysafe.methods.constraints import ALPHA, MEANS, REFUSED, Comparing
 from polysafe.methods.validation import PROMPTS
 from polysafe.processes import Crew, Workers
 from polysafe.progress import Parts, Progress, reporting, tell
 from polysafe.recipe.recipe import Recipe
-from polysafe.search.bench import Bench
+from polysafe.search.bench import Bench, Readings
 from polysafe.search.choice import (
     Agreement,
     Choice,
     Optimism,
     agreement,
-    contenders,
     front,
     optimism,
     paired_p,
     plain_objectives,
     recommend,
-    spread,
 )
 from polysafe.search.points import Outcome, Point
 from polysafe.search.space import Space
 from polysafe.search.study import Study
 from polysafe.stats.multiplicity import holm
 from polysafe.workflows.controls import controls_of
+from polysafe.workflows.judged_points import Others, judged_points
 
 SCHEMA = 1
 _LITTLE = 60.0
 """Seconds that a point may take in any case."""
-RESULT, RECIPE, _JUDGED = "search.json", "recipe.yaml", "judged.jsonl"
+RESULT, RECIPE = "search.json", "recipe.yaml"
 
 
 @dataclass(frozen=True)
@@ -208,8 +207,10 @@ def search(
         seconds, judged = _shared(bench)
         if not study.points():
             _require_time(bench, seconds)
-        _tried(space, output, study, bench, workers, seconds, crew)
-        found = _ended(bench, output, study.points(), controls, judged)
+        with crew(max(2, workers - 1)) if workers > 1 else nullcontext() as hands:
+            others = None if hands is None else Others(hands, workers - 1)
+            _tried(space, output, study, bench, others, seconds)
+            found = _ended(bench, output, study.points(), controls, judged, others)
         if bench.weights_sha256() != weights:
             raise VerificationError("the model was not put back as it was", where="search")
         found = replace(found, weights=weights)
@@ -254,43 +255,42 @@ def _identity(bench: Bench) -> str:
     return hashlib.sha256(json_bytes(parts)).hexdigest()
 
 
-def _tried(
-    space: Space,
-    output: Path,
-    study: Study,
-    bench: Bench,
-    workers: int,
-    seconds: float,
-    crew: Callable[[int], Crew],
-) -> None:
+def _tried(space: Space, output: Path, study: Study, bench: Bench, others: Others | None, seconds: float) -> None:
     """Tries all points, some of them in processes of their own; at least one."""
     trials = space.search.trials
     if space.size is not None:
         trials = min(trials, space.size)
     seconds = max(seconds, 0.01)
     until = time.monotonic() + seconds
-    if workers == 1:
-        study.run(bench.outcome, trials, until=until)
-        return
-    known = dict(bench.unedited)
-    with crew(max(2, workers - 1)) as others:
-        tasks = [others.submit(_work, space, output, trials, seconds, worker, known) for worker in range(1, workers)]
-        study.run(bench.outcome, trials, until=until)
-        for task in tasks:
-            others.result(task)
+    tasks = [] if others is None else _begun(space, output, bench, others, trials, seconds)
+    study.run(bench.outcome, trials, until=until)
+    for task in tasks:
+        task()
 
 
-def _work(space: Space, output: Path, trials: int, seconds: float, worker: int, unedited: Mapping[str, Any]) -> None:
+def _begun(
+    space: Space, output: Path, bench: Bench, others: Others, trials: int, seconds: float
+) -> list[Callable[[], None]]:
+    """Others that try points from now on; each is to be called and waits until it is done."""
+    unedited, crew = bench.unedited, others.crew
+    numbers = range(1, 1 + others.count)
+    tasks = [crew.submit(_work, space, output, trials, seconds, number, unedited) for number in numbers]
+    return [partial(crew.result, task) for task in tasks]
+
+
+def _work(space: Space, output: Path, trials: int, seconds: float, worker: int, unedited: Readings) -> None:
     """One of several processes; it does not read the unedited model again."""
     until = time.monotonic() + seconds
     with Bench(space, unedited) as bench:
         Study(output, space, _identity(bench)).run(bench.outcome, trials, until=until, worker=worker)
 
 
-def _ended(bench: Bench, output: Path, points: Sequence[Point], controls: int, most: int) -> Found:
+def _ended(
+    bench: Bench, output: Path, points: Sequence[Point], controls: int, most: int, others: Others | None
+) -> Found:
     objectives = bench.space.search.objectives
     best = front(points, objectives)
-    judged = _judged(bench, output, points, most)
+    judged = judged_points(bench, _identity(bench), output, points, most, others)
     final = judged or points
     choice = recommend(final, objectives, len(points))
     comparing = (bench.by_judge if judged else None) or bench.comparing
@@ -316,52 +316,6 @@ def _ended(bench: Bench, output: Path, points: Sequence[Point], controls: int, m
         weights="",
         notes=comparing.rules.meter.notes,
     )
-
-
-def _judged(bench: Bench, output: Path, points: Sequence[Point], most: int) -> list[Point]:
-    """What the judge says of the best, and of some points besides; nothing where it has read all of them."""
-    comparing = bench.by_judge
-    if comparing is None:
-        return []
-    chosen = contenders(points, bench.space.search.objectives, most)
-    taken = {point.number for point in chosen}
-    published = bench.space.defaults()
-    chosen += [each for each in points[:1] if each.setting == published and each.number not in taken]
-    chosen += spread(points, chosen, most)
-    parts = Parts("judging points", PROMPTS, comparing.rules.meter.prompts, len(chosen))
-    owner = _identity(bench)
-    found = []
-    with Journal(output / _JUDGED) as journal:
-        for point in chosen:
-            key = Key("trial", owner, f"judged {point.number}")
-            known = journal.get(key)
-            with parts.part(known=known is not None):
-                if known is None:
-                    known = _judged_point(bench, point, comparing)
-                    journal.put(key, known)
-            found.append(_kept(point, known, output / _JUDGED))
-    return found
-
-
-def _kept(point: Point, known: Any, where: Path) -> Point:
-    """A point with what was kept of the judge's reading of it."""
-    told = known if isinstance(known, dict) else {}
-    outcome, problem = told.get("outcome"), str(told.get("problem", ""))
-    try:
-        return replace(point, outcome=None if problem else Outcome.from_json(outcome), problem=problem)
-    except DataError as error:
-        raise DataError(
-            f"what it holds of point {point.number} was damaged: {error.problem}",
-            where=where,
-            remedy="delete it, and these points are judged again",
-        ) from error
-
-
-def _judged_point(bench: Bench, point: Point, comparing: Comparing) -> dict[str, Any]:
-    try:
-        return {"outcome": bench.of(bench.space.at(point.setting), comparing).to_json(), "problem": ""}
-    except PolysafeError as error:
-        return {"outcome": None, "problem": error.problem}
 
 
 def _controls(bench: Bench, choice: Choice, comparing: Comparing, draws: int) -> list[Beside]:
