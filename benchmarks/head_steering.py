@@ -178,7 +178,7 @@ def _spearman(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def tables(rows: Rows) -> dict[str, str]:
-    """The rows as the Markdown tables of `docs/head_steering.md`, by name."""
+    """The rows as the Markdown tables of `docs/results/head_steering.md`, by name."""
     seeds = sorted({row["seed"] for row in rows})
     found = {(row["seed"], row["setting"]): row for row in rows if row["kind"] == "main"}
     head = ["seed", "setting", "heads", "λ", *LANGUAGES, "over-refusal", "helpful", "ability"]

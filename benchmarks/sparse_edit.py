@@ -128,7 +128,7 @@ def _variations(chosen: SparseEdit) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def tables(rows: Rows) -> dict[str, str]:
-    """The rows as the Markdown tables of `docs/sparse_edit.md`, by name."""
+    """The rows as the Markdown tables of `docs/results/sparse_edit.md`, by name."""
     seeds = sorted({row["seed"] for row in rows})
     found = {(row["seed"], row["setting"]): row for row in rows}
     names = list(dict.fromkeys(row["setting"] for row in rows))

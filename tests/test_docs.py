@@ -21,6 +21,7 @@ from polysafe.methods import registry
 from polysafe.methods.registry import resolve
 from polysafe.recipe.recipe import parse_recipe, recipe_schema
 from tests.models import trio
+from tools.site import ELSEWHERE, relinked
 
 ROOT = Path(__file__).parents[1]
 
@@ -137,9 +138,40 @@ def test_citation_names_the_papers_and_this_version() -> None:
     assert citation["version"] == polysafe.__version__
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/reproduce.md"])
+PAGES = [*ELSEWHERE, *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("https://")]
-    assert links
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if not link.startswith("https://")]
     assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_every_page_is_in_the_menu_of_the_site_once() -> None:
+    found: list[str] = []
+
+    def listed(entry: object) -> None:
+        match entry:
+            case str():
+                found.append(entry)
+            case dict():
+                listed(list(entry.values()))
+            case list():
+                for each in entry:
+                    listed(each)
+
+    listed(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    pages = [*ELSEWHERE.values(), *(page.removeprefix("docs/") for page in PAGES if page.startswith("docs/"))]
+    assert sorted(found) == sorted(pages)
+
+
+def test_links_of_the_repository_become_links_of_the_site() -> None:
+    text = (
+        "[a](../README.md), [b](search.md#cost), [recipe.md](../docs/recipe.md), [c](../tests/conftest.py), "
+        "![d](quickstart.png), [e](https://example.org/x.md), [f](#here)"
+    )
+    assert relinked(text, "results/x.md", "docs/results.md") == (
+        "[a](../readme.md), [b](../search.md#cost), [The recipe](../recipe.md), c, "
+        "![d](../quickstart.png), [e](https://example.org/x.md), [f](#here)"
+    )

@@ -24,7 +24,7 @@ from tests.byte_level import save_byte_model
 from tests.shared import DATA, needs_data
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _YAML = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _DROPPED = {"--judge": 1, "--translate": 1, "--calibration": 1, "--key": 1, "--judge-key": 1, "--data": 1}

@@ -20,7 +20,7 @@ PAGES: dict[str, Callable[[list[dict[str, Any]]], dict[str, str]]] = {
 
 @pytest.mark.parametrize("page", PAGES)
 def test_tables_are_those_of_the_runs(page: str) -> None:
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    text = (DOCS / "results" / f"{page}.md").read_text(encoding="utf-8")
     tables = PAGES[page](json.loads((DOCS / f"{page}_runs.json").read_text(encoding="utf-8")))
     assert tables
     assert [name for name, table in tables.items() if table not in text] == []

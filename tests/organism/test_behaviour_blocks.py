@@ -75,4 +75,4 @@ def test_the_page_has_the_tables_of_the_results() -> None:
     root = Path(__file__).parents[2]
     file = root / "benchmarks" / "results" / "behaviour_blocks.json"
     found = json.loads(file.read_text(encoding="utf-8"))
-    assert "\n\n".join(tables(found)) in (root / "docs" / "behaviour_swap.md").read_text(encoding="utf-8")
+    assert "\n\n".join(tables(found)) in (root / "docs" / "results" / "behaviour_swap.md").read_text(encoding="utf-8")

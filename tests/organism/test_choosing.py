@@ -23,7 +23,7 @@ def results(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 
 
 def test_the_page_has_the_tables_of_the_outcomes(results: list[dict[str, Any]]) -> None:
-    assert "\n\n".join(tables(results)) in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    assert "\n\n".join(tables(results)) in (ROOT / "docs" / "results" / "search.md").read_text(encoding="utf-8")
 
 
 def test_every_arm_was_tried_in_every_way_with_the_same_budget(results: list[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from benchmarks.tables.chosen import read_file, tables
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "benchmarks" / "results" / "real_languages.json"
-RUNS = ROOT / "docs" / "real_languages_runs.md"
+RUNS = ROOT / "docs" / "results" / "real_languages_runs.md"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_the_tables_are_those_of_the_outcomes(outcomes: Outcomes) -> None:
 
 def test_the_page_on_searching_has_the_tables_of_what_was_chosen() -> None:
     found = read_file(ROOT / "benchmarks" / "results" / "choosing_real.json")
-    assert "\n\n".join(tables(found)) in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    assert "\n\n".join(tables(found)) in (ROOT / "docs" / "results" / "search.md").read_text(encoding="utf-8")
 
 
 def test_a_search_that_takes_nothing_leaves_the_model_as_it_is() -> None:
