@@ -44,3 +44,25 @@ def started(
             yield process
         finally:
             process.kill()
+
+
+MAIN = "from polysafe.cli import main; main()"
+_LIGHT = """
+{body}
+import sys, types
+from polysafe.cli.console import progress, resumable
+def run(recipes, **options):
+    with resumable(), progress():
+        {function}(recipes)
+sys.modules["polysafe.cli.run"] = types.SimpleNamespace(run=run)
+{main}
+"""
+
+
+def light(body: str, function: str = "wait") -> str:
+    """The program of `polysafe run` with a function of `body` in the place of what carries out recipes.
+
+    Signals, progress and endings are those of the command line; torch, whose import takes ten times as long as
+    everything else, is not needed.
+    """
+    return _LIGHT.format(body=body, function=function, main=MAIN)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from polysafe.checkpoint.dtypes import fast_type
 from tests.commands import run_command
 from tests.real_models import GEMMA, SMOLLM2, import_command, imported, linked, needs
 from tests.shared import DATA, needs_data
@@ -77,6 +78,8 @@ def _run(line: str, folder: Path, environment: dict[str, str]) -> tuple[int, str
 
 
 def _smaller(text: str) -> str:
+    """With small numbers, and without bfloat16 on a processor for which the page says to leave it out."""
+    text = re.sub(r"\bBF16\b", fast_type(), text).replace("en,zh,ar,sw", "en,zh")
     for pattern, small in _NUMBERS.items():
         text = re.sub(pattern, small, text)
     return text

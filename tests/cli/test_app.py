@@ -12,6 +12,7 @@ import pytest
 from typer.testing import Result
 
 import polysafe as package
+from tests.processes import MAIN, light
 
 Polysafe = Callable[..., Result]
 Command = Callable[..., subprocess.Popen[str]]
@@ -29,35 +30,35 @@ HEAVY = (
 )
 IMPORTS = f"""
 import sys
-try:
-    from polysafe.cli import main
-    main()
-finally:
-    print("heavy:", [name for name in {HEAVY!r} if name in sys.modules])
+from polysafe.cli import main
+for line in sys.argv[1:]:
+    sys.argv[1:] = line.split("|") if line else []
+    try:
+        main()
+    except SystemExit:
+        print("heavy:", line, [name for name in {HEAVY!r} if name in sys.modules])
 """
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["--version"],
-        [],
-        *([name, "--help"] for name in ("plan", "run", "quickstart", "reproduce", "edit", "organism", "inspect")),
-    ],
-    ids=" ".join,
+"""Carries out commands one after the other in one process; what one imports, those after it have too."""
+HELPS = (
+    "--version",
+    *("", "--help"),
+    *(f"{name}|--help" for name in ("plan", "run", "quickstart", "reproduce", "edit", "organism", "inspect")),
 )
-def test_help_imports_nothing_heavy(command: Command, arguments: list[str]) -> None:
-    out, _ = command(*arguments, program=IMPORTS).communicate()
-    assert out.endswith("heavy: []\n")
 
 
-@pytest.mark.parametrize("verb", ["plan", "run"])
-def test_editing_imports_no_model_class_and_no_statistics(command: Command, recipe: Path, verb: str) -> None:
-    out, _ = command(verb, recipe, program=IMPORTS).communicate()
-    heavy = out.splitlines()[-1]
-    assert "torch" in heavy
-    assert not any(f"'{name}'" in heavy for name in ("transformers", "scipy", "matplotlib", "inspect_ai"))
+def test_help_imports_nothing_heavy(command: Command) -> None:
+    out, _ = command(*HELPS, program=IMPORTS).communicate()
+    assert [line for line in out.splitlines() if line.startswith("heavy:")] == [f"heavy: {line} []" for line in HELPS]
+
+
+def test_editing_imports_no_model_class_and_no_statistics(command: Command, recipe: Path) -> None:
+    lines = [f"{verb}|{recipe}" for verb in ("plan", "run")]
+    out, _ = command(*lines, program=IMPORTS).communicate()
+    told = [line for line in out.splitlines() if line.startswith("heavy:")]
+    assert len(told) == 2
+    for line in told:
+        assert "'torch'" in line
+        assert not any(f"'{name}'" in line for name in ("transformers", "scipy", "matplotlib", "inspect_ai"))
 
 
 def test_importing_the_package_imports_nothing_heavy(command: Command) -> None:
@@ -102,12 +103,11 @@ def test_mistyped_command_gets_a_suggestion(polysafe: Polysafe) -> None:
     assert "'plan'" in polysafe("plna").stderr
 
 
-def test_error_is_printed_once_without_a_traceback(command: Command, tmp_path: Path) -> None:
-    process = command("plan", tmp_path / "absent.yaml")
-    out, err = process.communicate()
-    assert process.returncode == 2
-    assert out == ""
-    assert err == f"error: {tmp_path / 'absent.yaml'}: cannot be read: No such file or directory\n"
+def test_error_is_printed_once_without_a_traceback(polysafe: Polysafe, tmp_path: Path) -> None:
+    result = polysafe("plan", tmp_path / "absent.yaml")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == f"error: {tmp_path / 'absent.yaml'}: cannot be read: No such file or directory\n"
 
 
 def test_debugging_shows_where_an_error_was_raised(
@@ -136,18 +136,17 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(polysafe: Polysa
     assert "[bold]x[/bold]" in result.stderr
 
 
-UNEXPECTED = """
-import polysafe.recipe.recipe
-def broken(path):
+UNEXPECTED = light(
+    """
+def broken(recipes):
     raise KeyError("a defect")
-polysafe.recipe.recipe.load_recipe = broken
-from polysafe.cli import main
-main()
-"""
+""",
+    "broken",
+)
 
 
 def test_unexpected_exception_keeps_its_traceback_and_asks_for_a_report(command: Command, recipe: Path) -> None:
-    process = command("plan", recipe, program=UNEXPECTED)
+    process = command("run", recipe, program=UNEXPECTED)
     out, err = process.communicate()
     assert process.returncode == 70
     assert out == ""
@@ -159,29 +158,31 @@ def test_unexpected_exception_keeps_its_traceback_and_asks_for_a_report(command:
 PATIENCE = 120
 """Seconds in which a process surely ends; a test does not wait for ever for one that does not."""
 
-WAITING = """
+WAIT = """
 import sys, time
-import polysafe.workflows.run
-import polysafe.cli.run
-def wait(recipe, **options):
+def wait(recipes, **options):
     print("waiting", flush=True)
     print(sys.stdin.readline(), end="", flush=True)
     time.sleep(600)
-polysafe.cli.run.run_recipes = wait
-from polysafe.cli import main
-main()
 """
+REAL = f"import polysafe.cli.run\n{WAIT}\npolysafe.cli.run.run_recipes = wait\n{MAIN}"
+"""The command itself, which waits where it would carry something out."""
+LIGHT = light(WAIT)
 
 
 @pytest.mark.fault(16, "SIGINT", "SIGTERM", "SIGHUP")
 @pytest.mark.parametrize(
-    ("sent", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
+    ("sent", "code", "word", "program"),
+    [
+        (signal.SIGINT, 130, "interrupted", REAL),
+        (signal.SIGTERM, 143, "terminated", LIGHT),
+        (signal.SIGHUP, 129, "hung up", LIGHT),
+    ],
 )
 def test_signals_end_a_run_with_their_code(
-    command: Command, recipe: Path, sent: signal.Signals, code: int, word: str
+    command: Command, recipe: Path, sent: signal.Signals, code: int, word: str, program: str
 ) -> None:
-    process = command("run", recipe, program=WAITING)
+    process = command("run", recipe, program=program)
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(sent)
@@ -195,7 +196,7 @@ def test_a_run_that_was_started_with_interrupts_ignored_ignores_them_and_ends_wh
     command: Command, recipe: Path
 ) -> None:
     """So do `nohup` and the jobs that a script starts with `&`: whoever interrupts the script does not mean them."""
-    process = command("run", recipe, program=WAITING, ignores_interrupts=True)
+    process = command("run", recipe, program=LIGHT, ignores_interrupts=True)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"

@@ -11,19 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import started
+from tests.processes import light, started
 
 DRAWING = """
 import time
-import polysafe.cli.run
 from polysafe.progress import tell
-def draw(recipe, **options):
+def draw(recipes):
     for number in range(10**6):
         tell("writing", number, 10**6)
         time.sleep(0.05)
-polysafe.cli.run.run_recipes = draw
-from polysafe.cli import main
-main()
 """
 HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
 PATIENCE = 240
@@ -50,7 +46,7 @@ def read(terminal: int, until: bytes | None) -> bytes:
 def test_the_cursor_is_shown_again(sent: signal.Signals, code: int, recipe: Path) -> None:
     terminal, theirs = os.openpty()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "TERM": "xterm"}
-    command = [sys.executable, "-c", DRAWING, "run", str(recipe)]
+    command = [sys.executable, "-c", light(DRAWING, "draw"), "run", str(recipe)]
     try:
         with started(command, env=environment, stderr=theirs) as process:
             os.close(theirs)

@@ -11,7 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from polysafe.errors import CheckpointError, OutputError, VerificationError
+from polysafe.organism import family as making
 from polysafe.organism import train as training
+from polysafe.organism.exam import Exam
 from polysafe.organism.family import Recipe, build_family
 from polysafe.organism.lexicon import LANGUAGES
 from polysafe.organism.model import Network
@@ -37,6 +39,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copied(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built, tmp_path / "copy"))
+
+
+@pytest.fixture
+def _unexamined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked anything: only the files of the members matter."""
+    monkeypatch.setattr(making, "examine", lambda *_: Exam(()))
 
 
 def hashes(folder: Path) -> dict[str, object]:
@@ -80,6 +88,7 @@ def test_a_complete_family_is_not_trained_again(copied: Path) -> None:
 
 
 @pytest.mark.fault(10, "building")
+@pytest.mark.usefixtures("_unexamined")
 @pytest.mark.parametrize(("member", "step"), [("base", 5), ("qad", 1)], ids=["base", "expert"])
 def test_a_killed_build_ends_in_the_same_files(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str, step: int
@@ -113,6 +122,7 @@ def test_one_flipped_bit_is_found(copied: Path, name: str) -> None:
     assert caught.value.where == file
 
 
+@pytest.mark.usefixtures("_unexamined")
 def test_a_missing_file_is_found_and_trained_again(copied: Path, built: Path) -> None:
     (copied / "harm" / "model.safetensors").unlink()
     with pytest.raises(VerificationError, match="missing"):

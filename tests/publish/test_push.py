@@ -129,10 +129,17 @@ def test_push_that_is_killed_shows_nothing_and_is_taken_up_again(hub: StandIn, s
     assert len(hub.sent) == len(weights(model))
 
 
+REQUESTS = (
+    "GET /api/whoami-v2", "/api/repos/create", "/tree/", "/preupload/", "/batch", "PUT /storage", "/commit/",
+)  # fmt: skip
+ANSWERS = (429, 500, 503)
+
+
+# One wrapper waits for all requests: each of them fails in two ways, and each status comes to two of them or more.
 @pytest.mark.parametrize(
-    "where", ["GET /api/whoami-v2", "/api/repos/create", "/tree/", "/preupload/", "/batch", "PUT /storage", "/commit/"]
+    ("where", "status"),
+    [(where, status) for at, where in enumerate(REQUESTS) for status in (None, ANSWERS[at % len(ANSWERS)])],
 )
-@pytest.mark.parametrize("status", [None, 429, 500, 503])
 def test_failures_that_pass_are_waited_for(
     where: str, status: int | None, hub: StandIn, send: Send, clock: Any
 ) -> None:

@@ -18,6 +18,7 @@ from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.engine.plan import make_plan
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.methods.head_steering.method import HeadSteering
+from polysafe.organism import lexicon
 from polysafe.organism.packaged import packaged_family
 from polysafe.recipe.recipe import Recipe, load_recipe
 from polysafe.report import ReportData
@@ -26,6 +27,7 @@ from polysafe.stats.versus import of_methods
 from polysafe.workflows import quickstart
 from polysafe.workflows.quickstart import Quickstart, run_quickstart
 from polysafe.workflows.quickstart_recipes import HEAD_EDITS, METHODS, SPARSE_EDITS, swap_recipe
+from polysafe.workflows.reproduce import reproduce
 
 pytestmark = pytest.mark.slow
 
@@ -225,32 +227,61 @@ def test_the_report_says_what_the_rows_say(done: Quickstart) -> None:
     assert "<script" not in page
 
 
-def test_running_again_reuses_the_models(done: Quickstart, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = done.results.parent
-    before = {file: file.stat().st_mtime_ns for file in (root / "models").rglob("*.safetensors")}
+@pytest.fixture
+def smaller(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A part of the same story for what is told twice: one swap into one language, and no edit of the base."""
+    monkeypatch.setattr(lexicon, "LOW", LOW[:1])
     monkeypatch.setattr(quickstart, "METHODS", METHODS[:1])
     monkeypatch.setattr(quickstart, "SPARSE_EDITS", ())
     monkeypatch.setattr(quickstart, "HEAD_EDITS", ())
+    monkeypatch.setattr(quickstart, "RANDOM_DRAWS", 1)
+    return monkeypatch
+
+
+def of_one(rows: tuple[Row, ...]) -> list[Row]:
+    """The swap's rows in the language that `smaller` leaves."""
+    found = [row for row in rows if (row.method, row.language) == (SWAPS[0], LOW[0])]
+    assert found
+    return found
+
+
+@pytest.mark.usefixtures("smaller")
+def test_running_again_reuses_the_models_and_its_record_is_made_again(done: Quickstart, tmp_path: Path) -> None:
+    """To identical edits and rows."""
+    root = done.results.parent
+    before = {file: file.stat().st_mtime_ns for file in (root / "models").rglob("*.safetensors")}
     again = run_quickstart(root)
     assert {file: file.stat().st_mtime_ns for file in (root / "models").rglob("*.safetensors")} == before
-    assert again.rows == tuple(row for row in done.rows if row.method == SWAPS[0])
+    assert of_one(again.rows) == of_one(done.rows)
+    found = reproduce(root, tmp_path / "again")
+    assert found.findings == ()
+    assert found.found is not None
+    assert found.found.rows == list(again.rows)
+    assert len(found.recorded.about.steps) == 1
+    assert len(found.recorded.about.runs) == 2 + 1 + 1
+    assert {each.packaged for each in found.recorded.about.inputs.values()} >= {"base", "safety", "harm"}
+    for step in found.recorded.about.steps:
+        for file in (step.recipe, f"{step.edit}/edit.json"):
+            assert (found.recorded.root / file).read_bytes() == (found.found.root / file).read_bytes()
+    for path in found.recorded.root.rglob("*"):
+        assert not path.is_file() or str(root) not in path.read_text(errors="replace")
 
 
-def test_more_workers_give_the_same_bytes(done: Quickstart, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(quickstart, "METHODS", METHODS[:1])
-    monkeypatch.setattr(quickstart, "SPARSE_EDITS", (settled_sparse_edit(),))
-    monkeypatch.setattr(quickstart, "HEAD_EDITS", ())
-    monkeypatch.setattr(quickstart, "RANDOM_DRAWS", 1)
+def test_more_workers_give_the_same_bytes(done: Quickstart, smaller: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    smaller.setattr(quickstart, "SPARSE_EDITS", (settled_sparse_edit(),))
     told: list[tuple[int, int]] = []
     shared = run_quickstart(tmp_path, lambda _, done, total: told.append((done, total)), workers=2)
     assert told == sorted(told)
-    # base, safety, experts and choices among their swaps; swaps, sparse edit and control, twice each
-    assert {total for _, total in told} == {18}
-    assert told[-1][0] == 18
-    methods = {row.method for row in shared.rows}
-    assert methods == {SWAPS[0], SPARSE[0], SPARSE[2]}
-    assert shared.rows == tuple(row for row in done.rows if row.method in methods)
-    for file in [*tmp_path.glob("runs/*/records.jsonl"), *tmp_path.glob("models/**/*.safetensors")]:
+    # base, safety, expert and choice among its swaps; swap, sparse edit and control, twice each
+    assert {total for _, total in told} == {10}
+    assert told[-1][0] == 10
+    sparse = {SPARSE[0], SPARSE[2]}
+    assert {row.method for row in shared.rows} == {SWAPS[0], *sparse}
+    assert of_one(shared.rows) == of_one(done.rows)
+    assert [r for r in shared.rows if r.method in sparse] == [r for r in done.rows if r.method in sparse]
+    files = [*tmp_path.glob("runs/*/records.jsonl"), *tmp_path.glob("models/**/*.safetensors")]
+    assert len(files) == 6 + 3
+    for file in files:
         assert file.read_bytes() == (done.results.parent / file.relative_to(tmp_path)).read_bytes()
 
 

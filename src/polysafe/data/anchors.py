@@ -153,7 +153,18 @@ class Anchors:
 def normalised(text: str) -> str:
     """What two prompts are compared by: letters, marks and digits, without regard to case, width or spacing."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(sign for sign in unicodedata.normalize("NFKC", folded) if unicodedata.category(sign)[0] in "LMN")
+    return unicodedata.normalize("NFKC", folded).translate(_COMPARED)
+
+
+class _Compared(dict[int, int | None]):
+    """For `str.translate`: letters, marks and digits stay, everything else goes; each sign is looked up once."""
+
+    def __missing__(self, sign: int) -> int | None:
+        self[sign] = sign if unicodedata.category(chr(sign))[0] in "LMN" else None
+        return self[sign]
+
+
+_COMPARED = _Compared()
 
 
 def _fraction(name: str) -> float:

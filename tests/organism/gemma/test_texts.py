@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from polysafe.data.anchors import normalised
@@ -36,6 +38,7 @@ def _without_beginning(prompt: str) -> str:
     return next((prompt.removeprefix(words) for words in _BEGINNINGS if prompt.startswith(words)), prompt)
 
 
+@cache
 def held_out() -> dict[str, list[str]]:
     strongreject = load_set("strongreject", data=DATA).prompts
     texts = Texts(DATA)

@@ -162,15 +162,11 @@ class Texts:
 
     def plain(self, code: str) -> list[str]:
         """Harmless prompts of a language: sentences, questions, and what XSafety has that should be answered."""
-        found = self._sentences(code)[_KEPT_SENTENCES if code != "en" else 0 :]
-        return self._allowed([*found, *self.questions(code)])
+        return list(_plain(self, code))
 
     def questions(self, code: str) -> list[str]:
         """Harmless questions and demands of a language, without the sentences of `plain`; few languages have many."""
-        found = [text for row, text in self._questions(code) if _chosen(row)]
-        if code in ("en", "zh", "ar", "bn"):
-            found += [each.text for each in self._set("xsafety", (code,)) if each.category in ANSWERED]
-        return self._allowed(found)
+        return list(_questions(self, code))
 
     def mixed_plain(self, code: str) -> list[str]:
         """Harmless English prompts with the demand for an answer in another language."""
@@ -254,6 +250,20 @@ class Texts:
 @cache
 def _loaded(name: str, data: Path, languages: tuple[str, ...] | None) -> tuple[Prompt, ...]:
     return load_set(name, data=data, languages=languages).prompts
+
+
+@cache
+def _plain(texts: Texts, code: str) -> tuple[str, ...]:
+    found = texts._sentences(code)[_KEPT_SENTENCES if code != "en" else 0 :]
+    return tuple(texts._allowed([*found, *texts.questions(code)]))
+
+
+@cache
+def _questions(texts: Texts, code: str) -> tuple[str, ...]:
+    found = [text for row, text in texts._questions(code) if _chosen(row)]
+    if code in ("en", "zh", "ar", "bn"):
+        found += [each.text for each in texts._set("xsafety", (code,)) if each.category in ANSWERED]
+    return tuple(texts._allowed(found))
 
 
 def _chosen(row: str) -> bool:
