@@ -19,10 +19,11 @@ import torch
 from polysafe.checkpoint.dtypes import torch_dtype
 from polysafe.checkpoint.lora import AdaptedCheckpoint, open_reader
 from polysafe.checkpoint.output import check_target, lock
-from polysafe.checkpoint.roles import Architecture, Kind, TensorRole, classify
+from polysafe.checkpoint.roles import Architecture, Kind, Module, classify
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.edits.adapter import adapter_config, public_origin, write_adapter
 from polysafe.edits.edit import Edit
+from polysafe.edits.modules import empty_model, moved, parameter_roles
 from polysafe.edits.low_rank import LowRank, best_approximation, distance
 from polysafe.edits.update import Updates
 from polysafe.errors import EditError, OutputError
@@ -31,7 +32,6 @@ SCHEMA = 1
 DEFAULT_RANK = 64
 FACTOR_TYPES = ("F32", "BF16", "F16")
 _SHOWN = 8
-_BARE_CONTAINERS = {"gpt_neox": "gpt_neox", "gpt2": "transformer", "bloom": "transformer"}
 
 Advance = Callable[[int, int], None]
 """Told how many tensors are done, of how many."""
@@ -191,6 +191,7 @@ class _Job:
         self._checkpoints = checkpoints
         self._start = checkpoints[edit.start]
         self._architecture = classify(self._start)
+        self._running = _running(self._start)
         self._updates = updates
         self._rank = rank
         self._dtype = dtype
@@ -210,7 +211,7 @@ class _Job:
         """
         left_out = []
         for tensor in self._edit.touched:
-            reason = _obstacle(self._architecture.roles[tensor], self._start.tensors[tensor].shape, tensor)
+            reason = _obstacle(self._architecture, self._start.tensors[tensor].shape, tensor)
             if reason is None:
                 self._linear.append(tensor)
             elif norm := _finite(self._updates.norm(tensor), tensor):
@@ -264,8 +265,8 @@ class _Job:
             notes.append(
                 f"the edit also stores every tensor as {self._edit.dtype}; an adapter leaves the base as it is"
             )
-        if "text_config" in self._start.config:
-            notes.append("the config is of a model of several modalities; its modules may have other names when loaded")
+        if self._running is None:
+            notes.append("modules are called as in the files: transformers, which could rename them, has no such model")
         return notes
 
     def _adapt(self, tensor: str) -> tuple[AdaptedModule, tuple[torch.Tensor, torch.Tensor]] | None:
@@ -286,7 +287,7 @@ class _Job:
         rounded = LowRank(stored[0].to(torch.float64), stored[1].to(torch.float64))
         missed = distance(dense, rounded) if exact is None else (exact + rounded.times(-1.0)).norm()
         how: Literal["exact", "svd"] = "svd" if exact is None or kept.rank < needed else "exact"
-        name = module_name(tensor, self._start, self._architecture)
+        name = moved(tensor, self._architecture, self._running or self._architecture).removesuffix(".weight")
         return AdaptedModule(name, tensor, how, kept.rank, needed, norm, missed / norm), stored
 
     def _stored(self, factor: torch.Tensor, tensor: str) -> torch.Tensor:
@@ -294,6 +295,14 @@ class _Job:
         if not bool(stored.isfinite().all()):
             raise EditError(f"the update does not fit {self._dtype}", where=tensor, remedy="choose a wider type")
         return stored
+
+
+def _running(checkpoint: Checkpoint) -> Architecture | None:
+    """The roles of the running model's parameters; None where transformers is not there, or cannot make the model."""
+    try:
+        return parameter_roles(empty_model(checkpoint), checkpoint)
+    except Exception:  # noqa: BLE001 — its classes check what config.json says, each in its own way
+        return None
 
 
 def _finite(size: float, tensor: str) -> float:
@@ -304,19 +313,9 @@ def _finite(size: float, tensor: str) -> float:
     return size
 
 
-def module_name(tensor: str, checkpoint: Checkpoint, architecture: Architecture) -> str:
-    """Name in the running model of the module that owns a weight.
-
-    Some checkpoints, among them the published GPT-2, were saved without the outer container of the causal model.
-    """
-    name = tensor.removesuffix(".weight")
-    if "." in architecture.prefix:
-        return name
-    return f"{_BARE_CONTAINERS.get(checkpoint.config.get('model_type', ''), 'model')}.{name}"
-
-
-def _obstacle(role: TensorRole, shape: tuple[int, ...], tensor: str) -> str | None:
-    """Why a tensor is not the weight of a linear layer of its own; None if it is one."""
+def _obstacle(architecture: Architecture, shape: tuple[int, ...], tensor: str) -> str | None:
+    """Why a tensor is not the weight of a linear layer that PEFT adapts by its name; None if it is one."""
+    role, every = architecture.roles[tensor], architecture.roles.values()
     if role.bias:
         return "bias"
     if role.kind is not Kind.PROJECTION:
@@ -325,6 +324,11 @@ def _obstacle(role: TensorRole, shape: tuple[int, ...], tensor: str) -> str | No
         return "experts, which run as one tensor"
     if len(shape) != 2 or not tensor.endswith(".weight"):
         return "not a matrix"
+    if role.projection == "mixed" and not any(each.projection == "o" for each in every):
+        return "a state space, which PEFT does not adapt"
+    # Where experts are stored one by one, PEFT takes any module of such a name for what all of them became.
+    if role.module is Module.MLP and any(each.expert is not None and each.projection == role.projection for each in every):
+        return "named like an expert's, which PEFT takes it for"
     return None
 
 
