@@ -25,7 +25,6 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-
 VOCABULARY = 64
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -116,13 +115,13 @@ class Made:
 
     @cached_property
     def layers(self) -> tuple[str, torch.nn.ModuleList]:
-        """Name and modules of the decoder's layers: the longest list of the language model."""
+        """Name and modules of the decoder's layers."""
         lists = [
             (name, module)
             for name, module in self.model.named_modules()
-            if isinstance(module, torch.nn.ModuleList) and not re.search("vision|visual|expert", name)
+            if isinstance(module, torch.nn.ModuleList) and re.search(r"(^|\.)(layers|h|blocks)$", name)
         ]
-        return max(lists, key=lambda item: (len(item[1]), -item[0].count(".")))
+        return next(item for item in lists if not re.search("vision|visual", item[0]))
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -149,9 +148,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
 def read_state(folder: Path) -> State:

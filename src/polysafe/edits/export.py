@@ -8,7 +8,7 @@ truncated singular value decomposition, and the error is stated per tensor and o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,12 +19,12 @@ import torch
 from polysafe.checkpoint.dtypes import torch_dtype
 from polysafe.checkpoint.lora import AdaptedCheckpoint, open_reader
 from polysafe.checkpoint.output import check_target, lock
-from polysafe.checkpoint.roles import Architecture, Kind, Module, classify
+from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole, classify
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.edits.adapter import adapter_config, public_origin, write_adapter
 from polysafe.edits.edit import Edit
-from polysafe.edits.modules import empty_model, moved, parameter_roles
 from polysafe.edits.low_rank import LowRank, best_approximation, distance
+from polysafe.edits.modules import empty_model, moved, parameter_roles
 from polysafe.edits.update import Updates
 from polysafe.errors import EditError, OutputError
 
@@ -32,6 +32,7 @@ SCHEMA = 1
 DEFAULT_RANK = 64
 FACTOR_TYPES = ("F32", "BF16", "F16")
 _SHOWN = 8
+_STATE_SPACES = frozenset({"mamba", "mixer"})
 
 Advance = Callable[[int, int], None]
 """Told how many tensors are done, of how many."""
@@ -167,7 +168,7 @@ def export_adapter(
         readers = {name: stack.enter_context(open_reader(checkpoints[name])) for name in edit.sources}
         job = _Job(edit, checkpoints, Updates(edit, checkpoints, readers), rank, dtype)
         left_out = job.judge(partial=partial)
-        modules, factors = job.adapt(advance)
+        modules, factors = job.adapt(left_out, advance)
         for name in edit.sources:
             checkpoints[name].check_unchanged()
         export = Export(
@@ -210,8 +211,10 @@ class _Job:
             EditError: There are some, and leaving them out was not asked for.
         """
         left_out = []
+        roles = self._architecture.roles
+        of_experts = {role.projection for role in roles.values() if role.expert is not None}
         for tensor in self._edit.touched:
-            reason = _obstacle(self._architecture, self._start.tensors[tensor].shape, tensor)
+            reason = _obstacle(roles[tensor], self._start.tensors[tensor].shape, tensor, of_experts)
             if reason is None:
                 self._linear.append(tensor)
             elif norm := _finite(self._updates.norm(tensor), tensor):
@@ -222,7 +225,9 @@ class _Job:
             raise _inexpressible(left_out)
         return tuple(left_out)
 
-    def adapt(self, advance: Advance) -> tuple[tuple[AdaptedModule, ...], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    def adapt(
+        self, left_out: Sequence[LeftOut], advance: Advance
+    ) -> tuple[tuple[AdaptedModule, ...], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
         """The adapted modules and their factors A and B.
 
         Raises:
@@ -242,8 +247,9 @@ class _Job:
             factors[module.module] = (stored[0].mT, stored[1].mT) if transposed else (stored[1], stored[0])
         advance(len(self._linear), len(self._linear))
         if not modules:
+            why = f" but {left_out[0].tensor} ({left_out[0].reason})" if left_out else ""
             raise EditError(
-                "the edit changes no linear layer, so there is nothing for an adapter to hold",
+                f"the edit changes no linear layer{why}, so there is nothing for an adapter to hold",
                 remedy="write the edited model instead: `polysafe edit apply`",
             )
         return tuple(modules), factors
@@ -313,23 +319,26 @@ def _finite(size: float, tensor: str) -> float:
     return size
 
 
-def _obstacle(architecture: Architecture, shape: tuple[int, ...], tensor: str) -> str | None:
-    """Why a tensor is not the weight of a linear layer that PEFT adapts by its name; None if it is one."""
-    role, every = architecture.roles[tensor], architecture.roles.values()
-    if role.bias:
-        return "bias"
-    if role.kind is not Kind.PROJECTION:
-        return role.kind.value.replace("_", " ")
-    if role.experts is not None or role.expert is not None:
-        return "experts, which run as one tensor"
-    if len(shape) != 2 or not tensor.endswith(".weight"):
-        return "not a matrix"
-    if role.projection == "mixed" and not any(each.projection == "o" for each in every):
-        return "a state space, which PEFT does not adapt"
-    # Where experts are stored one by one, PEFT takes any module of such a name for what all of them became.
-    if role.module is Module.MLP and any(each.expert is not None and each.projection == role.projection for each in every):
-        return "named like an expert's, which PEFT takes it for"
-    return None
+def _obstacle(role: TensorRole, shape: tuple[int, ...], tensor: str, of_experts: Collection[str | None]) -> str | None:
+    """Why a tensor is not the weight of a linear layer that PEFT adapts by its name; None if it is one.
+
+    Args:
+        role: Its role.
+        shape: Its shape.
+        tensor: Its name.
+        of_experts: Projections of experts that are stored one by one. They run as one tensor, and PEFT takes every
+            module of such a name in an MLP for it.
+    """
+    found = {
+        "bias": role.bias,
+        role.kind.value.replace("_", " "): role.kind is not Kind.PROJECTION,
+        "experts, which run as one tensor": role.experts is not None or role.expert is not None,
+        "not a matrix": len(shape) != 2 or not tensor.endswith(".weight"),
+        "a state space's, which PEFT refuses": role.projection == "mixed"
+        and not _STATE_SPACES.isdisjoint(tensor.split(".")),
+        "named like an expert's, which PEFT takes it for": role.module is Module.MLP and role.projection in of_experts,
+    }
+    return next((reason for reason, holds in found.items() if holds), None)
 
 
 def _inexpressible(parts: list[LeftOut]) -> EditError:

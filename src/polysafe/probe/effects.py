@@ -335,9 +335,7 @@ def mean_outputs(model: LoadedModel, task: TaskPrompts, batch_size: int = 16) ->
         ResourceError: A batch does not fit the device.
     """
     layout = _layout(model)
-    captured = capture(
-        model, task.clean, layout.layers, into=Statistics(), site=Site.HEADS, batch_size=batch_size
-    )
+    captured = capture(model, task.clean, layout.layers, into=Statistics(), site=Site.HEADS, batch_size=batch_size)
     means = [captured[layer].mean for layer in layout.layers]
     return torch.stack(means).view(-1, layout.heads, layout.size).to(torch.float32)
 
@@ -361,7 +359,7 @@ def _check(model: LoadedModel, prompt: ScoredPrompt, means: torch.Tensor, score:
         with RowScorer(model, means) as rows:
             found = rows.scores(prompt, score)[[0, *(1 + layer * heads + head for layer, head in cells)]]
     except Exception as error:  # noqa: BLE001 — a model's own code may fail in any way
-        return (_fallback(f"rows cannot pass through this architecture ({error})"),)
+        return (_fallback(f"rows cannot pass through this architecture ({getattr(error, 'problem', error)})"),)
     worst, allowed = float((found - wanted).abs().max()), TOLERANCE.get(model.model.dtype, _COARSE)
     if worst > allowed * max(1.0, float(wanted.abs().max())):
         return (_fallback(f"rows differ from the model as it is by {worst:.2g}"),)

@@ -108,7 +108,9 @@ def control_heads(kind: Control, chosen: Sequence[Head], scores: torch.Tensor, s
     )
 
 
-def checked_heads(heads: Iterable[Sequence[int]], layers: Sequence[int], per_layer: int) -> tuple[tuple[Head, ...], int]:
+def checked_heads(
+    heads: Iterable[Sequence[int]], layers: Sequence[int], per_layer: int
+) -> tuple[tuple[Head, ...], int]:
     """Heads that were named by hand, each once, by layer and head, and how many were named again.
 
     Raises:
@@ -121,7 +123,7 @@ def checked_heads(heads: Iterable[Sequence[int]], layers: Sequence[int], per_lay
             which = ends if len(layers) == layers[-1] - layers[0] + 1 else ", ".join(map(str, layers))
             raise RecipeError(
                 f"there is no head {head} in layer {layer}",
-                remedy=f"layers with heads are {which}, heads 0 … {per_layer - 1}; a list for another model does not fit",
+                remedy=f"layers with heads are {which}, heads 0 … {per_layer - 1}; was the list made for this model?",
             )
     distinct = tuple(sorted(set(named)))
     if not distinct:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,7 +70,7 @@ def mlp_projections(source: Source, layer: int, sides: Sequence[Side] = ("gate",
     if everything and not roles:
         raise _unsupported(source, layer, "is a mixture of experts without a shared one, and no expert sees all tokens")
     if not roles:
-        raise _unsupported(source, layer, "has no projection that is recognised", "this model may have no MLP")
+        raise ArchitectureError(f"layer {layer} has no MLP that is recognised", where=source.checkpoint.root)
     if any(role.transposed for role in roles.values()):
         raise _unsupported(source, layer, "is stored input × output, so that units are no rows", _OTHER_METHODS)
     stored = {role.projection: name for name, role in roles.items() if not role.bias}
@@ -89,6 +89,21 @@ def mlp_projections(source: Source, layer: int, sides: Sequence[Side] = ("gate",
         Projection(layer, name, stored[name], 0, source.reader.spec(stored[name]).rows, biases.get(name))
         for name in wanted
     )
+
+
+def left_alone(source: Source, edited: Sequence[int], looked_at: Sequence[int]) -> Iterator[str]:
+    """What no edit of MLP units reaches: routed experts of edited layers, and layers that have no such units.
+
+    Args:
+        source: The model.
+        edited: Layers that are edited.
+        looked_at: Layers that could have been.
+    """
+    for layer in edited:
+        if any(role.expert is not None or role.experts is not None for role in _mlp_roles(source, layer).values()):
+            yield f"layer {layer} is a mixture: its shared expert is edited, the routed ones stay as they are"
+    if missed := [layer for layer in range(source.architecture.num_layers) if layer not in looked_at]:
+        yield f"layers {', '.join(map(str, missed))} have no units that can be edited"
 
 
 def _mlp_roles(source: Source, layer: int) -> dict[str, TensorRole]:
