@@ -41,7 +41,7 @@ from polysafe.probe.render import load_tokenizer
 from polysafe.recipe.recipe import make_recipe
 from polysafe.workflows.apply import load_edit, undo_edit
 from polysafe.workflows.run import run_recipe
-from tests.architectures.made import Made, State, matrix_modules, read_state
+from tests.architectures.made import SIZES, Made, State, matrix_modules, read_state
 from tests.methods.anchors import write_anchors
 from tests.methods.helpers import differing, result, same_bits
 
@@ -224,7 +224,9 @@ def exported(bench: Bench) -> tuple[str, ...]:
 
 
 def generated(bench: Bench) -> tuple[str, ...]:
-    """Answers and refusal log-odds of a batch are those that transformers gives a prompt at a time."""
+    """Answers and refusal log-odds of a batch are those that the model before it was saved gives a prompt at a time."""
+    torch.testing.assert_close(_ask(bench.loaded), _ask(bench.made.model))
+    assert bench.loaded.max_tokens in {None, SIZES["max_position_embeddings"]}
     tokenizer = load_tokenizer(bench.made.folders["base"])
     generator = LocalGenerator(bench.loaded, tokenizer, Sampling(max_tokens=4), template="raw")
     answers = {each.id: each.token_ids for each in generator.generate([Ask(text, text) for text in PROMPTS])}

@@ -162,6 +162,7 @@ def make(config: Any, folder: Path) -> Made:
     In every layer one half has moved further in the safety expert and the other in the language expert, by turns.
     """
     model = random_model(config)
+    folder.mkdir(exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.save_pretrained(folder / "base")
