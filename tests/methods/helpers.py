@@ -36,7 +36,8 @@ def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Equality that tells −0 from 0 and lets NaN equal itself."""
     if first.dtype != second.dtype or first.shape != second.shape:
         return False
-    return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))
+    one, other = (tensor.contiguous().flatten().view(torch.uint8) for tensor in (first, second))
+    return torch.equal(one, other)
 
 
 def differing(first: State, second: State) -> list[str]:

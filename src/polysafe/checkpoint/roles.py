@@ -9,9 +9,10 @@ model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
 from polysafe.checkpoint.header import TensorSpec
 from polysafe.checkpoint.source import Checkpoint
@@ -87,7 +88,7 @@ class Architecture:
         vocabulary: Rows of the embedding, None if there is none.
         unknown: Tensors that no table knows.
         notes: Findings worth telling: tied flag and tensors that disagree, fused layouts, and so on.
-        unplaced: Matrices that no table knows, in layers that seem to lack an attention or an MLP.
+        unplaced: Matrices of layers that belong to no attention or MLP that is known.
     """
 
     prefix: str
@@ -100,6 +101,16 @@ class Architecture:
     notes: tuple[str, ...] = field(default=())
     unplaced: tuple[str, ...] = ()
 
+    @cached_property
+    def with_heads(self) -> tuple[int, ...]:
+        """Layers whose attention has heads, which is all of them but in hybrids; told by their output projections."""
+        outputs = {
+            role.layer
+            for role in self.roles.values()
+            if role.layer is not None and role.module is Module.ATTENTION and role.projection == "o" and not role.bias
+        }
+        return tuple(sorted(outputs))
+
     def layer_tensors(self, layer: int, module: Module | None = None) -> tuple[str, ...]:
         """Names of the tensors of a layer, or of one of its blocks."""
         return tuple(
@@ -109,7 +120,10 @@ class Architecture:
         )
 
 
-_ATTENTION_CONTAINERS = frozenset({"self_attn", "attn", "attention", "self_attention", "linear_attn", "mixer"})
+_ATTENTION_CONTAINERS = frozenset(
+    {"self_attn", "attn", "attention", "self_attention", "linear_attn", "mixer", "mamba", "conv"}
+)
+"""What mixes tokens; in hybrids that is also linear attention, a state space or a convolution."""
 _MLP_CONTAINERS = frozenset(
     {"mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "shared_expert", "shared_mlp", "experts"}
 )
@@ -136,7 +150,9 @@ _PROJECTIONS: dict[Module, dict[str, frozenset[str]]] = {
 _CONV1D = frozenset({"c_attn", "c_proj", "c_fc"})
 """Names of matrices that GPT-2 stores input × output, and other families under the same names output × input."""
 _CONV1D_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt"})
-_RECURRENT = frozenset({"A_log", "conv1d", "dt_bias"})
+_PAIRED_HEADS = frozenset({"diffllama"})
+"""Models whose heads are differences of two attentions: half as many as the config states, and twice as wide."""
+_RECURRENT = frozenset({"A_log", "conv", "conv1d", "dt_bias"})
 """What a mixer without attention heads has."""
 _ROUTERS = frozenset({"router", "gate", "shared_expert_gate"})
 _EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"})
@@ -158,26 +174,21 @@ def classify(checkpoint: Checkpoint) -> Architecture:
     specs = checkpoint.tensors
     prefix = _layer_prefix(checkpoint)
     roles = {name: _role(name, spec, prefix) for name, spec in specs.items()}
-    roles = _stored_as_made(checkpoint, _headless(checkpoint, roles))
+    roles = _stored_as_made(checkpoint, _headless(checkpoint, roles, prefix))
     layers = sorted({role.layer for role in roles.values() if role.layer is not None})
     num_layers = _check_layers(checkpoint, roles, layers)
     tied, tie_notes = _tied(checkpoint, roles)
     unknown = tuple(name for name, role in roles.items() if role.kind is Kind.UNKNOWN)
     vocabulary = next((specs[n].shape[0] for n, role in roles.items() if _is_table(specs[n], role)), None)
     notes = (*checkpoint.notes, *tie_notes, *_layout_notes(roles))
-    unplaced = tuple(_unplaced(checkpoint, roles, unknown))
+    unplaced = tuple(name for name in unknown if _is_left(specs[name], roles[name]))
     return Architecture(
         prefix, num_layers, roles, tied, _heads(checkpoint, roles), vocabulary, unknown, notes, unplaced
     )
 
 
-def _unplaced(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], unknown: Iterable[str]) -> Iterator[str]:
-    known = {(role.layer, role.module) for role in roles.values() if role.kind is Kind.PROJECTION}
-    for name in unknown:
-        role = roles[name]
-        whole = all((role.layer, module) in known for module in Module)
-        if role.layer is not None and role.module is None and not whole and len(checkpoint.tensors[name].shape) > 1:
-            yield name
+def _is_left(spec: TensorSpec, role: TensorRole) -> bool:
+    return role.layer is not None and role.module is None and len(spec.shape) > 1
 
 
 def _is_table(spec: TensorSpec, role: TensorRole) -> bool:
@@ -244,7 +255,8 @@ def _inside_role(parts: list[str], spec: TensorSpec, layer: int) -> TensorRole:
     if projection is None:
         kind = Kind.ROUTER if module is Module.MLP and owner in _ROUTERS else Kind.UNKNOWN
         return TensorRole(kind, layer, module, bias=bias)
-    stack = spec.shape[0] if "experts" in parts and len(spec.shape) == 3 - int(bias) else None
+    stacked = len(spec.shape) == 3 - int(bias) and ("experts" in parts or (module is Module.MLP and not bias))
+    stack = spec.shape[0] if stacked else None
     return TensorRole(
         Kind.PROJECTION,
         layer,
@@ -256,22 +268,23 @@ def _inside_role(parts: list[str], spec: TensorSpec, layer: int) -> TensorRole:
     )
 
 
-def _headless(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> dict[str, TensorRole]:
-    """The roles, with `mixed` for outputs of mixers that have no attention heads."""
+def _headless(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], prefix: str) -> dict[str, TensorRole]:
+    """The roles, with `mixed` for outputs of mixers that have no attention heads; a layer may have one beside heads."""
     kinds = checkpoint.text_config.get("layer_types")
     stated = kinds if isinstance(kinds, list) else []
-    layers = {
-        *(layer for layer, kind in enumerate(stated) if str(kind).partition("_")[0] in {"linear", "mamba", "conv"}),
-        *(
-            role.layer
-            for name, role in roles.items()
-            if role.module is Module.ATTENTION and not _RECURRENT.isdisjoint(name.split("."))
-        ),
-    }
-    return {
-        name: replace(role, projection="mixed") if role.projection == "o" and role.layer in layers else role
+    layers = {layer for layer, kind in enumerate(stated) if str(kind).partition("_")[0] in {"linear", "mamba", "conv"}}
+
+    def container(name: str) -> tuple[str, ...]:
+        return tuple(name[len(prefix) + 1 :].split(".")[:2])
+
+    outputs = {name for name, role in roles.items() if role.module is Module.ATTENTION and role.projection == "o"}
+    recurrent = {
+        container(name)
         for name, role in roles.items()
+        if role.module is Module.ATTENTION and not _RECURRENT.isdisjoint(name.split("."))
     }
+    mixed = {name for name in outputs if roles[name].layer in layers or container(name) in recurrent}
+    return {name: replace(role, projection="mixed") if name in mixed else role for name, role in roles.items()}
 
 
 def _stored_as_made(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> dict[str, TensorRole]:
@@ -357,6 +370,7 @@ def _heads(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> HeadLayou
     heads = _stated(checkpoint, "num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads")
     kv_heads = _stated(checkpoint, "num_key_value_heads")
     size = _stated(checkpoint, "v_head_dim", "head_dim")  # heads of values may have a size of their own
+    pair = 2 if checkpoint.text_config.get("model_type") in _PAIRED_HEADS else 1
     output = _first_matrix(checkpoint, roles, "o")
     if output is None:
         return None
@@ -372,7 +386,7 @@ def _heads(checkpoint: Checkpoint, roles: Mapping[str, TensorRole]) -> HeadLayou
     if kv_heads is not None and keys is not None and keys.shape[0] != kv_heads * (inputs // heads):
         stated = f"{kv_heads} key/value heads of size {inputs // heads}"
         raise _contradiction(checkpoint, f"tensor {keys.name!r} has {keys.shape[0]} outputs", stated)
-    return HeadLayout(heads, kv_heads or heads, inputs // heads)
+    return HeadLayout(heads // pair, (kv_heads or heads) // pair, pair * inputs // heads)
 
 
 def _stated(checkpoint: Checkpoint, *keys: str) -> int | None:

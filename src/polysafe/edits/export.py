@@ -8,7 +8,7 @@ truncated singular value decomposition, and the error is stated per tensor and o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,11 +19,12 @@ import torch
 from polysafe.checkpoint.dtypes import torch_dtype
 from polysafe.checkpoint.lora import AdaptedCheckpoint, open_reader
 from polysafe.checkpoint.output import check_target, lock
-from polysafe.checkpoint.roles import Architecture, Kind, TensorRole, classify
+from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole, classify
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.edits.adapter import adapter_config, public_origin, write_adapter
 from polysafe.edits.edit import Edit
 from polysafe.edits.low_rank import LowRank, best_approximation, distance
+from polysafe.edits.modules import empty_model, moved, parameter_roles
 from polysafe.edits.update import Updates
 from polysafe.errors import EditError, OutputError
 
@@ -31,7 +32,7 @@ SCHEMA = 1
 DEFAULT_RANK = 64
 FACTOR_TYPES = ("F32", "BF16", "F16")
 _SHOWN = 8
-_BARE_CONTAINERS = {"gpt_neox": "gpt_neox", "gpt2": "transformer", "bloom": "transformer"}
+_STATE_SPACES = frozenset({"mamba", "mixer"})
 
 Advance = Callable[[int, int], None]
 """Told how many tensors are done, of how many."""
@@ -167,7 +168,7 @@ def export_adapter(
         readers = {name: stack.enter_context(open_reader(checkpoints[name])) for name in edit.sources}
         job = _Job(edit, checkpoints, Updates(edit, checkpoints, readers), rank, dtype)
         left_out = job.judge(partial=partial)
-        modules, factors = job.adapt(advance)
+        modules, factors = job.adapt(left_out, advance)
         for name in edit.sources:
             checkpoints[name].check_unchanged()
         export = Export(
@@ -191,6 +192,7 @@ class _Job:
         self._checkpoints = checkpoints
         self._start = checkpoints[edit.start]
         self._architecture = classify(self._start)
+        self._running = _running(self._start)
         self._updates = updates
         self._rank = rank
         self._dtype = dtype
@@ -209,8 +211,10 @@ class _Job:
             EditError: There are some, and leaving them out was not asked for.
         """
         left_out = []
+        roles = self._architecture.roles
+        of_experts = {role.projection for role in roles.values() if role.expert is not None}
         for tensor in self._edit.touched:
-            reason = _obstacle(self._architecture.roles[tensor], self._start.tensors[tensor].shape, tensor)
+            reason = _obstacle(roles[tensor], self._start.tensors[tensor].shape, tensor, of_experts)
             if reason is None:
                 self._linear.append(tensor)
             elif norm := _finite(self._updates.norm(tensor), tensor):
@@ -221,7 +225,9 @@ class _Job:
             raise _inexpressible(left_out)
         return tuple(left_out)
 
-    def adapt(self, advance: Advance) -> tuple[tuple[AdaptedModule, ...], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    def adapt(
+        self, left_out: Sequence[LeftOut], advance: Advance
+    ) -> tuple[tuple[AdaptedModule, ...], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
         """The adapted modules and their factors A and B.
 
         Raises:
@@ -241,8 +247,9 @@ class _Job:
             factors[module.module] = (stored[0].mT, stored[1].mT) if transposed else (stored[1], stored[0])
         advance(len(self._linear), len(self._linear))
         if not modules:
+            why = f" but {left_out[0].tensor} ({left_out[0].reason})" if left_out else ""
             raise EditError(
-                "the edit changes no linear layer, so there is nothing for an adapter to hold",
+                f"the edit changes no linear layer{why}, so there is nothing for an adapter to hold",
                 remedy="write the edited model instead: `polysafe edit apply`",
             )
         return tuple(modules), factors
@@ -264,8 +271,8 @@ class _Job:
             notes.append(
                 f"the edit also stores every tensor as {self._edit.dtype}; an adapter leaves the base as it is"
             )
-        if "text_config" in self._start.config:
-            notes.append("the config is of a model of several modalities; its modules may have other names when loaded")
+        if self._running is None:
+            notes.append("modules are called as in the files: transformers, which could rename them, has no such model")
         return notes
 
     def _adapt(self, tensor: str) -> tuple[AdaptedModule, tuple[torch.Tensor, torch.Tensor]] | None:
@@ -286,7 +293,7 @@ class _Job:
         rounded = LowRank(stored[0].to(torch.float64), stored[1].to(torch.float64))
         missed = distance(dense, rounded) if exact is None else (exact + rounded.times(-1.0)).norm()
         how: Literal["exact", "svd"] = "svd" if exact is None or kept.rank < needed else "exact"
-        name = module_name(tensor, self._start, self._architecture)
+        name = moved(tensor, self._architecture, self._running or self._architecture).removesuffix(".weight")
         return AdaptedModule(name, tensor, how, kept.rank, needed, norm, missed / norm), stored
 
     def _stored(self, factor: torch.Tensor, tensor: str) -> torch.Tensor:
@@ -294,6 +301,14 @@ class _Job:
         if not bool(stored.isfinite().all()):
             raise EditError(f"the update does not fit {self._dtype}", where=tensor, remedy="choose a wider type")
         return stored
+
+
+def _running(checkpoint: Checkpoint) -> Architecture | None:
+    """The roles of the running model's parameters; None where transformers is not there, or cannot make the model."""
+    try:
+        return parameter_roles(empty_model(checkpoint), checkpoint)
+    except Exception:  # noqa: BLE001 — its classes check what config.json says, each in its own way
+        return None
 
 
 def _finite(size: float, tensor: str) -> float:
@@ -304,28 +319,26 @@ def _finite(size: float, tensor: str) -> float:
     return size
 
 
-def module_name(tensor: str, checkpoint: Checkpoint, architecture: Architecture) -> str:
-    """Name in the running model of the module that owns a weight.
+def _obstacle(role: TensorRole, shape: tuple[int, ...], tensor: str, of_experts: Collection[str | None]) -> str | None:
+    """Why a tensor is not the weight of a linear layer that PEFT adapts by its name; None if it is one.
 
-    Some checkpoints, among them the published GPT-2, were saved without the outer container of the causal model.
+    Args:
+        role: Its role.
+        shape: Its shape.
+        tensor: Its name.
+        of_experts: Projections of experts that are stored one by one. They run as one tensor, and PEFT takes every
+            module of such a name in an MLP for it.
     """
-    name = tensor.removesuffix(".weight")
-    if "." in architecture.prefix:
-        return name
-    return f"{_BARE_CONTAINERS.get(checkpoint.config.get('model_type', ''), 'model')}.{name}"
-
-
-def _obstacle(role: TensorRole, shape: tuple[int, ...], tensor: str) -> str | None:
-    """Why a tensor is not the weight of a linear layer of its own; None if it is one."""
-    if role.bias:
-        return "bias"
-    if role.kind is not Kind.PROJECTION:
-        return role.kind.value.replace("_", " ")
-    if role.experts is not None or role.expert is not None:
-        return "experts, which run as one tensor"
-    if len(shape) != 2 or not tensor.endswith(".weight"):
-        return "not a matrix"
-    return None
+    found = {
+        "bias": role.bias,
+        role.kind.value.replace("_", " "): role.kind is not Kind.PROJECTION,
+        "experts, which run as one tensor": role.experts is not None or role.expert is not None,
+        "not a matrix": len(shape) != 2 or not tensor.endswith(".weight"),
+        "a state space's, which PEFT refuses": role.projection == "mixed"
+        and not _STATE_SPACES.isdisjoint(tensor.split(".")),
+        "named like an expert's, which PEFT takes it for": role.module is Module.MLP and role.projection in of_experts,
+    }
+    return next((reason for reason, holds in found.items() if holds), None)
 
 
 def _inexpressible(parts: list[LeftOut]) -> EditError:

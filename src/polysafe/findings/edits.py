@@ -73,7 +73,8 @@ def _units(part: Provenance) -> Iterator[_Units]:
         case {"layers": dict(layers), "jaccard": dict(jaccard)}:
             yield "neurons", tuple(_neurons(layers)), jaccard, _chance(layers, part.evidence.get("safety_neurons", {}))
         case {"heads": list(heads), "scores": list(scores)}:
-            yield "heads", tuple(_heads(heads, scores)), {}, {}
+            layers = part.evidence.get("layers_with_heads", range(len(scores)))
+            yield "heads", tuple(_heads(heads, dict(zip(layers, scores, strict=True)))), {}, {}
 
 
 def _chance(layers: Mapping[str, Mapping[str, Any]], counts: Mapping[str, Mapping[str, int]]) -> _Chance:
@@ -105,7 +106,7 @@ def _neurons(layers: Mapping[str, Mapping[str, Any]]) -> Iterator[LayerUnits]:
         yield LayerUnits(layer, "mlp", tuple(sorted(chosen)), total)
 
 
-def _heads(heads: list[list[int]], scores: list[list[float]]) -> Iterator[LayerUnits]:
-    for layer, row in enumerate(scores):
+def _heads(heads: list[list[int]], scores: Mapping[int, list[float]]) -> Iterator[LayerUnits]:
+    for layer, row in scores.items():
         chosen = tuple(sorted(head for other, head in heads if other == layer))
         yield LayerUnits(layer, "attention", chosen, len(row), tuple(row))

@@ -37,7 +37,7 @@ def blocks_of(architecture: Architecture, granularity: Granularity) -> Mapping[B
     """
     if granularity != "layer" and architecture.unplaced:
         raise ArchitectureError(
-            f"{len(architecture.unplaced)} matrices lie in layers whose attention or MLP is not recognised, "
+            f"{len(architecture.unplaced)} matrices of layers belong to no attention or MLP that is recognised, "
             f"the first is {architecture.unplaced[0]!r}",
             remedy="decide by whole layers (`granularity: layer`), or open an issue with the tensor names",
         )

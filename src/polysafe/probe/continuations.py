@@ -212,7 +212,8 @@ class Continuations:
         """Whether the model keeps keys and values of a prompt in a form that can be repeated; states cannot."""
         from transformers.cache_utils import DynamicLayer
 
-        return all(isinstance(layer, DynamicLayer) for layer in self._new_cache().layers)
+        layers = self._new_cache().layers
+        return all(isinstance(layer, DynamicLayer) and not hasattr(layer, "conv_states") for layer in layers)
 
     def _one_by_one(
         self, asks: Sequence[Ask], groups: Sequence[_Group]

@@ -54,7 +54,7 @@ class EffectsRecord(Record):
         data: SHA-256 of the drawn prompts, by task.
         language: Their language.
         score: What is compared.
-        layers: Number of layers.
+        layers: Number of layers that have heads.
         heads: Number of query heads per layer.
         dtype: Type that the model computed in.
     """
@@ -199,7 +199,7 @@ def _record(
         data={each.task: each.sha256 for each in trials},
         language=language,
         score=score,
-        layers=layout.layers,
+        layers=len(layout.layers),
         heads=layout.heads,
         dtype=model.dtype,
     )
@@ -207,7 +207,7 @@ def _record(
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    layers: int
+    layers: tuple[int, ...]
     heads: int
     size: int
 
@@ -220,7 +220,7 @@ def _layout(model: LoadedModel) -> _Layout:
             where=model.source.name,
             remedy="head effects need num_attention_heads in config.json",
         )
-    return _Layout(model.parameters.num_layers, heads.num_heads, heads.head_dim)
+    return _Layout(model.parameters.with_heads, heads.num_heads, heads.head_dim)
 
 
 @dataclass
@@ -327,15 +327,17 @@ def _measure(
 def mean_outputs(model: LoadedModel, task: TaskPrompts, batch_size: int = 16) -> torch.Tensor:
     """Mean output of every head at the last position of the clean prompts, float32 [layers, heads, size].
 
+    The first axis has the layers that have heads (`Architecture.with_heads`), as in everything about effects.
+
     Raises:
         DataError: An activation is not finite, or a prompt does not fit the model.
         MismatchError: The tokenizer is not the model's.
         ResourceError: A batch does not fit the device.
     """
     layout = _layout(model)
-    captured = capture(model, task.clean, into=Statistics(), site=Site.HEADS, batch_size=batch_size)
-    means = [captured[layer].mean for layer in range(layout.layers)]
-    return torch.stack(means).view(layout.layers, layout.heads, layout.size).to(torch.float32)
+    captured = capture(model, task.clean, layout.layers, into=Statistics(), site=Site.HEADS, batch_size=batch_size)
+    means = [captured[layer].mean for layer in layout.layers]
+    return torch.stack(means).view(-1, layout.heads, layout.size).to(torch.float32)
 
 
 def _require_finite(scores: torch.Tensor, task: TaskPrompts, index: int) -> None:
@@ -356,8 +358,8 @@ def _check(model: LoadedModel, prompt: ScoredPrompt, means: torch.Tensor, score:
     try:
         with RowScorer(model, means) as rows:
             found = rows.scores(prompt, score)[[0, *(1 + layer * heads + head for layer, head in cells)]]
-    except (ArchitectureError, RuntimeError, TypeError, KeyError, ValueError) as error:
-        return (_fallback(f"rows cannot pass through this architecture ({error})"),)
+    except Exception as error:  # noqa: BLE001 — a model's own code may fail in any way
+        return (_fallback(f"rows cannot pass through this architecture ({getattr(error, 'problem', error)})"),)
     worst, allowed = float((found - wanted).abs().max()), TOLERANCE.get(model.model.dtype, _COARSE)
     if worst > allowed * max(1.0, float(wanted.abs().max())):
         return (_fallback(f"rows differ from the model as it is by {worst:.2g}"),)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from polysafe.checkpoint.dtypes import float_dtype, torch_dtype
-from polysafe.checkpoint.header import Header, TensorSpec
 from polysafe.checkpoint.opened import Source, open_source
 from polysafe.checkpoint.reader import TensorReader
-from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole, classify
-from polysafe.checkpoint.source import Checkpoint, check_editable
+from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
+from polysafe.checkpoint.source import check_editable
 from polysafe.edits.edit import Edit
+from polysafe.edits.modules import empty_model, moved, parameter_roles
 from polysafe.edits.reader import EditedReader
 from polysafe.errors import ArchitectureError, CheckpointError, ResourceError
 from polysafe.probe.weights import changed_tensors, load_state, weights_sha256
@@ -188,8 +188,8 @@ def load_model(
         _check_loaded(source, info)
         if device_map is None:
             _move(model, target)
-    model.eval()
-    loaded = LoadedModel(source, model, _parameters(source, model), changed)
+    model = _speaking(model.eval())
+    loaded = LoadedModel(source, model, parameter_roles(model, source.checkpoint), changed)
     _check_same_architecture(loaded)
     advance()
     return loaded
@@ -289,7 +289,7 @@ def resident_behind(source: Source, edit: Edit, readers: Mapping[str, TensorRead
 
 
 def parameter_of(loaded: LoadedModel, name: str, shape: tuple[int, ...]) -> torch.nn.Parameter:
-    """The parameter that a tensor of the files became; files may leave out the prefix of the body.
+    """The parameter that a tensor of the files became; files may leave out the prefix of the body, or have another.
 
     Args:
         loaded: The model.
@@ -300,7 +300,8 @@ def parameter_of(loaded: LoadedModel, name: str, shape: tuple[int, ...]) -> torc
         ArchitectureError: transformers keeps it in another form (as it does with experts).
     """
     parameters = dict(loaded.model.named_parameters())
-    for candidate in (name, f"{loaded.model.base_model_prefix}.{name}"):
+    inside = moved(name, loaded.architecture, loaded.parameters)
+    for candidate in (name, f"{loaded.model.base_model_prefix}.{name}", inside):
         if candidate in parameters and parameters[candidate].shape == shape:
             return parameters[candidate]
     raise ArchitectureError(
@@ -330,17 +331,11 @@ def _device(name: torch.device | str | None) -> torch.device:
 def _from_pretrained(
     source: Source, state: dict[str, torch.Tensor], dtype: torch.dtype, device_map: DeviceMap | None
 ) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-
     root = source.checkpoint.root
     try:
-        config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
-        # a language model that is released inside a wrapper for pictures has the config of both
-        family: Any = AutoModelForCausalLM if config.get_text_config() is config else AutoModelForImageTextToText
-        with torch.device("meta"):
-            kind = type(family.from_config(config, trust_remote_code=False))
-        loaded: Any = kind.from_pretrained(
-            None, config=config, state_dict=state, dtype=dtype, device_map=device_map, output_loading_info=True
+        empty = empty_model(source.checkpoint)
+        loaded: Any = type(empty).from_pretrained(
+            None, config=empty.config, state_dict=state, dtype=dtype, device_map=device_map, output_loading_info=True
         )
     except torch.OutOfMemoryError as error:
         raise _too_large(error) from error
@@ -390,14 +385,14 @@ def _too_large(error: Exception) -> ResourceError:
     )
 
 
-def _parameters(source: Source, model: PreTrainedModel) -> Architecture:
-    """The loaded model's own parameters, classified by the tables that classify files."""
-    root = source.checkpoint.root
-    specs = {
-        name: TensorSpec(name, "F32", tuple(parameter.shape), root, 0, 0)
-        for name, parameter in model.named_parameters()
-    }
-    return classify(Checkpoint(root, source.checkpoint.origin, (Header(root, 0, 0, specs),), source.checkpoint.config))
+def _speaking(model: PreTrainedModel) -> PreTrainedModel:
+    """What answers texts: the model, or a whole language model that lies in a wrapper for pictures (Llama 4)."""
+    inner: Any = getattr(model, "language_model", None)
+    if inner is None or getattr(inner, "lm_head", None) is None:
+        return model
+    inner.generation_config = model.generation_config
+    speaking: PreTrainedModel = inner
+    return speaking
 
 
 def _check_same_architecture(loaded: LoadedModel) -> None:

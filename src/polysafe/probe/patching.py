@@ -61,13 +61,16 @@ class RowPass:
         patches: What replaces the output of a head, float [layers, heads, head size]; a row is born for each.
 
     Raises:
-        ArchitectureError: The head layout is not stated, or the model does not let its attention be replaced.
+        ArchitectureError: The head layout is not stated, layers have no heads, or the model does not let its attention
+            be replaced.
     """
 
     def __init__(self, model: LoadedModel, patches: torch.Tensor) -> None:
         layout = model.architecture.heads
         if layout is None:
             raise ArchitectureError("the config states no attention heads", where=model.source.name)
+        if len(model.parameters.with_heads) < model.parameters.num_layers:
+            raise ArchitectureError("some layers mix tokens without attention heads", where=model.source.name)
         self._model = model
         self._body = model.model.base_model
         self._heads, self._size = layout.num_heads, layout.head_dim

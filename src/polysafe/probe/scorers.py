@@ -98,7 +98,8 @@ def patched_scores(
         means: What replaces the heads' outputs, [layers, heads, size].
         prompt: The prompt.
         score: What is compared.
-        heads: (layer, head) for each run; empty for the one run without a patch.
+        heads: (layer, head) for each run, where layers without heads do not count; empty for the one run without a
+            patch.
 
     Returns:
         Scores, float32 [runs].
@@ -108,7 +109,7 @@ def patched_scores(
     with ExitStack() as stack:
         for layer in sorted({layer for layer, _ in heads}):
             runs_of = [(run, head) for run, (other, head) in enumerate(heads) if other == layer]
-            _, module = model.module(layer, Site.HEADS)
+            _, module = model.module(model.parameters.with_heads[layer], Site.HEADS)
             hook = module.register_forward_pre_hook(_replacing(means[layer], runs_of, position), with_kwargs=True)
             stack.callback(hook.remove)
         with torch.no_grad():

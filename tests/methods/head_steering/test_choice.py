@@ -107,10 +107,10 @@ def test_random_heads_depend_on_the_seed() -> None:
 def test_heads_that_do_not_exist_are_refused() -> None:
     for head in ((0, 4), (2, 0), (-1, 0)):
         with pytest.raises(RecipeError, match=f"no head {head[1]} in layer {head[0]}"):
-            checked_heads([head], layers=2, per_layer=4)
-    assert checked_heads([(1, 3), (0, 0), (1, 3)], 2, 4) == (((0, 0), (1, 3)), 1)
+            checked_heads([head], layers=range(2), per_layer=4)
+    assert checked_heads([(1, 3), (0, 0), (1, 3)], range(2), 4) == (((0, 0), (1, 3)), 1)
     with pytest.raises(EditError, match="no head is chosen"):
-        checked_heads([], 2, 4)
+        checked_heads([], range(2), 4)
 
 
 @given(st.sets(st.tuples(st.integers(0, 3), st.integers(0, 7)), min_size=1), st.integers(1, 5))

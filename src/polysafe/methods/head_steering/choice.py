@@ -1,6 +1,7 @@
 """Which attention heads are edited: from effects to a ranking, from rankings to a set, and the sets it has to beat.
 
-Everything here is plain arithmetic on maps of shape [layers, heads]; a head is a pair (layer, head).
+Everything here is plain arithmetic on maps of shape [layers, heads], of the layers that have heads; a head is a pair
+(layer, head).
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ def control_heads(kind: Control, chosen: Sequence[Head], scores: torch.Tensor, s
     )
 
 
-def checked_heads(heads: Iterable[Sequence[int]], layers: int, per_layer: int) -> tuple[tuple[Head, ...], int]:
+def checked_heads(
+    heads: Iterable[Sequence[int]], layers: Sequence[int], per_layer: int
+) -> tuple[tuple[Head, ...], int]:
     """Heads that were named by hand, each once, by layer and head, and how many were named again.
 
     Raises:
@@ -115,10 +118,12 @@ def checked_heads(heads: Iterable[Sequence[int]], layers: int, per_layer: int) -
     """
     named = [(int(layer), int(head)) for layer, head in heads]
     for layer, head in named:
-        if not (0 <= layer < layers and 0 <= head < per_layer):
+        if not (layer in layers and 0 <= head < per_layer):
+            ends = f"{layers[0]} … {layers[-1]}"
+            which = ends if len(layers) == layers[-1] - layers[0] + 1 else ", ".join(map(str, layers))
             raise RecipeError(
                 f"there is no head {head} in layer {layer}",
-                remedy=f"layers are 0 … {layers - 1}, heads 0 … {per_layer - 1}; a list for another model does not fit",
+                remedy=f"layers with heads are {which}, heads 0 … {per_layer - 1}; was the list made for this model?",
             )
     distinct = tuple(sorted(set(named)))
     if not distinct:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import row_blocks
-from polysafe.checkpoint.roles import Kind, Module
+from polysafe.checkpoint.roles import HeadLayout, Kind, Module
 from polysafe.edits.operations import AddDelta
 from polysafe.errors import ArchitectureError, MismatchError
 from polysafe.methods.head_steering.choice import Head, column_ranges
@@ -33,10 +33,12 @@ class OutputProjection:
 
 @dataclass(frozen=True)
 class HeadColumns:
-    """The output projections of all layers.
+    """The output projections of the layers that have attention heads.
+
+    Maps of heads have a row for each of these layers; row and layer are the same but in hybrids.
 
     Attributes:
-        projections: One per layer.
+        projections: One per such layer.
         heads: Query heads per layer; grouped keys and values make no difference here.
         size: Size of a head: head h owns inputs h·size … (h + 1)·size − 1.
     """
@@ -46,9 +48,17 @@ class HeadColumns:
     size: int
 
     @property
-    def layers(self) -> int:
-        """Number of layers."""
-        return len(self.projections)
+    def layers(self) -> tuple[int, ...]:
+        """Layers that have heads, in order: of every row its layer."""
+        return tuple(projection.layer for projection in self.projections)
+
+    def at(self, rows: Iterable[Head]) -> tuple[Head, ...]:
+        """Heads of the model from heads of maps."""
+        return tuple((self.layers[row], head) for row, head in rows)
+
+    def rows(self, heads: Iterable[Head]) -> tuple[Head, ...]:
+        """Heads of maps from heads of the model."""
+        return tuple((self.layers.index(layer), head) for layer, head in heads)
 
     def operations(self, of: str, minus: str, scale: float, heads: Collection[Head]) -> dict[str, AddDelta]:
         """Adds scale·(W_of − W_minus) on the inputs of the heads and on nothing else, by tensor."""
@@ -65,8 +75,15 @@ def head_columns(source: Source) -> HeadColumns:
     """Finds the output projections by their roles; head size comes from the config or the matrix, never from the width.
 
     Raises:
-        ArchitectureError: The config states no heads, or a layer has no output projection of softmax attention.
+        ArchitectureError: No layer has attention heads, the config does not state how many, or layers differ in their
+            width.
     """
+    if not source.architecture.with_heads:
+        raise ArchitectureError(
+            "no layer has attention heads",
+            where=source.checkpoint.root,
+            remedy="state spaces and linear attention have none to steer; other methods may work with this model",
+        )
     layout = source.architecture.heads
     if layout is None:
         raise ArchitectureError(
@@ -74,25 +91,25 @@ def head_columns(source: Source) -> HeadColumns:
             where=source.checkpoint.root,
             remedy="head steering needs num_attention_heads in config.json",
         )
-    layers = range(source.architecture.num_layers)
     return HeadColumns(
-        tuple(_projection(source, layer, layout.num_heads * layout.head_dim) for layer in layers),
+        tuple(_projection(source, layer, layout) for layer in source.architecture.with_heads),
         layout.num_heads,
         layout.head_dim,
     )
 
 
-def _projection(source: Source, layer: int, inputs: int) -> OutputProjection:
+def _projection(source: Source, layer: int, layout: HeadLayout) -> OutputProjection:
     for name in source.architecture.layer_tensors(layer, Module.ATTENTION):
         role = source.architecture.roles[name]
         if role.kind is Kind.PROJECTION and role.projection == "o" and not role.bias:
             spec = source.reader.spec(name)
-            if len(spec.shape) == 2 and spec.shape[0 if role.transposed else 1] == inputs:
+            if len(spec.shape) == 2 and spec.shape[0 if role.transposed else 1] == layout.num_heads * layout.head_dim:
                 return OutputProjection(layer, name, role.transposed)
     raise ArchitectureError(
-        f"layer {layer} has no output projection with {inputs} inputs, one block per attention head",
+        f"the output projection of layer {layer} has not {layout.num_heads * layout.head_dim} inputs, which are "
+        f"{layout.num_heads} heads of {layout.head_dim}: layers differ in the width of their heads",
         where=source.checkpoint.root,
-        remedy="layers with linear attention or state spaces have no heads to steer; this model is not supported",
+        remedy="head steering compares heads of one width; other methods work with this model",
     )
 
 

@@ -358,26 +358,28 @@ class HeadSteering(Method):
         doubts: Iterable[str] = (),
     ) -> Edit:
         chosen, repeated = self._chosen(columns, maps, setting["fraction"])
-        heads = chosen if self.control is None else control_heads(self.control, chosen, maps.scores, self.control_seed)
+        rows = chosen if self.control is None else control_heads(self.control, chosen, maps.scores, self.control_seed)
+        heads = columns.at(rows)
         strength = float(setting["strength"])
         if self.matched:
-            size = selected_norm(maps.norms, heads)
+            size = selected_norm(maps.norms, rows)
             strength *= selected_norm(maps.norms, chosen) / size if size else 1.0
         source = sources[self.model]
         changed = weights_of(columns, source, heads)
         return self.make_edit(
             sources,
             self._steps(columns, heads, strength),
-            decisions=[_decision(layer, heads, maps, strength) for layer in range(columns.layers)],
-            notes=self._notes(maps, heads, repeated),
+            decisions=[_decision(layer, row, rows, maps, strength) for row, layer in enumerate(columns.layers)],
+            notes=[*self._notes(maps, rows, repeated), *_hybrid_notes(source, columns)],
             warnings=[*maps.warnings, *self._warnings(maps), *doubts],
             evidence={
                 "chosen": dict(setting),
                 "strength": strength,
                 "heads": [list(head) for head in heads],
                 "scores": maps.scores.tolist(),
+                **({"layers_with_heads": list(columns.layers)} if _hybrid(source, columns) else {}),
                 "norms": maps.norms.tolist(),
-                "selected_norm": selected_norm(maps.norms, heads),
+                "selected_norm": selected_norm(maps.norms, rows),
                 "weights_changed": changed,
                 "share_of_weights_changed": changed / sum(spec.numel for spec in source.checkpoint.tensors.values()),
                 "effects": maps.plain(),
@@ -388,16 +390,18 @@ class HeadSteering(Method):
 
     def _chosen(self, columns: HeadColumns, maps: HeadMaps, fraction: float | None) -> tuple[tuple[Head, ...], int]:
         if self.heads is not None:
-            return checked_heads(self.heads, columns.layers, columns.heads)
-        total = columns.layers * columns.heads
+            named, repeated = checked_heads(self.heads, columns.layers, columns.heads)
+            return columns.rows(named), repeated
+        rows = range(len(columns.layers))
+        total = len(rows) * columns.heads
         count = self.count if fraction is None else share_to_count(fraction, total)
         assert count is not None
         if count > total:
             raise RecipeError(f"{count} heads are asked for, the model has {total}")
         if self.together == "majority" and len(maps.by_language) > 1:
             sets = [first(scores, count, positive=self.positive) for scores in maps.by_language.values()]
-            return checked_heads(majority(sets), columns.layers, columns.heads)
-        return checked_heads(first(maps.scores, count, positive=self.positive), columns.layers, columns.heads)
+            return checked_heads(majority(sets), rows, columns.heads)
+        return checked_heads(first(maps.scores, count, positive=self.positive), rows, columns.heads)
 
     def _steps(self, columns: HeadColumns, heads: Sequence[Head], strength: float) -> Mapping[str, AddDelta | Copy]:
         if strength == 0:
@@ -424,8 +428,17 @@ def _require_descendant(columns: HeadColumns, base: Source, harmful: Source) -> 
     require_descendant(base, harmful, scored, relative_update_norms(base, [harmful], scored)[harmful.name])
 
 
-def _decision(layer: int, heads: Sequence[Head], maps: HeadMaps, strength: float) -> Decision:
-    inside = [head for head in heads if head[0] == layer]
+def _hybrid(source: Source, columns: HeadColumns) -> bool:
+    return len(columns.layers) < source.architecture.num_layers
+
+
+def _hybrid_notes(source: Source, columns: HeadColumns) -> Iterator[str]:
+    if _hybrid(source, columns):
+        yield f"{len(columns.layers)} of {source.architecture.num_layers} layers have attention heads, the others none"
+
+
+def _decision(layer: int, row: int, rows: Sequence[Head], maps: HeadMaps, strength: float) -> Decision:
+    inside = [head for head in rows if head[0] == row]
     scores = [float(maps.scores[head]) for head in inside]
     return Decision(
         block=f"layers.{layer}.attention",
@@ -434,7 +447,7 @@ def _decision(layer: int, heads: Sequence[Head], maps: HeadMaps, strength: float
         choice="edited" if inside and strength else "unchanged",
         safety_weight=len(inside) / maps.scores.shape[1],
         score=sum(scores) / len(scores) if scores else None,
-        detail={"heads": float(len(inside)), **{f"head_{head}": float(maps.scores[layer, head]) for _, head in inside}},
+        detail={"heads": float(len(inside)), **{f"head_{head}": float(maps.scores[row, head]) for _, head in inside}},
     )
 
 

@@ -48,7 +48,7 @@ from polysafe.methods.sparse_edit.choice import (
     try_candidates,
 )
 from polysafe.methods.sparse_edit.evidence import decision, evidence
-from polysafe.methods.sparse_edit.mlp_units import Side, mlp_projections
+from polysafe.methods.sparse_edit.mlp_units import Side, left_alone, mlp_projections
 from polysafe.methods.sparse_edit.reduced_rank import Penalty, Utility
 from polysafe.methods.sparse_edit.safety_neurons import Combine, Criterion
 from polysafe.methods.sparse_edit.solve import LayerEdit, Workbench, operations
@@ -289,7 +289,11 @@ class SparseEdit(Method):
             sources,
             operations(solved),
             decisions=[decision(layer) for layer in solved],
-            notes=[*self._notes(anchors, bench, solved), *self._why(ranking, trials)],
+            notes=[
+                *self._notes(anchors, bench, solved),
+                *self._why(ranking, trials),
+                *self._rest(source, solved, layers),
+            ],
             warnings=[*overlaps, *self._warnings(source, solved), *doubts],
             evidence={
                 "chosen": chosen,
@@ -401,6 +405,10 @@ class SparseEdit(Method):
                         f"{part.projection.tensor}: rank {self.rank} was asked for, the anchors determine "
                         f"{part.low_rank.rank}"
                     )
+
+    def _rest(self, source: Source, solved: Sequence[LayerEdit], layers: Sequence[int]) -> Iterator[str]:
+        looked_at = layers if self.layers == ("auto",) else range(source.architecture.num_layers)
+        return left_alone(source, [layer.layer for layer in solved], looked_at)
 
     def _warnings(self, source: Source, solved: Sequence[LayerEdit]) -> Iterator[str]:
         if self.utility == "none" or (self.utility == "soft" and self.utility_weight == 0):

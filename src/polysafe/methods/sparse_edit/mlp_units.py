@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,9 @@ from polysafe.errors import ArchitectureError
 
 Side = Literal["gate", "up"]
 ProjectionName = Literal["gate", "up", "fc_in"]
+
+_OTHER_LAYERS = "sparse weight editing changes rows of dense gate, up or fc1 projections; name other layers"
+_OTHER_METHODS = "sparse weight editing changes rows of projections; swaps and head steering work with this layout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +55,24 @@ class Projection:
 def mlp_projections(source: Source, layer: int, sides: Sequence[Side] = ("gate", "up")) -> tuple[Projection, ...]:
     """The projections of a layer that can be edited: the asked sides of a gated MLP, or the only one of a plain MLP.
 
+    In a mixture of experts these are the projections of the shared expert, which all tokens pass.
+
     Raises:
-        ArchitectureError: The layer does not exist, is a mixture of experts, or stores its MLP in another way.
+        ArchitectureError: The layer does not exist, has routed experts only, or stores its MLP in another way.
     """
     if not 0 <= layer < source.architecture.num_layers:
         raise ArchitectureError(
             f"there is no layer {layer}; the model has layers 0 … {source.architecture.num_layers - 1}",
             where=source.name,
         )
-    roles = _mlp_roles(source, layer)
-    if any(role.expert is not None or role.experts is not None for role in roles.values()):
-        raise _unsupported(source, layer, "is a mixture of experts")
+    everything = _mlp_roles(source, layer)
+    roles = {name: role for name, role in everything.items() if role.expert is None and role.experts is None}
+    if everything and not roles:
+        raise _unsupported(source, layer, "is a mixture of experts without a shared one, and no expert sees all tokens")
+    if not roles:
+        raise ArchitectureError(f"layer {layer} has no MLP that is recognised", where=source.checkpoint.root)
     if any(role.transposed for role in roles.values()):
-        raise _unsupported(source, layer, "stores its projections input × output, so that units are no rows")
+        raise _unsupported(source, layer, "is stored input × output, so that units are no rows", _OTHER_METHODS)
     stored = {role.projection: name for name, role in roles.items() if not role.bias}
     biases = {role.projection: name for name, role in roles.items() if role.bias}
     if "gate_up" in stored:
@@ -73,7 +81,8 @@ def mlp_projections(source: Source, layer: int, sides: Sequence[Side] = ("gate",
         return tuple(
             Projection(layer, side, stored["gate_up"], starts[side], half, biases.get("gate_up")) for side in sides
         )
-    wanted: tuple[ProjectionName, ...] = ("fc_in",) if "fc_in" in stored else tuple(sides)
+    plain: tuple[ProjectionName, ...] = ("fc_in",) if "fc_in" in stored else ("up",)
+    wanted = tuple(sides) if "gate" in stored else plain
     if missing := [name for name in wanted if name not in stored]:
         raise _unsupported(source, layer, f"has no projection {missing[0]!r}")
     return tuple(
@@ -82,15 +91,26 @@ def mlp_projections(source: Source, layer: int, sides: Sequence[Side] = ("gate",
     )
 
 
+def left_alone(source: Source, edited: Sequence[int], looked_at: Sequence[int]) -> Iterator[str]:
+    """What no edit of MLP units reaches: routed experts of edited layers, and layers that have no such units.
+
+    Args:
+        source: The model.
+        edited: Layers that are edited.
+        looked_at: Layers that could have been.
+    """
+    for layer in edited:
+        if any(role.expert is not None or role.experts is not None for role in _mlp_roles(source, layer).values()):
+            yield f"layer {layer} is a mixture: its shared expert is edited, the routed ones stay as they are"
+    if missed := [layer for layer in range(source.architecture.num_layers) if layer not in looked_at]:
+        yield f"layers {', '.join(map(str, missed))} have no units that can be edited"
+
+
 def _mlp_roles(source: Source, layer: int) -> dict[str, TensorRole]:
     names = source.architecture.layer_tensors(layer, Module.MLP)
     roles = {name: source.architecture.roles[name] for name in names}
     return {name: role for name, role in roles.items() if role.kind is Kind.PROJECTION}
 
 
-def _unsupported(source: Source, layer: int, problem: str) -> ArchitectureError:
-    return ArchitectureError(
-        f"the MLP of layer {layer} {problem}",
-        where=source.checkpoint.root,
-        remedy="sparse weight editing changes rows of dense gate, up or fc1 projections; name other layers",
-    )
+def _unsupported(source: Source, layer: int, problem: str, remedy: str = _OTHER_LAYERS) -> ArchitectureError:
+    return ArchitectureError(f"the MLP of layer {layer} {problem}", where=source.checkpoint.root, remedy=remedy)
