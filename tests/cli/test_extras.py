@@ -51,6 +51,8 @@ EVERY: list[tuple[str, ...]] = [
     ("edit", "export", "out/polysafe", "-o", "exported", *SOURCES, "--peft", "--partial"),
     ("judge", "run", "a1", "-o", "j", "--judge", GUARD),
     ("judge", "calibrate", "examples.csv", "-o", "c.json", "--judge", GUARD),
+    ("annotate", "export", "a1", "-o", "sheets"),
+    ("annotate", "import", "sheets", "-o", "labels"),
     ("inspect", "export", "a1", "-o", "logs"),
     ("inspect", "import", "a1", "-o", "imported2"),
     ("organism", "build", "toy", "-o", "o1"),
@@ -76,6 +78,8 @@ OTHERWISE = {
     ("compare", "a1"),
     ("report", "a1"),
     ("judge", "run"),
+    ("annotate", "export"),
+    ("annotate", "import"),
     ("organism", "build"),
 }
 """What is refused for another reason before: no run, no public texts."""
