@@ -44,6 +44,7 @@ EVERY: list[tuple[str, ...]] = [
     ("card", "out"),
     ("push", "out", "owner/name", "--dry-run"),
     ("schema",),
+    ("doctor",),
     ("edit", "explain", "out/polysafe"),
     ("edit", "apply", "out/polysafe", "-o", "applied", *SOURCES),
     ("edit", "controls", "recipe.yaml", "-o", "controls"),
@@ -83,7 +84,21 @@ OTHERWISE = {
     ("organism", "build"),
 }
 """What is refused for another reason before: no run, no public texts."""
-DONE = {"plan", "run", "verify", "card", "push", "schema", "explain", "apply", "controls", "undo", "export", "info"}
+DONE = {
+    "doctor",
+    "plan",
+    "run",
+    "verify",
+    "card",
+    "push",
+    "schema",
+    "explain",
+    "apply",
+    "controls",
+    "undo",
+    "export",
+    "info",
+}
 """What needs no extra: editing weights, and what only looks at files."""
 SPACE = "    tau: {choices: [0.0, 0.001]}\noutput"
 
