@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from polysafe.errors import PolysafeError, ResourceError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 def missing_package(error: BaseException) -> PolysafeError | None:
@@ -38,13 +42,13 @@ def install_line(package: str) -> str:
     return f"pip install 'polysafe[{min(having, key=lambda extra: len(extras[extra]))}]'"
 
 
-def _extras() -> dict[str, Counter[str]]:
-    """Extra -> what it asks for itself, the extras that it includes among them; nothing where there is no metadata."""
+def requirements() -> dict[str, list[Requirement]]:
+    """Extra -> what it asks for itself; under `""` what polysafe needs always. Empty where there is no metadata."""
     from importlib.metadata import PackageNotFoundError, requires
 
     from packaging.requirements import InvalidRequirement, Requirement
 
-    found: dict[str, Counter[str]] = {}
+    found: dict[str, list[Requirement]] = {}
     try:
         lines = requires("polysafe") or []
     except PackageNotFoundError:
@@ -54,8 +58,19 @@ def _extras() -> dict[str, Counter[str]]:
             requirement = Requirement(line)
         except InvalidRequirement:
             continue
-        for extra in re.findall(r"extra\s*==\s*['\"]([\w-]+)['\"]", str(requirement.marker or "")):
-            found.setdefault(extra, Counter())[_plain(requirement.name)] += len(requirement.extras) or 1
+        for extra in re.findall(r"extra\s*==\s*['\"]([\w-]+)['\"]", str(requirement.marker or "")) or [""]:
+            found.setdefault(extra, []).append(requirement)
+    return found
+
+
+def _extras() -> dict[str, Counter[str]]:
+    """Extra -> the packages that it asks for itself, the extras that it includes among them."""
+    found: dict[str, Counter[str]] = {}
+    for extra, needed in requirements().items():
+        if extra:
+            counts = found.setdefault(extra, Counter())
+            for requirement in needed:
+                counts[_plain(requirement.name)] += len(requirement.extras) or 1
     return found
 
 

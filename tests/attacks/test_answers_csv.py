@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from polysafe.report.spreadsheet import MAX_CELL, tables
+from polysafe.report.spreadsheet import tables
+from polysafe.text.cells import MAX_CELL
 from tests.attacks.answers import ANSWERS
 from tests.report.examples import hostile
 

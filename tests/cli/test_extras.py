@@ -44,6 +44,7 @@ EVERY: list[tuple[str, ...]] = [
     ("card", "out"),
     ("push", "out", "owner/name", "--dry-run"),
     ("schema",),
+    ("doctor",),
     ("edit", "explain", "out/polysafe"),
     ("edit", "apply", "out/polysafe", "-o", "applied", *SOURCES),
     ("edit", "controls", "recipe.yaml", "-o", "controls"),
@@ -51,6 +52,8 @@ EVERY: list[tuple[str, ...]] = [
     ("edit", "export", "out/polysafe", "-o", "exported", *SOURCES, "--peft", "--partial"),
     ("judge", "run", "a1", "-o", "j", "--judge", GUARD),
     ("judge", "calibrate", "examples.csv", "-o", "c.json", "--judge", GUARD),
+    ("annotate", "export", "a1", "-o", "sheets"),
+    ("annotate", "import", "sheets", "-o", "labels"),
     ("inspect", "export", "a1", "-o", "logs"),
     ("inspect", "import", "a1", "-o", "imported2"),
     ("organism", "build", "toy", "-o", "o1"),
@@ -76,10 +79,26 @@ OTHERWISE = {
     ("compare", "a1"),
     ("report", "a1"),
     ("judge", "run"),
+    ("annotate", "export"),
+    ("annotate", "import"),
     ("organism", "build"),
 }
 """What is refused for another reason before: no run, no public texts."""
-DONE = {"plan", "run", "verify", "card", "push", "schema", "explain", "apply", "controls", "undo", "export", "info"}
+DONE = {
+    "doctor",
+    "plan",
+    "run",
+    "verify",
+    "card",
+    "push",
+    "schema",
+    "explain",
+    "apply",
+    "controls",
+    "undo",
+    "export",
+    "info",
+}
 """What needs no extra: editing weights, and what only looks at files."""
 SPACE = "    tau: {choices: [0.0, 0.001]}\noutput"
 

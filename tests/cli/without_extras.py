@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("attacks", "data", "gguf", "inspect", "large", "lm-eval", "models", "ray", "search", "server")
+EXTRAS = ("annotate", "attacks", "data", "gguf", "inspect", "large", "lm-eval", "models", "ray", "search", "server")
 
 
 class Without(PathFinder):

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polysafe.report import ReportData
-from polysafe.report.spreadsheet import MAX_CELL, csv_bytes, inert, save_tables, tables
+from polysafe.report.spreadsheet import save_tables, tables
+from polysafe.text.cells import MAX_CELL, csv_bytes, inert
 from polysafe.text.readable import clip, visible
 from tests.report.examples import audit_example, change, example
 

@@ -310,6 +310,12 @@ def push(
 
 
 @app.command()
+@carried_out_by("doctor:doctor")
+def doctor(as_json: Json = False) -> None:
+    """Show what is installed, what each missing extra would bring, and what this machine has."""
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
     from polysafe.cli.console import print_json

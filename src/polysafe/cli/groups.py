@@ -29,8 +29,15 @@ inspect_app = typer.Typer(no_args_is_help=True, help="Inspect: write a run as it
 organism_app = typer.Typer(
     no_args_is_help=True, help="Model families with the problem: train one, find the packaged one."
 )
+annotate_app = typer.Typer(no_args_is_help=True, help="People label answers: blinded sheets out, labels in.")
 
-GROUPS = {"edit": edit_app, "organism": organism_app, "judge": judge_app, "inspect": inspect_app}
+GROUPS = {
+    "edit": edit_app,
+    "organism": organism_app,
+    "judge": judge_app,
+    "annotate": annotate_app,
+    "inspect": inspect_app,
+}
 """Name of every such command."""
 
 
@@ -157,6 +164,55 @@ def judge_calibrate(
     _quiet: Quiet = False,
 ) -> None:
     """Measure a judge's error per language on labelled answers."""
+
+
+@annotate_app.command("export")
+@carried_out_by("annotate:export")
+def annotate_export(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Folders of runs or evaluations; their answers are mixed.", show_default=False
+        ),
+    ],
+    output: Output,
+    raters: Annotated[str, typer.Option(help="Names of the raters, separated by commas.")] = "a,b",
+    languages: Annotated[
+        str, typer.Option(help="Languages, separated by commas; all by default.", show_default=False)
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(help="Most answers of a language, drawn at random.", min=1, show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw and the orders.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write sheets of answers for people to label: blinded, shuffled, one for each rater and language."""
+
+
+@annotate_app.command("import")
+@carried_out_by("annotate:import_labels")
+def annotate_import(
+    exported: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that `annotate export` wrote.", show_default=False)
+    ],
+    output: Output,
+    sheets: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[SHEET...]",
+            help="Files that raters gave back (.csv or .json), or folders of them; by default those in DIR/sheets.",
+            show_default=False,
+        ),
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Take what there is; answers may lack a label.")] = False,
+    keep_in: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run whose report shows agreement and the judge's error; repeat it.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+    _quiet: Quiet = False,
+) -> None:
+    """Check what raters gave back; write labels, agreement and how far the judges of the runs agree with people."""
 
 
 @inspect_app.command("export")

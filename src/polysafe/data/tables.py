@@ -222,7 +222,7 @@ def _kept(cell: str, shared: dict[str, str]) -> str:
 
 
 def _headed(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Table:
-    lines = _cells(path, file, delimiter, quoted)
+    lines = _cells(path, file, _found(file, delimiter), quoted)
     columns = tuple(name.strip() for name in next(lines, ()))
     if twice := next((name for name, count in Counter(columns).items() if count > 1), None):
         raise DataError(f"has the column {twice!r} twice", where=path)
@@ -233,6 +233,13 @@ def _headed(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Table:
         if line:
             rows.append(dict(zip(columns, line, strict=False)))
     return Table(path, columns, tuple(rows))
+
+
+def _found(file: TextIO, delimiter: str) -> str:
+    """The delimiter of a table: where the comma is a decimal mark, spreadsheets write semicolons into `.csv`."""
+    header = file.readline()
+    file.seek(0)
+    return next((each for each in (delimiter, ";", "\t") if each in header), delimiter)
 
 
 def _json_lines(path: Path, file: TextIO) -> list[Mapping[str, Any]]:

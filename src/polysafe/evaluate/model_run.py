@@ -17,6 +17,7 @@ from polysafe.evaluate import metrics
 from polysafe.evaluate.ability import Ability, load_abilities
 from polysafe.evaluate.correction import corrected_rates, load_calibration
 from polysafe.evaluate.numbers import Numbers, load_numbers
+from polysafe.evaluate.people import People, load_people
 from polysafe.evaluate.records import Record, load_records
 from polysafe.evaluate.unread import Unread, rates
 from polysafe.files.json_file import Format
@@ -233,6 +234,15 @@ class ModelRun:
     def repeated(self) -> dict[str, str]:
         """Item -> the first item with the same text in some language, for items that are not the first themselves."""
         return {item: first for (_, item), first in self.clusters.items() if item != first}
+
+    @cached_property
+    def people(self) -> People | None:
+        """How far people agree who labelled answers of it, None where nobody did.
+
+        Raises:
+            DataError: The file in its folder was changed.
+        """
+        return load_people(self.folder)
 
     @property
     def corrected(self) -> dict[str, Corrected]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from polysafe.edits.edit import Decision
 from polysafe.errors import DataError
@@ -16,12 +16,14 @@ from polysafe.files.json_file import Format
 from polysafe.findings.choosing import Choosing
 from polysafe.findings.contests import Contest
 from polysafe.judge.nobody import NOBODY
+from polysafe.stats.agreement import Agreement
 from polysafe.stats.attacks import AttackRow
 from polysafe.stats.gaps import Gap
 from polysafe.stats.language_means import MeanRate, MeanShift
 from polysafe.stats.means import MeanChange, MeanGap, MeanRow
 from polysafe.stats.overlap import ChanceOverlap
 from polysafe.stats.rows import RateRow, Row
+from polysafe.text.cells import Scalar
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -38,7 +40,6 @@ MAX_CHANGES = 25
 """Changed prompts that a report holds per method, language and set; the others are in the records of the runs."""
 
 Entry = TypeVar("Entry")
-Scalar: TypeAlias = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,7 @@ class ReportData:
         touched: What every edit changes in the weights.
         truncation: Share of answers that the token budget ended, by model and language.
         judge_errors: Error of the judges, by judge and language.
+        agreements: How far people agree who labelled answers, by language.
         corrected: Unsafe rates corrected for it, by model and language.
         numbers: Means of what was measured of single models in numbers, such as refusal log-odds.
         number_gaps: Gaps to the pivot in them.
@@ -318,6 +320,7 @@ class ReportData:
     touched: tuple[Touched, ...] = ()
     truncation: tuple[RateRow, ...] = ()
     judge_errors: tuple[JudgeError, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
     corrected: tuple[CorrectedRate, ...] = ()
     numbers: tuple[MeanRow, ...] = ()
     number_gaps: tuple[MeanGap, ...] = ()

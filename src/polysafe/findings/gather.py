@@ -29,6 +29,7 @@ from polysafe.findings.data import (
 from polysafe.findings.edits import ALL, block_decisions, touched
 from polysafe.findings.means import Pivots, rates_over, shifts_over
 from polysafe.findings.summary import Scope
+from polysafe.stats.agreement import Agreement
 from polysafe.stats.attacks import AttackRow
 from polysafe.stats.clusters import wilson_clustered
 from polysafe.stats.compare import Outcomes, adjust
@@ -127,6 +128,7 @@ class Findings:
     change_counts: list[ChangeCount] = field(default_factory=list)
     truncation: list[RateRow] = field(default_factory=list)
     judge_errors: list[JudgeError] = field(default_factory=list)
+    agreements: list[Agreement] = field(default_factory=list)
     corrected: list[CorrectedRate] = field(default_factory=list)
     numbers: list[MeanRow] = field(default_factory=list)
     number_gaps: list[MeanGap] = field(default_factory=list)
@@ -203,6 +205,7 @@ class Findings:
             touched=tuple(self.touched),
             truncation=tuple(self.truncation),
             judge_errors=tuple(self.judge_errors),
+            agreements=tuple(self.agreements),
             corrected=tuple(self.corrected),
             numbers=tuple(self.numbers),
             number_gaps=tuple(self.number_gaps),

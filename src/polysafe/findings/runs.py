@@ -139,7 +139,9 @@ def _compared(comparisons: Sequence[Comparison], pivot: str) -> tuple[Findings, 
 
 
 def _add_judge(findings: Findings, name: str, run: ModelRun) -> None:
-    """The judge's measured error, where it was given, and rates corrected for it."""
+    """The judge's measured error, where it was given, rates corrected for it, and how far people agree."""
+    if run.people is not None:
+        findings.agreements += (each for each in run.people.agreements if each not in findings.agreements)
     if run.calibration is None:
         return
     findings.judge_errors += (each for each in judge_errors(run.calibration) if each not in findings.judge_errors)

@@ -17,7 +17,8 @@ from polysafe.edits.edit import Edit
 from polysafe.errors import PolysafeError
 from polysafe.evaluate.keys import content_hash
 from polysafe.evaluate.model_run import ATTACK, ModelRun
-from polysafe.findings.data import IMPORTED_WEIGHTS, Scalar
+from polysafe.findings.data import IMPORTED_WEIGHTS
+from polysafe.text.cells import Scalar
 
 """The toy family's set of prompts, judge and grouping."""
 

@@ -240,11 +240,23 @@ def calibrate(judge: Judge, examples: Sequence[Example]) -> Calibration:
     for verdict in judge.judge([example.exchange for example in examples]):
         said[verdict.id] = verdict.label
         advance()
+    pairs = [(example, said.get(example.exchange.prompt.id, Label.UNPARSED)) for example in examples]
+    return counted_against(judge.name, judge.identity, pairs)
+
+
+def counted_against(judge: str, identity: Mapping[str, Any], verdicts: Sequence[tuple[Example, Label]]) -> Calibration:
+    """The calibration of a judge by what it said of labelled answers.
+
+    Args:
+        judge: Name of the judge.
+        identity: Its identity.
+        verdicts: Labelled answers, each with what the judge said of it.
+    """
     languages: defaultdict[str, Counts] = defaultdict(Counts)
-    for example in examples:
-        prompt = example.exchange.prompt
-        languages[prompt.language] = languages[prompt.language].plus(example.label, said.get(prompt.id, Label.UNPARSED))
-    return Calibration(judge.name, _plain(judge.identity), dict(languages), _sha256(examples))
+    for example, said in verdicts:
+        language = example.exchange.prompt.language
+        languages[language] = languages[language].plus(example.label, said)
+    return Calibration(judge, _plain(identity), dict(languages), _sha256([example for example, _ in verdicts]))
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:

@@ -1,16 +1,10 @@
-"""The tables of a report as CSV files that a spreadsheet reads as data and never as formulas.
-
-Lines end in CR LF and every text is quoted (RFC 4180), in UTF-8 without a byte order mark; numbers stand bare with all
-their digits, and what is undefined is empty.
-"""
+"""The tables of a report as CSV files (see `text.cells`)."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TypeAlias
 
 from polysafe.edits.edit import Decision
 from polysafe.files.atomic import write_bytes_atomic
@@ -20,62 +14,16 @@ from polysafe.findings.data import (
     CorrectedRate,
     JudgeError,
     ReportData,
-    Scalar,
     Touched,
     count_changes,
 )
+from polysafe.stats.agreement import Agreement
 from polysafe.stats.attacks import AttackRow
 from polysafe.stats.gaps import Gap
 from polysafe.stats.language_means import MeanRate, MeanShift
 from polysafe.stats.rows import RateRow, Row
 from polysafe.stats.versus import Versus
-from polysafe.text.readable import clip, visible
-
-Record: TypeAlias = Mapping[str, Scalar]
-
-MAX_CELL = 30_000
-"""Characters of a cell; spreadsheets hold 32,767."""
-
-_SIGNS = (
-    r"=+\-@|%\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"
-    r"\N{FULLWIDTH COMMERCIAL AT}\N{MINUS SIGN}"
-)
-_IGNORED = "[ \N{NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}\u200c\u200d\u200e\u200f\"']*"
-# Where a system's list separator is another than the comma, quotes do not hold a cell together: one begins after every
-# semicolon, tab and line break of a text.
-_BEGINNING = re.compile(rf"\A(?={_IGNORED}[{_SIGNS}\t\n])|(?<=[;\t\n])(?={_IGNORED}[{_SIGNS}])")
-
-
-def csv_bytes(columns: Sequence[str], records: Iterable[Record]) -> bytes:
-    """A table as the content of a CSV file.
-
-    Args:
-        columns: Names of the columns, in their order.
-        records: One per line; what a record lacks is empty.
-    """
-    lines = [",".join(_cell(column) for column in columns)]
-    lines += [",".join(_cell(record.get(column)) for column in columns) for record in records]
-    return "".join(f"{line}\r\n" for line in lines).encode()
-
-
-def _cell(value: Scalar) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    return '"' + inert(value).replace('"', '""') + '"'
-
-
-def inert(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: what could begin one gets an apostrophe in front.
-
-    So does what could begin one where another separator than the comma is assumed.
-
-    Characters that act on a display are shown by name, and very long text is cut and says so.
-    """
-    return _BEGINNING.sub("'", visible(clip(text, MAX_CELL)))
+from polysafe.text.cells import Record, csv_bytes
 
 
 def tables(data: ReportData) -> dict[str, bytes]:
@@ -125,6 +73,7 @@ def _tables() -> dict[str, tuple[Sequence[str], Callable[[ReportData], Iterable[
         "attack_changes.csv": (("attack", *_names(Row)), lambda data: _grouped("attack", data.attack_changes)),
         "truncation.csv": (_names(RateRow), lambda data: map(asdict, data.truncation)),
         "judge_error.csv": (_names(JudgeError), lambda data: map(asdict, data.judge_errors)),
+        "agreement.csv": (_names(Agreement), _agreements),
         "corrected.csv": (_names(CorrectedRate), lambda data: map(asdict, data.corrected)),
         "edits.csv": (edits, lambda data: ({key: getattr(touched, key) for key in edits} for touched in data.touched)),
         "units.csv": (units, _units),
@@ -158,6 +107,10 @@ def _versus(data: ReportData) -> Iterator[Record]:
     for contest in data.contests:
         for pair in contest.pairs:
             yield {"start": contest.start, **asdict(pair), "difference": pair.difference}
+
+
+def _agreements(data: ReportData) -> Iterator[Record]:
+    return ({**asdict(each), "raters": " ".join(each.raters)} for each in data.agreements)
 
 
 def _seeds(data: ReportData) -> Iterator[Record]:

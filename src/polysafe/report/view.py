@@ -21,7 +21,7 @@ from polysafe.report.sections.broken import broken_maps
 from polysafe.report.sections.categories import category_maps
 from polysafe.report.sections.changes import change_table, method_changes
 from polysafe.report.sections.choosing import choosing_sentences, choosing_table
-from polysafe.report.sections.judges import UNCALIBRATED, judge_figures, phrase_table
+from polysafe.report.sections.judges import UNCALIBRATED, agreement_table, judge_figures, phrase_table
 from polysafe.report.sections.numbers import number_sections
 from polysafe.report.sections.seeds import seed_table
 from polysafe.report.sections.touched import touched_groups, touched_table
@@ -75,6 +75,7 @@ def page(data: ReportData) -> dict[str, Any]:
         "judges": judge_figures(data),
         "uncalibrated": _uncalibrated(data),
         "phrases": phrase_table(data),
+        "agreement": agreement_table(data),
         "numbers": number_sections(data),
         "facts": list(facts(data)),
         "broken": broken_maps(data),

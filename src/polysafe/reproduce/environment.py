@@ -29,7 +29,7 @@ _FOLDERS = re.compile(r"(?<=[=\s])/(?:[\w.+-]+/)+")  # in the build string: wher
 _TORCH = "torch"
 _MOST_THREADS = 1024
 _NOT_IMPORTED = frozenset({"dev"})
-_PROGRAM = (".py", ".json", ".j2", ".css")
+_PROGRAM = (".py", ".json", ".j2", ".css", ".js")
 _OWN = "polysafe"
 
 

@@ -9,8 +9,9 @@ from polysafe.findings.data import CorrectedRate, JudgeError, PhraseRate, Report
 from polysafe.report.charts.figure import Figure
 from polysafe.report.charts.figures import Dumbbell, Pair, dumbbell_chart, pair_chart
 from polysafe.report.tables import Cell, Group, Table
+from polysafe.stats.agreement import Agreement
 from polysafe.stats.intervals import Interval, wilson
-from polysafe.text.readable import ARROW, LEVEL, interval, percent, percent_number, points
+from polysafe.text.readable import ARROW, LEVEL, interval, number, percent, percent_number, points
 
 UNCALIBRATED = (
     "The judge's error was not measured: no calibration was given, so every rate on this page is as judged, and none "
@@ -105,6 +106,31 @@ def _corrected_table(data: ReportData, model: str, rates: list[CorrectedRate]) -
     )
     columns = ("Language", "As judged", "Corrected", "Difference, points", "n")
     return Table(f"Unsafe rates of {_name(data, model)}, {LEVEL} intervals", columns, (Group("", "", rows),))
+
+
+def agreement_table(data: ReportData) -> Table | None:
+    """How far people agree who labelled answers; None where nobody did, or one alone."""
+    if not data.agreements:
+        return None
+    codes = names.in_order({each.language for each in data.agreements}, data.tiers)
+    groups = tuple(
+        Group(names.language_name(code, data.languages), "", tuple(map(_agreement_row, _of(data, code))))
+        for code in codes
+    )
+    caption = f"Agreement of the people who labelled answers, beyond chance, {LEVEL} intervals"
+    return Table(caption, ("Agreement on", "Raters", "Coefficient", "The same label"), groups)
+
+
+def _of(data: ReportData, language: str) -> list[Agreement]:
+    return [each for each in data.agreements if each.language == language]
+
+
+def _agreement_row(each: Agreement) -> tuple[Cell, ...]:
+    sign = {"kappa": "\N{GREEK SMALL LETTER KAPPA}", "alpha": "\N{GREEK SMALL LETTER ALPHA}"}[each.coefficient]
+    span = () if each.low is None or each.high is None else (f"{number(each.low)} to {number(each.high)}",)
+    value = Cell(f"{sign} {number(each.value)}", span) if each.value is not None else Cell("all labels alike")
+    told = "label" if each.of == "label" else "unsafe or not"
+    return Cell(told), Cell(", ".join(each.raters)), value, Cell(f"{each.same} of {each.n}")
 
 
 def phrase_table(data: ReportData) -> Table | None:

@@ -1,0 +1,1 @@
+"""People label answers: blinded sheets out, checked labels in."""
