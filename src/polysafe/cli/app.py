@@ -32,7 +32,6 @@ from polysafe.cli.options import (
     Output,
     Pivot,
     Quiet,
-    Recipe,
     Recipes,
     carried_out_by,
 )
@@ -108,7 +107,7 @@ def quickstart(
 @app.command()
 @carried_out_by("plan:plan")
 def plan(
-    recipe: Recipe,
+    recipes: Recipes,
     again: Again = False,
     fit: Annotated[
         bool, typer.Option("--fit", help="Run models where a method needs that, and keep what it decides for `run`.")
@@ -121,7 +120,7 @@ def plan(
         Path | None, typer.Option(help="Also write the plan to this file, as JSON.", show_default=False)
     ] = None,
 ) -> None:
-    """Show what a recipe would do and what it needs."""
+    """Show what recipes would do and what they need. What several read to decide is read once."""
 
 
 @app.command()
@@ -313,9 +312,9 @@ def push(
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
     from polysafe.cli.console import print_json
-    from polysafe.recipe.recipe import recipe_schema
+    from polysafe.recipe.each import recipes_schema
 
-    print_json(recipe_schema())
+    print_json(recipes_schema())
 
 
 def main() -> NoReturn:

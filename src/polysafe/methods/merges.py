@@ -34,7 +34,7 @@ from polysafe.methods.agreement import (
 from polysafe.methods.base import Method, SourceName, distinct
 from polysafe.methods.materials import BASE, MODEL, SAFETY, Materials
 from polysafe.methods.registry import register
-from polysafe.methods.trimming import trimming_threshold
+from polysafe.methods.trimming import trimming_thresholds
 
 Scale = Annotated[float, Field(ge=0)]
 
@@ -221,12 +221,12 @@ class TiesMerge(TaskVectorMerge):
             return self._everywhere(sources, Copy(source=self.base))
         tensors = self.merged_tensors(sources)
         parts = [(name,) for name in tensors] if self.trim == "tensor" else [tensors]
+        thresholds = {
+            name: trimming_thresholds(sources[self.base], sources[name], parts, self.density) for name in self.experts
+        }
         merged: dict[str, Operation] = {}
-        for part in parts:
-            thresholds = {
-                name: trimming_threshold(sources[self.base], sources[name], part, self.density) for name in self.experts
-            }
-            rule = Ties(base=self.base, thresholds=thresholds)
+        for place, part in enumerate(parts):
+            rule = Ties(base=self.base, thresholds={name: found[place] for name, found in thresholds.items()})
             merged |= dict.fromkeys(part, Blend(weights=dict.fromkeys(self.experts, self.scale), rule=rule))
         return merged
 
