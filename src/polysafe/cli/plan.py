@@ -11,6 +11,7 @@ from typing import Any
 from polysafe.checkpoint.writer import output_error
 from polysafe.cli.console import print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.decisions import print_decisions, print_operations, print_trials
+from polysafe.cli.forecast import foreseen, print_forecast
 from polysafe.cli.several import Outcomes, collected, load_all
 from polysafe.engine.plan import Outline, Plan, check_together
 from polysafe.files import memory
@@ -20,10 +21,25 @@ from polysafe.workflows.run import plan_recipes
 
 
 def plan(
-    recipes: Sequence[Path], *, again: bool, fit: bool, data: Path | None, as_json: bool, save: Path | None
+    recipes: Sequence[Path],
+    *,
+    again: bool,
+    fit: bool,
+    data: Path | None,
+    as_json: bool,
+    save: Path | None,
+    **elsewhere: Any,
 ) -> None:
-    """Decide, print, and refuse what does not fit this machine; without `fit`, no model is run."""
+    """Decide, print, and refuse what does not fit this machine; without `fit`, no model is run.
+
+    With `nodes`, only say what it takes `elsewhere`.
+    """
     asked = load_all(recipes)
+    if (shown := foreseen(asked, data, **elsewhere)) is not None:
+        if save is not None:
+            _save(shown.to_json(), save)
+        print_forecast(shown, as_json=as_json)
+        return
 
     def show(planned: Plan | Outline, file: Path) -> None:
         if as_json:

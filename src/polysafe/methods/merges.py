@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from polysafe.checkpoint.dtypes import EDITABLE
+from polysafe.checkpoint.header import TensorSpec
 from polysafe.checkpoint.opened import Sources
 from polysafe.checkpoint.roles import Kind
 from polysafe.edits.edit import Edit
@@ -214,6 +215,13 @@ class TiesMerge(TaskVectorMerge):
     """λ of the merged task vector."""
     trim: Literal["tensor", "model"] = "tensor"
     """Trim every tensor to the density, or all tensors together (one threshold per expert)."""
+
+    def reads(self, sources: Sources) -> Iterator[TensorSpec]:
+        """Base and expert twice for the threshold of each expert; small tensors once, which is not counted here."""
+        for expert in self.experts if self.scale else ():
+            for source in (self.base, expert):
+                specs = [sources[source].reader.spec(tensor) for tensor in self.merged_tensors(sources)]
+                yield from (*specs, *specs)
 
     def operations(self, sources: Sources) -> dict[str, Operation]:
         """TIES with the exact thresholds of the sources."""

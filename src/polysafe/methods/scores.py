@@ -10,7 +10,9 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -24,7 +26,7 @@ from polysafe.edits.operations import Arithmetic
 from polysafe.errors import CheckpointError, MismatchError
 from polysafe.files import memory
 from polysafe.methods.blocks import BlockKey, Granularity, blocks_of
-from polysafe.threads import threads
+from polysafe.threads import in_order, threads
 
 Aggregate = Literal["l1", "l2"]
 
@@ -59,6 +61,9 @@ class Scored:
     bias: bool
     members: int
 
+
+Norms = tuple[list[float], list[list[float]]]
+"""Norms of a tensor's members, and of the update of every expert."""
 
 Ratios = Mapping[str, tuple[float, ...]]
 """Relative update norms by tensor, one per member."""
@@ -164,14 +169,20 @@ def relative_update_norms(
 def _measured(
     base: Source, experts: Sequence[Source], scored: Iterable[Scored], arithmetic: Arithmetic
 ) -> dict[str, dict[str, tuple[float, ...]]]:
-    measure = _published_norms if arithmetic == "authors" else _streamed_norms
     ratios: dict[str, dict[str, tuple[float, ...]]] = {expert.name: {} for expert in experts}
-    for item in scored:
-        base_norms, update_norms = measure(item, base, experts)
-        _require_finite(item, base, base_norms)
-        for expert, norms in zip(experts, update_norms, strict=True):
-            _require_finite(item, expert, norms)
-            ratios[expert.name][item.tensor] = tuple(map(_ratio, norms, base_norms))
+    items, norms = tuple(scored), _published_norms if arithmetic == "authors" else _streamed_norms
+    measure = partial(norms, base=base, experts=experts)
+    with ExitStack() as stack:
+        if arithmetic == "authors":  # whole tensors: one at a time
+            found: Iterator[Norms] = map(measure, items)
+        else:
+            stack.enter_context(threads(1))
+            found = stack.enter_context(closing(in_order(measure, items)))
+        for item, (base_norms, update_norms) in zip(items, found, strict=True):
+            _require_finite(item, base, base_norms)
+            for expert, moved in zip(experts, update_norms, strict=True):
+                _require_finite(item, expert, moved)
+                ratios[expert.name][item.tensor] = tuple(map(_ratio, moved, base_norms))
     return ratios
 
 
@@ -283,12 +294,7 @@ def _ratio(update: float, base: float) -> float:
     return update / base if base > ZERO_NORM else update
 
 
-def _streamed_norms(item: Scored, base: Source, experts: Sequence[Source]) -> tuple[list[float], list[list[float]]]:
-    with threads(1):
-        return _summed_norms(item, base, experts)
-
-
-def _summed_norms(item: Scored, base: Source, experts: Sequence[Source]) -> tuple[list[float], list[list[float]]]:
+def _streamed_norms(item: Scored, base: Source, experts: Sequence[Source]) -> Norms:
     base_squares = [0.0] * item.members
     squares = [[0.0] * item.members for _ in experts]
     adapters = [_adapter(expert, base) for expert in experts]
@@ -314,7 +320,7 @@ def _adapter(expert: Source, base: Source) -> AdaptedReader | None:
     return None
 
 
-def _published_norms(item: Scored, base: Source, experts: Sequence[Source]) -> tuple[list[float], list[list[float]]]:
+def _published_norms(item: Scored, base: Source, experts: Sequence[Source]) -> Norms:
     origin = base.reader.whole(item.tensor).to(torch.bfloat16)
     moved = (expert.reader.whole(item.tensor).to(torch.bfloat16) for expert in experts)
     return [_bf16_norm(origin)], [[_bf16_norm(tensor - origin)] for tensor in moved]
