@@ -19,6 +19,7 @@ from polysafe.data.prompts import Prompt, PromptSet
 from polysafe.errors import RecipeError
 from polysafe.methods import registry
 from polysafe.methods.registry import resolve
+from polysafe.recipe.each import parse_recipes
 from polysafe.recipe.recipe import parse_recipe, recipe_schema
 from tests.models import trio
 from tools.site import ELSEWHERE, relinked
@@ -80,7 +81,7 @@ def test_the_attack_of_the_attacks_page_rewrites() -> None:
 
 @pytest.mark.parametrize("text", blocks("docs/recipe.md", "yaml"))
 def test_recipes_of_the_recipe_page_are_read(text: str) -> None:
-    assert parse_recipe(text).edits
+    assert all(recipe.edits for recipe in parse_recipes(text))
 
 
 def test_mistake_of_the_recipe_page_is_reported_as_it_says() -> None:

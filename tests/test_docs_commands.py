@@ -18,7 +18,8 @@ from polysafe.data.sets import load_set
 from polysafe.data.sets.registry import require_disjoint
 from polysafe.errors import DataError
 from polysafe.files.yaml_lines import read_yaml
-from polysafe.recipe.recipe import Recipe, parse_recipe
+from polysafe.recipe.each import parse_recipes
+from polysafe.recipe.recipe import Recipe
 from polysafe.search.space import make_space
 from tests.byte_level import save_byte_model
 from tests.shared import DATA, needs_data
@@ -97,7 +98,7 @@ def settled(text: str) -> Recipe:
     """A recipe of a page; of one that is to be searched the first point."""
     content = read_yaml(text, "page").value
     assert isinstance(content, dict)
-    return make_space(content).first if "search" in content else parse_recipe(text)
+    return make_space(content).first if "search" in content else parse_recipes(text)[0]
 
 
 @needs_data

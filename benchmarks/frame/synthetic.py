@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +32,18 @@ SMALL = Shape(64, 2, 128, 256)
 """Of a model that is there to have everything imported."""
 
 
-def write_trio(folder: Path, gigabytes: float, shape: Shape = Shape()) -> dict[str, Path]:
-    """Writes base, safety and language expert of about `gigabytes` each (bfloat16), unless they are there."""
+def write_trio(folder: Path, gigabytes: float, shape: Shape = Shape(), others: Sequence[str] = ()) -> dict[str, Path]:
+    """Writes base, safety and language expert of about `gigabytes` each (bfloat16), unless they are there.
+
+    Args:
+        folder: Where to.
+        gigabytes: Size of each.
+        shape: All other sizes.
+        others: Names of further language experts.
+    """
     per_layer = 4 * shape.hidden * shape.hidden + 3 * shape.hidden * shape.inner
     layers = max(2, round((gigabytes * 1e9 / 2 - 2 * shape.vocabulary * shape.hidden) / per_layer))
-    paths = {name: folder / f"{gigabytes:g}gb" / name for name in ("base", "safety", "language")}
+    paths = {name: folder / f"{gigabytes:g}gb" / name for name in ("base", "safety", "language", *others)}
     for seed, (name, path) in enumerate(paths.items()):
         if not (path / "config.json").exists():
             _write_model(path, layers, shape, seed, depth_peak=0.45 if name == "safety" else 0.0)

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from polysafe.engine.plan import make_plan as plan
     from polysafe.errors import PolysafeError
     from polysafe.evaluate.compare import compare_runs as compare
+    from polysafe.recipe.each import load_recipes
     from polysafe.recipe.recipe import Recipe, load_recipe, make_recipe, parse_recipe
     from polysafe.report.notebook import Run
     from polysafe.workflows.audit import audit
     from polysafe.workflows.evaluate import evaluate_recipe
     from polysafe.workflows.run import run_recipe as run
+    from polysafe.workflows.run import run_recipes
 
 _PLACES = {
     "Edit": ("polysafe.edits.edit", "Edit"),
@@ -37,10 +39,12 @@ _PLACES = {
     "compare": ("polysafe.evaluate.compare", "compare_runs"),
     "evaluate_recipe": ("polysafe.workflows.evaluate", "evaluate_recipe"),
     "load_recipe": ("polysafe.recipe.recipe", "load_recipe"),
+    "load_recipes": ("polysafe.recipe.each", "load_recipes"),
     "make_recipe": ("polysafe.recipe.recipe", "make_recipe"),
     "parse_recipe": ("polysafe.recipe.recipe", "parse_recipe"),
     "plan": ("polysafe.engine.plan", "make_plan"),
     "run": ("polysafe.workflows.run", "run_recipe"),
+    "run_recipes": ("polysafe.workflows.run", "run_recipes"),
     "verify": ("polysafe.checkpoint.verify", "verify_output"),
 }
 
@@ -54,10 +58,12 @@ __all__ = [
     "compare",
     "evaluate_recipe",
     "load_recipe",
+    "load_recipes",
     "make_recipe",
     "parse_recipe",
     "plan",
     "run",
+    "run_recipes",
     "verify",
 ]
 

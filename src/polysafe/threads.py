@@ -1,11 +1,19 @@
-"""How many threads torch uses where matrices are small or come in small blocks."""
+"""How many threads do the work: torch's own, where matrices come in small blocks, and ours, where much is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
+from typing import TypeVar
 
-import torch
+MOST = 16
+"""Most threads that read and compute: beyond them disks are the limit, and memory grows with them."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -15,9 +23,27 @@ def threads(number: int) -> Iterator[None]:
     One is best for blocks of a stream and for toy models: the pieces are too small to share, sums are rounded
     differently with two, and on a busy machine threads that wait for each other cost ten times what they save.
     """
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
+    """What comes of every item, in order, done by a thread for each core; once it is closed nothing more is begun.
+
+    Args:
+        work: What is done. Reading, hashing and torch leave the other threads alone.
+        items: What with.
+    """
+    context = copy_context()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    pool = ThreadPoolExecutor(max_workers=min(cores or 1, MOST), thread_name_prefix="core")
+    try:
+        yield from pool.map(lambda item: context.copy().run(work, item), items)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -38,6 +38,35 @@ def test_several_recipes_are_carried_out(polysafe: Polysafe, recipe: Path) -> No
     assert made[0]["manifest"] == made[1]["manifest"]
 
 
+EACH = """\
+polysafe: 1
+each: {language: [sw, gone]}
+sources:
+  base:   {path: ./base}
+  safety: {path: ./safety}
+  sw:     {path: ./sw}
+  gone:   {path: ./gone}
+edits:
+  - {method: layer_swap, base: base, safety: safety, language: $language}
+output: {path: ./made/$language}
+"""
+
+
+def test_one_of_several_that_fails_is_named_and_the_others_are_made(polysafe: Polysafe, recipe: Path) -> None:
+    recipe.write_text(EACH)
+    planned = polysafe("plan", recipe)
+    assert planned.exit_code == 2
+    assert f"error: {recipe.parent / 'made/gone'}: not made: {recipe.parent / 'gone'}: " in planned.stderr
+    assert f"{recipe.parent / 'made/sw'}:" in planned.stdout.splitlines()
+    assert not (recipe.parent / "made").exists()
+    result = polysafe("run", recipe, "--json")
+    assert result.exit_code == 2
+    made, failed = json.loads(result.stdout)
+    assert polysafe("verify", made["output"]).exit_code == 0
+    assert failed["output"] == str(recipe.parent / "made/gone")
+    assert "gone: " in failed["error"]
+
+
 def test_changed_output_does_not_pass(polysafe: Polysafe, recipe: Path) -> None:
     polysafe("run", recipe)
     out = recipe.parent / "out"

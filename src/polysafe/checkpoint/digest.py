@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from polysafe.errors import CheckpointError
 from polysafe.files import memory
 from polysafe.files.atomic import json_bytes
 from polysafe.progress import counted
+from polysafe.threads import in_order
 
 _DIGESTS = "digests"
 _BLOB = re.compile(r"^[0-9a-f]{64}$")
@@ -33,7 +35,8 @@ def checkpoint_digests(checkpoint: Checkpoint, advance: Callable[[int], None] | 
     """
     if advance is None:
         advance = counted(f"hashing {checkpoint.root.name}", sum(header.size for header in checkpoint.headers))
-    return {path.name: file_digest(path, advance) for path in checkpoint.files}
+    names = [path.name for path in checkpoint.files]
+    return dict(zip(names, in_order(partial(file_digest, advance=advance), checkpoint.files), strict=True))
 
 
 def model_sha256(checkpoint: Checkpoint, changed: Mapping[str, str] | None = None) -> str:

@@ -89,6 +89,7 @@ class Header:
         tensors: Its tensors in the order of their bytes.
         metadata: The free text pairs of the header.
         ctime_ns: When anything of it was last changed. Unlike the modification time, no program can set it back.
+        inode: Its number on its disk.
     """
 
     file: Path
@@ -97,11 +98,12 @@ class Header:
     tensors: Mapping[str, TensorSpec]
     metadata: Mapping[str, str] = field(default_factory=dict)
     ctime_ns: int = 0
+    inode: int = 0
 
     @property
     def stamp(self) -> Stamp:
         """What tells the file from what it was before."""
-        return Stamp(self.file, self.size, self.mtime_ns, self.ctime_ns)
+        return Stamp(self.file, self.size, self.mtime_ns, self.ctime_ns, self.inode)
 
 
 def read_header(path: Path) -> Header:
@@ -126,7 +128,7 @@ def read_header(path: Path) -> Header:
     specs.sort(key=lambda spec: (spec.offset, spec.nbytes))
     _check_cover(path, specs, 8 + length, status.st_size)
     tensors = {spec.name: spec for spec in specs}
-    return Header(path, status.st_size, status.st_mtime_ns, tensors, metadata, status.st_ctime_ns)
+    return Header(path, status.st_size, status.st_mtime_ns, tensors, metadata, status.st_ctime_ns, status.st_ino)
 
 
 def encode_header(tensors: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:

@@ -19,8 +19,11 @@ from polysafe.cli.measuring import MEASURING
 from polysafe.cli.options import (
     Address,
     Again,
+    Asked,
+    Cores,
     Data,
     Device,
+    Disk,
     Engine,
     Grouping,
     Json,
@@ -29,11 +32,14 @@ from polysafe.cli.options import (
     Licence,
     LicenceName,
     Model,
+    Network,
+    Nodes,
     Output,
     Pivot,
     Quiet,
-    Recipe,
+    Rate,
     Recipes,
+    Speed,
     carried_out_by,
 )
 
@@ -108,12 +114,19 @@ def quickstart(
 @app.command()
 @carried_out_by("plan:plan")
 def plan(
-    recipe: Recipe,
+    recipes: Recipes,
     again: Again = False,
     fit: Annotated[
         bool, typer.Option("--fit", help="Run models where a method needs that, and keep what it decides for `run`.")
     ] = False,
     data: Data = None,
+    nodes: Nodes = None,
+    disk: Disk = None,
+    network: Network = None,
+    cores: Cores = None,
+    rate: Rate = None,
+    audit: Asked = None,
+    speed: Speed = None,
     _key: Key = None,
     as_json: Json = False,
     _quiet: Quiet = False,
@@ -121,7 +134,7 @@ def plan(
         Path | None, typer.Option(help="Also write the plan to this file, as JSON.", show_default=False)
     ] = None,
 ) -> None:
-    """Show what a recipe would do and what it needs."""
+    """Show what recipes would do and what they need. What several read to decide is read once."""
 
 
 @app.command()
@@ -319,9 +332,9 @@ def doctor(as_json: Json = False) -> None:
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
     from polysafe.cli.console import print_json
-    from polysafe.recipe.recipe import recipe_schema
+    from polysafe.recipe.each import recipes_schema
 
-    print_json(recipe_schema())
+    print_json(recipes_schema())
 
 
 def main() -> NoReturn:

@@ -185,7 +185,7 @@ def endings() -> Iterator[None]:
         with hearing(note):
             yield
     except PolysafeError as error:
-        _print_error(error)
+        print_error(error)
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as stop:
         _print_stop("interrupted", stop)
@@ -210,7 +210,7 @@ def end_by(error: Exception) -> int | None:
     told = _told(error)
     if told is None:
         return None
-    _print_error(told, error)
+    print_error(told, error)
     return told.exit_code
 
 
@@ -252,12 +252,13 @@ def finish(code: Any) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.EPIPE:
             return code or 1
-        _print_error(OutputError(f"cannot be used: {error.strerror}", where="standard output"))
+        print_error(OutputError(f"cannot be used: {error.strerror}", where="standard output"))
         return code or OutputError.exit_code
     return code
 
 
-def _print_error(error: PolysafeError, cause: Exception | None = None) -> None:
+def print_error(error: PolysafeError, cause: Exception | None = None) -> None:
+    """Print what is wrong where it is seen even if the result goes to a file."""
     if os.environ.get("POLYSAFE_DEBUG", "0") not in ("", "0"):
         note("".join(traceback.format_exception(cause or error)))
     with suppress(OSError):

@@ -32,6 +32,40 @@ Address = Annotated[
     ),
 ]
 Gpus = Annotated[float, typer.Option(help="For ray: accelerators that a process takes; of 0.25 four share one.", min=0)]
+Nodes = Annotated[
+    int | None,
+    typer.Option(help="Decide nothing: say from headers what it takes on so many machines.", min=1, show_default=False),
+]
+Disk = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="For --nodes: bytes a second of the storage, as 2GB; 300MB by default.",
+        show_default=False,
+    ),
+]
+Network = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="For --nodes: bytes a second to each machine.", show_default=False),
+]
+Cores = Annotated[
+    int | None,
+    typer.Option(help="For --nodes: cores of a machine; those of this one by default.", min=1, show_default=False),
+]
+Rate = Annotated[float | None, typer.Option(help="For --nodes: dollars a machine and hour.", min=0, show_default=False)]
+Asked = Annotated[
+    str | None,
+    typer.Option(
+        "--audit",
+        metavar="PROMPTSxLANGUAGESxTOKENS",
+        help="For --nodes: also an audit of every output, for example 1000x100x256.",
+        show_default=False,
+    ),
+]
+Speed = Annotated[
+    float | None,
+    typer.Option(help="For --audit: tokens a second of one machine, as measured or stated.", min=0, show_default=False),
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
 Data = Annotated[Path | None, typer.Option(help="Folder with a folder per set.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(help="Parallel rows of every set.", min=1, show_default=False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -10,29 +11,55 @@ from typing import Any
 from polysafe.checkpoint.writer import output_error
 from polysafe.cli.console import print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.decisions import print_decisions, print_operations, print_trials
-from polysafe.engine.plan import Outline, Plan
+from polysafe.cli.forecast import foreseen, print_forecast
+from polysafe.cli.several import Outcomes, collected, load_all
+from polysafe.engine.plan import Outline, Plan, check_together
 from polysafe.files import memory
 from polysafe.files.atomic import write_json_atomic
-from polysafe.recipe.recipe import load_recipe
 from polysafe.text.units import format_bytes, format_seconds
-from polysafe.workflows.run import plan_recipe
+from polysafe.workflows.run import plan_recipes
 
 
-def plan(recipe: Path, *, again: bool, fit: bool, data: Path | None, as_json: bool, save: Path | None) -> None:
-    """Decide, print, and refuse what does not fit this machine; without `fit`, no model is run."""
+def plan(
+    recipes: Sequence[Path],
+    *,
+    again: bool,
+    fit: bool,
+    data: Path | None,
+    as_json: bool,
+    save: Path | None,
+    **elsewhere: Any,
+) -> None:
+    """Decide, print, and refuse what does not fit this machine; without `fit`, no model is run.
+
+    With `nodes`, only say what it takes `elsewhere`.
+    """
+    asked = load_all(recipes)
+    if (shown := foreseen(asked, data, **elsewhere)) is not None:
+        if save is not None:
+            _save(shown.to_json(), save)
+        print_forecast(shown, as_json=as_json)
+        return
+
+    def show(planned: Plan | Outline, file: Path) -> None:
+        if as_json:
+            return
+        if len(asked) > 1:
+            print_line(f"{planned.output}:")
+        if isinstance(planned, Plan):
+            print_plan(planned)
+        else:
+            _print_outline(planned, file)
+
     with resumable() if fit else nullcontext(), progress(), memory.reading_again(again):
-        planned = plan_recipe(load_recipe(recipe), fit=fit, data=data)
-    content = plan_content(planned) if isinstance(planned, Plan) else planned.to_json()
+        outcomes = plan_recipes([recipe for _, recipe in asked], fit=fit, data=data)
+        found: Outcomes[Plan | Outline] = collected(asked, outcomes, plan_content, show)
     if save is not None:
-        _save(content, save)
+        _save(found.document, save)
     if as_json:
-        print_json(content)
-    elif isinstance(planned, Plan):
-        print_plan(planned)
-    else:
-        _print_outline(planned, recipe)
-    if isinstance(planned, Plan):
-        planned.cost.check(planned.output)
+        print_json(found.document)
+    check_together([each for each in found.made if isinstance(each, Plan)])
+    found.end()
 
 
 def _print_outline(needed: Outline, recipe: Path) -> None:
@@ -59,15 +86,17 @@ def _print_outline(needed: Outline, recipe: Path) -> None:
     )
 
 
-def _save(content: dict[str, Any], file: Path) -> None:
+def _save(content: object, file: Path) -> None:
     try:
         write_json_atomic(file, content)
     except OSError as error:
         raise output_error(file, error) from error
 
 
-def plan_content(planned: Plan) -> dict[str, Any]:
+def plan_content(planned: Plan | Outline) -> dict[str, Any]:
     """The plan with what it costs on this machine, as plain data."""
+    if isinstance(planned, Outline):
+        return planned.to_json()
     return {**planned.to_json(), "output": str(planned.output), "cost": asdict(planned.cost)}
 
 

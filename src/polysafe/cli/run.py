@@ -12,13 +12,14 @@ import typer
 from polysafe.checkpoint.verify import VerifyReport, read_manifest, verify_output
 from polysafe.cli.console import named_folders, note, print_json, print_line, progress, resumable
 from polysafe.cli.engines import cluster_of
+from polysafe.cli.several import collected, load_all
 from polysafe.engine.imports import ImportResult, import_gguf
 from polysafe.engine.local import Engine, LocalEngine
 from polysafe.engine.write import RunResult
 from polysafe.errors import RecipeError
 from polysafe.files import memory
 from polysafe.progress import counted
-from polysafe.recipe.recipe import Recipe, load_recipe, parse_size
+from polysafe.recipe.recipe import Recipe, parse_size
 from polysafe.text.units import format_bytes
 from polysafe.workflows.run import run_recipes
 
@@ -31,17 +32,20 @@ def run(
 ) -> None:
     """Carry out recipes, one after the other."""
     hands = _engine(engine, address)
-    parsed = [load_recipe(recipe) for recipe in recipes]
-    for each in parsed:
-        note_evaluate(each)
-    made = []
+    asked = load_all(recipes)
+    for _, recipe in asked:
+        note_evaluate(recipe)
+
+    def show(result: RunResult, file: Path) -> None:
+        if not as_json:
+            print_result(result, as_json=False, recipe=file)
+
     with resumable(), progress(), memory.reading_again(again):
-        for recipe, result in zip(recipes, run_recipes(parsed, data=data, engine=hands), strict=True):
-            made.append(result_content(result))
-            if not as_json:
-                print_result(result, as_json=False, recipe=recipe)
+        outcomes = run_recipes([recipe for _, recipe in asked], data=data, engine=hands)
+        found = collected(asked, outcomes, result_content, show)
     if as_json:
-        print_json(made[0] if len(made) == 1 else made)
+        print_json(found.document)
+    found.end()
 
 
 def _engine(engine: str, address: str | None) -> Engine:

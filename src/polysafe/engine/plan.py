@@ -139,6 +139,20 @@ class Plan:
         return replace(self, edit=edit)
 
 
+def check_together(plans: Sequence[Plan]) -> None:
+    """Refuses what cannot fit: each alone, and the outputs of all on each disk.
+
+    Raises:
+        ResourceError: A disk or the memory is too small.
+    """
+    disks: dict[int, list[Plan]] = {}
+    for plan in plans:
+        plan.cost.check(plan.output)
+        disks.setdefault(_existing(plan.output).stat().st_dev, []).append(plan)
+    for (first, *_), written in ((each, sum(plan.cost.bytes_written for plan in each)) for each in disks.values()):
+        replace(first.cost, bytes_written=written).check(first.output.parent)
+
+
 @dataclass(frozen=True)
 class Outline:
     """A recipe that a model has to be run for before it is decided, and what for.

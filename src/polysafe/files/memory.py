@@ -7,11 +7,12 @@ that was changed a moment ago (the "racy" entries of Git's index are the same pr
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,11 @@ from polysafe.files.json_file import remembered
 TICK = 2.0
 """Seconds within which a clock of a file system may stand still."""
 
+Notes = dict[str, Mapping[str, Any]]
+"""What was read in one piece of work: place in the cache -> record."""
+
 _believed: ContextVar[bool] = ContextVar("believed", default=True)
+_notes: ContextVar[Notes | None] = ContextVar("notes", default=None)
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,20 @@ class Stamp:
         size: Its size in bytes.
         mtime_ns: When its content was last changed, by what programs say.
         ctime_ns: When anything of it was last changed. No program can set it back.
+        inode: Its number on its disk: another file under the same name has another one. Some network disks number
+            anew, so that what is remembered hangs on it, and nothing else.
     """
 
     file: Path
     size: int
     mtime_ns: int
     ctime_ns: int
+    inode: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, file: Path, status: os.stat_result) -> Self:
         """That of a file by what the system says of it."""
-        return cls(file, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return cls(file, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     @property
     def key(self) -> list[object]:
@@ -62,6 +70,20 @@ def reading_again(again: bool = True) -> Iterator[None]:
         _believed.reset(token)
 
 
+@contextmanager
+def noting(notes: Notes) -> Iterator[None]:
+    """Within it, what is read is noted and believed for as long as the notes live, whatever the cache is worth.
+
+    Of one piece of work: its parts share what they read also where there is no cache, where all is read again
+    (`reading_again`), and where files were made a moment ago.
+    """
+    token = _notes.set(notes)
+    try:
+        yield
+    finally:
+        _notes.reset(token)
+
+
 def recall(kind: str, stamps: Iterable[Stamp], *settings: object) -> Mapping[str, Any] | None:
     """What was kept of files, None where nothing was or it is not to be believed.
 
@@ -70,10 +92,12 @@ def recall(kind: str, stamps: Iterable[Stamp], *settings: object) -> Mapping[str
         stamps: The files, as they are now.
         settings: What else it depends on, in values that JSON can hold.
     """
-    if not _believed.get():
-        return None
     key = _key(stamps, settings)
-    record = remembered(_place(kind, key))
+    place = _place(kind, key)
+    noted = (_notes.get() or {}).get(str(place))
+    if noted is None and not _believed.get():
+        return None
+    record = remembered(place) if noted is None else noted
     value = record.get("value")
     return value if record.get("key") == key and isinstance(value, Mapping) else None
 
@@ -88,19 +112,22 @@ def keep(kind: str, stamps: Sequence[Stamp], value: Mapping[str, Any], *settings
         settings: What else it depends on.
         began: When reading began (`time.time`).
     """
-    if any(stamp.ctime_ns / 1e9 > began - TICK for stamp in stamps):
-        return
     key = _key(stamps, settings)
-    place = _place(kind, key)
+    place, notes = _place(kind, key), _notes.get()
     try:
+        record = json.loads(json_bytes({"key": key, "value": dict(value)}))
+        if notes is not None:
+            notes[str(place)] = record
+        if any(stamp.ctime_ns / 1e9 > began - TICK for stamp in stamps):
+            return
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(place, {"key": key, "value": dict(value)})
+        write_json_atomic(place, record)
     except (OSError, ValueError):  # ValueError: a number that JSON has not
         return
 
 
 def _key(stamps: Iterable[Stamp], settings: Sequence[object]) -> list[object]:
-    return [__version__, [stamp.key for stamp in stamps], list(settings)]
+    return [__version__, [[*stamp.key, stamp.inode] for stamp in stamps], list(settings)]
 
 
 def _place(kind: str, key: object) -> Path:

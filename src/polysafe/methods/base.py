@@ -7,7 +7,7 @@ one engine then plans, applies, explains and undoes for all methods alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from polysafe.checkpoint.dtypes import float_dtype
+from polysafe.checkpoint.header import TensorSpec
 from polysafe.checkpoint.opened import Sources
 from polysafe.data.prompts import PromptSet
 from polysafe.edits.edit import Decision, Edit, Provenance, SourceRecord
@@ -214,6 +215,27 @@ class Method(Strict, ABC):
             PolysafeError: As for `fit`.
         """
         return None
+
+    def reads(self, sources: Sources) -> Iterator[TensorSpec]:
+        """The tensors that are read of weights before it decides, each as often as it is read.
+
+        Raises:
+            PolysafeError: As for `fit`.
+        """
+        moved = self.measures(sources)
+        if moved is not None:
+            for each in (moved.base, *moved.experts):
+                yield from (each.reader.spec(item.tensor) for item in moved.scored)
+
+    @property
+    def written_from(self) -> tuple[str, ...]:
+        """Names of the sources that a written tensor may be made of."""
+        return self.uses
+
+    @property
+    def runs_models(self) -> bool:
+        """Whether a model may have to be run before it decides."""
+        return type(self).work is not Method.work
 
     def work(self, sources: Sources, support: Support) -> Sequence[Work]:  # noqa: ARG002
         """What a model has to be run for before `fit_with` can decide; nothing where headers and weights say it all.

@@ -159,6 +159,11 @@ class LayerSwap(BlockMethod):
         """Base, safety expert, language expert."""
         return self.base, self.safety, self.language
 
+    @property
+    def written_from(self) -> tuple[str, ...]:
+        """Both experts, and the base where it gives what lies outside of the layers."""
+        return self.uses if self.outside == "base" else (self.safety, self.language)
+
     def donor(self) -> str:
         """The language expert; the base with `arithmetic: authors`, as in the published program."""
         return self.base if self.arithmetic == "authors" else self.language

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from polysafe.checkpoint.dtypes import EDITABLE
+from polysafe.checkpoint.header import TensorSpec
 from polysafe.checkpoint.opened import Sources
 from polysafe.checkpoint.roles import Kind
 from polysafe.edits.edit import Edit
@@ -34,7 +35,7 @@ from polysafe.methods.agreement import (
 from polysafe.methods.base import Method, SourceName, distinct
 from polysafe.methods.materials import BASE, MODEL, SAFETY, Materials
 from polysafe.methods.registry import register
-from polysafe.methods.trimming import trimming_threshold
+from polysafe.methods.trimming import trimming_thresholds
 
 Scale = Annotated[float, Field(ge=0)]
 
@@ -215,18 +216,25 @@ class TiesMerge(TaskVectorMerge):
     trim: Literal["tensor", "model"] = "tensor"
     """Trim every tensor to the density, or all tensors together (one threshold per expert)."""
 
+    def reads(self, sources: Sources) -> Iterator[TensorSpec]:
+        """Base and expert twice for the threshold of each expert; small tensors once, which is not counted here."""
+        for expert in self.experts if self.scale else ():
+            for source in (self.base, expert):
+                specs = [sources[source].reader.spec(tensor) for tensor in self.merged_tensors(sources)]
+                yield from (*specs, *specs)
+
     def operations(self, sources: Sources) -> dict[str, Operation]:
         """TIES with the exact thresholds of the sources."""
         if self.scale == 0:
             return self._everywhere(sources, Copy(source=self.base))
         tensors = self.merged_tensors(sources)
         parts = [(name,) for name in tensors] if self.trim == "tensor" else [tensors]
+        thresholds = {
+            name: trimming_thresholds(sources[self.base], sources[name], parts, self.density) for name in self.experts
+        }
         merged: dict[str, Operation] = {}
-        for part in parts:
-            thresholds = {
-                name: trimming_threshold(sources[self.base], sources[name], part, self.density) for name in self.experts
-            }
-            rule = Ties(base=self.base, thresholds=thresholds)
+        for place, part in enumerate(parts):
+            rule = Ties(base=self.base, thresholds={name: found[place] for name, found in thresholds.items()})
             merged |= dict.fromkeys(part, Blend(weights=dict.fromkeys(self.experts, self.scale), rule=rule))
         return merged
 

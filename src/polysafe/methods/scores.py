@@ -10,7 +10,9 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -24,7 +26,7 @@ from polysafe.edits.operations import Arithmetic
 from polysafe.errors import CheckpointError, MismatchError
 from polysafe.files import memory
 from polysafe.methods.blocks import BlockKey, Granularity, blocks_of
-from polysafe.threads import threads
+from polysafe.threads import in_order, threads
 
 Aggregate = Literal["l1", "l2"]
 
@@ -59,6 +61,9 @@ class Scored:
     bias: bool
     members: int
 
+
+Norms = tuple[list[float], list[list[float]]]
+"""Norms of a tensor's members, and of the update of every expert."""
 
 Ratios = Mapping[str, tuple[float, ...]]
 """Relative update norms by tensor, one per member."""
@@ -113,19 +118,28 @@ class Movement:
 def read_together(movements: Iterable[Movement]) -> None:
     """Reads each base, and each of its experts, once for all: what is kept of them is read by nobody again.
 
-    Raises:
-        CheckpointError: As for `relative_update_norms`.
+    Nothing is kept of what is damaged, which is told by whoever reads it next.
     """
     bases: dict[tuple[object, ...], dict[tuple[memory.Stamp, ...], tuple[Movement, Source]]] = {}
     for each in movements:
         for expert in each.experts:
-            if (stamps := _stamps(each.base, expert)) is not None:
+            if (stamps := stamps_of(each.base, expert)) is not None:
                 of = (*stamps[: len(each.base.checkpoint.headers)], each.scored, each.arithmetic)
                 bases.setdefault(of, {}).setdefault(tuple(stamps), (each, expert))
     for found in bases.values():
         first = next(iter(found.values()))[0]
         experts = [replace(expert, name=f"{expert.name} {place}") for place, (_, expert) in enumerate(found.values())]
-        replace(first, experts=tuple(experts)).norms()
+        _read_whole(replace(first, experts=tuple(experts)))
+
+
+def _read_whole(moved: Movement) -> None:
+    """Reads the experts of a base that can be read; once more from the beginning for each that cannot."""
+    try:
+        moved.norms()
+    except CheckpointError as error:
+        whole = tuple(each for each in moved.experts if error.where not in each.checkpoint.files)
+        if 0 < len(whole) < len(moved.experts):  # else it is the base
+            _read_whole(replace(moved, experts=whole))
 
 
 def relative_update_norms(
@@ -147,7 +161,7 @@ def relative_update_norms(
     unread = [expert for expert in experts if known[expert.name] is None]
     read = _measured(base, unread, items, arithmetic) if unread else {}
     for expert in unread:
-        if (stamps := _stamps(base, expert)) is not None:
+        if (stamps := stamps_of(base, expert)) is not None:
             memory.keep(_NORMS, stamps, read[expert.name], *_settings(base, expert, arithmetic), began=began)
     return {expert.name: known[expert.name] or read[expert.name] for expert in experts}
 
@@ -155,40 +169,50 @@ def relative_update_norms(
 def _measured(
     base: Source, experts: Sequence[Source], scored: Iterable[Scored], arithmetic: Arithmetic
 ) -> dict[str, dict[str, tuple[float, ...]]]:
-    measure = _published_norms if arithmetic == "authors" else _streamed_norms
     ratios: dict[str, dict[str, tuple[float, ...]]] = {expert.name: {} for expert in experts}
-    for item in scored:
-        base_norms, update_norms = measure(item, base, experts)
-        _require_finite(item, base, base_norms)
-        for expert, norms in zip(experts, update_norms, strict=True):
-            _require_finite(item, expert, norms)
-            ratios[expert.name][item.tensor] = tuple(map(_ratio, norms, base_norms))
+    items, norms = tuple(scored), _published_norms if arithmetic == "authors" else _streamed_norms
+    measure = partial(norms, base=base, experts=experts)
+    with ExitStack() as stack:
+        if arithmetic == "authors":  # whole tensors: one at a time
+            found: Iterator[Norms] = map(measure, items)
+        else:
+            stack.enter_context(threads(1))
+            found = stack.enter_context(closing(in_order(measure, items)))
+        for item, (base_norms, update_norms) in zip(items, found, strict=True):
+            _require_finite(item, base, base_norms)
+            for expert, moved in zip(experts, update_norms, strict=True):
+                _require_finite(item, expert, moved)
+                ratios[expert.name][item.tensor] = tuple(map(_ratio, moved, base_norms))
     return ratios
 
 
 def _recalled(base: Source, expert: Source, scored: Sequence[Scored], arithmetic: Arithmetic) -> Ratios | None:
     """The norms of an expert that were kept, None where some of the wanted ones were not."""
-    stamps = _stamps(base, expert)
+    stamps = stamps_of(base, expert)
     kept = None if stamps is None else memory.recall(_NORMS, stamps, *_settings(base, expert, arithmetic))
-    if kept is None or any(not _numbers(kept.get(item.tensor), item.members) for item in scored):
+    if kept is None or any(not numbers(kept.get(item.tensor), item.members) for item in scored):
         return None
     return {item.tensor: tuple(kept[item.tensor]) for item in scored}
 
 
 def _settings(base: Source, expert: Source, arithmetic: Arithmetic) -> tuple[object, ...]:
-    """What norms depend on beside the weight files: how many of them are the base's, and factors of adapters."""
+    return (arithmetic, *adapted(base, expert))
+
+
+def adapted(base: Source, expert: Source) -> tuple[object, ...]:
+    """What is read of two models depends on beside their files: how many are the base's, and factors of adapters."""
     scales = [dict(each.checkpoint.scales) for each in (base, expert) if isinstance(each.checkpoint, AdaptedCheckpoint)]
-    return (arithmetic, len(base.checkpoint.headers), scales)
+    return (len(base.checkpoint.headers), scales)
 
 
-def _numbers(value: object, count: int) -> bool:
+def numbers(value: object, count: int) -> bool:
     """Whether it is that many finite numbers; a cache can hold anything."""
     if not isinstance(value, list) or len(value) != count:
         return False
     return all(isinstance(each, float | int) and math.isfinite(each) for each in value)
 
 
-def _stamps(base: Source, expert: Source) -> list[memory.Stamp] | None:
+def stamps_of(base: Source, expert: Source) -> list[memory.Stamp] | None:
     """The files of both; None where one is read behind an edit, and so is no file."""
     if not all(isinstance(each.reader, CheckpointReader) for each in (base, expert)):
         return None
@@ -270,12 +294,7 @@ def _ratio(update: float, base: float) -> float:
     return update / base if base > ZERO_NORM else update
 
 
-def _streamed_norms(item: Scored, base: Source, experts: Sequence[Source]) -> tuple[list[float], list[list[float]]]:
-    with threads(1):
-        return _summed_norms(item, base, experts)
-
-
-def _summed_norms(item: Scored, base: Source, experts: Sequence[Source]) -> tuple[list[float], list[list[float]]]:
+def _streamed_norms(item: Scored, base: Source, experts: Sequence[Source]) -> Norms:
     base_squares = [0.0] * item.members
     squares = [[0.0] * item.members for _ in experts]
     adapters = [_adapter(expert, base) for expert in experts]
@@ -301,7 +320,7 @@ def _adapter(expert: Source, base: Source) -> AdaptedReader | None:
     return None
 
 
-def _published_norms(item: Scored, base: Source, experts: Sequence[Source]) -> tuple[list[float], list[list[float]]]:
+def _published_norms(item: Scored, base: Source, experts: Sequence[Source]) -> Norms:
     origin = base.reader.whole(item.tensor).to(torch.bfloat16)
     moved = (expert.reader.whole(item.tensor).to(torch.bfloat16) for expert in experts)
     return [_bf16_norm(origin)], [[_bf16_norm(tensor - origin)] for tensor in moved]

@@ -8,6 +8,8 @@ but two tables of counts is held.
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,13 +19,37 @@ from polysafe.checkpoint.dtypes import torch_dtype
 from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import row_blocks
 from polysafe.errors import CheckpointError
+from polysafe.files import memory
+from polysafe.files.atomic import json_bytes
+from polysafe.methods.scores import adapted, numbers, stamps_of
 from polysafe.threads import threads
 
+_KEPT = "thresholds"
 _BUCKETS = 1 << 16
 _HELD = 4 << 20
 """Largest number of entries that are read once and kept for the second pass, 16 MiB of magnitudes."""
 _INFINITE = 0x7F80
 """Upper half of the bit pattern of infinity; those of NaN are not below it."""
+
+
+def trimming_thresholds(base: Source, expert: Source, parts: Sequence[Sequence[str]], density: float) -> list[float]:
+    """The thresholds of several groups of tensors; as for `trimming_threshold`.
+
+    Nothing is read of files that have not changed since (`files.memory`).
+
+    Raises:
+        CheckpointError: A task vector is not finite.
+    """
+    stamps, began = stamps_of(base, expert), time.time()
+    about = [density, hashlib.sha256(json_bytes([list(part) for part in parts])).hexdigest()]
+    settings = (*adapted(base, expert), *about)
+    known = None if stamps is None else memory.recall(_KEPT, stamps, *settings)
+    if known is not None and numbers(known.get("thresholds"), len(parts)):
+        return [float(value) for value in known["thresholds"]]
+    found = [trimming_threshold(base, expert, part, density) for part in parts]
+    if stamps is not None:
+        memory.keep(_KEPT, stamps, {"thresholds": found}, *settings, began=began)
+    return found
 
 
 def trimming_threshold(base: Source, expert: Source, tensors: Sequence[str], density: float) -> float:

@@ -34,7 +34,8 @@ def _not_empty(value: Items) -> Items:
     return value
 
 
-def _distinct(value: tuple[Item, ...]) -> tuple[Item, ...]:
+def distinct(value: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Refuses a list in which something stands twice; to be used as a validator."""
     for index, name in enumerate(value):
         if name in value[:index]:
             raise problem(f"{str(name)!r} is named twice", at=(index,))
@@ -43,13 +44,13 @@ def _distinct(value: tuple[Item, ...]) -> tuple[Item, ...]:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]{0,63}$")]
 Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,8}([-_][A-Za-z0-9]{1,8})*$")]
-Names = Annotated[tuple[Name, ...], AfterValidator(_distinct)]
+Names = Annotated[tuple[Name, ...], AfterValidator(distinct)]
 
 # Not a constraint of the container: that would complain once more when the only entry is wrong.
 NotEmpty = (AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1}))
 
 
-Sets = Annotated[tuple[SetName, ...], AfterValidator(_distinct)]
+Sets = Annotated[tuple[SetName, ...], AfterValidator(distinct)]
 Gain = Annotated[float, Field(ge=0, le=1)]
 Loss = Annotated[float, Field(ge=-1, le=0)]
 
@@ -99,7 +100,7 @@ class Constraints(Block):
 class Validate(_Judged):
     """What methods choose by. No prompt of it may be an anchor, or be reported on."""
 
-    languages: Annotated[tuple[Language, ...], AfterValidator(_distinct)] = ()
+    languages: Annotated[tuple[Language, ...], AfterValidator(distinct)] = ()
     """Language codes; by default those of the edits and their pivot."""
 
     safety: Annotated[Sets, *NotEmpty]
@@ -151,7 +152,7 @@ class Search(Block):
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     """Optuna's sampler. A space of no more points than `trials` is tried whole."""
 
-    objectives: Annotated[tuple[Objective, ...], *NotEmpty, AfterValidator(_distinct)] = ("refused", "kl")
+    objectives: Annotated[tuple[Objective, ...], *NotEmpty, AfterValidator(distinct)] = ("refused", "kl")
     """What is made better: refusals first; then what they cost. Constraints are those of `validation`."""
 
     by: Literal["signal", "judge"] | None = None
@@ -165,7 +166,7 @@ class Search(Block):
 class Evaluate(_Judged):
     """What is measured before and after."""
 
-    languages: Annotated[tuple[Language, ...], *NotEmpty, AfterValidator(_distinct)]
+    languages: Annotated[tuple[Language, ...], *NotEmpty, AfterValidator(distinct)]
     """Language codes."""
 
     safety: Sets = ()
@@ -177,7 +178,7 @@ class Evaluate(_Judged):
     capability: Names = ()
     """Tasks that measure ability."""
 
-    attacks: Annotated[tuple[AttackName, ...], AfterValidator(_distinct)] = ()
+    attacks: Annotated[tuple[AttackName, ...], AfterValidator(distinct)] = ()
     """Attacks that rewrite the prompts of these sets, or templates of your own; a table of their own."""
 
     template: Literal["chat", "raw"] = "chat"

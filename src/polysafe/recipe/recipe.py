@@ -48,6 +48,11 @@ _FACTORS: dict[str, int] = {"": 1} | {
     for power, prefix in enumerate("kmgt", start=1)
     for binary, base in (("", 1000), ("i", 1024))
 }
+_OTHERS = {
+    "search": ("fields of this recipe are to be searched", "`polysafe search` ends in one whose fields are settled"),
+    "each": ("this file has several recipes", "`polysafe plan` and `polysafe run` take it; or write one recipe"),
+}
+"""Blocks of files that are no recipe yet -> what that means."""
 _SIZE = r"^\s*(\d{1,15}(?:\.\d{1,9})?)\s*([KMGTkmgt]?i?)[Bb]?\s*$"
 
 
@@ -212,12 +217,9 @@ class Recipe(Block):
                 "write `polysafe: 1`, or install the polysafe that wrote the recipe",
                 at=("polysafe",),
             )
-        if isinstance(data, Mapping) and "search" in data:
-            raise problem(
-                "fields of this recipe are to be searched",
-                "run `polysafe search` on it; it ends in a recipe whose fields are settled",
-                at=("search",),
-            )
+        for key, (text, remedy) in _OTHERS.items():
+            if isinstance(data, Mapping) and key in data:
+                raise problem(text, remedy, at=(key,))
         return data
 
     @model_validator(mode="after")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from polysafe.card.first import first_card
 from polysafe.card.store import load_card, update_card
@@ -18,14 +21,17 @@ from polysafe.engine.job import RecipeJob, resolve
 from polysafe.engine.local import Engine
 from polysafe.engine.plan import Outline, Plan, make_plan
 from polysafe.engine.write import RunResult, carry_out
-from polysafe.errors import VerificationError
+from polysafe.errors import PolysafeError, RecipeError, VerificationError
 from polysafe.evaluate.journal import Journal
+from polysafe.files import memory
 from polysafe.files.atomic import json_bytes
-from polysafe.methods.scores import read_together
+from polysafe.methods.scores import Movement, read_together
 from polysafe.progress import Progress, counted, reporting, tell
 from polysafe.recipe.recipe import Recipe
 
 _TRIALS = "trials.jsonl"
+
+Made = TypeVar("Made")
 
 
 def run_recipe(
@@ -69,32 +75,78 @@ def _run(
 
 def run_recipes(
     recipes: Sequence[Recipe], *, data: Path | None = None, progress: Progress = tell, engine: Engine | None = None
-) -> Iterator[RunResult]:
+) -> Iterator[RunResult | PolysafeError]:
     """Makes the checkpoints of several recipes, one after the other; what they read to decide is read once.
 
     Args:
-        recipes: The recipes. If one fails, those before it are made.
+        recipes: The recipes.
         data: As for `run_recipe`.
         progress: As for `run_recipe`.
         engine: As for `run_recipe`.
 
+    Yields:
+        What came of every recipe, as soon as it is there: an error in place of a result leaves the others whole.
+
     Raises:
-        PolysafeError: As for `run_recipe`.
+        RecipeError: Two of them write the same folder.
     """
-    jobs = [resolve(recipe, progress, data=data) for recipe in recipes]
-    if len(jobs) > 1:
-        _read_together(jobs, progress)
+    return _one_by_one(recipes, data, progress, lambda job, recipe: _run(job, recipe, progress, engine))
+
+
+def plan_recipes(
+    recipes: Sequence[Recipe], *, fit: bool = False, data: Path | None = None, progress: Progress = tell
+) -> Iterator[Plan | Outline | PolysafeError]:
+    """The plans of several recipes; what they read to decide is read once.
+
+    Args:
+        recipes: The recipes.
+        fit: As for `plan_recipe`.
+        data: As for `plan_recipe`.
+        progress: As for `plan_recipe`.
+
+    Yields:
+        What came of every recipe, as for `run_recipes`.
+
+    Raises:
+        RecipeError: Two of them write the same folder.
+    """
+    return _one_by_one(recipes, data, progress, lambda job, _: _plan(job, progress, fit=fit))
+
+
+def _one_by_one(
+    recipes: Sequence[Recipe], data: Path | None, progress: Progress, carried_out: Callable[[RecipeJob, Recipe], Made]
+) -> Iterator[Made | PolysafeError]:
+    for place, times in Counter(recipe.output.path for recipe in recipes).items():
+        if times > 1:
+            raise RecipeError("is the output of several recipes", where=place, remedy="give each its own")
+    notes: memory.Notes = {}
+    with memory.noting(notes):
+        jobs = [_tried(partial(resolve, recipe, progress, data=data)) for recipe in recipes]
+        if len(jobs) > 1:
+            _read_together([job for job in jobs if isinstance(job, RecipeJob)], progress)
     for job, recipe in zip(jobs, recipes, strict=True):
-        yield _run(job, recipe, progress, engine)
+        with memory.noting(notes):
+            made = job if isinstance(job, PolysafeError) else _tried(partial(carried_out, job, recipe))
+        yield made
+
+
+def _tried(work: Callable[[], Made]) -> Made | PolysafeError:
+    try:
+        return work()
+    except PolysafeError as error:
+        return error
 
 
 def _read_together(jobs: Sequence[RecipeJob], progress: Progress) -> None:
     files = {header.file: header.size for job in jobs for each in job.checkpoints.values() for header in each.headers}
+    moved: list[Movement | None] = []
     with ExitStack() as stack:
         stack.enter_context(reporting(progress))
         meter = counted("reading experts", sum(files.values()))
-        opened = [(job, stack.enter_context(job.sources(meter))) for job in jobs]
-        moved = (method.measures(sources) for job, sources in opened for method in job.recipe.edits[:1])
+        for job in jobs:
+            with suppress(PolysafeError):  # it is told when it is its turn
+                if saved_edit(job) is None:
+                    moved.append(job.recipe.edits[0].measures(stack.enter_context(job.sources(meter))))
         read_together(filter(None, moved))
         meter.finish()
 
@@ -117,7 +169,10 @@ def plan_recipe(
     Raises:
         PolysafeError: As for `make_plan`; the workspace cannot be written, or another process uses it.
     """
-    job = resolve(recipe, progress, data=data)
+    return _plan(resolve(recipe, progress, data=data), progress, fit=fit)
+
+
+def _plan(job: RecipeJob, progress: Progress, *, fit: bool) -> Plan | Outline:
     if (edit := saved_edit(job)) is not None:
         return make_plan(job, progress, edit=edit)
     plan = make_plan(job, progress, fit=False)
