@@ -1,30 +1,31 @@
 """How much of what could go wrong the tests notice: `python -m tools.mutation stats`, or another of `PARTS`.
 
-Mutants are mutmut's, a sample of them with a fixed seed. Each is written into a copy of the sources, and the tests of
-its part run in a fork of a process that has the heavy libraries already. The first failure kills it; so does several
-times the processor time of the tests without a change. What came of a mutant is kept by its change, so that a run goes
-on where it stopped; `--again` tries new tests on the survivors.
+Mutants are mutmut's, a sample of them with a fixed seed: whatever it changes within functions but the words of errors.
+Tests and sources are imported once. For every mutant a fork puts the changed code into its function and runs the tests of
+the part, those that name the module first. The first failure kills it; so does several times the processor time of the
+tests without a change. What came of a mutant is kept by its change, so that a run goes on where it stopped; `--again`
+tries new tests on the survivors. Processes that tests start run what is unchanged.
 """
 
 from __future__ import annotations
 
 import argparse
-import compileall
 import difflib
+import importlib
 import json
 import os
 import random
 import resource
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any, NoReturn
 
 import libcst as cst
+import pytest
 from mutmut.mutation.file_mutation import Mutation, create_mutations
 
 PARTS = {
@@ -42,12 +43,10 @@ PARTS = {
     ),
 }
 """What is mutated -> its sources, and the folder of its tests."""
-BUILD = Path("build/mutation")
-_QUIET = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "--no-header", "-W", "ignore")
+_QUIET = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "--no-header")
+_LOG = Path(f"build/mutation-{os.getpid()}.txt")
 SURVIVED = "survived"
 _SPARE = 4
-"""A mutant may take so many times the processor time that the tests take, which is what endless loops are told by."""
-_HEAVY = ("torch", "numpy", "scipy.stats", "pydantic", "safetensors.torch", "pytest", "hypothesis", "py3langid")
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,30 @@ class Mutant:
         path: The file.
         line: Line of the change.
         diff: The lines that go and come.
-        code: The file with the change.
+        function: Names of the class, if any, and of the function that is changed.
+        code: The function with the change.
     """
 
     part: str
     path: Path
     line: int
     diff: str
-    code: str
+    function: tuple[str, ...]
+    code: CodeType
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module."""
+        return ".".join(self.path.with_suffix("").parts[1:])
+
+    def put_in(self) -> None:
+        """Changes the function of this process."""
+        found: Any = importlib.import_module(self.module)
+        for name in self.function:
+            found = vars(found)[name]
+        function = getattr(found, "__func__", found)  # of a class method or a static one
+        assert isinstance(function, FunctionType)
+        function.__code__ = self.code
 
     @property
     def name(self) -> str:
@@ -90,14 +105,28 @@ class Source:
         kept = [each for each in mutations if each.contained_by_top_level_function is not None]
         return cls(path, module, tuple(each for each in kept if id(each.original_node) not in words))
 
-    def mutant(self, part: str, mutation: Mutation) -> Mutant:
-        """The file with one of its changes."""
+    def mutant(self, part: str, mutation: Mutation) -> Mutant | None:
+        """One of its changes; None where the code stays the same, as that of a default of an argument does."""
         changed = self.module.deep_replace(mutation.original_node, mutation.mutated_node)
         assert isinstance(changed, cst.Module)
         before, after = self.module.code.splitlines(), changed.code.splitlines()
         place, *lines = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
+        old, new = (dict(_functions(compile(each.code, str(self.path), "exec"))) for each in (self.module, changed))
+        function = next((name for name, code in new.items() if code != old[name]), None)
+        if function is None:
+            return None
         diff = "\n".join(line for line in lines if not line.startswith("@@"))
-        return Mutant(part, self.path, int(place.split()[1].lstrip("-").partition(",")[0]), diff, changed.code)
+        line = int(place.split()[1].lstrip("-").partition(",")[0])
+        return Mutant(part, self.path, line, diff, function, new[function])
+
+
+def _functions(code: CodeType, *within: str) -> Iterator[tuple[tuple[str, ...], CodeType]]:
+    """The code of every function of a module and of every method of its classes."""
+    for each in (each for each in code.co_consts if isinstance(each, CodeType)):
+        if each.co_flags & 2:  # CO_NEWLOCALS: a function
+            yield (*within, each.co_name), each
+        elif not within:
+            yield from _functions(each, each.co_name)
 
 
 def _nodes(root: cst.CSTNode, kind: type[cst.CSTNode]) -> Iterator[cst.CSTNode]:
@@ -114,90 +143,43 @@ def sample(part: str, count: int, seed: int) -> tuple[int, list[Mutant]]:
     sources = [Source.read(file) for place in PARTS[part][0] for file in _files(Path(place))]
     every = [(source, mutation) for source in sources for mutation in source.mutations]
     chosen = random.Random(seed).sample(every, min(count, len(every)))
-    return len(every), [source.mutant(part, mutation) for source, mutation in chosen]
+    return len(every), [made for source, change in chosen if (made := source.mutant(part, change)) is not None]
 
 
 def _files(place: Path) -> list[Path]:
     return sorted(place.rglob("*.py")) if place.is_dir() else [place]
 
 
-def tests_of(mutant: Mutant) -> tuple[tuple[str, ...], ...]:
-    """The tests of its part: first those that name its module, as they are the likeliest to fail, then the others."""
-    dotted = ".".join(mutant.path.with_suffix("").parts[1:])
-    files = sorted(file for place in PARTS[mutant.part][1] for file in Path(place).rglob("test_*.py"))
-    named = tuple(str(file) for file in files if dotted in file.read_text(encoding="utf-8"))
-    return tuple(filter(None, (named, tuple(str(file) for file in files if str(file) not in named))))
+def tests_of(part: str, module: str = "") -> list[str]:
+    """The tests of a part; those that name a module come first, as they are the likeliest to fail for it."""
+    files = sorted(file for place in PARTS[part][1] for file in Path(place).rglob("test_*.py"))
+    return [str(file) for file in sorted(files, key=lambda file: module not in file.read_text(encoding="utf-8"))]
 
 
-class Runner:
-    """Runs tests on a copy of the sources.
-
-    Args:
-        build: Folder of the copy.
-    """
-
-    def __init__(self, build: Path) -> None:
-        self._build = build
-        self._limits: dict[tuple[str, ...], int] = {}
-
-    def tried(self, mutant: Mutant) -> tuple[str, float]:
-        """What came of a mutant (`killed`, `too long` or `survived`), and the processor time that it took."""
-        came, total = SURVIVED, 0.0
-        for tests in tests_of(mutant):
-            limit = self._limit(tests)
-            with self._changed(mutant):
-                came, taken = self._run(tests, limit)
-            total += taken
-            if came != SURVIVED:
-                break
-        return came, total
-
-    def _limit(self, tests: tuple[str, ...]) -> int:
-        """Seconds that tests may take: several times what they take without a change, which has to pass."""
-        if tests not in self._limits:
-            came, taken = self._run(tests, 3600)
-            if came != SURVIVED:
-                raise SystemExit(f"tests fail without a change: {(self._build / 'log.txt').read_text()[-3000:]}")
-            print(f"without a change: {taken:.1f} s for {len(tests)} files", flush=True)
-            self._limits[tests] = int(_SPARE * taken) + 10
-        return self._limits[tests]
-
-    @contextmanager
-    def _changed(self, mutant: Mutant) -> Iterator[None]:
-        """Within it, the copy is that of a mutant."""
-        file = self._build / mutant.path
-        for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
-            compiled.unlink()
-        file.write_text(mutant.code, encoding="utf-8")
-        try:
-            yield
-        finally:
-            shutil.copyfile(mutant.path, file)
-
-    def _run(self, tests: Sequence[str], seconds: int) -> tuple[str, float]:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        child = os.fork()
-        if child == 0:
-            _tested(tests, seconds, self._build / "log.txt")
-        _, status = os.waitpid(child, 0)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        if os.WIFSIGNALED(status):
-            return "too long", taken
-        return (SURVIVED if os.WEXITSTATUS(status) == 0 else "killed"), taken
+def run(tests: Sequence[str], seconds: int, mutant: Mutant | None = None) -> tuple[str, float]:
+    """What came of tests (`killed`, `too long`, `survived`), and the processor time that they took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    child = os.fork()
+    if child == 0:
+        _tested(tests, seconds, mutant)
+    _, status = os.waitpid(child, 0)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if os.WIFSIGNALED(status):
+        return "too long", taken
+    return (SURVIVED if os.WEXITSTATUS(status) == 0 else "killed"), taken
 
 
-def _tested(tests: Sequence[str], seconds: int, log: Path) -> NoReturn:
+def _tested(tests: Sequence[str], seconds: int, mutant: Mutant | None) -> NoReturn:
     """Runs tests and ends the process with what pytest says of them."""
-    import pytest
-
-    with open(log, "w", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
-    sys.dont_write_bytecode = True
     code = 3
     try:
+        with open(_LOG, "w", encoding="utf-8") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+        if mutant is not None:
+            mutant.put_in()
         code = int(pytest.main([*_QUIET, *tests]))
     finally:
         os._exit(code)
@@ -212,20 +194,17 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("tests/trust/mutants"), help="folder of the results")
     parser.add_argument("--again", action="store_true", help="try those again that survived")
     options = parser.parse_args()
-    build = BUILD / options.part
-    path = os.pathsep.join((str(build.resolve() / "src"), str(Path.cwd())))
-    if os.environ.get("PYTHONPATH") != path:
-        # Processes that tests start have to import the copy as well.
-        raise SystemExit(subprocess.call([sys.executable, *sys.orig_argv[1:]], env={**os.environ, "PYTHONPATH": path}))
-    shutil.rmtree(build, ignore_errors=True)
-    shutil.copytree("src", build / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    compileall.compile_dir(build / "src", quiet=1)
-    for name in _HEAVY:
-        __import__(name)
-    _try_all(options, Runner(build), options.results / f"{options.part}.json")
+    _LOG.parent.mkdir(exist_ok=True)
+    with open(_LOG, "w", encoding="utf-8") as file, redirect_stdout(file):
+        pytest.main(["--collect-only", *_QUIET, *tests_of(options.part)])
+    came, taken = run(tests_of(options.part), 3600)
+    if came != SURVIVED:
+        raise SystemExit(f"tests fail without a change: {_LOG.read_text()[-3000:]}")
+    print(f"without a change: {taken:.1f} s", flush=True)
+    _try_all(options, int(_SPARE * taken) + 10, options.results / f"{options.part}.json")
 
 
-def _try_all(options: argparse.Namespace, runner: Runner, results: Path) -> None:
+def _try_all(options: argparse.Namespace, seconds: int, results: Path) -> None:
     known: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {"tried": {}}
     tried = known["tried"]
     known["mutants"], chosen = sample(options.part, options.count, options.seed)
@@ -233,7 +212,7 @@ def _try_all(options: argparse.Namespace, runner: Runner, results: Path) -> None
         before = tried.get(mutant.name)
         if before is not None and not (options.again and before["came"] == SURVIVED):
             continue
-        came, taken = runner.tried(mutant)
+        came, taken = run(tests_of(mutant.part, mutant.module), seconds, mutant)
         kept = before if before is not None and came == SURVIVED else {}
         tried[mutant.name] = {**kept, "came": came, "line": mutant.line}
         results.parent.mkdir(parents=True, exist_ok=True)
