@@ -1,10 +1,10 @@
 """How much of what could go wrong the tests notice: `python -m tools.mutation stats`, or another of `PARTS`.
 
 Mutants are mutmut's, a sample of them with a fixed seed: whatever it changes within functions but the words of errors.
-Tests and sources are imported once. For every mutant a fork puts the changed code into its function and runs the tests of
-the part, those that name the module first. The first failure kills it; so does several times the processor time of the
-tests without a change. What came of a mutant is kept by its change, so that a run goes on where it stopped; `--again`
-tries new tests on the survivors. Processes that tests start run what is unchanged.
+Tests and sources are imported once. For every mutant a fork puts the changed code into its function and runs the tests
+that name its module, or all of the part where none does. The first failure kills it; so does several times the time of
+the tests without a change. What came of a mutant is kept by its change, so that a run goes on where it stopped;
+`--again` tries new tests on the survivors. Slow tests are left out; processes that tests start run what is unchanged.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import json
 import os
 import random
 import resource
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, NoReturn
@@ -150,10 +150,25 @@ def _files(place: Path) -> list[Path]:
     return sorted(place.rglob("*.py")) if place.is_dir() else [place]
 
 
-def tests_of(part: str, module: str = "") -> list[str]:
-    """The tests of a part; those that name a module come first, as they are the likeliest to fail for it."""
+def tests_of(part: str, module: str) -> tuple[str, ...]:
+    """The test files of a part that name a module; all of them where none does."""
     files = sorted(file for place in PARTS[part][1] for file in Path(place).rglob("test_*.py"))
-    return [str(file) for file in sorted(files, key=lambda file: module not in file.read_text(encoding="utf-8"))]
+    named = [file for file in files if module in file.read_text(encoding="utf-8")]
+    return tuple(map(str, named or files))
+
+
+@cache
+def seconds_of(tests: tuple[str, ...]) -> int:
+    """Seconds that tests may take: several times what they take without a change, which has to pass.
+
+    Their modules are imported on the way, so that no fork has to.
+    """
+    with open(_LOG, "w", encoding="utf-8") as file, redirect_stdout(file):
+        pytest.main(["--collect-only", *_QUIET, *tests])
+    came, taken = run(tests, 3600)
+    if came != SURVIVED:
+        raise SystemExit(f"tests fail without a change: {_LOG.read_text()[-3000:]}")
+    return int(_SPARE * taken) + 5
 
 
 def run(tests: Sequence[str], seconds: int, mutant: Mutant | None = None) -> tuple[str, float]:
@@ -195,16 +210,10 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="try those again that survived")
     options = parser.parse_args()
     _LOG.parent.mkdir(exist_ok=True)
-    with open(_LOG, "w", encoding="utf-8") as file, redirect_stdout(file):
-        pytest.main(["--collect-only", *_QUIET, *tests_of(options.part)])
-    came, taken = run(tests_of(options.part), 3600)
-    if came != SURVIVED:
-        raise SystemExit(f"tests fail without a change: {_LOG.read_text()[-3000:]}")
-    print(f"without a change: {taken:.1f} s", flush=True)
-    _try_all(options, int(_SPARE * taken) + 10, options.results / f"{options.part}.json")
+    _try_all(options, options.results / f"{options.part}.json")
 
 
-def _try_all(options: argparse.Namespace, seconds: int, results: Path) -> None:
+def _try_all(options: argparse.Namespace, results: Path) -> None:
     known: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {"tried": {}}
     tried = known["tried"]
     known["mutants"], chosen = sample(options.part, options.count, options.seed)
@@ -212,7 +221,8 @@ def _try_all(options: argparse.Namespace, seconds: int, results: Path) -> None:
         before = tried.get(mutant.name)
         if before is not None and not (options.again and before["came"] == SURVIVED):
             continue
-        came, taken = run(tests_of(mutant.part, mutant.module), seconds, mutant)
+        tests = tests_of(mutant.part, mutant.module)
+        came, taken = run(tests, seconds_of(tests), mutant)
         kept = before if before is not None and came == SURVIVED else {}
         tried[mutant.name] = {**kept, "came": came, "line": mutant.line}
         results.parent.mkdir(parents=True, exist_ok=True)

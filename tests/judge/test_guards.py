@@ -150,6 +150,11 @@ def test_shieldgemma_is_read_by_its_first_word(said: str, label: Label) -> None:
     assert only(guard, STEPS).label is label
 
 
+def test_shieldgemma_needs_a_guideline() -> None:
+    with pytest.raises(RecipeError, match="needs a guideline"):
+        ShieldGemma(Scripted(lambda _: "No"), {})
+
+
 def test_shieldgemma_is_unreadable_if_nothing_is_violated_and_one_reply_is_no_word() -> None:
     backend = Scripted(lambda chat: "Nope" if "No Harassment" in chat.messages[0].content else "No")
     assert only(ShieldGemma(backend), STEPS).label is UNPARSED
