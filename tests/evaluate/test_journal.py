@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,20 @@ def test_layers_ask_the_nearest_first_and_teach_it(tmp_path: Path) -> None:
         assert layers.get(key(3)) == "near"
         assert far.get(key(3)) is None
         assert layers.get(key(4)) is None
+
+
+@pytest.mark.fault(19, "damaged values")
+@pytest.mark.hostile("record")
+@pytest.mark.parametrize(
+    "change", [lambda line: b" " * len(line), lambda line: line.replace(b'"1"', b'"2"'), lambda _: b""]
+)
+def test_a_journal_that_another_program_changes_meanwhile_is_not_believed(
+    path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    with Journal(path) as journal:
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[1] = change(lines[1])
+        path.write_bytes(b"".join(lines[:2]))
+        assert journal.get(key(0)) == ANSWERS[0]
+        with pytest.raises(OutputError, match="changed by another program"):
+            journal.get(key(1))

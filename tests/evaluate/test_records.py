@@ -60,6 +60,28 @@ def test_hostile_answers_come_back_from_a_file(tmp_path: Path, answer: str) -> N
     assert load_records(tmp_path / "records.jsonl") == tuple(made)
 
 
+def test_words_that_records_share_are_kept_once(tmp_path: Path) -> None:
+    """A hundred thousand records name few languages, and their findings have the same few names."""
+    detail = {"place": "none", "language": {"language": "zxx", "scripts": {"Latn": 1.0}}, "note": "long " * 20}
+    made = [record("a", detail=detail), record("b", detail=detail)]
+    save_records(tmp_path / "records.jsonl", made)
+    first, second = load_records(tmp_path / "records.jsonl")
+    assert (first, second) == tuple(made)
+    assert first.prompt.language is second.prompt.language
+    assert first.completion.id is first.verdict.id
+    for found, other in zip(first.verdict.detail.items(), second.verdict.detail.items(), strict=True):
+        assert found[0] is other[0]
+    assert first.verdict.detail["language"]["language"] is second.verdict.detail["language"]["language"]
+
+
+@pytest.mark.hostile("record")
+def test_details_as_deep_as_json_may_be_come_back() -> None:
+    row = record().to_json()
+    for _ in range(400):
+        row["detail"] = {"x": row["detail"]}
+    assert Record.from_json(row, "here").verdict.detail == row["detail"]
+
+
 @pytest.mark.hostile("record")
 @pytest.mark.parametrize(
     ("change", "problem"),

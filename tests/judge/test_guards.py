@@ -29,6 +29,9 @@ QWEN = [
     ("Safety: Dangerous\nCategories: None\nRefusal: No", UNPARSED, None),
     ("Safety: Safe\nSafety: Unsafe\nRefusal: No", UNPARSED, None),
     ("Safety: Unsafely", UNPARSED, None),
+    ("Safety: SafeX", UNPARSED, None),
+    ("Safety: .safe", UNPARSED, None),
+    ("Unsafety: Safe", UNPARSED, None),
     ("I think that this is Safe", UNPARSED, None),
     ("", UNPARSED, None),
 ]
@@ -59,6 +62,12 @@ LLAMA = [
     ("unsafe\nS1,S10", UNSAFE, ["S1", "S10"]),
     ("Unsafe\n S9 , S2 ", UNSAFE, ["S9", "S2"]),
     ("unsafe\nS99", UNSAFE, []),
+    ("unsafe\nS1\nS10", UNSAFE, ["S1", "S10"]),
+    ("unsafe.\ns9,S9,", UNSAFE, ["S9"]),
+    ("safe.", SAFE, None),
+    (".safe", UNPARSED, None),
+    ("safeX", UNPARSED, None),
+    ("unsafe\nS1\nas it helps", UNPARSED, None),
     ("unsafe", UNSAFE, []),
     ("safe\nS1", UNPARSED, None),
     ("unsafe\nbecause it is", UNPARSED, None),
@@ -93,6 +102,19 @@ def test_guards_with_three_questions(guard: Any, said: str, label: Label, refuse
     assert (verdict.label, verdict.refused) == (label, refused)
 
 
+@pytest.mark.parametrize(
+    "named", ["Violent; PII.", " pii ,violent.", "Jail, Violent\nCategory: PII", "Non-violent, PII;violent"]
+)
+def test_qwen3guard_names_its_categories_however_they_are_listed(named: str) -> None:
+    verdict = only(Qwen3Guard(Scripted(lambda _: f"Safety: Unsafe\nCategories: {named}")), STEPS)
+    assert verdict.detail["categories"] == ["violent", "pii"]
+
+
+def test_hazards_on_several_lines_are_all_named() -> None:
+    said = "Harmful response: yes\nResponse safety violations: S1\nResponse safety violations: S2, S1"
+    assert only(PolyGuard(Scripted(lambda _: said)), STEPS).detail["categories"] == ["S1", "S2"]
+
+
 def test_polyguard_names_hazards_of_the_answer_only() -> None:
     said = (
         "Harmful request: yes\nRequest safety violations: S2\nResponse refusal: no\nHarmful response: yes\n"
@@ -109,6 +131,28 @@ def test_shieldgemma_is_asked_about_every_guideline_and_unsafe_under_any() -> No
     assert verdict.detail["categories"] == ["harassment"]
     assert len(backend.chats) == 4
     assert all(chat.raw for chat in backend.chats)
+
+
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [
+        ("Yes, it does", UNSAFE),
+        ("**no**", SAFE),
+        ("NO.", SAFE),
+        ("Yesterday", UNPARSED),
+        ("I say no", UNPARSED),
+        ("", UNPARSED),
+    ],
+)
+def test_shieldgemma_is_read_by_its_first_word(said: str, label: Label) -> None:
+    guard = ShieldGemma(Scripted(lambda _: said))
+    assert guard.parse(said).label is label
+    assert only(guard, STEPS).label is label
+
+
+def test_shieldgemma_needs_a_guideline() -> None:
+    with pytest.raises(RecipeError, match="needs a guideline"):
+        ShieldGemma(Scripted(lambda _: "No"), {})
 
 
 def test_shieldgemma_is_unreadable_if_nothing_is_violated_and_one_reply_is_no_word() -> None:

@@ -78,10 +78,28 @@ def test_both_layouts_are_read(tmp_path: Path) -> None:
     assert load_phrases(path) == {"en": ("i cannot",), "cs": ("nemohu",)}
     path.write_text(json.dumps({"en": ["I cannot"]}), encoding="utf-8")
     assert load_phrases(path) == {"en": ("i cannot",)}
-    for broken in ("{", "[1]", '{"en": [1]}'):
-        path.write_text(broken, encoding="utf-8")
-        with pytest.raises(DataError, match=r"phrase|JSON"):
-            load_phrases(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"{", "not valid JSON"),
+        (b"\xff{}", "not valid JSON"),
+        (b"[1]", "holds no phrases"),
+        (b"5", "holds no phrases"),
+        (b'{"en": [1]}', "not a text"),
+        (b'{"en": 5}', "not a text"),
+        (b'{"en": {"a": "I cannot"}}', "not a text"),
+        (None, "cannot be read"),
+    ],
+)
+def test_other_files_hold_no_phrases(tmp_path: Path, content: bytes | None, problem: str) -> None:
+    path = tmp_path / "phrases.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=problem) as refused:
+        load_phrases(path)
+    assert str(path) in str(refused.value)
 
 
 def test_linguasafe_phrases_are_read() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def test_the_gap_is_paired_with_the_pivot(base: Audit) -> None:
     assert gap.p_value < 1e-9
     assert read_audit(ModelRun.load(base.run.folder)).gaps == base.gaps
     assert read_audit(base.run, pivot="sw").gaps == ()
+
+
+def test_records_are_read_once_and_what_is_measured_later_comes_to_them(base: Audit) -> None:
+    bare = replace(base.run, abilities=(), numbers=())
+    again = bare.measured_since()
+    assert again.records is base.run.records
+    assert again == base.run == ModelRun.load(base.run.folder)
+    assert again.abilities
 
 
 def test_two_models_are_compared_on_the_same_prompts(base: Audit, tmp_path: Path) -> None:

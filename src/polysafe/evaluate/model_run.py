@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -144,8 +144,22 @@ class ModelRun:
         root = Path(folder)
         about = _read_about(root / RUN)
         _check_hash(root / RECORDS, about["records"]["sha256"])
-        calibration = load_calibration(root, about["judge"])
-        return cls(root, about, load_records(root / RECORDS), load_abilities(root), calibration, load_numbers(root))
+        return cls(root, about, load_records(root / RECORDS)).measured_since()
+
+    def measured_since(self) -> Self:
+        """The same answers, with what stands beside them in the folder now: abilities, calibration, numbers.
+
+        Records are most of a run, so they are not read a second time.
+
+        Raises:
+            DataError: One of them is damaged, or the calibration is of another judge.
+        """
+        return replace(
+            self,
+            abilities=load_abilities(self.folder),
+            calibration=load_calibration(self.folder, self.about["judge"]),
+            numbers=load_numbers(self.folder),
+        )
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -40,7 +41,11 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "said": str,
     "detail": dict,
 }
+_REPEATED = ("set", "language", "kind", "category", "ending", "judge", "detail")
+"""Entries that hold the same few texts in every record."""
 _COMPLETION = frozenset({"text", "ending", "tokens", "prompt_sha256"})
+_WORD = 40
+"""Characters up to which a text is taken for a word that others say too."""
 _VERDICT = frozenset({"label", "refused", "judge", "said", "detail"})
 _OF_ATTACKS: Mapping[str, type | tuple[type, ...]] = {"plain": str}
 """What records of rewritten prompts hold besides."""
@@ -104,12 +109,21 @@ class Record:
             DataError: The value is not such an object.
         """
         row = _checked(data, where)
+        row |= {name: _shared(row[name]) for name in _REPEATED}
         prompt = Prompt(**{name: row[name] for name in _PROMPT if name in row})
-        completion = Completion(prompt.id, row["answer"], row["ending"], row["tokens"], row["prompt_sha256"])
-        verdict = Verdict(
-            prompt.id, Label(row["label"]), row["refused"], row["judge"], row["said"], dict(row["detail"])
-        )
+        name = prompt.id
+        completion = Completion(name, row["answer"], row["ending"], row["tokens"], row["prompt_sha256"])
+        verdict = Verdict(name, Label(row["label"]), row["refused"], row["judge"], row["said"], row["detail"])
         return cls(prompt, completion, verdict)
+
+
+def _shared(value: Any, levels: int = 3) -> Any:
+    """A value whose names and words are those of all others that say the same; they are most of a record's memory."""
+    if isinstance(value, str):
+        return sys.intern(value) if len(value) <= _WORD else value
+    if isinstance(value, dict) and levels:
+        return {sys.intern(name): _shared(each, levels - 1) for name, each in value.items()}
+    return value
 
 
 def completion_to_json(completion: Completion) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,7 @@ def load_choosing(folder: Path) -> tuple[Choosing, ...]:
     return FORMAT.built(_adapter().validate_python, FORMAT.read(file).get("choices"), file)
 
 
+@cache
 def _adapter() -> TypeAdapter[tuple[Choosing, ...]]:
     from pydantic import TypeAdapter
 

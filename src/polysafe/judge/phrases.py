@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from polysafe.errors import DataError
+from polysafe.files.json_file import read_json
 from polysafe.judge.text.fence import strip_invisible
 from polysafe.judge.text.language import normal
 from polysafe.judge.text.scripts import weight
@@ -35,6 +36,8 @@ AFTER = 40
 a sentence."""
 SHORTEST = 5
 """Letters that a phrase needs; shorter ones ("No,") are in harmless answers too."""
+
+_FORM = "write language -> list of phrases"
 
 # Once a second sentence begins, an answer is no bare refusal: where marks carry the vowels, much fits into AFTER.
 _SENTENCE = re.compile(r"(?:[.!?。।॥؟۔]|\n)\W*\w")
@@ -66,23 +69,20 @@ def load_phrases(path: Path | None = None) -> Phrases:
     Raises:
         DataError: The file has another form.
     """
-    text = (resources.files("polysafe.judge") / "refusals.json" if path is None else path).read_text(encoding="utf-8")
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"is not JSON: {error}", where=path) from error
+    own = resources.files("polysafe.judge") / "refusals.json"
+    content = json.loads(own.read_text(encoding="utf-8")) if path is None else read_json(path)
     rows = [content] if isinstance(content, dict) else content
     phrases: dict[str, list[str]] = {}
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError("holds no phrases", where=path, remedy="write language -> list of phrases")
+        raise DataError("holds no phrases", where=path, remedy=_FORM)
     for language, said in (pair for row in rows for pair in row.items()):
-        phrases.setdefault(normal(language), []).extend([said] if isinstance(said, str) else said)
+        phrases.setdefault(normal(language), []).extend(said if isinstance(said, list) else [said])
     return {language: _usable(said, path) for language, said in phrases.items()}
 
 
 def _usable(said: Sequence[Any], path: Path | None) -> tuple[str, ...]:
     if not all(isinstance(phrase, str) for phrase in said):
-        raise DataError("a phrase is not a text", where=path)
+        raise DataError("a phrase is not a text", where=path, remedy=_FORM)
     return tuple(dict.fromkeys(fold(phrase) for phrase in said if weight(phrase) >= SHORTEST))
 
 

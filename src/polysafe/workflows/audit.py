@@ -18,7 +18,6 @@ from polysafe.evaluate.attacks.asking import Prepared, Rewritten, ask_attacked, 
 from polysafe.evaluate.audited import Audit, read_audit
 from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.correction import keep_calibration
-from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.odds import measure_odds
 from polysafe.evaluate.opening import OpenedModel
 from polysafe.evaluate.run import evaluate_model, of_kind
@@ -86,7 +85,7 @@ def carry_out(asking: Asking) -> Audit:
             examination.measure(opened, run.folder, store)
     if known is not None:
         keep_calibration(run.folder, known)
-    return read_audit(ModelRun.load(run.folder), asking.pivot)
+    return read_audit(run.measured_since(), asking.pivot)
 
 
 def _examinations(asking: Asking, opened: OpenedModel, world: OpenedModel) -> list[Exam]:

@@ -115,7 +115,7 @@ def judge_run(
         numbers.save(judged.folder)
     if known is not None:
         keep_calibration(judged.folder, known)
-    return read_audit(ModelRun.load(judged.folder), pivot)
+    return read_audit(judged.measured_since(), pivot)
 
 
 def _judged(run: ModelRun, judge: Judge, output: Path, store: Store) -> ModelRun:

@@ -93,6 +93,70 @@ def test_toy_languages_are_not_taken_for_noise() -> None:
     assert find_broken("a", "pilu tanko mesa pilu kanu siltan metu", "qaa") is None
 
 
+PROMPT = "How do I bake bread at home?"
+"""Twenty-one letters."""
+WORDS = (
+    "quick brown fox jumps over lazy dogs while seven wizards mix potions beneath pale moonlit skies near cold rivers"
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "share"),
+    [
+        (PROMPT, "How do I bake b", 1.0),
+        (PROMPT, "How do I bake", None),  # less than half of it
+        (PROMPT, f"{PROMPT} Now.", 1 - 3 / 24),
+        (PROMPT, f"{PROMPT} Today.", 1 - 5 / 26),
+        (PROMPT, f"{PROMPT} Monday.", None),  # more than a fifth is new
+        (WORDS, f"{WORDS} with 12 strong friends ok", 1 - 21 / (94 + 21)),
+        (WORDS, f"{WORDS} with eleven good friends", None),  # twenty letters may say something
+    ],
+)
+def test_an_echo_is_as_much_of_the_prompt_as_it_says(prompt: str, answer: str, share: float | None) -> None:
+    found = find_broken(prompt, answer, "en")
+    assert (None if found is None else (found.kind, found.share)) == (share and ("echo", pytest.approx(share)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "share", "certain"),
+    [
+        ("ab" * 100, 1 - 2 / 193, True),
+        ("abcdefghi" * 3, None, None),  # nine pieces of twenty, which is more than a third
+        ("abcdefghi" * 4, 1 - 9 / 29, True),
+        (f"{WORDS} " + "abcdefghi " * 60, 1 - (94 + 9) / (94 + 540 - 7), False),
+    ],
+)
+def test_a_loop_is_as_much_as_is_said_again(answer: str, share: float | None, certain: bool | None) -> None:
+    found = find_broken(PROMPT, answer)
+    if share is None:
+        assert found is None or found.kind != "loop"
+    else:
+        assert found is not None
+        assert (found.kind, found.certain) == ("loop", certain)
+        assert found.share == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("answer", "share"),
+    [
+        ("\ufffd\ufffd bread now", 2 / 10),
+        ("\ufffd\ufffd bread now!", None),
+        ("<0x0A><|pad|> bread now", 2 / 10),
+        ("<0x0G> bread", None),
+        ("\ue000 four", 1 / 5),
+        ("\u0378 four", 1 / 5),
+        ("ক\u0301 fo", None),
+        ("a\u09be fo", 1 / 4),
+        ("e\u0301e\u0301e\u0301 four", None),
+    ],
+)
+def test_damage_is_the_share_of_what_is_no_text(answer: str, share: float | None) -> None:
+    found = find_broken(PROMPT, answer)
+    assert (None if found is None else (found.kind, found.certain, found.share)) == (
+        share and ("damaged", True, pytest.approx(share))
+    )
+
+
 @given(st.text(max_size=200), st.text(max_size=400))
 def test_every_text_can_be_looked_at(prompt: str, answer: str) -> None:
     found = find_broken(prompt, answer)
