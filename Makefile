@@ -1,6 +1,6 @@
 # make quickstart   set up, run the whole story on the packaged family, write quickstart-out/report/index.html
 # make test         set up, run every test
-# make test-fast    the tests that take less than ten seconds each
+# make test-fast    the tests that take less than about two seconds each
 # make coverage     which lines no test runs
 # make soak         fifty kills at random points of writing, evaluating, searching and building
 # make lint         ruff, mypy and the directions of imports
