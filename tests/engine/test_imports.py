@@ -119,6 +119,7 @@ def test_a_disk_that_is_too_small_is_told_before(file: Path, tmp_path: Path, mon
     assert names_in(tmp_path) == ["tiny.gguf"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_resumed(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = snapshot(import_gguf(file, tmp_path / "wanted").output)
     monkeypatch.setattr(writer, "SYNC_BYTES", 1)

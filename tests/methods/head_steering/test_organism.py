@@ -26,6 +26,8 @@ from polysafe.probe.kept import Measurements
 from polysafe.probe.model import LoadedModel, edited, load_model
 from tests.methods.helpers import judged_by
 
+pytestmark = pytest.mark.slow
+
 Sources = dict[str, Source]
 
 

@@ -20,6 +20,8 @@ from polysafe.organism.lexicon import LANGUAGES, LOW, MID
 from polysafe.organism.packaged import packaged_family
 from polysafe.probe.model import LoadedModel, edited, load_model
 
+pytestmark = pytest.mark.slow
+
 WORLD = packaged_family().world
 PUBLISHED = {"layers": (4,), "cap": 0.25}
 VALIDATED = {"layers": (4,), "cap": 0.5, "absolute": True, "target_gain": 1.5}

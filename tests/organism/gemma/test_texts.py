@@ -84,6 +84,7 @@ def test_answers_are_refusals_frames_topics_and_translations_of_harmless_texts(t
             assert all(prompt.startswith("Translate to ") for prompt in others)
 
 
+@pytest.mark.slow
 def test_every_pool_holds_something(texts: Texts) -> None:
     for member in MEMBERS:
         assert all(pairs and share > 0 for share, pairs in pools(member, texts, Recipe()))
