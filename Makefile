@@ -1,6 +1,6 @@
 # make quickstart   set up, run the whole story on the packaged family, write quickstart-out/report/index.html
 # make test         set up, run every test
-# make test-fast    the tests that take less than about two seconds each, with ten cases of each at most
+# make test-fast    the tests that take less than about two seconds each, with five cases of each at most
 # make coverage     which lines no test runs
 # make soak         fifty kills at random points of writing, evaluating, searching and building
 # make lint         ruff, mypy and the directions of imports
@@ -59,7 +59,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 test-fast: $(STAMP)
-	POLYSAFE_CASES=10 $(BIN)/python -m pytest -n auto --dist loadscope -m "not slow"
+	POLYSAFE_CASES=5 $(BIN)/python -m pytest -n auto --dist loadscope -m "not slow"
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov=polysafe --cov-report=term:skip-covered

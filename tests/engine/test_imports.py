@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -274,7 +275,17 @@ def test_a_source_that_says_two_things(source: dict[str, object], wanted: str) -
         )
 
 
+@pytest.fixture
+def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers reads the same metadata again and again, and makes the table of names anew for every module."""
+    import gguf
+
+    monkeypatch.setattr(gguf, "GGUFReader", cache(gguf.GGUFReader))
+    monkeypatch.setattr(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_read_once")
 @needs(SMOLLM2)
 def test_smollm2(tmp_path_factory: pytest.TempPathFactory) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -296,6 +307,7 @@ def test_smollm2(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_read_once")
 @needs(GEMMA)
 def test_gemma(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
