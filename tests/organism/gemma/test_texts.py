@@ -53,6 +53,7 @@ def held_out() -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["multijail", "xstest", "half of strongreject", "exams", "topics", "harmless"])
 def test_no_member_is_trained_on_what_it_is_measured_with(name: str, trained: dict[str, set[str]]) -> None:
     out = {normalised(text) for text in held_out()[name]}
