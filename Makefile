@@ -1,6 +1,6 @@
 # make quickstart   set up, run the whole story on the packaged family, write quickstart-out/report/index.html
 # make test         set up, run every test
-# make test-fast    the tests that take less than ten seconds each
+# make test-fast    the tests that take less than about two seconds each, with five cases of each at most
 # make coverage     which lines no test runs; fails where fewer than 92 % of a folder of COVERED are run
 # make mutation     whether tests notice what mutmut changes in edits, statistics and judges: MUTANTS of each
 # make soak         fifty kills at random points of writing, evaluating, searching and building
@@ -64,7 +64,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadscope -m "not slow"
+	POLYSAFE_CASES=5 $(BIN)/python -m pytest -n auto --dist loadscope -m "not slow"
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov=polysafe --cov-report=term-missing:skip-covered

@@ -56,6 +56,7 @@ def test_results_come_in_any_order_and_are_counted_once(count: int) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_a_tensor_comes_back_whole() -> None:
     with Workers(2) as workers:
         found = workers.result(workers.submit(tensor, 5))

@@ -28,7 +28,6 @@ def run_of(text: str) -> Run:
 
 
 PLAIN = run_of("plain words")
-TABLE, PLOT = PLAIN.table(), PLAIN.plot_gap()
 
 # What a notebook takes for mathematics is typeset, with links, unless an element says otherwise.
 IGNORED_BY_MATHEMATICS = {"tex2jax_ignore", "mathjax_ignore"}
@@ -64,10 +63,12 @@ def assert_inert(text: str, lines: int | None = None) -> None:
 
 
 class Plain(NamedTuple):
-    """Of a run of harmless words: tags of its table, elements of its drawing, lines of its summary on a terminal."""
+    """Of a run of harmless words: its table and the tags of it, elements of its drawing, lines of its summaries."""
 
+    table: ResultTable
     tags: list[tuple[str, object]]
     drawn: list[tuple[str, tuple[str, ...]]]
+    summary: int
     printed: int
 
 
@@ -75,7 +76,9 @@ class Plain(NamedTuple):
 def plain() -> Plain:
     with redirect_stdout(StringIO()) as printed:
         print_summary(PLAIN.data)
-    return Plain(Shape(TABLE._repr_html_()).tags, drawn(PLOT._repr_svg_()), len(printed.getvalue().splitlines()))
+    table = PLAIN.table()
+    tags, elements = Shape(table._repr_html_()).tags, drawn(PLAIN.plot_gap()._repr_svg_())
+    return Plain(table, tags, elements, len(PLAIN.summary().splitlines()), len(printed.getvalue().splitlines()))
 
 
 @pytest.mark.fault(24, "a notebook")
@@ -94,8 +97,8 @@ def test_is_text_in_a_notebook_and_forges_no_line_of_a_summary(
     assert_inert(html)
     assert_inert(svg)
     assert_inert(repr(plot), lines=1)
-    assert_inert(str(table), lines=len(str(TABLE).splitlines()))
-    assert_inert(run.summary(), lines=len(PLAIN.summary().splitlines()))
+    assert_inert(str(table), lines=len(str(plain.table).splitlines()))
+    assert_inert(run.summary(), lines=plain.summary)
     assert not _ACTS.search(run.summary())
     assert len(run.summary()) < 100_000
     named = ResultTable(({"method": text, text: 1.0},))
@@ -106,8 +109,8 @@ def test_is_text_in_a_notebook_and_forges_no_line_of_a_summary(
     assert_inert(capsys.readouterr().out, plain.printed)
 
 
-def test_a_notebook_does_not_typeset_the_table() -> None:
-    tag, attributes = Shape(TABLE._repr_html_()).tags[0]
+def test_a_notebook_does_not_typeset_the_table(plain: Plain) -> None:
+    tag, attributes = plain.tags[0]
     assert tag == "table"
     assert isinstance(attributes, list)
     assert set(dict(attributes).get("class", "").split()) >= IGNORED_BY_MATHEMATICS

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -119,6 +120,7 @@ def test_a_disk_that_is_too_small_is_told_before(file: Path, tmp_path: Path, mon
     assert names_in(tmp_path) == ["tiny.gguf"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_resumed(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = snapshot(import_gguf(file, tmp_path / "wanted").output)
     monkeypatch.setattr(writer, "SYNC_BYTES", 1)
@@ -273,7 +275,17 @@ def test_a_source_that_says_two_things(source: dict[str, object], wanted: str) -
         )
 
 
+@pytest.fixture
+def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers reads the same metadata again and again, and makes the table of names anew for every module."""
+    import gguf
+
+    monkeypatch.setattr(gguf, "GGUFReader", cache(gguf.GGUFReader))
+    monkeypatch.setattr(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_read_once")
 @needs(SMOLLM2)
 def test_smollm2(tmp_path_factory: pytest.TempPathFactory) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -295,6 +307,7 @@ def test_smollm2(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_read_once")
 @needs(GEMMA)
 def test_gemma(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer

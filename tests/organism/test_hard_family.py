@@ -45,7 +45,9 @@ def bench(stack: ExitStack, **changes: Any) -> Bench:
     return Bench(packaged_family(), {**PLAN, **changes}, stack)
 
 
-def test_what_costs_too_much_is_not_taken() -> None:
+@pytest.mark.slow
+def test_what_costs_too_much_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hard_family, "LOW", ("qac",))  # the other experts are not asked
     soup: dict[str, Any] = {
         "entry": {"method": "soup", "start_from": "qac"},
         "choose": {"weights": [{"safety": share, "qac": 1 - share} for share in (0.25, 0.5)]},

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polysafe.errors import RecipeError
@@ -188,6 +188,7 @@ def test_recipe_in_python_reports_the_path_without_a_line() -> None:
     assert "'output' is missing" in said
 
 
+@settings(max_examples=25)  # four methods, one of three sources left out
 @given(recipes(), st.data())
 def test_one_unknown_source_is_found_wherever_it_is_named(data: dict[str, Any], draw: st.DataObject) -> None:
     recipe = make_recipe(data)

@@ -38,6 +38,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
         use_tiny_gemma(patch, package)
         patch.setattr(quickstart_gemma, "SWAPS", SWAPS[:1])
         patch.setattr(quickstart_gemma, "DRAWS", 1)
+        patch.setattr(quickstart_gemma, "_STEERED", {**quickstart_gemma._STEERED, "prompts": 4})
         build_gemma(DATA, root / "family", recipe=RECIPE)
         patch.setattr(
             quickstart_gemma, "build_gemma", lambda *_args, **options: build_gemma(DATA, root / "family", recipe=RECIPE)

@@ -26,6 +26,8 @@ from polysafe.probe.kept import Measurements
 from polysafe.probe.model import LoadedModel, edited, load_model
 from tests.methods.helpers import judged_by
 
+pytestmark = pytest.mark.slow
+
 Sources = dict[str, Source]
 
 
@@ -114,7 +116,7 @@ def test_prompts_are_drawn_once_for_many_settings(
     with Measurements():
         together = [entry(effects, strength=strength).fit(sources) for strength in (0.5, 1.0)]
         assert sorted(drawn) == sorted(LOW)
-        entry(effects / "fewer", prompts=12).fit(sources)  # other prompts are others
+        entry(effects / "fewer", prompts=4).fit(sources)  # other prompts are others
     assert [edit.sha256 for edit in together] == [edit.sha256 for edit in alone]
     assert sorted(drawn) == sorted((*LOW, *LOW))
 

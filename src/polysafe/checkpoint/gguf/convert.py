@@ -319,12 +319,34 @@ def _feeds(header: GgufHeader, model: PreTrainedModel) -> dict[str, list[GgufTen
     from transformers.modeling_gguf_pytorch_utils import get_gguf_hf_weights_map
 
     with _explained(header):
-        names = get_gguf_hf_weights_map(model, _processor(header, model.config))
+        names = get_gguf_hf_weights_map(_Outside(model), _processor(header, model.config))
     feeds: dict[str, list[GgufTensor]] = {}
     for tensor in header.tensors:
         if tensor.name in names:
             feeds.setdefault(names[tensor.name], []).append(tensor)
     return feeds
+
+
+class _Outside:
+    """A model, for the search for names, down to its lists of blocks and not into them.
+
+    transformers makes the table of all names anew in every module that it comes to, and the names of the table begin
+    outside of the blocks: looking inside takes a hundred times as long and finds nothing.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+
+    @property
+    def config(self) -> Any:
+        return self._module.config
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self._module.state_dict()
+
+    def named_children(self) -> list[tuple[str, _Outside]]:
+        found = self._module.named_children()
+        return [(name, _Outside(each)) for name, each in found if not isinstance(each, torch.nn.ModuleList)]
 
 
 def _whole_model(header: GgufHeader) -> dict[str, torch.Tensor]:
