@@ -98,7 +98,8 @@ def _swapped(bench: Bench, granularity: str) -> tuple[str, ...]:
     method = LayerSwap.model_validate({**TRIO, "granularity": granularity, "tau": 0.0, "outside": "language"})
     edit = method.fit(bench.sources)
     new, states = result(edit, bench.sources), bench.made.states
-    assert set(differing(new, states["sw"])) == set(edit.touched)
+    unlike = set(differing(states["safety"], states["sw"]))
+    assert set(differing(new, states["sw"])) == set(edit.touched) & unlike
     taken = {}
     for block in bench.made.blocks:
         safe = {name: same_bits(new[name], states["safety"][name]) for name in block.matrices}
@@ -293,14 +294,21 @@ def _readers(bench: Bench) -> Mapping[str, Any]:
 
 
 def _has_heads(bench: Bench, layer: int) -> bool:
-    return any(re.search("Attention|Attn", type(module).__name__) for module in bench.made.layers[1][layer].modules())
+    children = bench.made.layers[1][layer].children()
+    return any(
+        re.search("(?<!Linear)(Attention|Attn)", type(m).__name__) for child in children for m in child.modules()
+    )
 
 
 def _weight(bench: Bench, state: State, module: str) -> torch.Tensor:
-    """The matrix of a module as output × input, by the class of the module."""
+    """The matrix of a module as output × input, by the class of the module; found in the files by its values."""
     live = matrix_modules(bench.loaded.model)[module]
-    tail = ".".join(module.split(".")[-4:])
-    (name,) = [name for name in state if name.endswith(f"{tail}.weight") and not name.startswith("vision")]
+    values: Any = live.weight
+    (name,) = [
+        name
+        for name, stored in bench.made.states["base"].items()
+        if stored.shape == values.shape and torch.equal(stored, values)
+    ]
     return state[name] if isinstance(live, torch.nn.Linear) else state[name].T
 
 

@@ -107,6 +107,13 @@ _DEEPSEEK = {
     "n_group": 1,
     "topk_group": 1,
 }
+_GEMMA4 = {
+    **_H8,
+    "global_head_dim": 16,
+    "vocab_size_per_layer_input": 64,
+    "hidden_size_per_layer_input": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 _SLOW: dict[str, Any] = {"notes": {STEERING: (SLOWLY,)}}
 _HYBRID = {STEERING: (SLOWLY, SOME_LAYERS)}
 _ROUTED: dict[str, Any] = {"refused": {SPARSE: ROUTED}, "notes": {PEFT: (EXPERTS,)}}
@@ -148,13 +155,7 @@ FAMILIES = (
     Family(
         "Gemma 4, text",
         "gemma4_text",
-        {
-            **_H8,
-            "global_head_dim": 16,
-            "vocab_size_per_layer_input": 64,
-            "hidden_size_per_layer_input": 8,
-            "layer_types": ["sliding_attention", "full_attention"],
-        },
+        _GEMMA4,
         refused={MODULES: OTHER_MATRICES, STEERING: WIDTHS},
     ),
     Family("Phi 1, 2", "phi"),
@@ -269,7 +270,70 @@ FAMILIES = (
         notes={STEERING: (SLOWLY,), PEFT: (STATES,)},
     ),
     Family("Bamba", "bamba", {"attn_layer_indices": [1], **_MAMBA}, notes={PEFT: (STATES,), **_HYBRID}),
+    Family("Falcon Mamba", "falcon_mamba", {"state_size": 8}, **_STATES),
+    Family(
+        "Nemotron H",
+        "nemotron_h",
+        {
+            **_H8,
+            "layers_block_type": ["mamba", "attention", "mlp"],
+            "num_hidden_layers": 3,
+            "mamba_num_heads": 8,
+            "mamba_head_dim": 8,
+            "ssm_state_size": 8,
+            "n_groups": 1,
+            "chunk_size": 8,
+        },
+        notes={SPARSE: (NOT_ALL,), PEFT: (STATES,), **_HYBRID},
+    ),
+    Family(
+        "OLMo hybrid", "olmo_hybrid", {**_MIXER, "layer_types": ["linear_attention", "full_attention"]}, notes=_HYBRID
+    ),
+    Family(
+        "LFM 2 MoE",
+        "lfm2_moe",
+        {"layer_types": ["conv", "full_attention"], **_EXPERTS, "num_dense_layers": 1},
+        notes={SPARSE: (NOT_ALL,), PEFT: (EXPERTS, NAMESAKES), **_HYBRID},
+    ),
+    Family("MiniMax M2", "minimax_m2", {**_H8, **_LOCAL, "intermediate_size": 16, "rotary_dim": 4}, **_ROUTED),
+    Family(
+        "Ernie 4.5 MoE",
+        "ernie4_5_moe",
+        {
+            **_H8,
+            "moe_num_experts": 4,
+            "moe_k": 2,
+            "moe_intermediate_size": 16,
+            "moe_num_shared_experts": 1,
+            "moe_layer_start_index": 1,
+        },
+        **_SHARED,
+    ),
+    Family(
+        "Hunyuan MoE",
+        "hunyuan_v1_moe",
+        {**_H8, "num_experts": 4, "moe_topk": [2, 2], "moe_intermediate_size": [16, 16]},
+        **_SHARED,
+    ),
+    Family("EXAONE 3.5", "exaone", _H8),
+    Family("InternLM 3", "internlm3", _H8),
+    Family("Persimmon", "persimmon"),
     Family("Gemma 3", "gemma3", _H8, _SIGLIP, {"mm_tokens_per_image": 4}),
+    Family(
+        "Gemma 4",
+        "gemma4",
+        _GEMMA4,
+        _SIGLIP,
+        refused={MODULES: OTHER_MATRICES, STEERING: WIDTHS},
+    ),
+    Family("Qwen 3 VL MoE", "qwen3_vl_moe", {**_H8, **_EXPERTS}, _QWEN, **_ROUTED),
+    Family(
+        "Qwen 3.5 MoE",
+        "qwen3_5_moe",
+        {**_MIXER, **_H8, **_EXPERTS, "num_hidden_layers": 4, "shared_expert_intermediate_size": 24},
+        _QWEN,
+        notes={SPARSE: (SHARED,), PEFT: (EXPERTS, NAMESAKES), **_HYBRID},
+    ),
     Family(
         "Qwen 2.5 VL",
         "qwen2_5_vl",

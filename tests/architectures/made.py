@@ -44,6 +44,7 @@ SIZES: dict[str, Any] = {
 State = dict[str, torch.Tensor]
 _MIXERS = re.compile("Attention|Attn|Mixer|GatedDelta|Mamba|Conv|Recurrent")
 _NORMS = re.compile("norm|ln_")
+_TOWERS = re.compile("vision|visual|audio")
 
 
 def text_config(model_type: str, given: Mapping[str, Any]) -> Any:
@@ -121,7 +122,7 @@ class Made:
             for name, module in self.model.named_modules()
             if isinstance(module, torch.nn.ModuleList) and re.search(r"(^|\.)(layers|h|blocks)$", name)
         ]
-        return next(item for item in lists if not re.search("vision|visual", item[0]))
+        return next(item for item in lists if not re.search(_TOWERS, item[0]))
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -132,11 +133,11 @@ class Made:
         children = dict(self.layers[1][layer].named_children())
         mixing = {name for name, child in children.items() if _MIXERS.search(type(child).__name__)}
         found: dict[bool, list[str]] = {True: [], False: []}
-        for tensor in self.states["base"]:
+        for tensor, values in self.states["base"].items():
             inside = re.search(rf"\.(?:layers|h|blocks)\.{layer}\.(.*)", "." + tensor)
-            if inside and not _NORMS.search(inside[1]) and not re.search("vision|visual", tensor):
+            if inside and not _NORMS.search(inside[1]) and not re.search(_TOWERS, tensor):
                 child, *below = inside[1].split(".")
-                if below:
+                if below and bool(values.isfinite().all()):  # limits of Gemma 4, which are constants
                     found[child in mixing].append(tensor)
         yield from (Block(layer, mixes, tuple(names)) for mixes, names in found.items() if names)
 
@@ -187,7 +188,7 @@ def make(config: Any, folder: Path) -> Made:
 
 
 def _moved(tensor: torch.Tensor, size: float, generator: torch.Generator) -> torch.Tensor:
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
         return tensor.clone()
     noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
     scale = max(float(tensor.norm()), 1e-2) / max(float(noise.norm()), 1e-9)

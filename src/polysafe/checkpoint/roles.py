@@ -139,14 +139,15 @@ _PROJECTIONS: dict[Module, dict[str, frozenset[str]]] = {
         "qkv": frozenset({"qkv_proj", "query_key_value", "Wqkv", "c_attn"}),
     },
     Module.MLP: {
-        "gate": frozenset({"gate_proj", "w1"}),
-        "up": frozenset({"up_proj", "w3"}),
+        "gate": frozenset({"gate_proj", "w1", "c_fc_0"}),
+        "up": frozenset({"up_proj", "w3", "c_fc_1"}),
         "down": frozenset({"down_proj", "w2", "output_linear"}),
         "gate_up": frozenset({"gate_up_proj", "input_linear"}),
         "fc_in": frozenset({"fc1", "c_fc", "dense_h_to_4h", "fc_in"}),
         "fc_out": frozenset({"fc2", "c_proj", "dense_4h_to_h", "fc_out"}),
     },
 }
+_GATED = frozenset({"gate_proj", "up_proj", "down_proj"})
 _CONV1D = frozenset({"c_attn", "c_proj", "c_fc"})
 """Names of matrices that GPT-2 stores input × output, and other families under the same names output × input."""
 _CONV1D_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt"})
@@ -247,6 +248,8 @@ def _inside_role(parts: list[str], spec: TensorSpec, layer: int) -> TensorRole:
     bias = parts[-1] == "bias" or parts[-1].endswith("_bias")
     owner = parts[-2] if parts[-1] in {"weight", "bias"} and len(parts) > 1 else parts[-1].removesuffix("_bias")
     module = _module(parts[:-1]) or (Module.MLP if owner in _BARE_MLP else None)
+    if parts[0] == "mixer" and owner in _GATED:  # Nemotron-H has one mixer a layer, which may be an MLP
+        module = Module.MLP
     if "norm" in owner or owner.startswith("ln_"):
         return TensorRole(Kind.NORM, layer, module)
     if module is None:
@@ -310,7 +313,8 @@ def _inputs_first(checkpoint: Checkpoint, roles: Mapping[str, TensorRole], matri
 
 
 def _module(containers: list[str]) -> Module | None:
-    for part in containers:
+    """By the innermost container that is known: experts may lie in what is called a mixer."""
+    for part in reversed(containers):
         if part in _ATTENTION_CONTAINERS:
             return Module.ATTENTION
         if part in _MLP_CONTAINERS:

@@ -192,7 +192,7 @@ def check_editable(checkpoint: Checkpoint) -> None:
         return
     found = f"config.json says {method!r}" if method else f"tensor {coded[0].name!r} is stored as {coded[0].dtype}"
     raise CheckpointError(
-        f"is a quantised checkpoint ({found}); its weights cannot be edited",
+        f"is a quantised checkpoint ({found}); its weights are codes, which are neither edited nor run here",
         where=checkpoint.root,
         remedy="use the unquantised bfloat16, float16 or float32 release of this model and quantise the result",
     )

@@ -6,6 +6,7 @@ inside a wrapper for pictures, or of a checkpoint that was saved without its out
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,9 @@ from polysafe.checkpoint.source import Checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_OTHER_NAMES = {"fc_in": "up", "fc_out": "down"}
 
 
 def empty_model(checkpoint: Checkpoint) -> PreTrainedModel:
@@ -49,6 +53,19 @@ def parameter_roles(model: PreTrainedModel, checkpoint: Checkpoint) -> Architect
 
 
 def moved(tensor: str, files: Architecture, model: Architecture) -> str:
-    """Name of a layer's tensor in a model, from its name in the files; of any other tensor the same name."""
-    inside = tensor.startswith(f"{files.prefix}.")
-    return f"{model.prefix}{tensor.removeprefix(files.prefix)}" if inside else tensor
+    """Name of a layer's tensor in a model, from its name in the files; of any other tensor the same name.
+
+    Below the layer it is called the same, or is told by its role: an only projection of its kind.
+    """
+    if not tensor.startswith(f"{files.prefix}."):
+        return tensor
+    name, role = f"{model.prefix}{tensor.removeprefix(files.prefix)}", files.roles[tensor]
+    if name in model.roles or role.projection is None or role.layer is None:
+        return name
+    alike = {role.projection, _OTHER_NAMES.get(role.projection)}
+    found = [
+        each
+        for each in model.layer_tensors(role.layer, role.module)
+        if model.roles[each].projection in alike and replace(model.roles[each], projection=role.projection) == role
+    ]
+    return found[0] if len(found) == 1 else name

@@ -55,7 +55,7 @@ _PROJECTIONS: dict[Site, tuple[str, ...]] = {
     Site.UNITS: ("down", "fc_out"),
     Site.HEADS: ("o",),
 }
-_PARTS = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
+_PARTS = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up"), "fc_in": ("up",), "fc_out": ("down",)}
 
 
 @dataclass(frozen=True)
@@ -414,7 +414,7 @@ def _check_same_architecture(loaded: LoadedModel) -> None:
 
 
 def _projections(architecture: Architecture, layer: int) -> frozenset[str]:
-    """Projections of a layer, fused ones counted as their parts."""
+    """Projections of a layer, fused ones counted as their parts, those of an MLP by either of their names."""
     kinds = (architecture.roles[name].projection for name in architecture.layer_tensors(layer))
     return frozenset(part for kind in kinds if kind is not None for part in _PARTS.get(kind, (kind,)))
 
