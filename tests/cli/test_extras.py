@@ -45,6 +45,7 @@ EVERY: list[tuple[str, ...]] = [
     ("push", "out", "owner/name", "--dry-run"),
     ("schema",),
     ("doctor",),
+    ("chat", TOY),
     ("edit", "explain", "out/polysafe"),
     ("edit", "apply", "out/polysafe", "-o", "applied", *SOURCES),
     ("edit", "controls", "recipe.yaml", "-o", "controls"),

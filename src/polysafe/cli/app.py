@@ -24,6 +24,7 @@ from polysafe.cli.options import (
     Data,
     Device,
     Disk,
+    Dtype,
     Engine,
     Grouping,
     Json,
@@ -31,6 +32,7 @@ from polysafe.cli.options import (
     Key,
     Licence,
     LicenceName,
+    MaxTokens,
     Model,
     Network,
     Nodes,
@@ -320,6 +322,28 @@ def push(
     _quiet: Quiet = False,
 ) -> None:
     """Publish an output on the hub; resumes if interrupted."""
+
+
+@app.command()
+@carried_out_by("chat:chat")
+def chat(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Folder of a model.", show_default=False)],
+    after: Annotated[
+        Path | None, typer.Argument(metavar="[AFTER]", help="Folder of another one.", show_default=False)
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message.", show_default=False)] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Also write the conversation to this file, as HTML.", show_default=False)
+    ] = None,
+    max_tokens: MaxTokens = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0)] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.", min=0)] = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+    _quiet: Quiet = False,
+) -> None:
+    """Talk to a model, or to two side by side; from a pipe, a prompt a line."""
 
 
 @app.command()

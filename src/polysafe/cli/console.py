@@ -87,6 +87,28 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
     console.print(table, "")
 
 
+def print_beside(texts: Sequence[tuple[str, str]]) -> None:
+    """Print texts beside each other on a terminal, elsewhere one after the other, each line with its heading.
+
+    Args:
+        texts: Heading and text of each; texts are shown inertly, and no line of one can be taken for one of another.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console(stderr=False)
+    if not console.is_terminal:
+        for heading, text in texts:
+            sys.stdout.writelines(f"{heading} | {inert(line)}\n" for line in text.split("\n"))
+        sys.stdout.flush()
+        return
+    table = Table(box=None, expand=True, show_edge=False, padding=(0, 2, 0, 0))
+    for heading, _ in texts:
+        table.add_column(Text(inert(heading)), overflow="fold", ratio=1)
+    table.add_row(*(Text(inert(text)) for _, text in texts))
+    console.print(table, "")
+
+
 def _bounded(value: object) -> str:
     from polysafe.text.readable import MAX_TEXT, clip, one_line
 

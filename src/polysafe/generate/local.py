@@ -10,7 +10,7 @@ drawn are drawn one at a time, from a seed that depends on the message alone, wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
@@ -21,8 +21,9 @@ import torch
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.generate.completion import TEST_QUESTION, Ask, Completion, Sampling
 from polysafe.probe.batches import Pace, fitting_batches
+from polysafe.probe.chat.template import Messages
 from polysafe.probe.model import LoadedModel
-from polysafe.probe.render import RenderedPrompts, Template, render, tokenizer_sha256
+from polysafe.probe.render import RenderedPrompts, Template, render, render_chat, tokenizer_sha256
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -48,6 +49,26 @@ def only(model: LoadedModel, config: GenerationConfig) -> Iterator[None]:
         yield
     finally:
         model.model.generation_config = original
+
+
+class Heard:
+    """What transformers calls a streamer: hears of every token of an answer as it comes.
+
+    Args:
+        advance: Called with every token.
+    """
+
+    def __init__(self, advance: Callable[[], None]) -> None:
+        self._advance, self._begun = advance, False
+
+    def put(self, _tokens: torch.Tensor) -> None:
+        """Hears of the prompt first, and then of a token at a time."""
+        if self._begun:
+            self._advance()
+        self._begun = True
+
+    def end(self) -> None:
+        """Hears that the answer is done."""
 
 
 class LocalGenerator:
@@ -158,6 +179,24 @@ class LocalGenerator:
         for _, answers in batches:
             yield from answers
 
+    def reply(self, messages: Messages, advance: Callable[[], None] = lambda: None) -> Completion:
+        """The next answer of a chat.
+
+        Args:
+            messages: All messages so far, the system message among them; the last one is the user's.
+            advance: Called with every token.
+
+        Raises:
+            DataError: The chat is too long for the model with its answer.
+            RecipeError: The tokenizer has no chat template, or it refuses the chat.
+            ResourceError: The chat does not fit the device.
+        """
+        try:
+            prompts = render_chat(self._tokenizer, messages, max_tokens=self._room)
+            return self._continue(prompts, [0], Heard(advance))[0]
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(f"the chat does not fit the device: {error}", remedy="begin a new one") from error
+
     @property
     def _room(self) -> int:
         """Most tokens of a prompt."""
@@ -184,12 +223,14 @@ class LocalGenerator:
             leave_out=self._unreadable == "empty",
         )
 
-    def _continue(self, prompts: RenderedPrompts, indices: Sequence[int]) -> list[Completion]:
+    def _continue(
+        self, prompts: RenderedPrompts, indices: Sequence[int], heard: Heard | None = None
+    ) -> list[Completion]:
         batch = prompts.batch(indices).to(self._model.device)
         with torch.inference_mode(), torch.random.fork_rng(), only(self._model, self._config(prompts.padding)):
             torch.manual_seed(self._seed(prompts, indices[0]))
             output = self._model.model.generate(  # type: ignore[operator]
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, streamer=heard
             )
         new = output[:, batch.input_ids.shape[1] :].tolist()
         return [self._completion(prompts, index, row) for index, row in zip(indices, new, strict=True)]

@@ -21,7 +21,7 @@ from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, matching
 from polysafe.checkpoint.source import MAX_TOKENIZER
 from polysafe.errors import CheckpointError, DataError, RecipeError
 from polysafe.probe.chat.rules import keep_rules, require_encodable
-from polysafe.probe.chat.template import in_template
+from polysafe.probe.chat.template import Messages, in_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -222,6 +222,35 @@ def render(
     )
 
 
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Messages, *, max_tokens: int | None = None
+) -> RenderedPrompts:
+    """One chat of several turns, with the beginning of the next answer at its end; as `render` does it with one turn.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        messages: All messages so far, the last one the user's.
+        max_tokens: Longest chat to accept; the tokenizer's own limit always holds.
+
+    Raises:
+        DataError: The chat is too long, or a message holds a beginning-of-sequence token.
+        RecipeError: There is no chat template, or it refuses the chat.
+        CheckpointError: As for `render`.
+    """
+    _require_template(tokenizer)
+    alike = [{**message, "content": "a"} for message in messages]
+    chat, plain = in_template(tokenizer, [messages, alike])
+    if chat.problem:
+        raise RecipeError(f"the chat template refuses the chat: {chat.problem}")
+    begin = _Beginning.of(tokenizer, "chat")
+    ids, empty = (tuple(begin.complete(each)) for each in _encode(tokenizer, [chat.text, plain.text], "chat"))
+    _check_length("chat", ids, min(filter(None, (tokenizer.model_max_length, max_tokens))))
+    begin.check("chat", ids, empty)
+    padding = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(i, int)), 0)
+    sha256 = tokenizer_sha256(tokenizer, "chat", None)
+    return RenderedPrompts(("chat",), (chat.text,), (ids,), padding, "chat", sha256)
+
+
 def continued(
     tokenizer: PreTrainedTokenizerBase, prompts: RenderedPrompts, answers: Sequence[tuple[int, str]]
 ) -> list[tuple[tuple[int, ...], int]]:
@@ -322,16 +351,20 @@ def _texts(
 ) -> list[str]:
     if template == "raw":
         return list(prompts)
-    if not tokenizer.chat_template:
-        raise RecipeError(
-            "the tokenizer has no chat template",
-            remedy="for a base model use template: raw, on the command line --template raw",
-        )
+    _require_template(tokenizer)
     first = [] if system is None else [{"role": "system", "content": system}]
     found = in_template(tokenizer, [[*first, {"role": "user", "content": prompt}] for prompt in prompts])
     if problem := next((each.problem for each in found if each.problem), None):
         raise RecipeError(f"the chat template refuses the prompt: {problem}")
     return [each.text for each in found]
+
+
+def _require_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not tokenizer.chat_template:
+        raise RecipeError(
+            "the tokenizer has no chat template",
+            remedy="for a base model use template: raw, on the command line --template raw",
+        )
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], template: Template) -> list[list[int]]:

@@ -51,11 +51,12 @@ def render(data: ReportData) -> str:
     """The page as text. The same data gives the same text."""
     from polysafe.report.view import page
 
-    return _environment().get_template("index.html.j2").render(page(data))
+    return environment().get_template("index.html.j2").render(page(data))
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of pages: everything is escaped, made visible and bounded."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
