@@ -16,6 +16,8 @@ TORCH ?= torch==2.13.0
 OUTPUT ?= quickstart-out
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=
+# Options of `make bench`: `BENCH=--quick` for small checkpoints and one run each.
+BENCH ?=
 
 # Where programs that look at an environment from outside are.
 TOOLS ?= .venv-tools
@@ -91,7 +93,7 @@ release: $(STAMP) $(TOOLS)/.installed
 	$(BIN)/python -m tools.supply sbom $(TOOLS)/bin dist/polysafe.cdx.json
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.merge
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Coverage-guided, each target for so many seconds; what is found lies in build/fuzz/found.
 fuzz: $(STAMP)
