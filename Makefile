@@ -21,6 +21,8 @@ FUZZ_TARGETS ?=
 # Folders of which tests have to run nearly every line.
 COVERED ?= checkpoint edits engine evaluate judge
 MUTANTS ?= 100
+# Options of `make bench`: `BENCH=--quick` for small checkpoints and one run each.
+BENCH ?=
 
 # Where programs that look at an environment from outside are.
 TOOLS ?= .venv-tools
@@ -110,7 +112,7 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --quiet --strict
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.merge
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Coverage-guided, each target for so many seconds; what is found lies in build/fuzz/found.
 fuzz: $(STAMP)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import merge, startup
+from benchmarks import bench, startup
 
 if __name__ == "__main__":
     startup.main()
-    merge.main(sys.argv[1:])
+    bench.main(sys.argv[1:])

@@ -31,15 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures every side at every size and prints the table."""
     parser = timing.options_of(__doc__, SIDES)
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.5, 2.0], help="GB per checkpoint")
+    parser.add_argument("--model", type=Path, help="folder of a model, to be measured instead: it stands for all three")
     options = parser.parse_args(arguments)
-    results = {f"{size:g}": _measure(size, options.runs, options.folder, options.sides) for size in options.sizes}
-    for size, sides in results.items():
-        _print(size, sides)
-    timing.save(options.output, {"gigabytes_per_checkpoint": results})
+    if options.model:
+        trios = {options.model.name: dict.fromkeys(("base", "safety", "language"), options.model)}
+    else:
+        trios = {f"{size:g} GB": write_trio(options.folder, size) for size in options.sizes}
+    results = {name: _measure(trio, options.runs, options.folder, options.sides) for name, trio in trios.items()}
+    for name, sides in results.items():
+        _print(name, sides)
+    timing.save(options.output, {"checkpoints": results})
 
 
-def _measure(size: float, runs: int, folder: Path, wanted: Sequence[str]) -> timing.Sides:
-    paths, target = write_trio(folder, size), folder / "out"
+def _measure(paths: dict[str, Path], runs: int, folder: Path, wanted: Sequence[str]) -> timing.Sides:
+    target = folder / "out"
     _warm(paths)
 
     def measure(side: str) -> Measurement:
@@ -59,8 +64,8 @@ def _warm(paths: dict[str, Path]) -> None:
                 pass
 
 
-def _print(size: str, sides: timing.Sides) -> None:
-    print(f"\n{size} GB per checkpoint, median of {len(next(iter(sides.values())))} runs")
+def _print(name: str, sides: timing.Sides) -> None:
+    print(f"\n{name} per checkpoint, median of {len(next(iter(sides.values())))} runs")
     read = timing.Column("read GB", 2, lambda _, median: median.bytes_read / 1e9)
     written = timing.Column("written GB", 2, lambda _, median: median.bytes_written / 1e9)
     timing.print_sides(sides, timing.WALL, timing.CPU, read, written, timing.PEAK, timing.PRIVATE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from filelock import FileLock
 
 from polysafe.checkpoint.layout import Shard
 from polysafe.cluster.pool import Cluster, finished, remote, told
+from polysafe.cluster.probing import RayHands
 from polysafe.engine.local import ShardTask
+from polysafe.probe.hands import measured_by
 from polysafe.progress import hearing
 from polysafe.threads import threads
 
@@ -27,6 +30,12 @@ class RayEngine:
 
     def __init__(self, cluster: Cluster | None = None) -> None:
         self._cluster = cluster or Cluster()
+
+    @contextmanager
+    def probing(self) -> Iterator[None]:
+        """Within it, effects of attention heads are measured by processes of the cluster."""
+        with RayHands(self._cluster) as hands, measured_by(hands):
+            yield
 
     def execute(self, tasks: Sequence[ShardTask], advance: Callable[[int], None]) -> list[str]:
         """Executes all tasks and returns their hashes in order; the first failure ends the run.

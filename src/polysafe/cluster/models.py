@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -10,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from polysafe.cluster.pool import RETRIES, TICK, Cluster, result
-from polysafe.errors import ResourceError
+from polysafe.cluster.holders import Pool
+from polysafe.cluster.pool import Cluster
 from polysafe.evaluate.opening import OpenedModel, open_model
 from polysafe.generate.completion import Ask, Completion, Sampling
 from polysafe.judge.probe import probe
 from polysafe.judge.spec import served_at
 from polysafe.probe.refusal import RefusalSignal
-from polysafe.progress import tell
 from polysafe.threads import threads
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ def open_on(
         return
     device = device or ("cuda" if cluster.gpus else None)
     with cluster.connected():
-        pool = _Pool(cluster, (Path(spec).absolute(), sampling, {**settings, "device": device}, cluster.cpus))
+        pool = Pool(cluster, _Holder, (Path(spec).absolute(), sampling, {**settings, "device": device}, cluster.cpus))
         try:
             about, identities = pool.begin()
             remote = {part: _Remote(pool, part, identities[part]) for part in _PARTS}
@@ -98,103 +96,10 @@ class _Holder:
         probe(self._model.generator)
 
 
-class _Pool:
-    """The processes. One that goes away is replaced, and what it was doing is done by another."""
-
-    def __init__(self, cluster: Cluster, given: tuple[Any, ...]) -> None:
-        self._cluster, self._given, self._left = cluster, given, 0
-        self._free: deque[Any] = deque()
-        self._opening: dict[Any, Any] = {}
-        self._busy: dict[Any, tuple[int, Any]] = {}
-        self.size = 0
-
-    def begin(self) -> tuple[OpenedModel, dict[Part, dict[str, Any]]]:
-        """Starts them; returns as soon as one of them holds the model."""
-        self.size = self._cluster.processes()
-        tell("loading on the cluster", 0, self.size)
-        self._left = RETRIES * self.size
-        for _ in range(self.size):
-            self._start()
-        while True:
-            for _, about in self._ended():
-                found: tuple[OpenedModel, dict[Part, dict[str, Any]]] = about
-                tell("loading on the cluster", self.size, self.size)
-                return found
-
-    def read(self, part: Part, verb: str, pieces: Sequence[Sequence[Any]]) -> Iterator[tuple[int, list[Any]]]:
-        """(number of a piece, what a part gives for it) as soon as it is there."""
-        waiting = deque(range(len(pieces)))
-        try:
-            while waiting or self._busy:
-                while waiting and self._free:
-                    number, holder = waiting.popleft(), self._free.popleft()
-                    self._busy[holder.read.remote(part, verb, list(pieces[number]))] = number, holder
-                for number, found in self._ended():
-                    if found is None:
-                        waiting.appendleft(number)
-                    elif number >= 0:
-                        yield number, found
-        finally:
-            self._give_up()
-
-    def probe(self) -> None:
-        """Has one of them tried out."""
-        result(self._free[0].probe.remote())
-
-    def end(self) -> None:
-        """Ends them all."""
-        import ray
-
-        for holder in (*self._free, *self._opening.values(), *(holder for _, holder in self._busy.values())):
-            ray.kill(holder)
-
-    def _start(self) -> None:
-        import ray
-
-        made: Any = ray.remote(**self._cluster.placed)(_Holder)
-        holder = made.remote(*self._given)
-        self._opening[holder.open.remote()] = holder
-
-    def _ended(self) -> Iterator[tuple[int, Any]]:
-        """(number of its piece, result) of what has ended; -1 for loading, None for what was lost with its process."""
-        import ray
-
-        ready, _ = ray.wait([*self._busy, *self._opening], num_returns=1, timeout=TICK)
-        for task in ready:
-            number, holder = self._busy.pop(task) if task in self._busy else (-1, self._opening.pop(task))
-            found = self._kept(task)
-            if found is not None:
-                self._free.append(holder)
-            if found is not None or number >= 0:
-                yield number, found
-
-    def _kept(self, task: Any) -> Any:
-        """The result of a task; None where its process went away: another one is started."""
-        from ray.exceptions import RayActorError
-
-        try:
-            return result(task)
-        except ResourceError as error:
-            self._left -= 1
-            if not isinstance(error.__cause__, RayActorError) or self._left < 0:
-                raise
-        self._start()
-        return None
-
-    def _give_up(self) -> None:
-        """What was begun is of no use any more; its processes are free when they end it."""
-        import ray
-
-        for task, (_, holder) in self._busy.items():
-            ray.cancel(task)
-            self._free.append(holder)
-        self._busy.clear()
-
-
 class _Remote:
     """A part of the model, as the processes hold it."""
 
-    def __init__(self, pool: _Pool, part: Part, identity: Mapping[str, Any]) -> None:
+    def __init__(self, pool: Pool, part: Part, identity: Mapping[str, Any]) -> None:
         self._pool, self._part, self.identity = pool, part, identity
 
     def probe(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -64,7 +64,10 @@ class ShardTask:
 
 
 class Engine(Protocol):
-    """Where tasks are executed."""
+    """Where tasks are executed, and models are read."""
+
+    def probing(self) -> AbstractContextManager[None]:
+        """Within it, what a model has to be run for to decide is done there as far as it can be shared."""
 
     def execute(self, tasks: Sequence[ShardTask], advance: Callable[[int], None]) -> list[str]:
         """Executes all tasks and returns their hashes in order; the first failure ends the run."""
@@ -72,6 +75,10 @@ class Engine(Protocol):
 
 class LocalEngine:
     """One task after the other: a disk is the limit, and it serves one stream best."""
+
+    def probing(self) -> AbstractContextManager[None]:
+        """Nothing is shared."""
+        return nullcontext()
 
     def execute(self, tasks: Sequence[ShardTask], advance: Callable[[int], None]) -> list[str]:
         """Executes all tasks and returns their hashes in order; the first failure ends the run."""

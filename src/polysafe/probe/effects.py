@@ -15,10 +15,9 @@ import hashlib
 import random
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -28,10 +27,11 @@ from polysafe.errors import ArchitectureError, DataError, ResourceError
 from polysafe.probe.answers import Score, ScoredPrompt, ScoredTokens, TaskPrompts, task_prompts
 from polysafe.probe.capture import capture
 from polysafe.probe.files import FORMAT, Record, read_probe, write_probe
+from polysafe.probe.hands import hands_for
 from polysafe.probe.kept import effects_key
 from polysafe.probe.model import LoadedModel, Site
 from polysafe.probe.moments import Tensors, below
-from polysafe.probe.scorers import LayerScorer, RowScorer, patched_scores
+from polysafe.probe.scorers import RowScorer, patched_scores
 from polysafe.probe.stores import Statistics
 from polysafe.progress import Meter, counted
 
@@ -310,18 +310,16 @@ def _measure(
     means = mean_outputs(model, task, batch_size)
     if checks and not state.notes:
         state.notes = _check(model, task.scored[waiting[0]], means, task.score, checks)
-    with ExitStack() as stack:
-        scorer: Any = LayerScorer(model, means) if state.notes else stack.enter_context(RowScorer(model, means))
-        try:
-            for index in waiting:
-                scores = scorer.scores(task.scored[index], task.score)
-                _require_finite(scores, task, index)
-                state.put(task.task, index, scores)
-                advance()
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(f"prompt {task.scored[index].id!r} does not fit the device: {error}") from error
-        finally:
-            state.save()
+    prompts, by_rows = [task.scored[index] for index in waiting], not state.notes
+    try:
+        for place, scores in hands_for(model).scores(model, means, prompts, task.score, by_rows=by_rows):
+            _require_finite(scores, task, waiting[place])
+            state.put(task.task, waiting[place], scores)
+            advance()
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(f"a prompt of task {task.task!r} does not fit the device: {error}") from error
+    finally:
+        state.save()
 
 
 def mean_outputs(model: LoadedModel, task: TaskPrompts, batch_size: int = 16) -> torch.Tensor:

@@ -18,7 +18,7 @@ from polysafe.checkpoint.verify import read_manifest
 from polysafe.checkpoint.writer import output_error
 from polysafe.edits.edit import JSON_FILE, Edit
 from polysafe.engine.job import RecipeJob, resolve
-from polysafe.engine.local import Engine
+from polysafe.engine.local import Engine, LocalEngine
 from polysafe.engine.plan import Outline, Plan, make_plan
 from polysafe.engine.write import RunResult, carry_out
 from polysafe.errors import PolysafeError, RecipeError, VerificationError
@@ -65,10 +65,12 @@ def run_recipe(
 def _run(
     job: RecipeJob, recipe: Recipe, progress: Progress, engine: Engine | None, edit: Edit | None = None
 ) -> RunResult:
+    hands = engine or LocalEngine()
     with lock(job.target), reporting(progress):
-        plan = _decide(job, saved_edit(job) or edit)
+        with hands.probing():
+            plan = _decide(job, saved_edit(job) or edit)
         result = carry_out(
-            plan, lambda made: _card(plan, made, recipe), lambda made: _records(plan, made, recipe), engine
+            plan, lambda made: _card(plan, made, recipe), lambda made: _records(plan, made, recipe), hands
         )
     return _with_licence(result, recipe) if result.complete_before else result
 
