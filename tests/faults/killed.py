@@ -42,7 +42,8 @@ from tests.search.test_study import FIELDS, made
 
 writer.SYNC_BYTES = 1
 training.SAVE_EVERY_SECONDS = 0.0
-making.examine = partial(examine, sets=("arithmetic",))  # what is built matters here, not what it knows
+# What is built matters here, not what it knows.
+making.examine = partial(examine, sets=("arithmetic",))  # type: ignore[attr-defined]
 os.fsync = lambda fd: None  # a killed process takes nothing from the system's memory
 
 Tell = Callable[[], None]

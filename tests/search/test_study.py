@@ -196,6 +196,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.fault(10, "searching")
 def test_a_killed_study_goes_on(tmp_path: Path) -> None:
     space = steering(FIELDS)
