@@ -218,9 +218,9 @@ def exported(bench: Bench) -> tuple[str, ...]:
     with edited(bench.loaded, whole, _readers(bench)) as model:
         wanted = _ask(model)
     assert not torch.allclose(_ask(bench.loaded), wanted, atol=1e-3)
-    model = type(bench.made.model).from_pretrained(bench.made.folders["base"])
-    PeftModel.from_pretrained(model, export.output)
-    torch.testing.assert_close(_ask(model.eval()), wanted, rtol=1e-4, atol=1e-4)
+    anew: Any = type(bench.made.model).from_pretrained(bench.made.folders["base"])
+    PeftModel.from_pretrained(anew, export.output)
+    torch.testing.assert_close(_ask(anew.eval()), wanted, rtol=1e-4, atol=1e-4)
     return tuple(sorted({part.reason for part in export.left_out}))
 
 
@@ -232,7 +232,9 @@ def generated(bench: Bench) -> tuple[str, ...]:
     generator = LocalGenerator(bench.loaded, tokenizer, Sampling(max_tokens=4), template="raw")
     answers = {each.id: each.token_ids for each in generator.generate([Ask(text, text) for text in PROMPTS])}
     for text in PROMPTS:
-        assert list(answers[text]) == _greedy(bench.loaded, tokenizer(text)["input_ids"], len(answers[text])), text
+        wanted = _greedy(bench.loaded, tokenizer(text)["input_ids"], 4)
+        ends = next((place for place, token in enumerate(wanted) if token in generator.identity["ends"]), None)
+        assert answers[text] == tuple(wanted[:ends]), text
     openings = Openings("en", (" w9 w10", " w11"), (" w12 w13",), "these tests")
     signal = RefusalSignal(Continuations(bench.loaded, tokenizer, template="raw"), known=lambda _: openings)
     odds = {each.id: each.log_odds for each in signal.measure([_prompt(text) for text in PROMPTS])}
@@ -358,7 +360,8 @@ def _mean(model: LoadedModel, tokenizer: Any, text: str, answer: str) -> torch.T
     with torch.no_grad():
         logits = model.model(input_ids=torch.tensor([[*prompt, *more]]), use_cache=False).logits[0].float()
     chosen = logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(more)[:, None])
-    return chosen.mean()
+    found: torch.Tensor = chosen.mean()
+    return found
 
 
 def _prompt(text: str) -> Prompt:
