@@ -41,6 +41,7 @@ from polysafe.probe.render import load_tokenizer
 from polysafe.recipe.recipe import make_recipe
 from polysafe.workflows.apply import load_edit, undo_edit
 from polysafe.workflows.run import run_recipe
+from tests.architectures.families import Family
 from tests.architectures.made import SIZES, Made, State, matrix_modules, read_state
 from tests.methods.anchors import write_anchors
 from tests.methods.helpers import differing, result, same_bits
@@ -56,7 +57,7 @@ class Bench:
     made: Made
     folder: Path
     stack: ExitStack
-    heads: tuple[int, int]
+    family: Family
 
     @cached_property
     def sources(self) -> Sources:
@@ -122,6 +123,7 @@ def sparse(bench: Bench) -> tuple[str, ...]:
             "model": "base",
             "languages": ["aa", "bb"],
             "anchors": bench.anchors,
+            "layers": [len(bench.made.layers[1]) - 1 if bench.family.layer is None else bench.family.layer],
             "template": "raw",
             "tau_mag": 0.7,
             "tau_stat": 0.3,
@@ -167,7 +169,7 @@ def steering(bench: Bench) -> tuple[str, ...]:
     touched = set(edit.touched)
     assert set(differing(new, states["base"])) == touched
     outputs = {layer: bench.loaded.module(layer, Site.HEADS) for layer in layers if _has_heads(bench, layer)}
-    count, size = bench.heads
+    count, size = bench.family.heads
     assert len(heads) == len(outputs) * count // 2
     for layer, (name, module) in outputs.items():
         steered = {head for at, head in heads if at == layer}
@@ -333,7 +335,7 @@ def _check_heads(bench: Bench, layer: int, projection: torch.nn.Module) -> None:
         with _seen(projection) as whole:
             _ask(bench.loaded)
         before = whole.inputs
-        count, size = bench.heads
+        count, size = bench.family.heads
         for head in range(count):
             muted[:] = [head]
             with _seen(projection) as seen:
