@@ -41,6 +41,7 @@ from polysafe.probe.render import load_tokenizer
 from polysafe.recipe.recipe import make_recipe
 from polysafe.workflows.apply import load_edit, undo_edit
 from polysafe.workflows.run import run_recipe
+from tests.architectures.families import Family
 from tests.architectures.made import SIZES, Made, State, matrix_modules, read_state
 from tests.methods.anchors import write_anchors
 from tests.methods.helpers import differing, result, same_bits
@@ -56,7 +57,7 @@ class Bench:
     made: Made
     folder: Path
     stack: ExitStack
-    heads: tuple[int, int]
+    family: Family
 
     @cached_property
     def sources(self) -> Sources:
@@ -122,6 +123,7 @@ def sparse(bench: Bench) -> tuple[str, ...]:
             "model": "base",
             "languages": ["aa", "bb"],
             "anchors": bench.anchors,
+            "layers": [len(bench.made.layers[1]) - 1 if bench.family.layer is None else bench.family.layer],
             "template": "raw",
             "tau_mag": 0.7,
             "tau_stat": 0.3,
@@ -167,7 +169,7 @@ def steering(bench: Bench) -> tuple[str, ...]:
     touched = set(edit.touched)
     assert set(differing(new, states["base"])) == touched
     outputs = {layer: bench.loaded.module(layer, Site.HEADS) for layer in layers if _has_heads(bench, layer)}
-    count, size = bench.heads
+    count, size = bench.family.heads
     assert len(heads) == len(outputs) * count // 2
     for layer, (name, module) in outputs.items():
         steered = {head for at, head in heads if at == layer}
@@ -218,9 +220,9 @@ def exported(bench: Bench) -> tuple[str, ...]:
     with edited(bench.loaded, whole, _readers(bench)) as model:
         wanted = _ask(model)
     assert not torch.allclose(_ask(bench.loaded), wanted, atol=1e-3)
-    model = type(bench.made.model).from_pretrained(bench.made.folders["base"])
-    PeftModel.from_pretrained(model, export.output)
-    torch.testing.assert_close(_ask(model.eval()), wanted, rtol=1e-4, atol=1e-4)
+    anew: Any = type(bench.made.model).from_pretrained(bench.made.folders["base"])
+    PeftModel.from_pretrained(anew, export.output)
+    torch.testing.assert_close(_ask(anew.eval()), wanted, rtol=1e-4, atol=1e-4)
     return tuple(sorted({part.reason for part in export.left_out}))
 
 
@@ -232,7 +234,9 @@ def generated(bench: Bench) -> tuple[str, ...]:
     generator = LocalGenerator(bench.loaded, tokenizer, Sampling(max_tokens=4), template="raw")
     answers = {each.id: each.token_ids for each in generator.generate([Ask(text, text) for text in PROMPTS])}
     for text in PROMPTS:
-        assert list(answers[text]) == _greedy(bench.loaded, tokenizer(text)["input_ids"], len(answers[text])), text
+        wanted = _greedy(bench.loaded, tokenizer(text)["input_ids"], 4)
+        ends = next((place for place, token in enumerate(wanted) if token in generator.identity["ends"]), None)
+        assert answers[text] == tuple(wanted[:ends]), text
     openings = Openings("en", (" w9 w10", " w11"), (" w12 w13",), "these tests")
     signal = RefusalSignal(Continuations(bench.loaded, tokenizer, template="raw"), known=lambda _: openings)
     odds = {each.id: each.log_odds for each in signal.measure([_prompt(text) for text in PROMPTS])}
@@ -331,7 +335,7 @@ def _check_heads(bench: Bench, layer: int, projection: torch.nn.Module) -> None:
         with _seen(projection) as whole:
             _ask(bench.loaded)
         before = whole.inputs
-        count, size = bench.heads
+        count, size = bench.family.heads
         for head in range(count):
             muted[:] = [head]
             with _seen(projection) as seen:
@@ -358,7 +362,8 @@ def _mean(model: LoadedModel, tokenizer: Any, text: str, answer: str) -> torch.T
     with torch.no_grad():
         logits = model.model(input_ids=torch.tensor([[*prompt, *more]]), use_cache=False).logits[0].float()
     chosen = logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(more)[:, None])
-    return chosen.mean()
+    found: torch.Tensor = chosen.mean()
+    return found
 
 
 def _prompt(text: str) -> Prompt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tests.architectures.made import text_config, wrapper_config
 
@@ -68,6 +68,7 @@ class Family:
         vision: Config of the part for pictures, None for a text model.
         around: Fields of a wrapper's own config.
         heads: Attention heads of a layer, and the size of one.
+        layer: The layer that a sparse edit changes; the last one by default.
         refused: Column -> part of the message that it is refused with.
         notes: Column -> parts of what is said though it works.
     """
@@ -78,6 +79,7 @@ class Family:
     vision: Mapping[str, Any] | None = None
     around: Mapping[str, Any] = field(default_factory=dict)
     heads: tuple[int, int] = (4, 8)
+    layer: int | Literal["auto"] | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -261,6 +263,7 @@ FAMILIES = (
             "mamba_dt_rank": 4,
             "use_mamba_kernels": False,
         },
+        layer="auto",
         notes={SPARSE: (NOT_ALL,), PEFT: (EXPERTS, NAMESAKES, STATES), **_HYBRID},
     ),
     Family(
@@ -284,6 +287,7 @@ FAMILIES = (
             "n_groups": 1,
             "chunk_size": 8,
         },
+        layer="auto",
         notes={SPARSE: (NOT_ALL,), PEFT: (STATES,), **_HYBRID},
     ),
     Family(
@@ -293,6 +297,7 @@ FAMILIES = (
         "LFM 2 MoE",
         "lfm2_moe",
         {"layer_types": ["conv", "full_attention"], **_EXPERTS, "num_dense_layers": 1},
+        layer="auto",
         notes={SPARSE: (NOT_ALL,), PEFT: (EXPERTS, NAMESAKES), **_HYBRID},
     ),
     Family("MiniMax M2", "minimax_m2", {**_H8, **_LOCAL, "intermediate_size": 16, "rotary_dim": 4}, **_ROUTED),

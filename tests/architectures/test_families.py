@@ -29,7 +29,7 @@ def bench(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp(family.model_type)
     with ExitStack() as stack:
-        yield Bench(make(family.config, folder), folder, stack, family.heads)
+        yield Bench(make(family.config, folder), folder, stack, family)
 
 
 @pytest.mark.parametrize("column", COLUMNS)

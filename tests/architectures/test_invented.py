@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 
 def carried_out(family: Family, folder: Path) -> None:
     with ExitStack() as stack:
-        bench = Bench(make(family.config, folder), folder, stack, family.heads)
+        bench = Bench(make(family.config, folder), folder, stack, family)
         for column in COLUMNS.values():
             assert column(bench) == ()
 
@@ -33,7 +33,7 @@ def test_a_family_with_names_of_its_own_is_refused_until_a_row_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ExitStack() as stack:
-        bench = Bench(make(COINED.config, tmp_path / "unknown"), tmp_path, stack, COINED.heads)
+        bench = Bench(make(COINED.config, tmp_path / "unknown"), tmp_path, stack, COINED)
         with pytest.raises(ArchitectureError, match=r"nothing can be scored in layers\.0\.mlp"):
             COLUMNS["module swap"](bench)
         with pytest.raises(ArchitectureError, match="has no MLP that is recognised"):

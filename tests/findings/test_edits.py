@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,6 +55,12 @@ def test_chance_level_of_an_edit_that_says_how_many_units_each_language_has() ->
     (found,) = touched("sparse_edit", "sw", edit(part(evidence={**NEURONS, "safety_neurons": counts})), START)
     assert found.chance["en"]["sw"] == chance_overlap([(16, 2, 4), (16, 2, 1)])
     assert set(found.chance) == {"en", "sw"}
+
+
+def test_heads_of_a_hybrid_are_shown_at_their_layers() -> None:
+    hybrid = {"heads": [[7, 3], [7, 0]], "scores": HEADS["scores"], "layers_with_heads": [3, 7]}
+    (found,) = touched("head_steering", ALL, edit(part(evidence=hybrid)), START)
+    assert found.layers == tuple(replace(each, layer=layer) for each, layer in zip(HEAD_LAYERS, (3, 7), strict=True))
 
 
 def test_heads_with_their_scores() -> None:

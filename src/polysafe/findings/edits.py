@@ -72,9 +72,10 @@ def _units(part: Provenance) -> Iterator[_Units]:
     match part.evidence:
         case {"layers": dict(layers), "jaccard": dict(jaccard)}:
             yield "neurons", tuple(_neurons(layers)), jaccard, _chance(layers, part.evidence.get("safety_neurons", {}))
+        case {"heads": list(heads), "scores": list(scores), "layers_with_heads": list(layers)}:  # of a hybrid
+            yield "heads", tuple(_heads(heads, dict(zip(layers, scores, strict=False)))), {}, {}
         case {"heads": list(heads), "scores": list(scores)}:
-            layers = part.evidence.get("layers_with_heads", range(len(scores)))
-            yield "heads", tuple(_heads(heads, dict(zip(layers, scores, strict=True)))), {}, {}
+            yield "heads", tuple(_heads(heads, dict(enumerate(scores)))), {}, {}
 
 
 def _chance(layers: Mapping[str, Mapping[str, Any]], counts: Mapping[str, Mapping[str, int]]) -> _Chance:
