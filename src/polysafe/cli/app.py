@@ -62,7 +62,6 @@ app = typer.Typer(
     name="polysafe",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # laying help out with rich costs more than everything else that `--help` does
     context_settings={"help_option_names": ["-h", "--help"]},
