@@ -105,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in PARTS[part](options, missing):
             rows.append(row)
             print(_line(row), flush=True)
-    content = {"load": [before, os.getloadavg()[0]], "runs": options.runs, "left_out": missing}
-    timing.save(options.output, {**content, "rows": [asdict(row) for row in rows]})
+        about = {"gigabytes": options.size, "runs": options.runs, "load": [before, os.getloadavg()[0]]}
+        timing.save(options.output, {**about, "left_out": missing, "rows": [asdict(row) for row in rows]})
     for name in missing:
         print(f"left out: {name}")
     print(f"load {before:.1f} at the beginning, {os.getloadavg()[0]:.1f} at the end")

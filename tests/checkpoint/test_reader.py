@@ -141,3 +141,19 @@ def test_row_blocks_cover_every_row_once(shape: tuple[int, ...], block: int) -> 
     blocks = list(row_blocks(spec, block))
     assert [row for start, stop in blocks for row in range(start, stop)] == list(range(spec.rows))
     assert all((stop - start) * spec.row_bytes <= max(block, spec.row_bytes) for start, stop in blocks)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not say which files are open")
+def test_more_files_than_a_process_opens_at_first_are_read(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    folder = tiny_llama(tmp_path / "m", shards=3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    try:
+        with CheckpointReader(open_checkpoint(folder)) as reader:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, hard))
+            found = {name: reader.whole(name) for name in reader.names()}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found.keys() == read_weights(folder).keys()
+    assert len(list(folder.glob("*.safetensors"))) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from itertools import cycle
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 512 << 10
 """Default size of a block: large enough for the disk to stream, small enough for the caches."""
+
+_FILES = 1 << 16
+"""Files that a process opens at most, where it may."""
 
 COPY_BYTES = 1 << 20
 """Size of a block that is only copied."""
@@ -124,13 +128,37 @@ class CheckpointReader:
     def _open(self, path: Path) -> int:
         if path not in self._descriptors:
             try:
-                opened = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                opened = _opened(path)
             except OSError as error:
                 raise CheckpointError(f"cannot be opened: {error.strerror}", where=path) from error
             other = self._descriptors.setdefault(path, opened)
             if other != opened:  # another thread was first
                 os.close(opened)
         return self._descriptors[path]
+
+
+def _opened(path: Path) -> int:
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        if error.errno != errno.EMFILE or not _more_files():
+            raise
+    return os.open(path, flags)
+
+
+def _more_files() -> bool:
+    """Lets this process open more files, as far as it may: six models of 191 files are more than the usual 1,024."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return True
 
 
 class Copies:

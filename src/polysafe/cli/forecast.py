@@ -48,8 +48,8 @@ def foreseen(
         cores or os.cpu_count() or 1,
         rate,
     )
-    jobs = [resolve(recipe, data=data) for _, recipe in asked]
-    return forecast(jobs, machines, _questions(audit, speed))
+    questions = _questions(audit, speed)
+    return forecast([resolve(recipe, data=data) for _, recipe in asked], machines, questions)
 
 
 def _bytes(option: str, text: str | None) -> float | None:

@@ -29,9 +29,9 @@ class Rates:
         mixing: Bytes of weights that are read to be copied or blended.
     """
 
-    norms: float = 0.66e9
-    hashing: float = 0.9e9
-    mixing: float = 0.9e9
+    norms: float = 0.99e9
+    hashing: float = 1.2e9
+    mixing: float = 1.9e9
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,9 @@ def _input_files(jobs: Iterable[RecipeJob]) -> dict[object, int]:
 def _alone(name: str, read: int, rate: float, machines: Machines) -> Phase:
     """What the command does by itself, on one machine, with a thread for each core up to a limit."""
     takes = {**_moving(read, 1, machines), "processors": read / (rate * min(machines.cores, MOST))}
-    return Phase(name, read, 0, _moved(read, machines), 1, takes, max(takes.values()))
+    moving, computing = max(_moving(read, 1, machines).values()), takes["processors"]
+    seconds = moving + computing if machines.cores == 1 else max(moving, computing)
+    return Phase(name, read, 0, _moved(read, machines), 1, takes, seconds)
 
 
 def _writing(jobs: Iterable[RecipeJob], machines: Machines, rates: Rates) -> list[Phase]:
