@@ -2,9 +2,9 @@
 
 Mutants are mutmut's, a sample of them with a fixed seed: whatever it changes within functions but the words of errors.
 Tests and sources are imported once. For every mutant a fork puts the changed code into its function and runs the tests
-that name its module, or all of the part where none does. The first failure kills it; so does several times the time of
-the tests without a change. What came of a mutant is kept by its change, so that a run goes on where it stopped;
-`--again` tries new tests on the survivors. Slow tests are left out; processes that tests start run what is unchanged.
+that name its module, or all of the part where none does. The first failure kills it, and so does an endless loop. What
+came of a mutant is kept by its change, so that a run goes on where it stopped; `--again` tries new tests on the
+survivors. Slow tests are left out, and processes that tests start run what is unchanged.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ PARTS = {
 _QUIET = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "--no-header")
 _LOG = Path(f"build/mutation-{os.getpid()}.txt")
 SURVIVED = "survived"
-_SPARE = 4
+_SECONDS = 100
+"""Processor time of the tests of one mutant, after which it goes on for ever."""
 
 
 @dataclass(frozen=True)
@@ -158,25 +159,27 @@ def tests_of(part: str, module: str) -> tuple[str, ...]:
 
 
 @cache
-def seconds_of(tests: tuple[str, ...]) -> int:
-    """Seconds that tests may take: several times what they take without a change, which has to pass.
-
-    Their modules are imported on the way, so that no fork has to.
-    """
+def imported(tests: tuple[str, ...]) -> tuple[str, ...]:
+    """The tests, with their modules imported, so that no fork has to."""
     with open(_LOG, "w", encoding="utf-8") as file, redirect_stdout(file):
         pytest.main(["--collect-only", *_QUIET, *tests])
-    came, taken = run(tests, 3600)
-    if came != SURVIVED:
-        raise SystemExit(f"tests fail without a change: {_LOG.read_text()[-3000:]}")
-    return int(_SPARE * taken) + 5
+    return tests
 
 
-def run(tests: Sequence[str], seconds: int, mutant: Mutant | None = None) -> tuple[str, float]:
+@cache
+def check(tests: tuple[str, ...]) -> None:
+    """Ends the program where tests fail, or take nearly as long as a mutant may, without a change."""
+    came, taken = run(tests)
+    if came != SURVIVED or taken > _SECONDS / 2:
+        raise SystemExit(f"without a change: {came}, {taken:.0f} s: {_LOG.read_text()[-3000:]}")
+
+
+def run(tests: Sequence[str], mutant: Mutant | None = None) -> tuple[str, float]:
     """What came of tests (`killed`, `too long`, `survived`), and the processor time that they took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     child = os.fork()
     if child == 0:
-        _tested(tests, seconds, mutant)
+        _tested(tests, mutant)
     _, status = os.waitpid(child, 0)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -185,14 +188,14 @@ def run(tests: Sequence[str], seconds: int, mutant: Mutant | None = None) -> tup
     return (SURVIVED if os.WEXITSTATUS(status) == 0 else "killed"), taken
 
 
-def _tested(tests: Sequence[str], seconds: int, mutant: Mutant | None) -> NoReturn:
+def _tested(tests: Sequence[str], mutant: Mutant | None) -> NoReturn:
     """Runs tests and ends the process with what pytest says of them."""
     code = 3
     try:
         with open(_LOG, "w", encoding="utf-8") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS + 5))
         if mutant is not None:
             mutant.put_in()
         code = int(pytest.main([*_QUIET, *tests]))
@@ -221,13 +224,16 @@ def _try_all(options: argparse.Namespace, results: Path) -> None:
         before = tried.get(mutant.name)
         if before is not None and not (options.again and before["came"] == SURVIVED):
             continue
-        tests = tests_of(mutant.part, mutant.module)
-        came, taken = run(tests, seconds_of(tests), mutant)
+        came, taken = run(imported(tests_of(mutant.part, mutant.module)), mutant)
         kept = before if before is not None and came == SURVIVED else {}
         tried[mutant.name] = {**kept, "came": came, "line": mutant.line}
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
         print(f"{came}, {taken:.1f} s: {mutant.path}:{mutant.line}\n{mutant.diff}", flush=True)
+    alive = {name.partition("\n")[0] for name, each in tried.items() if each["came"] == SURVIVED}
+    for mutant in chosen:
+        if mutant.path.as_posix() not in alive:  # whoever survived has shown already that its tests pass
+            check(tests_of(mutant.part, mutant.module))
     print(told(known))
 
 
