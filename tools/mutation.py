@@ -19,7 +19,7 @@ import resource
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, NoReturn
@@ -70,14 +70,9 @@ class Mutant:
     function: tuple[str, ...]
     code: CodeType
 
-    @property
-    def module(self) -> str:
-        """Dotted name of the module."""
-        return ".".join(self.path.with_suffix("").parts[1:])
-
     def put_in(self) -> None:
         """Changes the function of this process."""
-        found: Any = importlib.import_module(self.module)
+        found: Any = importlib.import_module(module_of(self.path))
         for name in self.function:
             found = vars(found)[name]
         function = getattr(found, "__func__", found)  # of a class method or a static one
@@ -106,14 +101,19 @@ class Source:
         kept = [each for each in mutations if each.contained_by_top_level_function is not None]
         return cls(path, module, tuple(each for each in kept if id(each.original_node) not in words))
 
+    @cached_property
+    def functions(self) -> dict[tuple[str, ...], CodeType]:
+        """The code of its functions, by the names of class and function."""
+        return dict(_functions(compile(self.module.code, str(self.path), "exec")))
+
     def mutant(self, part: str, mutation: Mutation) -> Mutant | None:
-        """One of its changes; None where the code stays the same, as that of a default of an argument does."""
+        """One of its changes; None where no code of a function is another: defaults of arguments are set beside it."""
         changed = self.module.deep_replace(mutation.original_node, mutation.mutated_node)
         assert isinstance(changed, cst.Module)
         before, after = self.module.code.splitlines(), changed.code.splitlines()
         place, *lines = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
-        old, new = (dict(_functions(compile(each.code, str(self.path), "exec"))) for each in (self.module, changed))
-        function = next((name for name, code in new.items() if code != old[name]), None)
+        new = dict(_functions(compile(changed.code, str(self.path), "exec")))
+        function = next((name for name, code in new.items() if code != self.functions[name]), None)
         if function is None:
             return None
         diff = "\n".join(line for line in lines if not line.startswith("@@"))
@@ -139,12 +139,18 @@ def _nodes(root: cst.CSTNode, kind: type[cst.CSTNode]) -> Iterator[cst.CSTNode]:
         waiting.extend(node.children)
 
 
-def sample(part: str, count: int, seed: int) -> tuple[int, list[Mutant]]:
+def sample(part: str, count: int, seed: int) -> tuple[int, Iterator[Mutant]]:
     """How many mutants a part has, and some of them, all equally likely."""
     sources = [Source.read(file) for place in PARTS[part][0] for file in _files(Path(place))]
     every = [(source, mutation) for source in sources for mutation in source.mutations]
     chosen = random.Random(seed).sample(every, min(count, len(every)))
-    return len(every), [made for source, change in chosen if (made := source.mutant(part, change)) is not None]
+    made = (source.mutant(part, mutation) for source, mutation in chosen)
+    return len(every), (each for each in made if each is not None)
+
+
+def module_of(path: Path) -> str:
+    """Dotted name of a file below `src`."""
+    return ".".join(path.with_suffix("").parts[1:])
 
 
 def _files(place: Path) -> list[Path]:
@@ -224,16 +230,16 @@ def _try_all(options: argparse.Namespace, results: Path) -> None:
         before = tried.get(mutant.name)
         if before is not None and not (options.again and before["came"] == SURVIVED):
             continue
-        came, taken = run(imported(tests_of(mutant.part, mutant.module)), mutant)
+        came, taken = run(imported(tests_of(mutant.part, module_of(mutant.path))), mutant)
         kept = before if before is not None and came == SURVIVED else {}
         tried[mutant.name] = {**kept, "came": came, "line": mutant.line}
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
         print(f"{came}, {taken:.1f} s: {mutant.path}:{mutant.line}\n{mutant.diff}", flush=True)
+    files = {name.partition("\n")[0] for name in tried}
     alive = {name.partition("\n")[0] for name, each in tried.items() if each["came"] == SURVIVED}
-    for mutant in chosen:
-        if mutant.path.as_posix() not in alive:  # whoever survived has shown already that its tests pass
-            check(tests_of(mutant.part, mutant.module))
+    for path in sorted(files - alive):  # where one survived, the tests have passed already
+        check(tests_of(options.part, module_of(Path(path))))
     print(told(known))
 
 
