@@ -2,9 +2,9 @@
 
 Mutants are mutmut's, a sample of them with a fixed seed: whatever it changes within functions but the words of errors.
 Tests and sources are imported once. For every mutant a fork puts the changed code into its function and runs the tests
-that name its module, or all of the part where none does. The first failure kills it; so does several times the time of
-the tests without a change. What came of a mutant is kept by its change, so that a run goes on where it stopped;
-`--again` tries new tests on the survivors. Slow tests are left out; processes that tests start run what is unchanged.
+that name its module, or all of the part where none does. The first failure kills it, and so does an endless loop. What
+came of a mutant is kept by its change, so that a run goes on where it stopped; `--again` tries new tests on the
+survivors. Slow tests are left out, and processes that tests start run what is unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import resource
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, NoReturn
@@ -46,7 +46,8 @@ PARTS = {
 _QUIET = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "--no-header")
 _LOG = Path(f"build/mutation-{os.getpid()}.txt")
 SURVIVED = "survived"
-_SPARE = 4
+_SECONDS = 100
+"""Processor time of the tests of one mutant, after which it goes on for ever."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,9 @@ class Mutant:
     function: tuple[str, ...]
     code: CodeType
 
-    @property
-    def module(self) -> str:
-        """Dotted name of the module."""
-        return ".".join(self.path.with_suffix("").parts[1:])
-
     def put_in(self) -> None:
         """Changes the function of this process."""
-        found: Any = importlib.import_module(self.module)
+        found: Any = importlib.import_module(module_of(self.path))
         for name in self.function:
             found = vars(found)[name]
         function = getattr(found, "__func__", found)  # of a class method or a static one
@@ -105,14 +101,19 @@ class Source:
         kept = [each for each in mutations if each.contained_by_top_level_function is not None]
         return cls(path, module, tuple(each for each in kept if id(each.original_node) not in words))
 
+    @cached_property
+    def functions(self) -> dict[tuple[str, ...], CodeType]:
+        """The code of its functions, by the names of class and function."""
+        return dict(_functions(compile(self.module.code, str(self.path), "exec")))
+
     def mutant(self, part: str, mutation: Mutation) -> Mutant | None:
-        """One of its changes; None where the code stays the same, as that of a default of an argument does."""
+        """One of its changes; None where no code of a function is another: defaults of arguments are set beside it."""
         changed = self.module.deep_replace(mutation.original_node, mutation.mutated_node)
         assert isinstance(changed, cst.Module)
         before, after = self.module.code.splitlines(), changed.code.splitlines()
         place, *lines = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
-        old, new = (dict(_functions(compile(each.code, str(self.path), "exec"))) for each in (self.module, changed))
-        function = next((name for name, code in new.items() if code != old[name]), None)
+        new = dict(_functions(compile(changed.code, str(self.path), "exec")))
+        function = next((name for name, code in new.items() if code != self.functions[name]), None)
         if function is None:
             return None
         diff = "\n".join(line for line in lines if not line.startswith("@@"))
@@ -138,12 +139,18 @@ def _nodes(root: cst.CSTNode, kind: type[cst.CSTNode]) -> Iterator[cst.CSTNode]:
         waiting.extend(node.children)
 
 
-def sample(part: str, count: int, seed: int) -> tuple[int, list[Mutant]]:
+def sample(part: str, count: int, seed: int) -> tuple[int, Iterator[Mutant]]:
     """How many mutants a part has, and some of them, all equally likely."""
     sources = [Source.read(file) for place in PARTS[part][0] for file in _files(Path(place))]
     every = [(source, mutation) for source in sources for mutation in source.mutations]
     chosen = random.Random(seed).sample(every, min(count, len(every)))
-    return len(every), [made for source, change in chosen if (made := source.mutant(part, change)) is not None]
+    made = (source.mutant(part, mutation) for source, mutation in chosen)
+    return len(every), (each for each in made if each is not None)
+
+
+def module_of(path: Path) -> str:
+    """Dotted name of a file below `src`."""
+    return ".".join(path.with_suffix("").parts[1:])
 
 
 def _files(place: Path) -> list[Path]:
@@ -158,25 +165,27 @@ def tests_of(part: str, module: str) -> tuple[str, ...]:
 
 
 @cache
-def seconds_of(tests: tuple[str, ...]) -> int:
-    """Seconds that tests may take: several times what they take without a change, which has to pass.
-
-    Their modules are imported on the way, so that no fork has to.
-    """
+def imported(tests: tuple[str, ...]) -> tuple[str, ...]:
+    """The tests, with their modules imported, so that no fork has to."""
     with open(_LOG, "w", encoding="utf-8") as file, redirect_stdout(file):
         pytest.main(["--collect-only", *_QUIET, *tests])
-    came, taken = run(tests, 3600)
-    if came != SURVIVED:
-        raise SystemExit(f"tests fail without a change: {_LOG.read_text()[-3000:]}")
-    return int(_SPARE * taken) + 5
+    return tests
 
 
-def run(tests: Sequence[str], seconds: int, mutant: Mutant | None = None) -> tuple[str, float]:
+@cache
+def check(tests: tuple[str, ...]) -> None:
+    """Ends the program where tests fail, or take nearly as long as a mutant may, without a change."""
+    came, taken = run(tests)
+    if came != SURVIVED or taken > _SECONDS / 2:
+        raise SystemExit(f"without a change: {came}, {taken:.0f} s: {_LOG.read_text()[-3000:]}")
+
+
+def run(tests: Sequence[str], mutant: Mutant | None = None) -> tuple[str, float]:
     """What came of tests (`killed`, `too long`, `survived`), and the processor time that they took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     child = os.fork()
     if child == 0:
-        _tested(tests, seconds, mutant)
+        _tested(tests, mutant)
     _, status = os.waitpid(child, 0)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -185,14 +194,14 @@ def run(tests: Sequence[str], seconds: int, mutant: Mutant | None = None) -> tup
     return (SURVIVED if os.WEXITSTATUS(status) == 0 else "killed"), taken
 
 
-def _tested(tests: Sequence[str], seconds: int, mutant: Mutant | None) -> NoReturn:
+def _tested(tests: Sequence[str], mutant: Mutant | None) -> NoReturn:
     """Runs tests and ends the process with what pytest says of them."""
     code = 3
     try:
         with open(_LOG, "w", encoding="utf-8") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS + 5))
         if mutant is not None:
             mutant.put_in()
         code = int(pytest.main([*_QUIET, *tests]))
@@ -221,13 +230,16 @@ def _try_all(options: argparse.Namespace, results: Path) -> None:
         before = tried.get(mutant.name)
         if before is not None and not (options.again and before["came"] == SURVIVED):
             continue
-        tests = tests_of(mutant.part, mutant.module)
-        came, taken = run(tests, seconds_of(tests), mutant)
+        came, taken = run(imported(tests_of(mutant.part, module_of(mutant.path))), mutant)
         kept = before if before is not None and came == SURVIVED else {}
         tried[mutant.name] = {**kept, "came": came, "line": mutant.line}
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
         print(f"{came}, {taken:.1f} s: {mutant.path}:{mutant.line}\n{mutant.diff}", flush=True)
+    files = {name.partition("\n")[0] for name in tried}
+    alive = {name.partition("\n")[0] for name, each in tried.items() if each["came"] == SURVIVED}
+    for path in sorted(files - alive):  # where one survived, the tests have passed already
+        check(tests_of(options.part, module_of(Path(path))))
     print(told(known))
 
 

@@ -190,6 +190,9 @@ def test_log_odds_of_another_kind_are_not_written_over(base: Audit, data: Path, 
         '{"polysafe": "refusal_odds", "schema": 1, "values": [["en", "m", {"a": null}]], "protocol": {}, "model": {}}',
         '{"polysafe":"refusal_odds","schema":1,"values":[["en","m",{"a":NaN}]],"protocol":{},"model":{},"notes":[]}',
         '{"polysafe": "refusal_odds", "schema": 1, "values": [1], "protocol": {}, "model": {}, "notes": []}',
+        '{"polysafe":"refusal_odds","schema":1,"values":[["en","m",{"a":true}]],"protocol":{},"model":{},"notes":[]}',
+        '{"polysafe":"refusal_odds","schema":1,"values":[["en","m",{"a":"1"}]],"protocol":{},"model":{},"notes":[]}',
+        f'{{"polysafe":"refusal_odds","schema":1,"values":[["en","m",{{"a":{10**400}}}]],"protocol":{{}},"model":{{}},"notes":[]}}',
     ],
 )
 def test_a_damaged_file_is_named(damage: str, tmp_path: Path) -> None:

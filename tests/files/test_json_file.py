@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from polysafe.errors import CheckpointError, DataError
-from polysafe.files.json_file import Format, parse_json, read_json, remembered
+from polysafe.files.json_file import Format, parse_json, parse_line, read_json, remembered
 
 RUN = Format(
     "run of one model",
@@ -156,6 +156,18 @@ def test_numbers_of_our_files_are_finite(number: str, tmp_path: Path) -> None:
         Format("card").read(path)
     assert caught.value.where == path
     read_json(path)  # what others write may hold them: configs in the wild do
+
+
+@pytest.mark.hostile("record")
+def test_integers_that_no_float_holds_are_in_no_file(tmp_path: Path) -> None:
+    """Whoever computes with one, or asks whether it is finite, has an `OverflowError`."""
+    most, beyond = -(10**298), 10**400
+    assert parse_line(f"[{most}]") == parse_json(f"[{most}]".encode()) == [most]
+    for read in (parse_line, parse_json):
+        with pytest.raises(ValueError, match="has 401 digits"):
+            read(f"[{beyond}]".encode())
+    with pytest.raises(DataError, match="is not valid JSON"):
+        read_json(written(tmp_path, f'{{"a": {beyond}}}'.encode()))
 
 
 @pytest.mark.hostile("record")

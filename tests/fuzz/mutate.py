@@ -16,11 +16,22 @@ MOST = 200_000
 """Most bytes of an input."""
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 _VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2, 3, 255, 2**31, 2**63, -(2**63) - 1, 10**30, 0.0, -0.5, 1e308, -1e-320,
+    None, True, False, 0, -1, 1, 2, 3, 255, 2**31, 2**63, -(2**63) - 1, 10**30, 10**400, 0.0, -0.5, 1e308, -1e-320,
     float("nan"), float("inf"), -float("inf"), "", "0", "x", "a" * 5000, "\ud800", "\0", "../..", "/", "\u202e",
     "true", "1e999", "{", "é", [], {}, [None], [[]], [0], [""], {"": None}, {"x": 1}, [{}], [1, 2, 3],
 )  # fmt: skip
-_NUMBERS = (b"0", b"-1", b"1e400", b"NaN", b"-Infinity", b"18446744073709551616", b"1" + b"0" * 5000, b"1e-400", b"0x1")
+_NUMBERS = (
+    b"0",
+    b"-1",
+    b"1e400",
+    b"NaN",
+    b"-Infinity",
+    b"18446744073709551616",
+    b"9" * 400,
+    b"1" + b"0" * 5000,
+    b"1e-400",
+    b"0x1",
+)
 
 
 def mutated(seeds: Sequence[bytes], form: str, words: Sequence[bytes], count: int, seed: int) -> Iterator[bytes]:

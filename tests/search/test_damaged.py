@@ -56,6 +56,7 @@ DAMAGED: dict[str, Change] = {
     "an outcome that is a text": lambda lines: told(lines, "outcome").update(outcome="good"),
     "no score": lambda lines: told(lines, "outcome")["outcome"].pop("score"),
     "a score in words": lambda lines: outcome_of(lines, score="0.5"),
+    "a score that no float holds": lambda lines: outcome_of(lines, score=10**400),
     "a score that is no number": lambda lines: outcome_of(lines, score=math.nan),
     "a p value beyond 1": lambda lines: outcome_of(lines, p_value=2.0),
     "no gain": lambda lines: outcome_of(lines, gains=[]),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.trust import mutants
 from tests.trust.collected import ROOT, Marks
 from tests.trust.faults import FAULTS
 from tests.trust.kinds import KINDS
@@ -143,6 +144,8 @@ def regions(marks: Marks) -> dict[str, str]:
         "faults": faults_table(marks),
         "peers counts": peers_counts(),
         "peers": peers_table(),
+        "mutants": mutants.shares(),
+        "survivors": mutants.survivors(),
     }
 
 

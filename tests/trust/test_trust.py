@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.trust import mutants
 from tests.trust.collected import Marks, marks_of
 from tests.trust.faults import FAULTS
 from tests.trust.kinds import KINDS
@@ -37,3 +38,11 @@ def test_the_pages_are_those_of_the_tests(marks: Marks) -> None:
 def test_polysafe_refuses_all_folders_and_names_the_file() -> None:
     assert "| loads it | 0 |" in peers_counts()
     assert said({"outcome": "crashed", "ran_code": True}) == "unexpected error, without the file, **runs the code**"
+
+
+@pytest.mark.parametrize("part", mutants.PARTS)
+def test_nearly_all_mutants_are_killed_and_each_survivor_has_its_reason(part: str) -> None:
+    tried = mutants.results()[part]["tried"].values()
+    survivors = [each for each in tried if each["came"] == "survived"]
+    assert all(each["why"] for each in survivors)
+    assert len(survivors) <= 0.15 * len(tried)

@@ -82,7 +82,7 @@ def _log_odds(name: str, value: Any) -> float | None:
         DataError: It is none.
     """
     found = value.get("log_odds", "") if isinstance(value, dict) else ""
-    if found is not None and (not isinstance(found, float | int) or not math.isfinite(found)):
+    if found is not None and (not isinstance(found, float) or not math.isfinite(found)):
         raise DataError("is no stored log-odds", where=name, remedy=DAMAGED)
     return found
 

@@ -22,6 +22,8 @@ from polysafe.files.plain import LARGEST, TooLargeError, read_plain
 _SURROGATE = re.compile(rb"\\u[dD]")
 _DEEPEST = 100
 """Levels that JSON may have. No file of ours or of a model has ten, and writing needs several calls for a level."""
+_DIGITS = 300
+"""Digits that an integer may have. With nine more, arithmetic with floats ends in an `OverflowError`."""
 Built = TypeVar("Built")
 
 
@@ -164,10 +166,10 @@ def parse_line(text: bytes | str) -> Any:
     """Parses JSON that this program wrote itself, a line or a value of a database, and that may be damaged since.
 
     Raises:
-        ValueError: It is no JSON, or nested too deeply.
+        ValueError: It is no JSON, nested too deeply, or holds an integer that no float can hold.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_integer)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -192,7 +194,7 @@ def parse_json(text: bytes, *, half_characters: bool = False, finite: bool = Fal
 
     try:
         rules: dict[str, Any] = {"parse_constant": _no_number, "parse_float": _finite} if finite else {}
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, **rules)
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_int=_integer, **rules)
         if sum(1 for _ in zip(_levels(value), range(_DEEPEST + 1), strict=False)) > _DEEPEST:
             raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
         if not half_characters and _SURROGATE.search(text):
@@ -213,6 +215,12 @@ def _levels(value: object) -> Iterator[list[Any]]:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
+
+
+def _integer(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
 
 
 def _finite(text: str) -> float:

@@ -7,7 +7,7 @@ of this space could have written would otherwise be compared with others, or cho
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -183,4 +183,4 @@ def _check_same_prompts(trial: FrozenTrial, known: Cells | None) -> Cells | None
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
