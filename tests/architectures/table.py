@@ -21,7 +21,8 @@ def page(text: str) -> str:
 
 def table() -> str:
     """A row a family, and below what the letters say."""
-    reasons = {reason: _letter(place) for place, reason in enumerate(dict.fromkeys(_reasons()))}
+    columns = {reason: column for column, reason in reversed(list(_reasons()))}
+    reasons = {reason: _letter(place) for place, reason in enumerate(reversed(columns))}
     rows = [
         f"| model | `model_type` | {' | '.join(COLUMNS)} |",
         f"| --- | --- |{' --- |' * len(COLUMNS)}",
@@ -32,7 +33,7 @@ def table() -> str:
             for family in FAMILIES
         ),
     ]
-    listed = [f"- **{letter}**: {reason}" for reason, letter in reasons.items()]
+    listed = [f"- **{letter}**, {columns[reason]}: “… {reason}”" for reason, letter in reasons.items()]
     return "\n".join([*rows, "", *listed, ""])
 
 
@@ -43,10 +44,12 @@ def _cell(family: Family, column: str, letters: dict[str, str]) -> str:
     return f"works {said}".strip()
 
 
-def _reasons() -> Iterator[str]:
+def _reasons() -> Iterator[tuple[str, str]]:
+    """(column, what is said in it), in the order of the columns."""
     for column in COLUMNS:
         for family in FAMILIES:
-            yield from [family.refused[column]] if column in family.refused else family.notes.get(column, ())
+            said = [family.refused[column]] if column in family.refused else family.notes.get(column, ())
+            yield from ((column, reason) for reason in said)
 
 
 def _letter(place: int) -> str:

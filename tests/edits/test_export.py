@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -388,6 +389,13 @@ def test_outer_container_is_added_where_the_files_lack_it(tmp_path: Path) -> Non
     export = place.same_logits(place.edit({name: low_rank(place.model, name, rank=2)}))
     assert export.modules[0].module == "transformer.h.1.mlp.c_fc"
     assert config(export)["fan_in_fan_out"] is True
+
+
+def test_without_transformers_modules_are_called_as_in_the_files(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    export = place.export(place.edit({o_proj(0): low_rank(place.model, o_proj(0), 2)}))
+    assert [module.module for module in export.modules] == [o_proj(0).removesuffix(".weight")]
+    assert "modules are called as in the files" in export.notes[0]
 
 
 def test_a_narrower_storage_type_is_told(place: Place) -> None:

@@ -41,11 +41,24 @@ class HeadColumns:
         projections: One per such layer.
         heads: Query heads per layer; grouped keys and values make no difference here.
         size: Size of a head: head h owns inputs h·size … (h + 1)·size − 1.
+        depth: Number of layers of the model, with heads or without.
     """
 
     projections: tuple[OutputProjection, ...]
     heads: int
     size: int
+    depth: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That layers are left out, of a hybrid."""
+        told = f"{len(self.layers)} of {self.depth} layers have attention heads, the others none"
+        return (told,) if len(self.layers) < self.depth else ()
+
+    @property
+    def evidence(self) -> Mapping[str, list[int]]:
+        """The layer of every row, where they are not the same."""
+        return {"layers_with_heads": list(self.layers)} if len(self.layers) < self.depth else {}
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -95,6 +108,7 @@ def head_columns(source: Source) -> HeadColumns:
         tuple(_projection(source, layer, layout) for layer in source.architecture.with_heads),
         layout.num_heads,
         layout.head_dim,
+        source.architecture.num_layers,
     )
 
 

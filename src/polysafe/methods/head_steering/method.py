@@ -370,14 +370,14 @@ class HeadSteering(Method):
             sources,
             self._steps(columns, heads, strength),
             decisions=[_decision(layer, row, rows, maps, strength) for row, layer in enumerate(columns.layers)],
-            notes=[*self._notes(maps, rows, repeated), *_hybrid_notes(source, columns)],
+            notes=[*self._notes(maps, rows, repeated), *columns.notes],
             warnings=[*maps.warnings, *self._warnings(maps), *doubts],
             evidence={
                 "chosen": dict(setting),
                 "strength": strength,
                 "heads": [list(head) for head in heads],
                 "scores": maps.scores.tolist(),
-                **({"layers_with_heads": list(columns.layers)} if _hybrid(source, columns) else {}),
+                **columns.evidence,
                 "norms": maps.norms.tolist(),
                 "selected_norm": selected_norm(maps.norms, rows),
                 "weights_changed": changed,
@@ -392,16 +392,15 @@ class HeadSteering(Method):
         if self.heads is not None:
             named, repeated = checked_heads(self.heads, columns.layers, columns.heads)
             return columns.rows(named), repeated
-        rows = range(len(columns.layers))
-        total = len(rows) * columns.heads
+        total = len(columns.layers) * columns.heads
         count = self.count if fraction is None else share_to_count(fraction, total)
         assert count is not None
         if count > total:
             raise RecipeError(f"{count} heads are asked for, the model has {total}")
+        chosen = first(maps.scores, count, positive=self.positive)
         if self.together == "majority" and len(maps.by_language) > 1:
-            sets = [first(scores, count, positive=self.positive) for scores in maps.by_language.values()]
-            return checked_heads(majority(sets), rows, columns.heads)
-        return checked_heads(first(maps.scores, count, positive=self.positive), rows, columns.heads)
+            chosen = majority([first(each, count, positive=self.positive) for each in maps.by_language.values()])
+        return checked_heads(chosen, range(len(columns.layers)), columns.heads)
 
     def _steps(self, columns: HeadColumns, heads: Sequence[Head], strength: float) -> Mapping[str, AddDelta | Copy]:
         if strength == 0:
@@ -426,15 +425,6 @@ def _require_descendant(columns: HeadColumns, base: Source, harmful: Source) -> 
     outputs = {projection.tensor for projection in columns.projections}
     scored = [each for each in scored_tensors(base.architecture, biases=False) if each.tensor in outputs]
     require_descendant(base, harmful, scored, relative_update_norms(base, [harmful], scored)[harmful.name])
-
-
-def _hybrid(source: Source, columns: HeadColumns) -> bool:
-    return len(columns.layers) < source.architecture.num_layers
-
-
-def _hybrid_notes(source: Source, columns: HeadColumns) -> Iterator[str]:
-    if _hybrid(source, columns):
-        yield f"{len(columns.layers)} of {source.architecture.num_layers} layers have attention heads, the others none"
 
 
 def _decision(layer: int, row: int, rows: Sequence[Head], maps: HeadMaps, strength: float) -> Decision:
