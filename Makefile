@@ -92,15 +92,15 @@ mutation: $(STAMP)
 soak: $(STAMP)
 	POLYSAFE_KILLS=50 $(BIN)/python -m pytest tests/faults/test_kills.py
 
-# Old versions warn of what newer ones took away; here that is no error.
+# Old versions warn of what newer ones took away; here that is no error. statsmodels, the reference of some tests, needs newer ones.
 lowest:
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --no-compile "$(TORCH)" "packaging>=24"
 	PYTHONPATH=. $(LOWEST)/bin/python -m tools.lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --no-compile --constraint $(LOWEST)/constraints.txt \
-		--editable ".[$(LOWEST_EXTRAS)]" "pytest>=9.0" "hypothesis>=6.130"
+		--editable ".[$(LOWEST_EXTRAS)]" "pytest>=9.0" "hypothesis>=6.130" "peft>=0.17"
 	$(LOWEST)/bin/polysafe doctor
-	$(LOWEST)/bin/python -m pytest -o filterwarnings=default $(LOWEST_TESTS)
+	$(LOWEST)/bin/python -m pytest -o filterwarnings=default --ignore tests/stats/test_reference.py $(LOWEST_TESTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
