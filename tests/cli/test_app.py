@@ -137,10 +137,10 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(polysafe: Polysa
 
 
 UNEXPECTED = """
-import polysafe.recipe.recipe
+import polysafe.recipe.each
 def broken(path):
     raise KeyError("a defect")
-polysafe.recipe.recipe.load_recipe = broken
+polysafe.recipe.each.load_recipes = broken
 from polysafe.cli import main
 main()
 """
