@@ -28,7 +28,16 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _YAML = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_DROPPED = {"--judge": 1, "--translate": 1, "--calibration": 1, "--key": 1, "--judge-key": 1, "--data": 1}
+_DROPPED = {
+    "--judge": 1,
+    "--translate": 1,
+    "--calibration": 1,
+    "--key": 1,
+    "--judge-key": 1,
+    "--data": 1,
+    "--engine": 1,
+    "--address": 1,
+}
 """Options of an audit that name what no test has, with the number of their values; the data are given otherwise."""
 _SMALL = ["--limit", "1", "--max-tokens", "2"]
 

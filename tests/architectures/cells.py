@@ -243,8 +243,8 @@ def generated(bench: Bench) -> tuple[str, ...]:
     assert len(odds) == len(PROMPTS)
     for text in PROMPTS:
         means = [_mean(bench.loaded, tokenizer, text, opening) for opening in (*openings.refusal, *openings.compliance)]
-        expected = torch.logsumexp(torch.stack(means[:2]), 0) - torch.log(torch.tensor(2.0)) - means[2]
-        assert abs(odds[_prompt(text).id] - float(expected)) < 1e-3
+        likelihood = torch.logsumexp(torch.stack(means[:2]), 0) - torch.log(torch.tensor(2.0)) - means[2]
+        assert abs(odds[_prompt(text).id] - float(likelihood)) < 1e-3
     return ()
 
 
