@@ -10,7 +10,14 @@ from tests.fuzz.models import Made, in_file
 from tests.fuzz.target import Target, folder
 
 _HASH = "0" * 64
-_GGUF: dict[str, Any] = {"format": "gguf", "file": "m.gguf", "sha256": _HASH, "size": 3, "architecture": "llama", "types": {"Q4_K": 2}}
+_GGUF: dict[str, Any] = {
+    "format": "gguf",
+    "file": "m.gguf",
+    "sha256": _HASH,
+    "size": 3,
+    "architecture": "llama",
+    "types": {"Q4_K": 2},
+}
 
 
 def _licence() -> Made:

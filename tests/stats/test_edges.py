@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,8 +25,11 @@ from polysafe.stats import (
     wilson,
     wilson_clustered,
 )
+from polysafe.stats.clusters import Design
 from polysafe.stats.compare import compare_outcomes
 
+Z, T9 = 1.959963984540054, 2.2621571628540993
+"""Quantiles of 97.5 % of the normal distribution and of Student's with nine degrees of freedom, from tables."""
 BITS = st.lists(st.booleans(), min_size=1, max_size=40)
 
 
@@ -151,3 +155,11 @@ def test_twenty_languages_at_once() -> None:
     adjusted = {row.language: row.p_adjusted for row in rows}
     assert adjusted["l0"] == pytest.approx(20 * 2 * 0.5**20)
     assert all(value == 1.0 for language, value in adjusted.items() if language != "l0")
+
+
+@pytest.mark.parametrize(("telling", "worth"), [(0, 10.0), (1, 10.0), (2, 9.0), (3, 9.0)])
+def test_two_clusters_that_differ_are_enough_to_estimate_a_variance(telling: int, worth: float) -> None:
+    """Ten pairs of copies are worth ten items where nothing is estimated, and nine by the variance of their totals."""
+    values = np.repeat(np.arange(10) < telling, 2).astype(float)
+    size = Design.of(np.repeat(np.arange(10), 2)).effective_size(values, 0.95)
+    assert size == pytest.approx(worth * (Z / T9) ** 2)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from polysafe.errors import RecipeError
-from polysafe.judge.kinds.llm import PRESETS, LlmJudge
+from polysafe.judge.block import Place
+from polysafe.judge.kinds.llm import PRESETS, LlmJudge, OpenAISpec, TransformersSpec
 from polysafe.judge.verdict import Label
 from tests.judge.helpers import BREAD, REFUSAL, STEPS, Scripted, mark_of, only, verdict_line
 
@@ -140,3 +143,29 @@ def test_one_key_gives_one_chat_and_the_key_is_no_part_of_the_identity() -> None
 def test_unknown_protocols_are_refused() -> None:
     with pytest.raises(RecipeError, match="did you mean 'multijail'"):
         LlmJudge(Scripted(lambda _: ""), "multijai")
+
+
+@pytest.mark.parametrize(
+    ("spec", "place"),
+    [
+        (
+            OpenAISpec(kind="openai", base_url="https://localhost/v1", model="m", protocol="strict", max_tokens=99),
+            "model",
+        ),
+        (TransformersSpec(kind="transformers", path=Path("/models/m"), protocol="strict", max_tokens=99), "path"),
+    ],
+)
+def test_a_block_of_a_recipe_is_its_protocol_behind_its_place(spec: OpenAISpec | TransformersSpec, place: str) -> None:
+    asked: list[tuple[Place, int]] = []
+
+    class Opening:
+        def backend(self, place: Place, reply_tokens: int) -> Scripted:
+            asked.append((place, reply_tokens))
+            return Scripted(lambda _: "")
+
+    judge = spec.open(Opening())  # type: ignore[arg-type]
+    ((found, tokens),) = asked
+    assert judge.name == "llm.strict"
+    assert tokens == PRESETS["strict"].reply_tokens
+    assert found.max_tokens == 99
+    assert getattr(found, place) == getattr(spec, place)
