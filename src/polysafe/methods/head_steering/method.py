@@ -403,9 +403,7 @@ class HeadSteering(Method):
         return checked_heads(chosen, range(len(columns.layers)), columns.heads)
 
     def _steps(self, columns: HeadColumns, heads: Sequence[Head], strength: float) -> Mapping[str, AddDelta | Copy]:
-        if strength == 0:
-            return {}
-        return columns.operations(self.harmful, self._harm_base, -strength, heads)
+        return columns.operations(self.harmful, self._harm_base, -strength, heads) if strength else {}
 
     def _notes(self, maps: HeadMaps, heads: Sequence[Head], repeated: int) -> Iterator[str]:
         yield f"{len(heads)} of {maps.scores.numel()} heads in {len({layer for layer, _ in heads})} layers"
