@@ -87,7 +87,7 @@ mutation: $(STAMP)
 	$(PYTHON) -m venv $(VENV)-mutation
 	$(VENV)-mutation/bin/python -m pip install --quiet "mutmut==3.8.1"
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(VENV)-mutation/bin/python -c 'import site; print(site.getsitepackages()[0])')/tests.pth"
-	for part in edits judge stats; do $(VENV)-mutation/bin/python -m tools.mutation $$part --count $(MUTANTS) || exit 1; done
+	for part in edits judge stats; do PYTHONPATH=src $(VENV)-mutation/bin/python -m tools.mutation $$part --count $(MUTANTS) || exit 1; done
 
 soak: $(STAMP)
 	POLYSAFE_KILLS=50 $(BIN)/python -m pytest tests/faults/test_kills.py

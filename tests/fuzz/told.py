@@ -10,14 +10,6 @@ from tests.fuzz.models import Made, in_file
 from tests.fuzz.target import Target, folder
 
 _HASH = "0" * 64
-_GGUF: dict[str, Any] = {
-    "format": "gguf",
-    "file": "m.gguf",
-    "sha256": _HASH,
-    "size": 3,
-    "architecture": "llama",
-    "types": {"Q4_K": 2},
-}
 
 
 def _licence() -> Made:
@@ -35,7 +27,9 @@ def _imported() -> Made:
 
     root = folder("imported")
     (root / FILE).parent.mkdir()
-    record = Imported(**_GGUF, dtype="BF16", terms=("LICENSE.txt",), notes=("a",))
+    record = Imported(
+        "gguf", "m.gguf", _HASH, 3, "llama", {"Q4_K": 2}, dtype="BF16", terms=("LICENSE.txt",), notes=("a",)
+    )
 
     def read(_: Path) -> object:
         return [(each.sentence, each.quantised) for each in read_imported(root)]
