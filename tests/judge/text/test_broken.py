@@ -89,6 +89,14 @@ def test_words_of_several_scripts_and_no_language_at_all_go_to_the_judge() -> No
         assert (found.kind, found.certain) == (kind, False)
 
 
+def test_latin_letters_inside_cyrillic_or_greek_words_are_a_mixture() -> None:
+    for answer in ("хлeб тeсто мyка вoда печь", "ψωmί αλεύrι νεrό φούrνος"):
+        found = find_broken(PROMPT, answer)
+        assert found is not None
+        assert (found.kind, found.certain) == ("mixed", False)
+    assert find_broken(PROMPT, "用Python写一个程序然后运行它看看结果怎么样吧") is None
+
+
 def test_toy_languages_are_not_taken_for_noise() -> None:
     assert find_broken("a", "pilu tanko mesa pilu kanu siltan metu", "qaa") is None
 
