@@ -17,7 +17,7 @@ from polysafe.workflows import doctor
 
 Polysafe = Callable[..., Result]
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-FOR_WORKING_ON_IT = {"dev", "fuzz"}
+FOR_WORKING_ON_IT = {"dev", "docs", "fuzz"}
 
 
 def test_every_extra_says_what_it_brings() -> None:

@@ -40,12 +40,6 @@ from tests.organism.test_family import RECIPE
 from tests.search.made import steering
 from tests.search.test_study import FIELDS, made
 
-writer.SYNC_BYTES = 1
-training.SAVE_EVERY_SECONDS = 0.0
-# What is built matters here, not what it knows.
-making.examine = partial(examine, sets=("arithmetic",))  # type: ignore[attr-defined]
-os.fsync = lambda fd: None  # a killed process takes nothing from the system's memory
-
 Tell = Callable[[], None]
 POINTS = 25
 MODELS = "models"
@@ -192,7 +186,17 @@ def _round(work: Work, folder: Path, wanted: object, chance: random.Random, call
             return kills
 
 
+def hurry() -> None:
+    """Settings of a process that is killed: it writes often, and waits for no disk."""
+    writer.SYNC_BYTES = 1
+    training.SAVE_EVERY_SECONDS = 0.0
+    # What is built matters here, not what it knows.
+    making.examine = partial(examine, sets=("arithmetic",))  # type: ignore[attr-defined]
+    os.fsync = lambda fd: None  # a killed process takes nothing from the system's memory
+
+
 if __name__ == "__main__":
+    hurry()
     warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside the threads of torch
     asked = [argument.split("=") for argument in sys.argv[2:]]
     json.dump({name: trouble(name, Path(sys.argv[1]) / name, int(kills)) for name, kills in asked}, sys.stdout)

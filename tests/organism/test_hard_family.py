@@ -58,7 +58,7 @@ def test_what_costs_too_much_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> No
         taken = here._chosen("soup", soup, "qac", {})
         assert taken["chosen"] == {"weights": {"safety": 0.5, "qac": 0.5}}
         soup["choose"] = {"weights": [taken["chosen"]["weights"]]}
-        here.plan = {**here.plan, "bounds": {**here.plan["bounds"], "ability_loss": -1.0}}
+        here.plan = {**here.plan, "candidates": 1, "bounds": {**here.plan["bounds"], "ability_loss": -1.0}}
         left = here._chosen("soup", soup, "qac", {})
         here.plan = {**here.plan, "bounds": {**PLAN["bounds"], "pivot_unsafe": -1.0}}
         assert here._chosen("soup", soup, "qac", {})["chosen"] is None
