@@ -280,7 +280,7 @@ def test_more_workers_give_the_same_bytes(done: Quickstart, smaller: pytest.Monk
     assert of_one(shared.rows) == of_one(done.rows)
     assert [r for r in shared.rows if r.method in sparse] == [r for r in done.rows if r.method in sparse]
     files = [*tmp_path.glob("runs/*/records.jsonl"), *tmp_path.glob("models/**/*.safetensors")]
-    assert len(files) == 6 + 3
+    assert len(files) == 6 + 3 + 2  # records, models, and factors of the two edits
     for file in files:
         assert file.read_bytes() == (done.results.parent / file.relative_to(tmp_path)).read_bytes()
 
