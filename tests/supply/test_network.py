@@ -78,7 +78,7 @@ def asked(*words: object) -> set[str]:
     with asked_hosts() as found:
         done = CliRunner().invoke(app, [str(word) for word in words])
     refused = isinstance(done.exception, ForeignHostError) or done.exit_code == 2
-    assert refused if found else done.exit_code == 0, done.output
+    assert refused if found else done.exit_code == 0, (done.output, done.exit_code, done.exception)
     return set(found)
 
 

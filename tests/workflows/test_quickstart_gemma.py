@@ -58,7 +58,7 @@ def test_everything_is_measured_in_the_languages_that_it_is_for(done: Quickstart
 def test_ability_stands_beside_safety(done: Quickstart) -> None:
     topics = {(row.method, row.language) for row in done.rows if row.metric == "capability.topics"}
     assert ("layer_swap.layer", "bn") in topics
-    assert ("head_steering.published", "zh") in topics
+    assert ("head_steering", "zh") in topics
     assert ("layer_swap.layer", "en") not in topics
 
 
