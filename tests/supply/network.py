@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import huggingface_hub
 import psutil
 import pytest
 
@@ -75,6 +76,7 @@ def without_proxies(patch: pytest.MonkeyPatch) -> None:
     """Has names looked up and connections made in this process itself, where the audit hook sees them."""
     for name in _PROXIES:
         patch.delenv(name)
+    huggingface_hub.close_session()  # the hub's client keeps the proxies that it was made with
 
 
 @contextmanager
