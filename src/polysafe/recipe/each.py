@@ -71,9 +71,9 @@ def parse_recipes(text: str, name: str = "recipe", folder: str | os.PathLike[str
     """
     document = read_yaml(text, name)
     data = document.value
-    if not isinstance(data, dict) or KEY not in data:
-        return (parse_recipe(text, name, folder),)
-    return make_recipes(data, folder, document)
+    if not isinstance(data, dict):
+        return (parse_recipe(text, name, folder),)  # which refuses it
+    return make_recipes(data, folder, document) if KEY in data else (build_recipe(data, folder, document),)
 
 
 def make_recipes(
