@@ -256,10 +256,10 @@ class Workbench:
             DataError: An activation is not finite.
         """
         done: list[LayerEdit] = []
-        entered = self._entered
+        entered: Residuals | None = self._entered
         for layer in sorted(layers):
             if any(edit.parts for edit in done):
-                source, here = self.model.source, Residuals(layer)
+                source, here = self.model.source, None if layer == max(layers) else Residuals(layer)
                 with edited(self.model, self.edit_of(done), {source.name: source.reader}) as model:
                     problem = self._problem(layer, self._record(model, [layer], after=entered, keep=here))
                 entered = here
