@@ -14,6 +14,7 @@ import pytest
 
 from polysafe.errors import DataError, PolysafeError, ResourceError
 from polysafe.processes import Workers, usable_cores
+from polysafe.threads import share, threads
 
 
 def square(number: int) -> int:
@@ -36,6 +37,12 @@ def wait() -> None:
     time.sleep(600)
 
 
+def used_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
 def tensor(size: int) -> object:
     import torch
 
@@ -54,6 +61,18 @@ def test_results_come_in_any_order_and_are_counted_once(count: int) -> None:
     assert told == sorted(set(told))
     assert told[-1] == 7
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_each_process_uses_the_threads_that_it_was_given(count: int) -> None:
+    with Workers(2, threads=count) as workers:
+        assert workers.result(workers.submit(used_threads)) == min(count, os.cpu_count() or 1)
+
+
+def test_processes_that_compute_at_once_share_the_threads() -> None:
+    with threads(5):
+        assert [share(processes) for processes in (1, 2, 3, 6)] == [5, 2, 1, 1]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Work that is shared among processes: for many small models, whose arithmetic gains nothing from threads."""
+"""Work that is shared among processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -62,16 +63,19 @@ class Workers:
     Args:
         count: Number of processes; 1 starts none.
         tell: Called with the number of pieces of work that are done.
+        threads: Threads that torch uses in each process.
     """
 
-    def __init__(self, count: int, tell: Callable[[int], None] = lambda _: None) -> None:
-        self._count, self._tell, self._done = count, tell, 0
+    def __init__(self, count: int, tell: Callable[[int], None] = lambda _: None, threads: int = 1) -> None:
+        self._count, self._tell, self._done, self._threads = count, tell, 0, threads
         self._open: set[Future[bytes]] = set()
 
     def __enter__(self) -> Self:
         self._others = set(multiprocessing.active_children())
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(self._count, context, _begin) if self._count > 1 else None
+        self._pool: ProcessPoolExecutor | None = None
+        if self._count > 1:
+            self._pool = ProcessPoolExecutor(self._count, context, _begin, (self._threads,))
         return self
 
     def __exit__(
@@ -142,9 +146,11 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin() -> None:
-    """The first thing in a process, before torch is there."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+def _begin(threads: int) -> None:
+    """The first thing in a process. Torch is there if the program that was started imports it."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -33,6 +33,16 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def share(processes: int) -> int:
+    """Threads for each of so many processes that compute at once on this machine: together no more than torch's own.
+
+    Two processes on two cores that both use two threads wait for each other most of the time.
+    """
+    import torch
+
+    return max(1, torch.get_num_threads() // processes)
+
+
 def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
     """What comes of every item, in order, done by a thread for each core; once it is closed nothing more is begun.
 

@@ -12,7 +12,7 @@ import typer
 
 from polysafe.cli.console import note, print_json, print_line, print_table, progress, resumable
 from polysafe.cli.engines import cluster_of
-from polysafe.processes import Crew, Workers
+from polysafe.processes import Crew
 from polysafe.search.points import Outcome, Point
 from polysafe.search.space import load_space, with_budget
 from polysafe.workflows.search import Beside, Found
@@ -53,9 +53,9 @@ def search(
         raise typer.Exit(1)
 
 
-def _crew(cluster: Cluster | None) -> Callable[[int], Crew]:
+def _crew(cluster: Cluster | None) -> Callable[[int], Crew] | None:
     if cluster is None:
-        return Workers
+        return None
     from polysafe.cluster.pool import RayCrew
 
     return lambda _: RayCrew(cluster)

@@ -43,6 +43,7 @@ from polysafe.search.points import Outcome, Point
 from polysafe.search.space import Space
 from polysafe.search.study import Study
 from polysafe.stats.multiplicity import holm
+from polysafe.threads import share, threads
 from polysafe.workflows.controls import controls_of
 from polysafe.workflows.judged_points import Others, judged_points
 
@@ -172,7 +173,7 @@ def search(
     *,
     workers: int = 1,
     controls: int = 0,
-    crew: Callable[[int], Crew] = Workers,
+    crew: Callable[[int], Crew] | None = None,
     progress: Progress = tell,
 ) -> Found:
     """Searches a recipe's fields. Nothing but the study and what is found is written: no checkpoint.
@@ -184,7 +185,8 @@ def search(
         space: The recipe and its fields (`search.space.load_space`).
         output: Folder of the study, `search.json` and, where something is recommended, `recipe.yaml`.
         workers: Processes; each holds the model.
-        crew: Gives hands to so many others: processes of this machine, or of a cluster.
+        crew: Gives hands to so many others, of a cluster; processes of this machine where there is none. These share
+            its threads with this process.
         controls: Draws of each random control that the recommended edit is compared with; 0 for no controls.
         progress: Told how many points were tried.
 
@@ -200,14 +202,16 @@ def search(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(output, error) from error
-    with reporting(progress), lock(output), Bench(space) as bench:
+    own = share(workers if crew is None else 1)
+    hire = partial(Workers, threads=own) if crew is None else crew
+    with reporting(progress), lock(output), threads(own), Bench(space) as bench:
         study = Study(output, space, _identity(bench))
         weights = bench.weights_sha256()
         study.begin()
         seconds, judged = _shared(bench)
         if not study.points():
             _require_time(bench, seconds)
-        with crew(max(2, workers - 1)) if workers > 1 else nullcontext() as hands:
+        with hire(max(2, workers - 1)) if workers > 1 else nullcontext() as hands:
             others = None if hands is None else Others(hands, workers - 1)
             _tried(space, output, study, bench, others, seconds)
             found = _ended(bench, output, study.points(), controls, judged, others)
