@@ -1,6 +1,6 @@
 """What a search chooses on the family in real languages, against the published defaults and a random search.
 
-    python -m benchmarks.choosing_real run DATA OUT SEED…         # goes on where it stopped
+    python -m benchmarks.choosing_real run DATA OUT SEED… [--known FILE]    # goes on where it stopped
     python -m benchmarks.choosing_real tables OUT | FILE [--keep FILE]
 
 The family of each seed is built where it is not there. Every arm is searched on validation prompts by refusal log-odds,
@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables.chosen import WAYS, print_tables
+from benchmarks.tables.chosen import WAYS, print_tables, read_file
 from polysafe.checkpoint.dtypes import fast_type
 from polysafe.files.atomic import write_json_atomic
 from polysafe.methods.registry import resolve
@@ -171,8 +171,8 @@ class Bench:
         return {"method": method, **own}
 
 
-def run(data: Path, output: Path, seed: int) -> None:
-    """Tries every way of every arm on one seed; what is known is kept."""
+def run(data: Path, output: Path, seed: int, known: Collection[str] = ()) -> None:
+    """Tries every way of every arm on one seed but those that are known from elsewhere; what is done is kept."""
     data, output = data.absolute(), output.absolute() / str(seed)
     family = build_gemma(data, seed=seed, members=("safety", "bn", "harm"))
     output.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def run(data: Path, output: Path, seed: int) -> None:
     file = output / CHOICES
     rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     for name, task in _tasks(bench):
-        if name not in [row["name"] for row in rows]:
+        if name not in known and name not in [row["name"] for row in rows]:
             with threads(1):
                 rows.append(task())
             write_json_atomic(file, rows)
@@ -203,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     running.add_argument("data", type=Path)
     running.add_argument("output", type=Path)
     running.add_argument("seeds", nargs="+", type=int)
+    running.add_argument("--known", type=Path, help="what `tables --keep` wrote: what it holds is not tried again")
     printing = commands.add_parser("tables")
     printing.add_argument("source", type=Path)
     printing.add_argument("--keep", type=Path)
@@ -210,8 +211,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.what == "tables":
         print_tables(options.source, options.keep)
         return
+    known = dict[int, Collection[str]]()
+    if options.known:
+        kept = read_file(options.known)
+        known = dict(zip(kept.outcomes.names, kept.choices, strict=True))
     for seed in options.seeds:
-        run(options.data, options.output, seed)
+        run(options.data, options.output, seed, known.get(seed, ()))
 
 
 if __name__ == "__main__":

@@ -57,14 +57,28 @@ def read_file(file: Path) -> Chosen:
     return Chosen(read(file), _by_name(content["choices"]))
 
 
+def joined(known: Chosen, new: Chosen) -> Chosen:
+    """Both: of a seed that is in both, all that was tried; where both have it, what is new."""
+    seeds: dict[int, dict[str, Values]] = {}
+    choices: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for found in (known, new):
+        for name, values, rows in zip(found.outcomes.names, found.outcomes.seeds, found.choices, strict=True):
+            seeds.setdefault(name, {}).update(values)
+            choices.setdefault(name, {}).update(rows)
+    names = sorted(seeds)
+    repeated = {**known.outcomes.repeated, **new.outcomes.repeated}
+    return Chosen(Outcomes([seeds[name] for name in names], names, repeated), [choices[name] for name in names])
+
+
 def _by_name(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Mapping[str, Any]]]:
     return [{row["name"]: row for row in rows} for rows in seeds]
 
 
 def print_tables(source: Path, keep: Path | None = None) -> None:
-    """Prints all tables, and keeps what they are made of in a file where one is named."""
+    """Prints all tables; where a file is named, together with what it holds, and keeps all that they are made of."""
     found = read_file(source) if source.is_file() else read_folders(source)
     if keep:
+        found = joined(read_file(keep), found) if keep.exists() else found
         save(found.outcomes, keep, choices=[list(seed.values()) for seed in found.choices])
     print("\n\n".join(tables(found)))
 

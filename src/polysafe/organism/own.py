@@ -98,9 +98,9 @@ def organism_of(checkpoint: Checkpoint) -> Toy:
         return Toy(_world(int(record["seed"])), int(recipe.get("kinds", len(CATEGORIES))))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
-            "is not a member of the toy family, which brings its own anchors",
+            "is not a member of the toy family, which brings its own prompts, anchors and judge",
             where=checkpoint.root,
-            remedy="name files of harmful and harmless prompts under `anchors`",
+            remedy="name prompts and a judge of your own; what a recipe made of a member, `polysafe evaluate RECIPE` asks",
         ) from None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.real_languages import Change, against_controls, changes, page
 from benchmarks.real_outcomes import Outcomes, read
-from benchmarks.tables.chosen import read_file, tables
+from benchmarks.tables.chosen import joined, read_file, tables
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "benchmarks" / "results" / "real_languages.json"
@@ -109,3 +110,11 @@ def test_head_steering_and_its_random_controls_are_not(outcomes: Outcomes) -> No
     ]
     assert len(against) == 4 * 4  # kinds of controls times languages
     assert min(against) > 0.05
+
+
+def test_what_is_found_in_several_sessions_is_put_together() -> None:
+    found = read_file(ROOT / "benchmarks" / "results" / "choosing_real.json")
+    (first, *_), (name, *_) = found.choices, found.outcomes.names
+    half = dict(list(first.items())[: len(first) // 2])
+    begun = replace(found, outcomes=Outcomes([{}], [name], {}), choices=[half])
+    assert joined(begun, found) == joined(found, begun) == found

@@ -1,0 +1,1 @@
+"""What an own package gives polysafe."""
