@@ -100,7 +100,7 @@ def organism_of(checkpoint: Checkpoint) -> Toy:
         raise DataError(
             "is not a member of the toy family, which brings its own prompts, anchors and judge",
             where=checkpoint.root,
-            remedy="name prompts and a judge of your own; what a recipe made of a member, `polysafe evaluate RECIPE` asks",
+            remedy="name prompts and a judge of your own; an edited member is asked by `polysafe evaluate RECIPE`",
         ) from None
 
 
