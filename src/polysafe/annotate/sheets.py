@@ -18,6 +18,7 @@ from polysafe.errors import DataError
 from polysafe.files.json_file import Format
 from polysafe.judge.calibrate import LABELS
 from polysafe.text.cells import csv_bytes, inert
+from polysafe.text.templates import templates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -127,16 +128,9 @@ def _hash(text: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(_TEMPLATES, autoescape=True)
     environment.filters["own"] = Markup  # style and script of this package, which hold nothing of anybody else
     return environment
 

@@ -14,6 +14,7 @@ from polysafe.methods.registry import described
 from polysafe.stats.rows import Row
 from polysafe.text.markdown import Prose, block, inline, listed, table
 from polysafe.text.readable import NOTHING, change, interval_change, p_value
+from polysafe.text.templates import templates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -53,19 +54,11 @@ def render_card(card: Card) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from polysafe.files.yaml_lines import write_yaml
     from polysafe.text.readable import LEVEL
 
-    environment = Environment(  # noqa: S701  not HTML: every value passes through `inline` instead
-        loader=FileSystemLoader(_TEMPLATES),
-        undefined=StrictUndefined,
-        finalize=inline,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    # Not HTML: every value passes through `inline` instead.
+    environment = templates(_TEMPLATES, autoescape=False, finalize=inline, keep_trailing_newline=True)
     environment.globals |= {"level": Prose(LEVEL), "prose": Prose}
     environment.filters |= {"block": block, "listed": listed, "yaml": lambda value: block(write_yaml(value), "yaml")}
     return environment

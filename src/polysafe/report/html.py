@@ -10,6 +10,7 @@ from polysafe.errors import OutputError
 from polysafe.files.atomic import write_bytes_atomic
 from polysafe.findings.data import ReportData
 from polysafe.report.spreadsheet import save_tables
+from polysafe.text.templates import templates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -57,7 +58,6 @@ def render(data: ReportData) -> str:
 @cache
 def environment() -> Environment:
     """Templates of pages: everything is escaped, made visible and bounded."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     from polysafe.text.readable import LEVEL, MAX_TEXT, clip, language_tag, visible
@@ -66,14 +66,7 @@ def environment() -> Environment:
         """Every value on the page passes here: what is not markup of our own becomes bounded, visible text."""
         return value if isinstance(value, Markup) else visible(clip(str(value), MAX_TEXT))
 
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=show,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(_TEMPLATES, autoescape=True, finalize=show)
     environment.globals["level"] = LEVEL
     environment.filters["clip"] = clip
     environment.filters["lang"] = language_tag
