@@ -17,16 +17,14 @@ from polysafe.errors import CheckpointError
 from polysafe.files.plain import first_bytes
 
 MODEL_FILES = ("config.json",)
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken")
+"""At least one of them makes a tokenizer."""
 DONOR_FILES = (
+    *TOKENIZER_FILES,
     "generation_config.json",
-    "tokenizer*",
     "chat_template*",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
     "preprocessor_config.json",
     "processor_config.json",
     "additional_chat_templates/*",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, matching
+from polysafe.checkpoint.sidecar import DONOR_FILES, MODEL_FILES, TOKENIZER_FILES, matching
 from polysafe.checkpoint.source import MAX_TOKENIZER
 from polysafe.errors import CheckpointError, DataError, RecipeError
 from polysafe.probe.chat.rules import keep_rules, require_encodable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Template = Literal["chat", "raw"]
 Side = Literal["left", "right"]
 _PANIC = "pyo3_runtime"
+_REMEDY = "the folder needs tokenizer.json and tokenizer_config.json of its model"
 """Module of what Rust panics with, which is no `Exception`."""
 
 
@@ -135,7 +136,7 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
         raise CheckpointError(
             f"its tokenizer cannot be read: {error}",
             where=folder,
-            remedy="the folder needs tokenizer.json and tokenizer_config.json of its model",
+            remedy=_REMEDY,
         ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     keep_rules(tokenizer, folder)
@@ -143,7 +144,12 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
 
 
 def _check_files(folder: Path) -> None:
-    """Refuses what would fill the memory, or never end, before anything of it is read."""
+    """Refuses what would fill the memory, or never end, before anything of it is read.
+
+    Also a folder without a tokenizer: transformers 5.0 makes one up that knows two tokens.
+    """
+    if not any(matching(folder, TOKENIZER_FILES)):
+        raise CheckpointError("its tokenizer cannot be read: there is none", where=folder, remedy=_REMEDY)
     for name in matching(folder, (*MODEL_FILES, *DONOR_FILES)):
         file = folder / name
         if not file.is_file():
