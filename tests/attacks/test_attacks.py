@@ -11,8 +11,9 @@ import pytest
 
 from polysafe.checkpoint.hub import hub_snapshot
 from polysafe.checkpoint.lora import open_adapter
+from polysafe.checkpoint.quantised import check_editable
 from polysafe.checkpoint.roles import classify
-from polysafe.checkpoint.source import check_editable, open_checkpoint
+from polysafe.checkpoint.source import open_checkpoint
 from polysafe.errors import PolysafeError
 from tests.attacks.hostile import ATTACKS, PWNED, SECRET, payload, write_attack
 from tests.checkpoint.raw import entry, one_tensor, write_raw

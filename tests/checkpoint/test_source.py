@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from polysafe.checkpoint import source
-from polysafe.checkpoint.source import INDEX, SINGLE, check_editable, is_complete, open_checkpoint
+from polysafe.checkpoint.quantised import check_editable
+from polysafe.checkpoint.source import INDEX, SINGLE, is_complete, open_checkpoint
 from polysafe.errors import CheckpointError
 from tests.checkpoint.raw import entry, one_tensor, raw, write_config, write_index, write_raw
 from tests.models import FAMILIES, read_weights, tiny_llama, tiny_model

@@ -42,7 +42,10 @@ for line in sys.argv[1:]:
 HELPS = (
     "--version",
     *("", "--help"),
-    *(f"{name}|--help" for name in ("plan", "run", "quickstart", "reproduce", "edit", "organism", "inspect")),
+    *(
+        f"{name}|--help"
+        for name in ("plan", "run", "quickstart", "reproduce", "edit", "organism", "inspect", "mergekit")
+    ),
 )
 
 
@@ -74,7 +77,7 @@ def test_version(polysafe: Polysafe) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["quickstart", "plan", "run", "verify", "reproduce", "schema", "edit", "organism", "inspect"],
+    ["quickstart", "plan", "run", "verify", "reproduce", "schema", "edit", "organism", "inspect", "mergekit"],
 )
 def test_help_lists_every_command(polysafe: Polysafe, name: str) -> None:
     assert name in polysafe("--help").stdout

@@ -57,6 +57,8 @@ EVERY: list[tuple[str, ...]] = [
     ("annotate", "import", "sheets", "-o", "labels"),
     ("inspect", "export", "a1", "-o", "logs"),
     ("inspect", "import", "a1", "-o", "imported2"),
+    ("mergekit", "export", "recipe.yaml", "-o", "merge.yml"),
+    ("mergekit", "import", "merge.yml", "-o", "imported.yaml"),
     ("organism", "build", "toy", "-o", "o1"),
     ("organism", "build", "gemma", "-o", "o2", "--data", "."),
     ("organism", "info"),

@@ -18,8 +18,9 @@ from polysafe.checkpoint.gguf.convert import quick_reader
 from polysafe.checkpoint.gguf.find import GgufFile, find_gguf
 from polysafe.checkpoint.imported import FILE, imported_bytes, read_imported
 from polysafe.checkpoint.licence import licence_of
+from polysafe.checkpoint.quantised import check_editable
 from polysafe.checkpoint.roles import classify
-from polysafe.checkpoint.source import check_editable, open_checkpoint
+from polysafe.checkpoint.source import open_checkpoint
 from polysafe.checkpoint.verify import verify_output
 from polysafe.engine import imports
 from polysafe.engine.imports import import_gguf, imported_folder

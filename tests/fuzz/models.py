@@ -48,8 +48,9 @@ def _header() -> Made:
 
 def _opened(root: Path) -> object:
     from polysafe.checkpoint.digest import identity_of
+    from polysafe.checkpoint.quantised import check_editable
     from polysafe.checkpoint.roles import classify
-    from polysafe.checkpoint.source import check_editable, is_complete, open_checkpoint
+    from polysafe.checkpoint.source import is_complete, open_checkpoint
 
     found = open_checkpoint(root)
     check_editable(found)

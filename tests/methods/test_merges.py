@@ -16,7 +16,7 @@ from polysafe.methods.layer_swap import LayerSwap
 from polysafe.methods.merges import DareMerge, Soup, TaskArithmetic, TiesMerge
 from tests.methods.conftest import Opener
 from tests.methods.helpers import State, differing, result, same_bits, state
-from tests.models import bowl, bump, layer_of, tiny_model, trio
+from tests.models import TinyModel, bowl, bump, layer_of, tiny_model, trio
 
 EXPERTS = ("safety", "sw")
 ALL = (Soup, TaskArithmetic, TiesMerge, DareMerge)
@@ -152,6 +152,88 @@ def test_dare_drops_the_asked_share_and_rescales(tmp_path: Path, opened: Opener)
         assert torch.allclose(update[~gone], 4 * full[~gone], rtol=1e-3, atol=1e-6)
         dropped, total = dropped + int(gone.sum()), total + gone.numel()
     assert dropped / total == pytest.approx(0.75, abs=0.02)
+
+
+def _reference_election(base: State, vectors: dict[str, State], weights: dict[str, float], average: str) -> State:
+    """Election and mean of weighted task vectors on whole tensors; a sum of zero elects plus."""
+    merged = {}
+    factors = torch.tensor([weights[expert] for expert in EXPERTS], dtype=torch.float64)
+    for name, origin in base.items():
+        stack = torch.stack([vectors[expert][name] * weights[expert] for expert in EXPERTS])
+        sign = torch.where(stack.sum(0) >= 0, 1.0, -1.0)
+        agrees = stack.sign() == sign
+        shares = torch.where(agrees, factors.view(-1, *[1] * origin.ndim), 0.0).sum(0)
+        total = torch.where(agrees, stack, 0.0).sum(0)
+        merged[name] = origin + (total / torch.where(shares == 0, 1.0, shares) if average == "weight" else total)
+    return merged
+
+
+@pytest.mark.parametrize("average", ["weight", "sum"])
+@pytest.mark.parametrize("method", [TiesMerge, DareMerge])
+def test_experts_that_count_differently(llama: Sources, method: type[Method], average: str) -> None:
+    weights = {"safety": 0.75, "sw": 0.5}
+    untrimmed = {"density": 1.0} if method is TiesMerge else {"drop": 0.0, "then": "ties"}
+    merged = result(_task(method, weights=weights, average=average, scale=1.0, **untrimmed).fit(llama), llama)
+    base, vectors = _vectors(llama)
+    assert _equal(merged, _reference_election(base, vectors, weights, average))
+    half = result(_task(method, weights=weights, average=average, scale=0.5, **untrimmed).fit(llama), llama)
+    expected = _reference_election(base, vectors, weights, average)
+    assert _equal(half, {name: base[name] + 0.5 * (expected[name] - base[name]) for name in base})
+
+
+def test_equal_weights_cancel_in_a_weighted_mean(llama: Sources) -> None:
+    alike = {"density": 0.3, "average": "weight"}
+    doubled = _task(TiesMerge, weights={"safety": 2.0, "sw": 2.0}, **alike).fit(llama)
+    assert differing(result(doubled, llama), result(_task(TiesMerge, **alike).fit(llama), llama)) == []
+
+
+def test_a_sum_of_zero_elects_plus_only_where_experts_have_shares(tmp_path: Path, opened: Opener) -> None:
+    base = tiny_model(dtype=torch.float32)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in base.tensors.items()}
+    models = {"base": zeros, "safety": base.tensors, "sw": {name: -tensor for name, tensor in base.tensors.items()}}
+    sources = opened({name: TinyModel(made, base.config).save(tmp_path / name) for name, made in models.items()})
+    published = result(_task(TiesMerge, density=1.0).fit(sources), sources)
+    assert not any(tensor.any() for tensor in published.values())
+    plus = result(_task(TiesMerge, density=1.0, average="weight").fit(sources), sources)
+    assert differing(plus, {name: tensor.abs() for name, tensor in base.tensors.items()}) == []
+
+
+def test_density_of_each_expert_and_rounded_down(llama: Sources) -> None:
+    density = {"safety": 0.3, "sw": 0.11}
+    edit = _task(TiesMerge, density=density, average="weight").fit(llama)
+    rule = edit.steps["model.norm.weight"][0].rule  # type: ignore[union-attr]
+    _, vectors = _vectors(llama)
+    for expert, share in density.items():
+        magnitudes = vectors[expert]["model.norm.weight"].abs()
+        kept = int(share * 16)  # 4 and 1, where rounding says 5 and 2
+        threshold = torch.tensor(rule.thresholds[expert], dtype=torch.float32)  # type: ignore[union-attr]
+        assert magnitudes.sort(descending=True).values[kept - 1] == threshold
+
+
+def test_each_expert_is_thinned_by_its_own_share(tmp_path: Path, opened: Opener) -> None:
+    sources = opened(trio(tmp_path, layers=8, dtype=torch.float32).paths)
+    merged = result(_task(DareMerge, drop={"safety": 0.0, "sw": 0.75}, scale=1.0).fit(sources), sources)
+    base, vectors = _vectors(sources)
+    gone = total = 0
+    for name, tensor in merged.items():
+        rest = tensor.double() - base[name] - vectors["safety"][name]
+        gone += int((rest.abs() < 1e-6 * base[name].abs().max()).sum())
+        total += rest.numel()
+    assert gone / total == pytest.approx(0.75, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (TiesMerge, {"density": {"safety": 0.5}}),
+        (TiesMerge, {"weights": {"safety": 0.5}}),
+        (DareMerge, {"drop": {"safety": 0.5, "base": 0.5}}),
+        (DareMerge, {"average": "weight"}),
+    ],
+)
+def test_options_of_each_expert_name_all_of_them(method: type[Method], options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        _task(method, **options)
 
 
 @pytest.mark.parametrize("restrict_to", ["layers", "projections"])

@@ -18,7 +18,7 @@ from polysafe.methods.band_swap import BandSwap
 from polysafe.methods.base import Method
 from polysafe.methods.layer_swap import LayerSwap
 
-BUILT_IN = ("band_swap", "dare", "layer_swap", "soup", "task_arithmetic", "ties")
+BUILT_IN = ("band_swap", "dare", "layer_swap", "slerp", "soup", "task_arithmetic", "ties")
 
 
 class _Nothing(Method):

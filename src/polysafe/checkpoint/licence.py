@@ -69,6 +69,11 @@ def front_matter(text: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def card_data(folder: Path) -> dict[str, Any]:
+    """The metadata of the model card in a folder; empty where there is none."""
+    return front_matter(_text(folder, "README.md"))
+
+
 @dataclass(frozen=True)
 class ChosenLicence:
     """A licence that a publisher chose, as the hub has it.
@@ -141,7 +146,7 @@ def licence_id(text: str) -> str | None:
 
 
 def _from_card(folder: Path) -> Licence | None:
-    data = front_matter(_text(folder, "README.md"))
+    data = card_data(folder)
     stated = data.get("license")
     words = [word for word in (stated if isinstance(stated, list) else [stated]) if isinstance(word, str)]
     said = ", ".join([*words, *(name for name in [data.get("license_name")] if isinstance(name, str))])

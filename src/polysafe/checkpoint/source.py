@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from polysafe.checkpoint.dtypes import QUANTISED
 from polysafe.checkpoint.header import Header, TensorSpec, load_json, read_header
 from polysafe.checkpoint.imported import read_imported
 from polysafe.errors import CheckpointError
@@ -177,31 +176,6 @@ def bytes_up_to(path: Path, largest: int) -> bytes:
         raise CheckpointError(f"is larger than {largest} bytes, too large for such a file", where=path) from error
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error
-
-
-def check_editable(checkpoint: Checkpoint) -> None:
-    """Refuses quantised checkpoints: their tensors are codes, and arithmetic on codes is meaningless.
-
-    Raises:
-        CheckpointError: Names the format and what to use instead.
-    """
-    settings = checkpoint.config.get("quantization_config") or checkpoint.text_config.get("quantization_config")
-    method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else None
-    coded = [spec for spec in checkpoint.tensors.values() if _is_code(spec)]
-    if method is None and not coded:
-        return
-    found = f"config.json says {method!r}" if method else f"tensor {coded[0].name!r} is stored as {coded[0].dtype}"
-    raise CheckpointError(
-        f"is a quantised checkpoint ({found}); its weights are codes, which are neither edited nor run here",
-        where=checkpoint.root,
-        remedy="use the unquantised bfloat16, float16 or float32 release of this model and quantise the result",
-    )
-
-
-def _is_code(spec: TensorSpec) -> bool:
-    """GPT-2 and GPT-NeoX store their causal masks as bytes too, under the name of a bias; GPTQ packs into int32."""
-    stored_as_code = spec.dtype in QUANTISED and len(spec.shape) > 1 and not spec.name.endswith("bias")
-    return stored_as_code or spec.name.endswith(".qweight")
 
 
 def _weight_files(weight_map: Mapping[str, str]) -> list[str]:

@@ -185,7 +185,8 @@ def import_(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="GGUF file, or package:NAME (package:NAME/FILE.gguf) for one in an installed package.",
+            help="GGUF file, package:NAME (package:NAME/FILE.gguf) for one in an installed package, or folder of a "
+            "model with FP8 weights.",
             show_default=False,
         ),
     ],
@@ -195,7 +196,7 @@ def import_(
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
-    """Make an ordinary model folder of a GGUF file."""
+    """Make an ordinary model folder of a GGUF file, or of a model with FP8 weights."""
 
 
 for _command in MEASURING:

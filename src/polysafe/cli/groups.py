@@ -29,6 +29,9 @@ inspect_app = typer.Typer(no_args_is_help=True, help="Inspect: write a run as it
 organism_app = typer.Typer(
     no_args_is_help=True, help="Model families with the problem: train one, find the packaged one."
 )
+mergekit_app = typer.Typer(
+    no_args_is_help=True, help="mergekit: read its configurations as recipes, write recipes as those."
+)
 annotate_app = typer.Typer(no_args_is_help=True, help="People label answers: blinded sheets out, labels in.")
 
 GROUPS = {
@@ -37,6 +40,7 @@ GROUPS = {
     "judge": judge_app,
     "annotate": annotate_app,
     "inspect": inspect_app,
+    "mergekit": mergekit_app,
 }
 """Name of every such command."""
 
@@ -236,6 +240,34 @@ def inspect_import(
     as_json: Json = False,
 ) -> None:
     """Read Inspect logs of our tasks as a run, to compare it with others."""
+
+
+@mergekit_app.command("import")
+@carried_out_by("mergekit:import_configuration")
+def mergekit_import(
+    configuration: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="Configuration of mergekit (YAML).", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Recipe file to write.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder that the recipe writes; by default one beside it, named after it.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the recipe that does what a configuration of mergekit says; refuse what has no counterpart."""
+
+
+@mergekit_app.command("export")
+@carried_out_by("mergekit:export_recipe")
+def mergekit_export(
+    recipe: Recipe,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Configuration to write.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write the configuration with which mergekit makes what a recipe makes."""
 
 
 @organism_app.command("build")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from polysafe.errors import EditError
 
 Arithmetic = Literal["float32", "authors"]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Value(BaseModel):
@@ -42,11 +43,14 @@ class Ties(_Value):
     Attributes:
         base: The model that the task vectors start from.
         thresholds: Smallest magnitude that is kept, per expert.
+        shares: What an agreeing expert counts in the mean, where not all count alike; empty for a sum, which is not
+            divided. With it, as in mergekit, a sum of zero elects plus; as published, it elects nothing.
     """
 
     rule: Literal["ties"] = "ties"
     base: str
     thresholds: dict[str, float]
+    shares: dict[str, float] | None = None
 
 
 class Dare(_Value):
@@ -57,16 +61,20 @@ class Dare(_Value):
 
     Attributes:
         base: The model that the task vectors start from.
-        drop: Probability p of dropping; survivors are divided by 1 − p.
+        drop: Probability p of dropping, of all experts or of each; survivors are divided by 1 − p.
         seed: Seed of the mask.
         then: How the thinned task vectors are merged: summed (None) or by TIES.
     """
 
     rule: Literal["dare"] = "dare"
     base: str
-    drop: float = Field(ge=0, lt=1)
+    drop: Probability | dict[str, Probability]
     seed: int = Field(ge=0, lt=2**63)
     then: Ties | None = None
+
+    def drop_of(self, expert: str) -> float:
+        """The probability of dropping an entry of this expert."""
+        return self.drop[expert] if isinstance(self.drop, dict) else self.drop
 
 
 class Blend(_Value):
@@ -100,6 +108,11 @@ class Blend(_Value):
         ties = self.rule.then if isinstance(self.rule, Dare) else self.rule
         if ties is not None and set(ties.thresholds) != set(self.weights):
             raise ValueError("thresholds and weights must be of the same models")
+        if ties is not None and ties.shares and set(ties.shares) != set(self.weights):
+            raise ValueError("shares and weights must be of the same models")
+        drop = self.rule.drop if isinstance(self.rule, Dare) else None
+        if isinstance(drop, dict) and set(drop) != set(self.weights):
+            raise ValueError("what is dropped and weights must be of the same models")
         return self
 
 

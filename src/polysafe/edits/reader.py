@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,9 @@ from polysafe.checkpoint.values import is_finite
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import AddDelta, AddLowRank, Blend, Copy, Dare, Operation
 from polysafe.errors import EditError, MismatchError
+
+_NO_SHARE = 1e-8
+"""Smallest sum of shares that a merged task vector is divided by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +241,10 @@ def _ruled_sum(operation: Blend, block: Block, operand: Operand) -> torch.Tensor
         if rule is not None and (threshold := rule.thresholds[name]) > 0:  # what is not above the number before it
             delta.copy_(torch.nn.functional.hardshrink(delta, math.nextafter(threshold, 0.0)))
         delta.mul_(operation.weights[name])
-    return _plus(base, _sum(deltas) if rule is None else _elected_mean(deltas))
+    if rule is None:
+        return _plus(base, _sum(deltas))
+    shares = None if rule.shares is None else [rule.shares.get(name, 0.0) for name in names]
+    return _plus(base, _elected_mean(deltas, shares))
 
 
 def _plus(value: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
@@ -256,15 +262,25 @@ def _sum(deltas: torch.Tensor) -> torch.Tensor:
     return deltas[0]
 
 
-def _elected_mean(deltas: torch.Tensor) -> torch.Tensor:
+def _elected_mean(deltas: torch.Tensor, shares: Sequence[float] | None) -> torch.Tensor:
     """TIES' second and third step on task vectors of shape [experts, rows, columns], which are used up.
 
-    Times the elected sign, what agrees is positive and everything else is not.
+    Times the elected sign, what agrees is positive and everything else is not. With `shares` a sum of zero elects plus,
+    and the agreeing entries are divided by the sum of theirs; where that is zero, as without any, by nothing.
     """
     elected = deltas.sum(0).sign_()
+    if shares is not None:
+        elected.masked_fill_(elected == 0, 1.0)
     agreeing = deltas.mul_(elected).clamp_min_(0)
     total = agreeing.sum(0)
-    return total.div_(agreeing.sign_().sum(0).clamp_min_(1)).mul_(elected)
+    if shares is None:
+        divisor = agreeing.sign_().sum(0).clamp_min_(1)
+    else:
+        divisor = torch.zeros_like(total)
+        for share, agrees in zip(shares, agreeing.sign_(), strict=True):
+            divisor.add_(agrees, alpha=share)
+        divisor.masked_fill_(divisor.abs() < _NO_SHARE, 1.0)
+    return total.div_(divisor).mul_(elected)
 
 
 def _drop(delta: torch.Tensor, rule: Dare, source: str, block: Block) -> None:
@@ -273,8 +289,9 @@ def _drop(delta: torch.Tensor, rule: Dare, source: str, block: Block) -> None:
     key = hashlib.sha256(f"{rule.seed}\0{source}\0{block.name}".encode()).digest()[:16]
     generator = np.random.Philox(counter=first // 4, key=int.from_bytes(key, "little"))
     words = generator.random_raw(first % 4 + delta.numel())[first % 4 :]
-    kept = torch.from_numpy(words >= np.uint64(int(rule.drop * 2.0**64))).view(delta.shape)
-    delta.mul_(kept.view(torch.uint8).to(torch.float64)).div_(1.0 - rule.drop)
+    drop = rule.drop_of(source)
+    kept = torch.from_numpy(words >= np.uint64(int(drop * 2.0**64))).view(delta.shape)
+    delta.mul_(kept.view(torch.uint8).to(torch.float64)).div_(1.0 - drop)
 
 
 def _add_delta(operation: AddDelta, block: Block, current: torch.Tensor, operand: Operand) -> torch.Tensor:

@@ -12,9 +12,10 @@ import torch
 from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.lora import is_adapter, open_adapter, open_reader
 from polysafe.checkpoint.output import RECORDS
+from polysafe.checkpoint.quantised import check_editable
 from polysafe.checkpoint.reader import row_blocks
 from polysafe.checkpoint.roles import classify
-from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
+from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.edits.edit import Edit
 from polysafe.edits.operations import AddDelta
 from polysafe.engine.job import open_named

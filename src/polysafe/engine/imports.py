@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -16,6 +17,7 @@ from polysafe.checkpoint.dtypes import float_dtype
 from polysafe.checkpoint.gguf.extra import gguf_package, transformers_package, versions
 from polysafe.checkpoint.gguf.find import GgufFile, find_gguf
 from polysafe.checkpoint.gguf.header import GgufHeader, read_gguf_header
+from polysafe.checkpoint.header import TensorSpec
 from polysafe.checkpoint.imported import FILE, Imported, imported_bytes
 from polysafe.checkpoint.layout import Layout, plan_layout
 from polysafe.checkpoint.licence import licence_id
@@ -33,9 +35,6 @@ from polysafe.files.atomic import json_bytes, write_bytes_atomic, write_json_ato
 from polysafe.files.memory import cache_directory
 from polysafe.files.paths import PACKAGE
 from polysafe.progress import Meter, Progress, tell
-
-if TYPE_CHECKING:
-    from polysafe.checkpoint.gguf.convert import Conversion
 
 SHARD_SIZE = 5_000_000_000
 
@@ -91,14 +90,29 @@ def import_gguf(
     gguf_package()
     transformers_package()
     file = find_gguf(source)
+    return import_to(output, lambda target: _GgufImport(file, target, dtype, shard_size, progress))
+
+
+def import_to(output: Path | str, importer: Callable[[Path], Importer], inputs: Sequence[Path] = ()) -> ImportResult:
+    """Runs an import into a folder that nobody else writes to.
+
+    Args:
+        output: The new folder.
+        importer: Makes the import, given where to.
+        inputs: Folders that are read, which the new one must lie outside of.
+
+    Raises:
+        OutputError: The output exists or cannot be written.
+        PolysafeError: What the import raises.
+    """
     target = Path(output).expanduser().absolute()
-    check_target(target, [])
+    check_target(target, list(inputs))
     with lock(target):
         if (target / MANIFEST).exists():
             raise OutputError(
                 "already holds a finished output", where=target, remedy="remove that folder or choose another output"
             )
-        return _Import(file, target, dtype, shard_size, progress).run()
+        return importer(target).run()
 
 
 def imported_folder(source: str | Path, *, dtype: str = "BF16", progress: Progress = tell) -> Path:
@@ -151,13 +165,26 @@ def _cached(digest: str, dtype: str) -> Path:
     return cache_directory() / "gguf" / f"{digest}-{dtype}"
 
 
-class _Import:
-    """One import, from a file that was found to a published folder."""
+class Conversion(Protocol):
+    """A model as it will be with ordinary numbers."""
 
-    def __init__(self, file: GgufFile, target: Path, dtype: str, shard_size: int, progress: Progress) -> None:
-        self._file, self._dtype, self._shard_size, self._progress = file, dtype, shard_size, progress
+    @property
+    def specs(self) -> Sequence[TensorSpec]:
+        """Its tensors."""
+
+    def blocks(self, name: str) -> Iterator[memoryview]:
+        """The bytes of one of them, block by block."""
+
+    def side_files(self) -> dict[str, bytes]:
+        """Config, tokenizer and what else belongs to it, by file name."""
+
+
+class Importer(ABC):
+    """One import, to a published folder."""
+
+    def __init__(self, target: Path, dtype: str, shard_size: int, progress: Progress) -> None:
+        self._dtype, self._shard_size, self._progress = dtype, shard_size, progress
         self._space = Workspace(target)
-        self._stamp = file.stamp()
 
     def run(self) -> ImportResult:
         resumed = self._space.prepare(self._identity())
@@ -171,79 +198,38 @@ class _Import:
                 self._space.discard()
             raise
 
+    @abstractmethod
     def _identity(self) -> str:
-        parts = [__version__, versions(), self._stamp, self._dtype, self._shard_size]
-        return hashlib.sha256(json_bytes(parts)).hexdigest()
+        """What makes it another import, so that nothing of an earlier one is taken over."""
 
-    def _joined(self) -> Path:
-        """The file; pieces are joined in the workspace first, because libraries read one file."""
-        if len(self._file.pieces) == 1:
-            return self._file.pieces[0]
-        path = self._space.work / "source" / self._file.name
-        try:
-            if path.is_file() and path.stat().st_size == self._file.size:
-                return path
-            self._require_disk(self._file.size)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            meter = Meter(self._progress, "joining pieces", self._file.size)
-            with open(path, "wb") as joined:
-                for block in self._file.blocks():
-                    joined.write(block)
-                    meter(len(block))
-        except OSError as error:
-            raise output_error(path, error) from error
-        return path
-
+    @abstractmethod
     def _convert(self, resumed: bool) -> ImportResult:
-        from polysafe.checkpoint.gguf.convert import Conversion
+        """Everything but the workspace."""
 
-        digest = self._file.sha256(Meter(self._progress, "hashing inputs", self._file.size))
-        header = read_gguf_header(self._joined())
-        self._progress("reading the header", 0, 1)
-        conversion = Conversion(header, self._dtype)
-        self._progress("reading the header", 1, 1)
+    @abstractmethod
+    def _terms(self) -> dict[str, bytes]:
+        """The texts that travel with the weights."""
+
+    def _written(
+        self,
+        conversion: Conversion,
+        record: Imported,
+        digests: Mapping[str, str],
+        resumed: bool,
+        check_unchanged: Callable[[], None],
+    ) -> ImportResult:
+        """The folder, where nothing of its source changed meanwhile."""
         layout = plan_layout(conversion.specs, self._shard_size)
         self._require_disk(layout.size + _SLACK - self._space.size())
-        record = self._record(header, digest, conversion)
         self._write_small(conversion, layout, record)
         weights = self._write_weights(conversion, layout)
-        if self._file.stamp() != self._stamp:
-            raise CheckpointError(
-                "changed while it was being read", where=self._file.where, remedy="run again when nothing writes to it"
-            )
+        check_unchanged()
         files = {**small_digests(self._space.content, weights), **weights}
-        content = manifest(_NO_EDIT, files, {"imported": {"origin": record.origin, "files": {record.file: digest}}})
+        inputs = {"imported": {"origin": record.origin, "files": dict(digests)}}
+        content = manifest(_NO_EDIT, files, inputs)
         self._write({MANIFEST: json_bytes(content)})
         self._space.publish()
         return ImportResult(self._space.target, record, content, resumed)
-
-    def _record(self, header: GgufHeader, digest: str, conversion: Conversion) -> Imported:
-        stated = header.text("general.license") or ""
-        return Imported(
-            format="gguf",
-            file=self._file.name,
-            sha256=digest,
-            size=header.size,
-            architecture=header.architecture,
-            types=header.types,
-            dtype=self._dtype,
-            name=header.text("general.name"),
-            package=self._file.package,
-            version=self._file.version,
-            licence=licence_id(stated) or self._file.licence,
-            terms=tuple(self._terms()),
-            libraries=versions(),
-            notes=conversion.notes,
-        )
-
-    def _terms(self) -> dict[str, bytes]:
-        """The texts that travel with the weights; where two have one name, with that of their folder before it."""
-        texts: dict[str, bytes] = {}
-        for path in self._file.terms:
-            content = path.read_bytes()
-            name = path.name if texts.get(path.name, content) == content else f"NOTICE-{path.parent.name}-{path.name}"
-            texts[name] = content
-        return texts
 
     def _write_small(self, conversion: Conversion, layout: Layout, record: Imported) -> None:
         """Everything but weights and manifest, once: a large vocabulary takes many seconds."""
@@ -289,3 +275,80 @@ class _Import:
                 where=self._space.target,
                 remedy="free some space or choose an output on another disk",
             )
+
+
+class _GgufImport(Importer):
+    """From a GGUF file that was found."""
+
+    def __init__(self, file: GgufFile, target: Path, dtype: str, shard_size: int, progress: Progress) -> None:
+        super().__init__(target, dtype, shard_size, progress)
+        self._file = file
+        self._stamp = file.stamp()
+
+    def _identity(self) -> str:
+        parts = [__version__, versions(), self._stamp, self._dtype, self._shard_size]
+        return hashlib.sha256(json_bytes(parts)).hexdigest()
+
+    def _joined(self) -> Path:
+        """The file; pieces are joined in the workspace first, because libraries read one file."""
+        if len(self._file.pieces) == 1:
+            return self._file.pieces[0]
+        path = self._space.work / "source" / self._file.name
+        try:
+            if path.is_file() and path.stat().st_size == self._file.size:
+                return path
+            self._require_disk(self._file.size)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            meter = Meter(self._progress, "joining pieces", self._file.size)
+            with open(path, "wb") as joined:
+                for block in self._file.blocks():
+                    joined.write(block)
+                    meter(len(block))
+        except OSError as error:
+            raise output_error(path, error) from error
+        return path
+
+    def _convert(self, resumed: bool) -> ImportResult:
+        from polysafe.checkpoint.gguf.convert import Conversion
+
+        digest = self._file.sha256(Meter(self._progress, "hashing inputs", self._file.size))
+        header = read_gguf_header(self._joined())
+        self._progress("reading the header", 0, 1)
+        conversion = Conversion(header, self._dtype)
+        self._progress("reading the header", 1, 1)
+        record = self._record(header, digest, conversion.notes)
+        return self._written(conversion, record, {record.file: digest}, resumed, self._check_unchanged)
+
+    def _check_unchanged(self) -> None:
+        if self._file.stamp() != self._stamp:
+            raise CheckpointError(
+                "changed while it was being read", where=self._file.where, remedy="run again when nothing writes to it"
+            )
+
+    def _record(self, header: GgufHeader, digest: str, notes: tuple[str, ...]) -> Imported:
+        stated = header.text("general.license") or ""
+        return Imported(
+            format="gguf",
+            file=self._file.name,
+            sha256=digest,
+            size=header.size,
+            architecture=header.architecture,
+            types=header.types,
+            dtype=self._dtype,
+            name=header.text("general.name"),
+            package=self._file.package,
+            version=self._file.version,
+            licence=licence_id(stated) or self._file.licence,
+            terms=tuple(self._terms()),
+            libraries=versions(),
+            notes=notes,
+        )
+
+    def _terms(self) -> dict[str, bytes]:
+        """The texts that travel with the weights; where two have one name, with that of their folder before it."""
+        texts: dict[str, bytes] = {}
+        for path in self._file.terms:
+            content = path.read_bytes()
+            name = path.name if texts.get(path.name, content) == content else f"NOTICE-{path.parent.name}-{path.name}"
+            texts[name] = content
+        return texts

@@ -13,9 +13,10 @@ from polysafe._version import __version__
 from polysafe.checkpoint.lora import open_adapter, open_reader
 from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.output import Workspace, check_target
+from polysafe.checkpoint.quantised import check_editable
 from polysafe.checkpoint.reader import TensorReader
 from polysafe.checkpoint.roles import classify
-from polysafe.checkpoint.source import Checkpoint, check_editable, open_checkpoint
+from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.engine.sources import locate
 from polysafe.engine.support import job_parts
 from polysafe.files.atomic import json_bytes

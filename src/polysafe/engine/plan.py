@@ -12,6 +12,7 @@ from typing import Any, Literal, overload
 
 import psutil
 
+from polysafe.checkpoint.dtypes import EDITABLE
 from polysafe.checkpoint.layout import Layout, plan_layout
 from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader, TensorReader
@@ -290,7 +291,15 @@ def _fit(job: RecipeJob, sources: dict[str, Source], stack: ExitStack, journal: 
         kept = None if journal is None else kept_for(journal, place)
         return support_of(job.recipe, method, job.checkpoints, stack, kept)
 
-    return decide(job.recipe.edits, sources, support)
+    return _stored(decide(job.recipe.edits, sources, support), job.recipe.output.dtype, sources)
+
+
+def _stored(edit: Edit, dtype: str | None, sources: Mapping[str, Source]) -> Edit:
+    """The same edit with its result in another type; as it is where the model that it starts from has that type."""
+    specs = sources[edit.start].checkpoint.tensors.values()
+    if dtype is None or all((edit.dtype or spec.dtype) == dtype for spec in specs if spec.dtype in EDITABLE):
+        return edit
+    return Edit(start=edit.start, steps=edit.steps, sources=edit.sources, provenance=edit.provenance, dtype=dtype)
 
 
 def decide(methods: Sequence[Method], sources: Mapping[str, Source], support: Callable[[int, Method], Support]) -> Edit:

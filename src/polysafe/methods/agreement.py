@@ -19,7 +19,7 @@ from polysafe.checkpoint.header import load_json
 from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.roles import Kind
 from polysafe.checkpoint.source import MAX_TOKENIZER, bytes_up_to
-from polysafe.errors import CheckpointError, MismatchError
+from polysafe.errors import CheckpointError, MismatchError, RecipeError
 
 _SHOWN = 3
 _VOCABULARY = frozenset({Kind.EMBEDDING, Kind.HEAD})
@@ -51,6 +51,21 @@ def require_agreement(sources: Sequence[Source]) -> None:
                 where=other.checkpoint.root,
                 remedy="use models that were fine-tuned from the same base without changing its structure",
             )
+
+
+def require_layers(source: Source, layers: int | None) -> None:
+    """Refuses a model of another number of layers than the options say; nothing where they say none.
+
+    Raises:
+        RecipeError: It has another number.
+    """
+    there = source.architecture.num_layers
+    if layers not in {None, there}:
+        raise RecipeError(
+            f"`layers: {layers}`, but {source.name!r} has {there}",
+            where=source.checkpoint.root,
+            remedy="correct the number, or leave it out to take all layers",
+        )
 
 
 def vocabulary_conflict(sources: Sequence[Source]) -> str | None:

@@ -26,11 +26,12 @@ from polysafe.errors import MismatchError, RecipeError
 from polysafe.methods.agreement import (
     architecture_notes,
     require_agreement,
+    require_layers,
     same_vocabulary_shape,
     storage_notes,
     vocabulary_conflict,
 )
-from polysafe.methods.base import SourceName
+from polysafe.methods.base import LayerCount, SourceName
 from polysafe.methods.materials import MODEL, SAFETY, Materials
 from polysafe.methods.random_blocks import BlockMethod
 from polysafe.methods.registry import register
@@ -84,6 +85,8 @@ class BandSwap(BlockMethod):
     """Expert that gives the middle layers; the other one is the outer expert."""
     outside: Literal["language", "safety"] = "language"
     """Expert that gives embedding, final norm and head."""
+    layers: LayerCount = None
+    """Number of layers that the models must have; any by default."""
 
     @model_validator(mode="before")
     @classmethod
@@ -157,10 +160,11 @@ class BandSwap(BlockMethod):
 
         Raises:
             MismatchError: The experts do not fit together.
-            RecipeError: The bands overlap.
+            RecipeError: The bands overlap, or the models have another number of layers than `layers`.
         """
         pair = [sources[name] for name in self.uses]
         require_agreement(pair)
+        require_layers(pair[0], self.layers)
         if self.outside == "safety" and not same_vocabulary_shape(pair):
             raise MismatchError(
                 f"`outside: safety` is impossible: {vocabulary_conflict(pair)}", remedy="use `outside: language`"

@@ -37,6 +37,9 @@ _COMPUTED_HOW = ("batch_size", "device")
 SourceName = Annotated[str, Field(min_length=1)]
 """Name of a source of the recipe."""
 
+LayerCount = Annotated[int, Field(ge=1)] | None
+"""Number of layers that models must have, if any."""
+
 
 @dataclass(frozen=True)
 class Support:

@@ -23,21 +23,23 @@ from polysafe.checkpoint.header import TensorSpec
 from polysafe.checkpoint.opened import Sources
 from polysafe.checkpoint.roles import Kind
 from polysafe.edits.edit import Edit
-from polysafe.edits.operations import Blend, Copy, Dare, Operation, Ties, blend
+from polysafe.edits.operations import Blend, Copy, Dare, Operation, Probability, Ties, blend
 from polysafe.errors import MismatchError
 from polysafe.methods.agreement import (
     architecture_notes,
     require_agreement,
+    require_layers,
     same_vocabulary_shape,
     storage_notes,
     vocabulary_conflict,
 )
-from polysafe.methods.base import Method, SourceName, distinct
+from polysafe.methods.base import LayerCount, Method, SourceName, distinct
 from polysafe.methods.materials import BASE, MODEL, SAFETY, Materials
 from polysafe.methods.registry import register
 from polysafe.methods.trimming import trimming_thresholds
 
 Scale = Annotated[float, Field(ge=0)]
+Density = Annotated[float, Field(gt=0, le=1)]
 
 
 class Merge(Method):
@@ -50,6 +52,8 @@ class Merge(Method):
     """
     restrict_to: Literal["all", "layers", "projections"] = "all"
     """Merge every floating-point tensor, those inside the layers, or the projections inside the layers."""
+    layers: LayerCount = None
+    """Number of layers that the models must have; any by default."""
 
     @property
     @abstractmethod
@@ -75,9 +79,11 @@ class Merge(Method):
 
         Raises:
             MismatchError: The sources do not fit together.
+            RecipeError: They have another number of layers than `layers`.
         """
         merged = [sources[name] for name in self.uses]
         require_agreement(merged)
+        require_layers(merged[0], self.layers)
         conflict = vocabulary_conflict(merged) if self.restrict_to == "all" else None
         if conflict and not same_vocabulary_shape(merged):
             raise MismatchError(
@@ -124,6 +130,44 @@ class TaskVectorMerge(Merge):
     def merged(self) -> tuple[str, ...]:
         """Names of base and experts."""
         return self.base, *self.experts
+
+    def _of_each(self, option: float | Mapping[str, float]) -> dict[str, float]:
+        """An option that is one number for all experts, or one for each."""
+        return dict(option) if isinstance(option, Mapping) else dict.fromkeys(self.experts, option)
+
+
+class ElectedMerge(TaskVectorMerge):
+    """What TIES, and DARE before it, share: how much each expert counts, and what the elected entries become."""
+
+    scale: float = 1.0
+    """λ of the merged task vector."""
+    weights: dict[SourceName, float] | None = None
+    """Weight of each expert's task vector in election and mean; 1 each by default."""
+    average: Literal["count", "weight", "sum"] = "count"
+    """Mean of the elected entries over their number as published, over the sum of their weights, or their sum.
+
+    The latter two also round the number of kept entries down, and a sum of zero elects plus, as mergekit does.
+    """
+
+    @model_validator(mode="after")
+    def _each_expert(self) -> ElectedMerge:
+        for option in ("weights", "density", "drop"):
+            stated = getattr(self, option, None)
+            if isinstance(stated, dict) and set(stated) != set(self.experts):
+                raise ValueError(f"{option} of each expert name exactly the experts")
+        return self
+
+    @property
+    def _weights(self) -> dict[str, float]:
+        return self._of_each(1.0 if self.weights is None else self.weights)
+
+    @property
+    def _scaled(self) -> dict[str, float]:
+        return {name: self.scale * weight for name, weight in self._weights.items()}
+
+    def _election(self, thresholds: Mapping[str, float]) -> Ties:
+        shares: dict[str, dict[str, float] | None] = {"count": None, "weight": self._weights, "sum": {}}
+        return Ties(base=self.base, thresholds=dict(thresholds), shares=shares[self.average])
 
 
 @register
@@ -192,12 +236,11 @@ class TaskArithmetic(TaskVectorMerge):
 
     def operations(self, sources: Sources) -> dict[str, Operation]:
         """The same weighted sum everywhere."""
-        scales = self.scale if isinstance(self.scale, dict) else dict.fromkeys(self.experts, self.scale)
-        return self._everywhere(sources, _task_sum(self.base, scales))
+        return self._everywhere(sources, _task_sum(self.base, self._of_each(self.scale)))
 
 
 @register
-class TiesMerge(TaskVectorMerge):
+class TiesMerge(ElectedMerge):
     """Trim task vectors, elect a sign, average what agrees with it (Yadav et al., NeurIPS 2023)."""
 
     name: ClassVar[str] = "ties"
@@ -209,10 +252,8 @@ class TiesMerge(TaskVectorMerge):
     )
     baseline: ClassVar[bool] = True
 
-    density: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Share of each task vector's entries that is kept, largest magnitudes first."""
-    scale: float = 1.0
-    """λ of the merged task vector."""
+    density: Density | dict[SourceName, Density] = 0.2
+    """Share of each task vector's entries that is kept, largest magnitudes first; one, or one per expert."""
     trim: Literal["tensor", "model"] = "tensor"
     """Trim every tensor to the density, or all tensors together (one threshold per expert)."""
 
@@ -229,18 +270,20 @@ class TiesMerge(TaskVectorMerge):
             return self._everywhere(sources, Copy(source=self.base))
         tensors = self.merged_tensors(sources)
         parts = [(name,) for name in tensors] if self.trim == "tensor" else [tensors]
+        base, floor = sources[self.base], self.average != "count"
         thresholds = {
-            name: trimming_thresholds(sources[self.base], sources[name], parts, self.density) for name in self.experts
+            name: trimming_thresholds(base, sources[name], parts, density, floor=floor)
+            for name, density in self._of_each(self.density).items()
         }
         merged: dict[str, Operation] = {}
         for place, part in enumerate(parts):
-            rule = Ties(base=self.base, thresholds={name: found[place] for name, found in thresholds.items()})
-            merged |= dict.fromkeys(part, Blend(weights=dict.fromkeys(self.experts, self.scale), rule=rule))
+            rule = self._election({name: found[place] for name, found in thresholds.items()})
+            merged |= dict.fromkeys(part, Blend(weights=self._scaled, rule=rule))
         return merged
 
 
 @register
-class DareMerge(TaskVectorMerge):
+class DareMerge(ElectedMerge):
     """Drop entries of task vectors at random, rescale the rest, then merge (Yu et al., ICML 2024)."""
 
     name: ClassVar[str] = "dare"
@@ -252,8 +295,8 @@ class DareMerge(TaskVectorMerge):
     )
     baseline: ClassVar[bool] = True
 
-    drop: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Probability of dropping an entry; survivors are divided by 1 - drop."""
+    drop: Probability | dict[SourceName, Probability] = 0.5
+    """Probability of dropping an entry, one or one per expert; survivors are divided by 1 - drop."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the mask, which depends on nothing but seed, expert, tensor name and element."""
     scale: float = 0.5
@@ -261,15 +304,20 @@ class DareMerge(TaskVectorMerge):
     then: Literal["sum", "ties"] = "sum"
     """Add the thinned task vectors up, or merge them by the sign election of TIES without trimming."""
 
+    @model_validator(mode="after")
+    def _elected(self) -> DareMerge:
+        if self.average != "count" and self.then == "sum":
+            raise ValueError("`average` is of the elected entries: it needs `then: ties`")
+        return self
+
     def operations(self, sources: Sources) -> dict[str, Operation]:
         """The same rule everywhere; the mask comes from the tensor's name."""
-        scales = dict.fromkeys(self.experts, self.scale)
-        if self.scale == 0 or (self.drop == 0 and self.then == "sum"):
-            return self._everywhere(sources, _task_sum(self.base, scales))
-        untrimmed = Ties(base=self.base, thresholds=dict.fromkeys(self.experts, 0.0))
-        ties = untrimmed if self.then == "ties" else None
+        dropped = any(self._of_each(self.drop).values())
+        if self.scale == 0 or (self.then == "sum" and not dropped):
+            return self._everywhere(sources, _task_sum(self.base, self._scaled))
+        ties = self._election(dict.fromkeys(self.experts, 0.0)) if self.then == "ties" else None
         rule = Dare(base=self.base, drop=self.drop, seed=self.seed, then=ties)
-        return self._everywhere(sources, Blend(weights=scales, rule=rule))
+        return self._everywhere(sources, Blend(weights=self._scaled, rule=rule))
 
 
 def _task_sum(base: str, scales: dict[str, float]) -> Operation:

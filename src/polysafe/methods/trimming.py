@@ -9,6 +9,7 @@ but two tables of counts is held.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -32,7 +33,9 @@ _INFINITE = 0x7F80
 """Upper half of the bit pattern of infinity; those of NaN are not below it."""
 
 
-def trimming_thresholds(base: Source, expert: Source, parts: Sequence[Sequence[str]], density: float) -> list[float]:
+def trimming_thresholds(
+    base: Source, expert: Source, parts: Sequence[Sequence[str]], density: float, *, floor: bool = False
+) -> list[float]:
     """The thresholds of several groups of tensors; as for `trimming_threshold`.
 
     Nothing is read of files that have not changed since (`files.memory`).
@@ -42,33 +45,36 @@ def trimming_thresholds(base: Source, expert: Source, parts: Sequence[Sequence[s
     """
     stamps, began = stamps_of(base, expert), time.time()
     about = [density, hashlib.sha256(json_bytes([list(part) for part in parts])).hexdigest()]
-    settings = (*adapted(base, expert), *about)
+    settings = (*adapted(base, expert), *about, *(["floor"] if floor else []))
     known = None if stamps is None else memory.recall(_KEPT, stamps, *settings)
     if known is not None and numbers(known.get("thresholds"), len(parts)):
         return [float(value) for value in known["thresholds"]]
-    found = [trimming_threshold(base, expert, part, density) for part in parts]
+    found = [trimming_threshold(base, expert, part, density, floor=floor) for part in parts]
     if stamps is not None:
         memory.keep(_KEPT, stamps, {"thresholds": found}, *settings, began=began)
     return found
 
 
-def trimming_threshold(base: Source, expert: Source, tensors: Sequence[str], density: float) -> float:
+def trimming_threshold(
+    base: Source, expert: Source, tensors: Sequence[str], density: float, *, floor: bool = False
+) -> float:
     """The magnitude from which on entries of the task vector of `tensors` are kept.
 
-    The `density` share of largest magnitudes (at least one entry) is kept, and whatever equals the smallest
-    of them. Magnitudes are compared as float32; the threshold is the smallest float64 that rounds to the
-    last one kept, so that comparing exact differences with it keeps the same entries.
+    The `density` share of largest magnitudes (at least one entry) is kept, rounded to a whole number, or with `floor`
+    down to one, and whatever equals the smallest of them. Magnitudes are compared as float32; the threshold is the
+    smallest float64 that rounds to the last one kept, so that comparing exact differences with it keeps the same
+    entries.
 
     Raises:
         CheckpointError: A task vector is not finite.
     """
     with threads(1):
-        return _threshold(base, expert, tensors, density)
+        return _threshold(base, expert, tensors, density, floor)
 
 
-def _threshold(base: Source, expert: Source, tensors: Sequence[str], density: float) -> float:
+def _threshold(base: Source, expert: Source, tensors: Sequence[str], density: float, floor: bool) -> float:
     total = sum(base.reader.spec(name).numel for name in tensors)
-    rank = max(1, round(density * total))
+    rank = max(1, math.floor(density * total) if floor else round(density * total))
     if rank >= total:
         return 0.0
     held = list(_codes(base, expert, tensors)) if total <= _HELD else None

@@ -20,9 +20,9 @@ import torch
 
 from polysafe.checkpoint.dtypes import float_dtype, torch_dtype
 from polysafe.checkpoint.opened import Source, open_source
+from polysafe.checkpoint.quantised import check_editable
 from polysafe.checkpoint.reader import TensorReader
 from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
-from polysafe.checkpoint.source import check_editable
 from polysafe.edits.edit import Edit
 from polysafe.edits.modules import empty_model, moved, parameter_roles
 from polysafe.edits.reader import EditedReader

@@ -152,6 +152,9 @@ class Output(Block):
     shard_size: Size = 5_000_000_000
     """Largest size of one weight file: `5GB` (decimal), `512MiB` (binary) or a number of bytes."""
 
+    dtype: Literal["F32", "BF16", "F16"] | None = None
+    """Type that floating-point tensors are stored in; without it that of the model that the edits start from."""
+
     tokenizer_from: str | None = None
     """Source whose tokenizer, chat template and generation config are copied; without it the method says."""
 
@@ -174,7 +177,7 @@ class Output(Block):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_chosen(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        chosen = {"license": self.license, "license_name": self.license_name}
+        chosen = {"dtype", "license", "license_name"}
         data: dict[str, Any] = dump(self)
         return {key: value for key, value in data.items() if key not in chosen or value is not None}
 
