@@ -3,7 +3,7 @@
 # make test-fast    the tests that take less than about two seconds each, with five cases of each at most
 # make coverage     which lines no test runs; fails where fewer than 92 % of a folder of COVERED are run
 # make mutation     whether tests notice what mutmut changes in edits, statistics and judges: MUTANTS of each
-# make soak         fifty kills at random points of writing, evaluating, searching and building
+# make soak         fifty kills at random points of writing, evaluating, searching and building; 500 examples of every property
 # make lowest       the lowest declared versions, in an environment of their own, with the tests that LOWEST_TESTS names
 # make lint         ruff, mypy and the directions of imports
 # make fuzz         fuzz every parser, FUZZ_SECONDS each; FUZZ_TARGETS names some of them
@@ -74,7 +74,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 test-fast: $(STAMP)
-	POLYSAFE_CASES=5 $(BIN)/python -m pytest -n auto --dist loadscope -m "not slow"
+	POLYSAFE_CASES=5 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder -m "not slow"
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov=polysafe --cov-report=term-missing:skip-covered
@@ -91,6 +91,7 @@ mutation: $(STAMP)
 
 soak: $(STAMP)
 	POLYSAFE_KILLS=50 $(BIN)/python -m pytest tests/faults/test_kills.py
+	POLYSAFE_EXAMPLES=500 $(BIN)/python -m pytest -n auto --dist loadscope -m hypothesis
 
 # Old versions warn of what newer ones took away; here that is no error. statsmodels, the reference of some tests, needs newer ones.
 lowest:

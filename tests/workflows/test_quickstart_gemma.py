@@ -14,6 +14,7 @@ from benchmarks.real_outcomes import read_runs
 from polysafe.data.sets.registry import load_set
 from polysafe.evaluate.disjoint import check_disjoint
 from polysafe.evaluate.model_run import ModelRun
+from polysafe.organism.gemma import tables as tables_of_it
 from polysafe.organism.gemma.family import build_gemma
 from polysafe.organism.gemma.tables import Tables, write_tables
 from polysafe.organism.gemma.texts import LANGUAGES, Texts
@@ -31,7 +32,7 @@ pytestmark = [needs_data, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
-    """Two swaps, and one draw of every control; validation finds nothing among random models, which is told."""
+    """Two swaps, one draw of every control, and a quarter of the anchors; validation finds nothing among random models, which is told."""
     root = tmp_path_factory.mktemp("story")
     package = imported_gemma(root / "package")
     with pytest.MonkeyPatch.context() as patch:
@@ -43,7 +44,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
         patch.setattr(
             quickstart_gemma, "build_gemma", lambda *_args, **options: build_gemma(DATA, root / "family", recipe=RECIPE)
         )
-        yield run_gemma_quickstart(root / "out", DATA, limit=2)
+        with patch.context() as fewer:
+            fewer.setattr(tables_of_it, "_ANCHORS", 32)
+            made = run_gemma_quickstart(root / "out", DATA, limit=2)
+        yield made
 
 
 def test_everything_is_measured_in_the_languages_that_it_is_for(done: Quickstart) -> None:
