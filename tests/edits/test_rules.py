@@ -35,7 +35,7 @@ def kept(rule: Dare, name: str, shape: tuple[int, int]) -> torch.Tensor:
     """DARE's mask of the tensor `w`."""
     key = hashlib.sha256(f"{rule.seed}\0{name}\0w".encode()).digest()[:16]
     words = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(shape[0] * shape[1])
-    return torch.from_numpy(words >= np.uint64(int(rule.drop * 2.0**64))).view(shape)
+    return torch.from_numpy(words >= np.uint64(int(rule.drop_of(name) * 2.0**64))).view(shape)
 
 
 def masked(blend: Blend, models: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -44,7 +44,8 @@ def masked(blend: Blend, models: dict[str, torch.Tensor]) -> torch.Tensor:
     deltas = {name: models[name].double() - base for name in sorted(blend.weights)}
     if isinstance(rule, Dare):
         deltas = {
-            name: torch.where(kept(rule, name, SHAPE), delta / (1.0 - rule.drop), 0.0) for name, delta in deltas.items()
+            name: torch.where(kept(rule, name, SHAPE), delta / (1.0 - rule.drop_of(name)), 0.0)
+            for name, delta in deltas.items()
         }
         rule = rule.then
     weighted = {name: blend.weights[name] * delta for name, delta in deltas.items()}
