@@ -17,7 +17,7 @@ from tests.checkpoint.quantised import LAYOUTS, save_layout
 
 TOLD = {
     "fp8 blocks": ("fp8", None, "FP8", "polysafe import"),
-    "fp8 tensors": ("compressed-tensors", None, "compressed-tensors", "run_compressed=False"),
+    "fp8 tensors": ("compressed-tensors", None, "compressed-tensors", "polysafe import"),
     "gptq": ("gptq", 4, "GPTQ, 4 bits", "use the unquantised"),
     "awq": ("awq", 4, "AWQ, 4 bits", "use the unquantised"),
     "bitsandbytes 4": ("bitsandbytes", 4, "bitsandbytes, 4 bits", "`model.dequantize()`"),

@@ -57,8 +57,8 @@ EVERY: list[tuple[str, ...]] = [
     ("annotate", "import", "sheets", "-o", "labels"),
     ("inspect", "export", "a1", "-o", "logs"),
     ("inspect", "import", "a1", "-o", "imported2"),
-    ("mergekit", "export", "recipe.yaml", "-o", "merge.yml"),
-    ("mergekit", "import", "merge.yml", "-o", "imported.yaml"),
+    ("mergekit", "import", "merge.yml", "-o", "soup.yaml"),
+    ("mergekit", "export", "soup.yaml", "-o", "back.yml"),
     ("organism", "build", "toy", "-o", "o1"),
     ("organism", "build", "gemma", "-o", "o2", "--data", "."),
     ("organism", "info"),
@@ -98,6 +98,7 @@ DONE = {
     "explain",
     "apply",
     "controls",
+    "mergekit",
     "undo",
     "export",
     "info",
@@ -114,6 +115,8 @@ def ended(recipe: Path) -> dict[str, list[dict[str, Any]]]:
     recipe.write_text(recipe.read_text() + measured)
     chosen = "validation: {languages: [en, sw], safety: [organism.val], over_refusal: [organism.contrast.val]}\n"
     (folder / "space.yaml").write_text(recipe.read_text().replace("output", SPACE).replace(measured, chosen))
+    models = "".join(f"  - {{model: {name}, parameters: {{weight: 1}}}}\n" for name in ("safety", "sw"))
+    (folder / "merge.yml").write_text(f"merge_method: linear\nmodels:\n{models}")
     (folder / "table.parquet").write_bytes(b"PAR1")
     (folder / "t.csv").write_text("id,language,prompt\n1,en,hello\n")
     (folder / "examples.csv").write_text("language,prompt,answer,label\nen,a,b,safe\n")

@@ -32,7 +32,6 @@ _ALIASES = {"finegrained_fp8": FP8, "compressed_tensors": "compressed-tensors", 
 _TRANSFORMERS = "load it with transformers, {}, and save it"
 _ADVICE = {
     FP8: "make an ordinary folder of it with `polysafe import`",
-    "fbgemm_fp8": "make an ordinary folder of it with `polysafe import`",
     "compressed-tensors": _TRANSFORMERS.format("`CompressedTensorsConfig(run_compressed=False)`"),
     "bitsandbytes": _TRANSFORMERS.format("`model.dequantize()`"),
     "mxfp4": _TRANSFORMERS.format("`Mxfp4Config(dequantize=True)`"),
@@ -105,7 +104,9 @@ def check_editable(checkpoint: Checkpoint) -> None:
     base = base_model(checkpoint)
     release = "the unquantised bfloat16, float16 or float32 release of this model"
     named = f" ({base}, as its card says)" if base else ""
-    advice = f"; or {_ADVICE[found.method]}" if found.method in _ADVICE else ""
+    coded = any(spec.dtype.startswith("F8_E") and spec.name.endswith(".weight") for spec in checkpoint.tensors.values())
+    advised = _ADVICE.get(FP8 if coded else found.method)
+    advice = f"; or {advised}" if advised else ""
     raise CheckpointError(
         f"is a quantised checkpoint ({found.label}: {found.told}); its weights are codes, which are neither edited "
         "nor run here",
