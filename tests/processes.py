@@ -54,7 +54,7 @@ from polysafe.cli.console import progress, resumable
 def run(recipes, **options):
     with resumable(), progress():
         {function}(recipes)
-sys.modules["polysafe.cli.run"] = types.SimpleNamespace(run=run)
+sys.modules["polysafe.cli.commands.run"] = types.SimpleNamespace(run=run)
 {main}
 """
 

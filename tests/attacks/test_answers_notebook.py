@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from polysafe.cli.report import print_summary
+from polysafe.cli.commands.report import print_summary
 from polysafe.report.notebook import ResultTable, Run
 from tests.attacks.answers import ANSWERS
 from tests.report.examples import hostile

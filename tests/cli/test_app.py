@@ -168,7 +168,7 @@ def wait(recipes, **options):
     print(sys.stdin.readline(), end="", flush=True)
     time.sleep(600)
 """
-REAL = f"import polysafe.cli.run\n{WAIT}\npolysafe.cli.run.run_recipes = wait\n{MAIN}"
+REAL = f"import polysafe.cli.commands.run\n{WAIT}\npolysafe.cli.commands.run.run_recipes = wait\n{MAIN}"
 """The command itself, which waits where it would carry something out."""
 LIGHT = light(WAIT)
 

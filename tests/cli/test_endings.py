@@ -141,7 +141,7 @@ def test_whoever_names_a_judge_can_name_its_key(polysafe: Polysafe, recipe: Path
         name for name, command in commands.items() if any(one.name in {"recipe", "recipes"} for one in command.params)
     }
     assert of_recipes >= {"run", "evaluate", "search", "plan", "edit controls"}
-    assert all("--key" in options[name] for name in of_recipes)
+    assert all("--key" in options[name] for name in of_recipes - {"mergekit export"})  # which reaches none
     recipe.write_text(recipe.read_text() + RECIPE.replace("URL", "https://other.example/v1"))
     judge = ("--judge", "multijail=m@https://judge.example/v1", "--judge-key", "NO_SUCH_KEY")
     told = polysafe("evaluate", recipe, "-o", tmp_path / "e", *judge)

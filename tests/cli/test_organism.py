@@ -31,7 +31,7 @@ class FakeFamily:
 def test_info_shows_members_and_says_what_they_are(
     polysafe: Polysafe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polysafe.cli.organism.packaged_family", lambda: FakeFamily(tmp_path))
+    monkeypatch.setattr("polysafe.cli.commands.organism.packaged_family", lambda: FakeFamily(tmp_path))
     result = polysafe("organism", "info")
     assert result.exit_code == 0
     assert all(member in result.stdout for member in MEMBERS)
@@ -42,7 +42,7 @@ def test_info_shows_members_and_says_what_they_are(
 def test_info_as_json_maps_members_to_folders(
     polysafe: Polysafe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polysafe.cli.organism.packaged_family", lambda: FakeFamily(tmp_path))
+    monkeypatch.setattr("polysafe.cli.commands.organism.packaged_family", lambda: FakeFamily(tmp_path))
     result = polysafe("organism", "info", "--json")
     assert result.stderr == ""
     content = json.loads(result.stdout)
@@ -62,7 +62,7 @@ def test_absent_family_is_an_error(polysafe: Polysafe, monkeypatch: pytest.Monke
     def absent() -> None:
         raise CheckpointError("no model family here", remedy="train one")
 
-    monkeypatch.setattr("polysafe.cli.organism.packaged_family", absent)
+    monkeypatch.setattr("polysafe.cli.commands.organism.packaged_family", absent)
     result = polysafe("organism", "info")
     assert result.exit_code == 2
     assert result.stderr == "error: no model family here\n  train one\n"

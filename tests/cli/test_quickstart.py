@@ -37,7 +37,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         tell("examining models", 1, 2)
         return Quickstart(output / "report/index.html", output / "results.json", DATA)
 
-    monkeypatch.setattr("polysafe.cli.quickstart.run_quickstart", run)
+    monkeypatch.setattr("polysafe.cli.commands.quickstart.run_quickstart", run)
     return folders
 
 

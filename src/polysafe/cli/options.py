@@ -145,7 +145,7 @@ def carried_out_by(place: str) -> Callable[[Declared], Declared]:
         def call(**given: Any) -> None:
             # what begins with a line has had its effect when it was read
             kept = {option: value for option, value in given.items() if not option.startswith("_")}
-            getattr(import_module(f"polysafe.cli.{module}"), name)(**kept)
+            getattr(import_module(f"polysafe.cli.commands.{module}"), name)(**kept)
 
         return call
 

@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from polysafe.cli.commands.several import Asked
 from polysafe.cli.console import print_json, print_line, print_table
-from polysafe.cli.several import Asked
 from polysafe.engine.forecast import Forecast, Machines, Phase, Questions, forecast
 from polysafe.engine.job import resolve
 from polysafe.engine.plan import ASSUMED_RATE

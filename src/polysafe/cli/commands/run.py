@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from polysafe.checkpoint.verify import VerifyReport, read_manifest, verify_output
+from polysafe.cli.commands.several import collected, load_all
 from polysafe.cli.console import named_folders, note, print_json, print_line, progress, resumable
 from polysafe.cli.engines import cluster_of
-from polysafe.cli.several import collected, load_all
 from polysafe.engine.import_fp8 import import_fp8
 from polysafe.engine.imports import ImportResult, import_gguf
 from polysafe.engine.local import Engine, LocalEngine

@@ -58,7 +58,7 @@ def repair(
     else:
         _print_repaired(found, page)
         if page is not None:
-            from polysafe.cli.report import print_summary
+            from polysafe.cli.commands.report import print_summary
 
             print_summary(shown)
     if found.recipe is None:

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from polysafe.cli.commands.inspect_logs import write_logs
+from polysafe.cli.commands.report import print_summary
 from polysafe.cli.console import note, print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.engines import cluster_of
-from polysafe.cli.inspect_logs import write_logs
 from polysafe.cli.options import listed
-from polysafe.cli.report import print_summary
 from polysafe.errors import VerificationError
 from polysafe.evaluate.asking import Asking
 from polysafe.evaluate.audited import Audit

@@ -10,8 +10,8 @@ import typer
 from polysafe.card.card import unmeasured
 from polysafe.card.data import CARD
 from polysafe.card.store import update_card
+from polysafe.cli.commands.run import note_licence
 from polysafe.cli.console import note, print_json, print_line, print_table, progress, resumable
-from polysafe.cli.run import note_licence
 from polysafe.errors import RecipeError
 from polysafe.publish.contents import Publication
 from polysafe.publish.push import Pushed, preview

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from polysafe.cli.commands.run import print_result
 from polysafe.cli.console import named_folders, print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.decisions import print_decisions, print_operations, print_trials
-from polysafe.cli.run import print_result
 from polysafe.edits.edit import Edit
 from polysafe.edits.explain import explain as explain_edit
 from polysafe.edits.export import Export

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from polysafe.cli.commands.organism import required_texts
+from polysafe.cli.commands.report import print_summary
 from polysafe.cli.console import note, print_json, print_line, progress, resumable
-from polysafe.cli.organism import required_texts
-from polysafe.cli.report import print_summary
 from polysafe.methods.base import CONTROL
 from polysafe.organism.packaged import NOTICE
 from polysafe.processes import usable_cores

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from polysafe.checkpoint.writer import output_error
+from polysafe.cli.commands.forecast import foreseen, print_forecast
+from polysafe.cli.commands.several import Outcomes, collected, load_all
 from polysafe.cli.console import print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.decisions import print_decisions, print_operations, print_trials
-from polysafe.cli.forecast import foreseen, print_forecast
-from polysafe.cli.several import Outcomes, collected, load_all
 from polysafe.engine.plan import Outline, Plan, check_together
 from polysafe.files import memory
 from polysafe.files.atomic import write_json_atomic
