@@ -6,7 +6,7 @@ import gc
 import os
 from collections import defaultdict
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -18,9 +18,12 @@ from tests.supply.network import asks_nobody, guarded
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# Tests check results, not timings: a busy machine must not fail a property.
-settings.register_profile("polysafe", deadline=None)
+# Tests check results, not timings: a busy machine must not fail a property. `make soak` tries more examples of each.
+settings.register_profile("polysafe", deadline=None, max_examples=int(os.environ.get("POLYSAFE_EXAMPLES", "40")))
 settings.load_profile("polysafe")
+
+TOGETHER = ("tests/cluster/",)
+"""Folders whose modules share what takes long to start: a cluster of Ray."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,6 +58,18 @@ def _left_out(items: list[pytest.Item], most: int) -> set[pytest.Item]:
         cases[item.nodeid.partition("[")[0]].append(item)
     kept = {each[len(each) * at // most] for each in cases.values() if len(each) > most for at in range(most)}
     return {item for each in cases.values() if len(each) > most for item in each} - kept
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Every module is given to one process; all modules of a folder of `TOGETHER` to the same."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -117,10 +117,11 @@ def test_what_inspect_asked_compares_with_what_polysafe_asked(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_other_sampling_is_not_compared(tmp_path: Path) -> None:
-    ours = evaluate_model(FakeGenerator(mixed), [asked()], FakeJudge(), output=tmp_path / "run")
+    few = prompt_set("trial", languages=LANGUAGES, rows=2)
+    ours = evaluate_model(FakeGenerator(mixed), [few], FakeJudge(), output=tmp_path / "run")
     others: list[dict[str, Any]] = [{"temperature": 0.7}, {"max_tokens": 9}, {"stop_seqs": ["."]}]
     for number, options in enumerate(others):
-        log = evaluated(safety_task(asked(), FakeJudge()), mock(mixed), tmp_path / "logs", **options)
+        log = evaluated(safety_task(few, FakeJudge()), mock(mixed), tmp_path / "logs", **options)
         imported = import_run([log.location.removeprefix("file://")], tmp_path / str(number))
         with pytest.raises(DataError, match=f"sampling.*{next(iter(options))}"):
             compare_runs(ours, imported)

@@ -32,10 +32,7 @@ pytestmark = [needs_data, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
-    """Two swaps, one draw of every control, and a quarter of the anchors.
-
-    Validation finds nothing among random models, which is told.
-    """
+    """Two swaps, a draw of every control, a quarter of the anchors; that validation finds nothing is told."""
     root = tmp_path_factory.mktemp("story")
     package = imported_gemma(root / "package")
     with pytest.MonkeyPatch.context() as patch:

@@ -179,6 +179,7 @@ def test_members_can_be_made_one_by_one(build: Callable[..., GemmaFamily], famil
     assert list(first.members) == ["base", "aligned", "bn"]
     with pytest.raises(CheckpointError, match="safety"):
         load_gemma(tmp_path / "seed-0")
-    whole = build(tmp_path / "seed-0")
-    for name, folder in whole.members.items():
+    more = build(tmp_path / "seed-0", members=(*SOME, "safety"))
+    assert list(more.members) == ["base", "aligned", "safety", "bn"]
+    for name, folder in more.members.items():
         assert (folder / "model.safetensors").read_bytes() == (family.members[name] / "model.safetensors").read_bytes()
