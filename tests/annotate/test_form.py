@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 POLICY = r"default-src 'none'; script-src 'sha256-[\w+/=]+'; style-src 'sha256-[\w+/=]+'; img-src data:; "
 SHOWN = "article:not([hidden])"
+PATIENCE = 60_000
+"""Milliseconds that a busy browser may take. Asked by the driver: the page itself evaluates no text."""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,8 @@ def test_labelled_by_keys_alone_and_taken(browser: Browser, sheets: Path, tmp_pa
 
 
 def test_a_saved_file_is_opened_again_and_another_is_not(browser: Browser, sheets: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
     with visit(browser) as reader:
         reader.open(page_of(sheets).as_uri())
         reader.page.keyboard.press("2")
@@ -101,10 +105,10 @@ def test_a_saved_file_is_opened_again_and_another_is_not(browser: Browser, sheet
     with visit(browser) as reader:
         reader.open(page_of(sheets).as_uri())
         reader.page.set_input_files("#load", other)
-        reader.page.wait_for_function("document.querySelector('#said').textContent.includes('another sheet')")
+        expect(reader.page.locator("#said")).to_contain_text("another sheet", timeout=PATIENCE)
         assert "0 of 5 labelled" in reader.page.inner_text("#progress")
         reader.page.set_input_files("#load", file)
-        reader.page.wait_for_function("document.querySelector('#progress').textContent.startsWith('1 of 5')")
+        expect(reader.page.locator("#progress")).to_have_text(re.compile("^1 of 5"), timeout=PATIENCE)
     with pytest.raises(DataError, match="belongs to other sheets"):
         import_sheets(sheets, [other], tmp_path / "labels")
 

@@ -134,7 +134,7 @@ def test_methods_that_ship_have_a_paper() -> None:
     from polysafe.methods.registry import names, resolve
 
     for name in names():
-        assert "https://arxiv.org/abs/" in resolve(name).citation
+        assert re.search(r"https://(arxiv\.org/abs|doi\.org)/\d", resolve(name).citation)
         assert all(label.partition(".")[0] == name for label in resolve(name).titles)
 
 
