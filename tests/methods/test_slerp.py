@@ -99,7 +99,7 @@ def test_angles_are_the_same_in_blocks(llama: Sources, monkeypatch: pytest.Monke
     names = first.reader.names()
     whole = cosines(first, second, names)
     monkeypatch.setattr("polysafe.methods.slerp.row_blocks", lambda spec: [(i, i + 1) for i in range(spec.rows)])
-    monkeypatch.setattr("polysafe.methods.slerp.memory.recall", lambda *_: None)
+    monkeypatch.setattr("polysafe.methods.scores.memory.recall", lambda *_: None)
     assert cosines(first, second, names) == pytest.approx(whole, rel=1e-12)
 
 

@@ -44,7 +44,7 @@ FLOATS = ("BF16", "F16", "F32")
 QUANTISED = frozenset(code for code in BITS if code[:2] in {"F4", "F6", "F8"}) | {"I8", "U8"}
 """Types in which a weight matrix is a code for numbers that live elsewhere (scales, lookup tables)."""
 
-_TORCH_NAMES = {
+TORCH_NAMES = {
     "BOOL": "bool",
     "U8": "uint8",
     "I8": "int8",
@@ -65,6 +65,7 @@ _TORCH_NAMES = {
     "U64": "uint64",
     "C64": "complex64",
 }
+"""Type as safetensors names it -> as torch and configs name it."""
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
@@ -78,7 +79,7 @@ def torch_dtype(code: str) -> torch.dtype:
     """The torch type that holds elements of the safetensors type `code`; packed types are held as bytes."""
     import torch
 
-    dtype: torch.dtype = getattr(torch, _TORCH_NAMES.get(code, "uint8"))
+    dtype: torch.dtype = getattr(torch, TORCH_NAMES.get(code, "uint8"))
     return dtype
 
 

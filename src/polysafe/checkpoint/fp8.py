@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
-from polysafe.checkpoint.dtypes import bytes_of, torch_dtype
+from polysafe.checkpoint.dtypes import TORCH_NAMES, bytes_of, torch_dtype
 from polysafe.checkpoint.header import TensorSpec, tensor_bytes
 from polysafe.checkpoint.quantised import Quantisation, is_code, quantisation
 from polysafe.checkpoint.reader import CheckpointReader, row_blocks
@@ -76,10 +76,9 @@ class Fp8Conversion:
     def side_files(self) -> dict[str, bytes]:
         """Everything but the weights; the config says nothing of quantisation any more."""
         checkpoint = self._reader.checkpoint
-        files = {file.name: file.content for file in side_files(checkpoint, checkpoint, self._dtype)}
+        files = {file.name: file.content for file in side_files(checkpoint, checkpoint)}
         key = "dtype" if "dtype" in checkpoint.config else "torch_dtype"
-        names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-        config = _without_quantisation(checkpoint.config) | {key: names[self._dtype]}
+        config = _without_quantisation(checkpoint.config) | {key: TORCH_NAMES[self._dtype]}
         return files | {"config.json": config_text(config)}
 
     def blocks(self, name: str) -> Iterator[memoryview]:

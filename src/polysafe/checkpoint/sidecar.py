@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from polysafe.checkpoint.dtypes import TORCH_NAMES
 from polysafe.checkpoint.source import Checkpoint, bytes_up_to, config_text, file_inside
 from polysafe.errors import CheckpointError
 from polysafe.files.plain import first_bytes
@@ -37,8 +38,6 @@ _DATA = re.compile(
 )
 _EXECUTED = (*(bytes([0x80, protocol]) for protocol in range(2, 6)), b"PK\x03\x04", b"\x7fELF")
 """First bytes of pickles, of the archives that hold them, and of programs."""
-
-_TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +75,9 @@ def side_files(model: Checkpoint, donor: Checkpoint, dtype: str | None = None) -
 
 def _with_dtype(file: SideFile, model: Checkpoint, dtype: str | None) -> SideFile:
     key = "dtype" if "dtype" in model.config else "torch_dtype"
-    if dtype is None or model.config.get(key) == _TORCH_NAMES[dtype]:
+    if dtype is None or model.config.get(key) == TORCH_NAMES[dtype]:
         return file
-    return SideFile(file.name, config_text({**model.config, key: _TORCH_NAMES[dtype]}))
+    return SideFile(file.name, config_text({**model.config, key: TORCH_NAMES[dtype]}))
 
 
 def matching(root: Path, patterns: tuple[str, ...]) -> Iterator[str]:

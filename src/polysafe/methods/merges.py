@@ -131,7 +131,7 @@ class TaskVectorMerge(Merge):
         """Names of base and experts."""
         return self.base, *self.experts
 
-    def _of_each(self, option: float | Mapping[str, float]) -> dict[str, float]:
+    def of_each(self, option: float | Mapping[str, float]) -> dict[str, float]:
         """An option that is one number for all experts, or one for each."""
         return dict(option) if isinstance(option, Mapping) else dict.fromkeys(self.experts, option)
 
@@ -158,15 +158,16 @@ class ElectedMerge(TaskVectorMerge):
         return self
 
     @property
-    def _weights(self) -> dict[str, float]:
-        return self._of_each(1.0 if self.weights is None else self.weights)
+    def weight_of_each(self) -> dict[str, float]:
+        """What each expert's task vector counts."""
+        return self.of_each(1.0 if self.weights is None else self.weights)
 
     @property
     def _scaled(self) -> dict[str, float]:
-        return {name: self.scale * weight for name, weight in self._weights.items()}
+        return {name: self.scale * weight for name, weight in self.weight_of_each.items()}
 
     def _election(self, thresholds: Mapping[str, float]) -> Ties:
-        shares: dict[str, dict[str, float] | None] = {"count": None, "weight": self._weights, "sum": {}}
+        shares: dict[str, dict[str, float] | None] = {"count": None, "weight": self.weight_of_each, "sum": {}}
         return Ties(base=self.base, thresholds=dict(thresholds), shares=shares[self.average])
 
 
@@ -236,7 +237,7 @@ class TaskArithmetic(TaskVectorMerge):
 
     def operations(self, sources: Sources) -> dict[str, Operation]:
         """The same weighted sum everywhere."""
-        return self._everywhere(sources, _task_sum(self.base, self._of_each(self.scale)))
+        return self._everywhere(sources, _task_sum(self.base, self.of_each(self.scale)))
 
 
 @register
@@ -273,7 +274,7 @@ class TiesMerge(ElectedMerge):
         base, floor = sources[self.base], self.average != "count"
         thresholds = {
             name: trimming_thresholds(base, sources[name], parts, density, floor=floor)
-            for name, density in self._of_each(self.density).items()
+            for name, density in self.of_each(self.density).items()
         }
         merged: dict[str, Operation] = {}
         for place, part in enumerate(parts):
@@ -312,7 +313,7 @@ class DareMerge(ElectedMerge):
 
     def operations(self, sources: Sources) -> dict[str, Operation]:
         """The same rule everywhere; the mask comes from the tensor's name."""
-        dropped = any(self._of_each(self.drop).values())
+        dropped = any(self.of_each(self.drop).values())
         if self.scale == 0 or (self.then == "sum" and not dropped):
             return self._everywhere(sources, _task_sum(self.base, self._scaled))
         ties = self._election(dict.fromkeys(self.experts, 0.0)) if self.then == "ties" else None

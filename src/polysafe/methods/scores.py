@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -203,6 +203,35 @@ def adapted(base: Source, expert: Source) -> tuple[object, ...]:
     """What is read of two models depends on beside their files: how many are the base's, and factors of adapters."""
     scales = [dict(each.checkpoint.scales) for each in (base, expert) if isinstance(each.checkpoint, AdaptedCheckpoint)]
     return (len(base.checkpoint.headers), scales)
+
+
+def remembered(
+    kind: str,
+    base: Source,
+    expert: Source,
+    settings: Sequence[object],
+    count: int,
+    measure: Callable[[], Sequence[float]],
+) -> list[float]:
+    """Numbers that are read off two models: those that were kept, while no file of them changed since (`files.memory`).
+
+    Args:
+        kind: What they are called.
+        base: A model.
+        expert: Another one.
+        settings: What they depend on besides.
+        count: How many they are.
+        measure: Reads the models.
+    """
+    stamps, began = stamps_of(base, expert), time.time()
+    settings = (*adapted(base, expert), *settings)
+    known = None if stamps is None else memory.recall(kind, stamps, *settings)
+    if known is not None and numbers(known.get(kind), count):
+        return [float(value) for value in known[kind]]
+    found = list(measure())
+    if stamps is not None:
+        memory.keep(kind, stamps, {kind: found}, *settings, began=began)
+    return found
 
 
 def numbers(value: object, count: int) -> bool:

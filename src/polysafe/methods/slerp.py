@@ -12,7 +12,6 @@ interpolated linearly, and the angle to a tensor of zeros is a right one: both a
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -24,12 +23,11 @@ from polysafe.checkpoint.opened import Source, Sources
 from polysafe.checkpoint.reader import row_blocks
 from polysafe.edits.operations import Operation, blend
 from polysafe.errors import CheckpointError
-from polysafe.files import memory
 from polysafe.files.strict import Strict
 from polysafe.methods.base import SourceName
 from polysafe.methods.merges import Merge
 from polysafe.methods.registry import register
-from polysafe.methods.scores import adapted, numbers, stamps_of
+from polysafe.methods.scores import remembered
 from polysafe.threads import in_order, threads
 
 PARALLEL = 0.9995
@@ -144,16 +142,12 @@ def cosines(first: Source, second: Source, tensors: Sequence[str]) -> list[float
     Raises:
         CheckpointError: A tensor is not finite.
     """
-    stamps, began = stamps_of(first, second), time.time()
-    settings = (*adapted(first, second), list(tensors))
-    known = None if stamps is None else memory.recall(_COSINES, stamps, *settings)
-    if known is not None and numbers(known.get("cosines"), len(tensors)):
-        return [float(value) for value in known["cosines"]]
-    with threads(1):
-        found = list(in_order(lambda tensor: _cosine(first, second, tensor), tensors))
-    if stamps is not None:
-        memory.keep(_COSINES, stamps, {"cosines": found}, *settings, began=began)
-    return found
+
+    def measure() -> list[float]:
+        with threads(1):
+            return list(in_order(lambda tensor: _cosine(first, second, tensor), tensors))
+
+    return remembered(_COSINES, first, second, [list(tensors)], len(tensors), measure)
 
 
 def _cosine(first: Source, second: Source, tensor: str) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,9 +19,8 @@ from polysafe.checkpoint.dtypes import torch_dtype
 from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import row_blocks
 from polysafe.errors import CheckpointError
-from polysafe.files import memory
 from polysafe.files.atomic import json_bytes
-from polysafe.methods.scores import adapted, numbers, stamps_of
+from polysafe.methods.scores import remembered
 from polysafe.threads import threads
 
 _KEPT = "thresholds"
@@ -43,16 +41,13 @@ def trimming_thresholds(
     Raises:
         CheckpointError: A task vector is not finite.
     """
-    stamps, began = stamps_of(base, expert), time.time()
     about = [density, hashlib.sha256(json_bytes([list(part) for part in parts])).hexdigest()]
-    settings = (*adapted(base, expert), *about, *(["floor"] if floor else []))
-    known = None if stamps is None else memory.recall(_KEPT, stamps, *settings)
-    if known is not None and numbers(known.get("thresholds"), len(parts)):
-        return [float(value) for value in known["thresholds"]]
-    found = [trimming_threshold(base, expert, part, density, floor=floor) for part in parts]
-    if stamps is not None:
-        memory.keep(_KEPT, stamps, {"thresholds": found}, *settings, began=began)
-    return found
+    settings = [*about, *(["floor"] if floor else [])]
+
+    def measure() -> list[float]:
+        return [trimming_threshold(base, expert, part, density, floor=floor) for part in parts]
+
+    return remembered(_KEPT, base, expert, settings, len(parts), measure)
 
 
 def trimming_threshold(

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polysafe.checkpoint.dtypes import TORCH_NAMES
 from polysafe.errors import did_you_mean
 from polysafe.files.yaml_lines import Place, read_yaml
 from polysafe.recipe.mergekit_file import BY_HAND, METHODS, Configuration, Input, Slice, is_number
 
-DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+DTYPES = {TORCH_NAMES[code]: code for code in ("F32", "BF16", "F16")}
 _NORMALIZED = frozenset({"linear", "ties"})
 """Methods that divide by the sum of weights where nothing is said."""
 _TOP = ("merge_method", "models", "slices", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source")

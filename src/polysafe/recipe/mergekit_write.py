@@ -94,7 +94,7 @@ def _parts(method: Merge) -> tuple[str, str, dict[str, Any], dict[str, dict[str,
             t = method.model_dump(mode="json", exclude_none=True)["t"]
             return "slerp", method.first, {"t": t}, {method.first: {}, method.second: {}}
         case TaskArithmetic(scale=scale):
-            each = _each(method.experts, scale)
+            each = method.of_each(scale)
             return "task_arithmetic", method.base, {"normalize": False}, {n: {"weight": w} for n, w in each.items()}
         case ElectedMerge():
             return _elected(method)
@@ -105,17 +105,13 @@ def _elected(method: ElectedMerge) -> tuple[str, str, dict[str, Any], dict[str, 
     summed = _is_summed(method)
     kind = "ties" if isinstance(method, TiesMerge) else "dare_linear" if summed else "dare_ties"
     if isinstance(method, DareMerge):
-        density = {name: round(1 - drop, 12) for name, drop in _each(method.experts, method.drop).items()}
+        density = {name: round(1 - drop, 12) for name, drop in method.of_each(method.drop).items()}
     else:
-        density = _each(method.experts, getattr(method, "density", 1.0))
-    weights = _each(method.experts, 1.0 if method.weights is None else method.weights)
+        density = method.of_each(getattr(method, "density", 1.0))
+    weights = method.weight_of_each
     each = {name: {"weight": weights[name], "density": density[name]} for name in method.experts}
     normalize = not summed and method.average != "sum"
     return kind, method.base, {"normalize": normalize, "lambda": method.scale}, each
-
-
-def _each(experts: Sequence[str], option: float | Mapping[str, float]) -> dict[str, float]:
-    return dict(option) if isinstance(option, Mapping) else dict.fromkeys(experts, option)
 
 
 def _passthrough(edits: Sequence[Method], models: Mapping[str, str]) -> dict[str, Any]:
@@ -171,7 +167,7 @@ def _canonical(method: Method) -> dict[str, Any]:
             data[option] = alike(data[option])
     if not isinstance(method, ElectedMerge):
         return data
-    weights, average = alike(_each(method.experts, 1.0 if method.weights is None else method.weights)), method.average
+    weights, average = alike(method.weight_of_each), method.average
     if _is_summed(method):
         average = "sum"
     elif average == "count" and weights == 1.0:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from polysafe.checkpoint.dtypes import bytes_of, torch_dtype
+from polysafe.checkpoint.dtypes import TORCH_NAMES, bytes_of, torch_dtype
 from polysafe.checkpoint.gguf.extra import transformers_package
 from polysafe.checkpoint.gguf.header import GgufHeader, GgufTensor
 from polysafe.checkpoint.header import TensorSpec, tensor_bytes
@@ -191,8 +191,7 @@ class Conversion:
 
     def _config(self) -> bytes:
         content = _without_machine(json.loads(self.config.to_json_string()))
-        names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-        return config_text({**content, "architectures": [self._class], "dtype": names[self._dtype]})
+        return config_text({**content, "architectures": [self._class], "dtype": TORCH_NAMES[self._dtype]})
 
     def _generation_config(self) -> bytes:
         from transformers import GenerationConfig
