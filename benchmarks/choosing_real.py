@@ -190,8 +190,8 @@ def run(data: Path, output: Path, seed: int, known: Collection[str] = ()) -> Non
 def _tasks(bench: Bench) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for name in dict.fromkeys(arm.start for arm in ARMS):
         yield name, partial(bench.start, name)
-    # Stacks come last: the heads' effects are measured anew on every edited model.
-    for way, arm in sorted(product(WAYS, ARMS), key=lambda each: (each[0] != PUBLISHED, len(each[1].methods))):
+    # Way by way: a run that is stopped has the search whole before the random one that it is compared with.
+    for way, arm in product(WAYS, ARMS):
         yield f"{way}.{arm.name}", partial(bench.choose, arm, way)
 
 
