@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import pytest
 from polysafe.checkpoint.output import MANIFEST, Workspace, check_target, lock
 from polysafe.errors import OutputError
 from polysafe.files.atomic import write_json_atomic
+from polysafe.progress import hearing
 from tests.checkpoint.faults import KilledError, disk_full, failing
 from tests.processes import started
 
@@ -119,6 +121,19 @@ def test_two_processes(locked_by_another_process: subprocess.Popen[str], tmp_pat
         pytest.fail("was locked twice")
     with lock(tmp_path / "another"):
         pass
+
+
+def test_who_waits_says_for_whom_and_goes_on(locked_by_another_process: subprocess.Popen[str], tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def heard(text: str) -> None:
+        said.append(text)
+        locked_by_another_process.communicate("")  # it ends only now, when somebody waits for it
+
+    with hearing(heard), lock(tmp_path / "out", wait=True):
+        assert locked_by_another_process.returncode == 0
+    assert said == [f"waiting for process {locked_by_another_process.pid} on {socket.gethostname()}"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.fault(13, "a lock of a dead process")

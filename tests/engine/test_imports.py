@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import psutil
 import pytest
@@ -23,7 +27,7 @@ from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.checkpoint.verify import verify_output
 from polysafe.engine import imports
-from polysafe.engine.imports import import_gguf, imported_folder
+from polysafe.engine.imports import ImportResult, import_gguf, imported_folder
 from polysafe.engine.plan import make_plan
 from polysafe.errors import ArchitectureError, CheckpointError, OutputError, RecipeError, ResourceError
 from polysafe.files.memory import cache_directory
@@ -222,6 +226,25 @@ def test_a_recipe_names_a_file_and_it_is_imported_once(
     monkeypatch.setattr(imports, "import_gguf", lambda *_, **__: pytest.fail("imported again"))
     assert make_plan(recipe(tmp_path, file)).notes == plan.notes
     assert imported_folder(file).parent == cache_directory() / "gguf"
+
+
+def test_two_processes_that_need_the_same_file_import_it_once(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, begun = [], Event()
+
+    def slowly(*given: Any, **options: Any) -> ImportResult:
+        begun.set()
+        made.append(given)
+        time.sleep(0.2)  # the other comes meanwhile; whoever comes later finds it done
+        return import_gguf(*given, **options)
+
+    monkeypatch.setattr(imports, "import_gguf", slowly)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(imported_folder, file)
+        begun.wait()
+        assert imported_folder(file) == first.result()
+    assert len(made) == 1
 
 
 def test_a_damaged_copy_in_the_cache_is_told(file: Path) -> None:

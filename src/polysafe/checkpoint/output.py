@@ -14,6 +14,7 @@ from polysafe.errors import OutputError
 from polysafe.files.atomic import publish_directory, remove_unfinished, write_json_atomic
 from polysafe.files.json_file import remembered
 from polysafe.files.plain import is_shared, remove_shared
+from polysafe.progress import say
 
 RECORDS = "polysafe"
 """Folder inside an output that holds manifest, edit, plan and recipe."""
@@ -180,8 +181,12 @@ def _holder(path: Path) -> str:
 
 
 @contextmanager
-def lock(target: Path) -> Iterator[None]:
+def lock(target: Path, *, wait: bool = False) -> Iterator[None]:
     """Lets one process at a time work on an output. A lock whose owner died is free again.
+
+    Args:
+        target: The output.
+        wait: Wait for another process that holds it, and say so, where it is made for whoever comes.
 
     Raises:
         OutputError: Another process holds it; the message says which. Or something else lies at its place.
@@ -196,7 +201,13 @@ def lock(target: Path) -> Iterator[None]:
             raise OutputError(
                 "is a link, or a file with another name, and no lock of polysafe", where=path, remedy="remove it"
             )
-        guard.acquire()
+        try:
+            guard.acquire()
+        except Timeout:
+            if not wait:
+                raise
+            say(f"waiting for {_holder(path)}")
+            guard.acquire(timeout=-1)
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except Timeout:
         raise OutputError(

@@ -118,6 +118,8 @@ def import_to(output: Path | str, importer: Callable[[Path], Importer], inputs: 
 def imported_folder(source: str | Path, *, dtype: str = "BF16", progress: Progress = tell) -> Path:
     """The folder of a GGUF file in the user's cache; it is made when it is first asked for.
 
+    Where another process makes it, that one is waited for.
+
     Raises:
         PolysafeError: As for `import_gguf`.
     """
@@ -125,7 +127,9 @@ def imported_folder(source: str | Path, *, dtype: str = "BF16", progress: Progre
     digest = file.sha256(Meter(progress, "hashing inputs", file.size))
     folder = _cached(digest, dtype)
     if not (folder / MANIFEST).exists():
-        return import_gguf(source, folder, dtype=dtype, progress=progress).output
+        with lock(folder.with_name(f"{folder.name}-turn"), wait=True):
+            if not (folder / MANIFEST).exists():
+                return import_gguf(source, folder, dtype=dtype, progress=progress).output
     if not is_whole(folder, read_manifest(folder)):
         raise OutputError(
             "is a damaged copy of an imported model", where=folder, remedy="remove that folder; it is made again"
