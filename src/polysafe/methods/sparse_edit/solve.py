@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from polysafe.methods.sparse_edit.method import SparseEdit
 
 Inputs = Mapping[str, Captured[torch.Tensor]]
+Prompts = tuple[Mapping[str, RenderedPrompts], Mapping[str, RenderedPrompts]]
+"""Harmful and harmless prompts by language."""
 """Language -> MLP inputs of its prompts; `inputs[language][layer]` is [prompts, d]."""
 
 
@@ -94,8 +96,9 @@ class _Problem:
 
     Attributes:
         layer: Its index.
-        harmful: Language -> inputs of its harmful prompts on the model edited so far, [prompts, d].
-        harmless: Those of harmless prompts.
+        harmful: Language -> inputs of its harmful prompts on the model edited so far, [prompts, d]; of languages that
+            the edit is fitted to.
+        harmless: Those of harmless prompts, of every language.
         pivot: Inputs of the pivot's harmful prompts on the original model, [prompts, d].
         rows: Harmful inputs that the edit is fitted to, [N, d].
         targets: Inputs of their parallels in the pivot on the original model, [N, d].
@@ -218,7 +221,7 @@ class Workbench:
     @cached_property
     def _gated(self) -> tuple[Inputs, Inputs]:
         """What the units pass on, act(gate)·up."""
-        return self._record(self.model, self._layers, Site.UNITS)
+        return self._record(self.model, self._layers, self._prompts, Site.UNITS)
 
     def _controlled(self, projection: Projection, chosen: torch.Tensor) -> torch.Tensor:
         match self._options.control:
@@ -261,7 +264,8 @@ class Workbench:
             if any(edit.parts for edit in done):
                 source, here = self.model.source, None if layer == max(layers) else Residuals(layer)
                 with edited(self.model, self.edit_of(done), {source.name: source.reader}) as model:
-                    problem = self._problem(layer, self._record(model, [layer], after=entered, keep=here))
+                    recorded = self._record(model, [layer], self._moved, after=entered, keep=here)
+                problem = self._problem(layer, recorded)
                 entered = here
             else:
                 problem = self._original_problem(layer)
@@ -290,8 +294,9 @@ class Workbench:
 
     def _problem(self, layer: int, recorded: tuple[Inputs, Inputs]) -> _Problem:
         options = self._options
-        labelled = {name: self._labelled(*(kind[name][layer] for kind in recorded)) for name in recorded[0]}
-        harmful, harmless = ({name: both[kind] for name, both in labelled.items()} for kind in (0, 1))
+        harmful, harmless = ({name: rows[layer] for name, rows in kind.items()} for kind in recorded)
+        for name in harmful:
+            harmful[name], harmless[name] = self._labelled(harmful[name], harmless[name])
         pivot, _ = self._labelled(*(kind[options.pivot][layer] for kind in self._original))
         languages = [*options.edited_languages, *([options.pivot] if options.pivot_weight else [])]
         weight = {options.pivot: options.pivot_weight, **options.weights}
@@ -323,7 +328,7 @@ class Workbench:
             problem.solver.form,
             problem.solver.ridge,
             problem.solver.free_directions,
-            {language: dict(self._gap_closed(problem, parts, language, gain)) for language in problem.harmful},
+            {language: dict(self._gap_closed(problem, parts, language, gain)) for language in problem.harmless},
             {language: _drift(parts, inputs) for language, inputs in problem.harmless.items()},
         )
 
@@ -369,14 +374,23 @@ class Workbench:
         kept, name = measurements(self.model).residuals, self.model.sha256
         if name in kept and kept[name].layer <= min(layers):
             self._entered = kept[name]
-            return self._record(self.model, layers, after=self._entered)
+            return self._record(self.model, layers, self._prompts, after=self._entered)
         self._entered = kept[name] = Residuals(min(layers))
-        return self._record(self.model, layers, keep=self._entered)
+        return self._record(self.model, layers, self._prompts, keep=self._entered)
+
+    @property
+    def _moved(self) -> Prompts:
+        """Prompts that a further layer reads: of the pivot's, harmful ones only where the edit is fitted to them."""
+        harmful, harmless = self._prompts
+        if self._options.pivot_weight or self._options.control == "random_labels":
+            return harmful, harmless
+        return {name: prompts for name, prompts in harmful.items() if name != self._options.pivot}, harmless
 
     def _record(
         self,
         model: LoadedModel,
         layers: Sequence[int],
+        prompts: Prompts,
         site: Site = Site.MLP,
         *,
         after: Residuals | None = None,
@@ -387,7 +401,7 @@ class Workbench:
             {
                 language: during(language)(capture)(
                     model,
-                    prompts,
+                    rendered,
                     layers,
                     into=Rows(),
                     site=site,
@@ -396,9 +410,9 @@ class Workbench:
                     after=after,
                     keep=keep,
                 )
-                for language, prompts in by_language.items()
+                for language, rendered in by_language.items()
             }
-            for by_language in self._prompts
+            for by_language in prompts
         )
         return harmful, harmless
 
