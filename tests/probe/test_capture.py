@@ -15,8 +15,8 @@ from polysafe.checkpoint.opened import open_source
 from polysafe.edits.edit import Edit, SourceRecord
 from polysafe.edits.operations import AddLowRank
 from polysafe.errors import ArchitectureError, DataError, MismatchError, PolysafeError, RecipeError
-from polysafe.probe.capture import Captured, Pooling, capture, load_captured
-from polysafe.probe.forward import first_tensor, last_token, mean_token
+from polysafe.probe.capture import Captured, capture, load_captured
+from polysafe.probe.forward import Pooling, first_tensor, last_token, mean_token
 from polysafe.probe.model import LoadedModel, Site, edited, load_model
 from polysafe.probe.moments import LayerMoments, MeanVariance
 from polysafe.probe.render import RenderedPrompts

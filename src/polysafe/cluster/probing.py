@@ -1,14 +1,16 @@
-"""Effects of attention heads, measured by processes of a cluster that hold the model: prompts are shared among them.
+"""Activations and effects of attention heads, measured by processes of a cluster that hold the model.
 
-The effect of a head on a prompt hangs on the model, the mean outputs and that prompt alone, so that how prompts are
-shared changes nothing: results are those of this process to the bit where it computes with as many threads.
+The effect of a head on a prompt hangs on the model, the mean outputs and that prompt alone, and what is recorded of a
+batch on the model and that batch. So how they are shared among processes changes nothing: results are those of this
+process to the bit where it computes with as many threads. Pooled rows come back, and sums of them are taken here in
+their order: they are smaller than moments for fewer prompts than a layer has inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from polysafe.checkpoint.lora import open_reader
 from polysafe.checkpoint.opened import Source
@@ -17,7 +19,7 @@ from polysafe.checkpoint.source import Checkpoint
 from polysafe.cluster.holders import Pool
 from polysafe.cluster.pool import Cluster
 from polysafe.errors import ResourceError
-from polysafe.probe.hands import Here
+from polysafe.probe.hands import Here, Pooled, Together
 from polysafe.probe.model import load_model
 from polysafe.threads import threads
 
@@ -25,10 +27,13 @@ if TYPE_CHECKING:
     import torch
 
     from polysafe.probe.answers import Score, ScoredPrompt
+    from polysafe.probe.forward import Pooling
     from polysafe.probe.model import LoadedModel
+    from polysafe.probe.render import Side
+    from polysafe.probe.residual import Residuals
 
 PIECE = 16
-"""Most prompts that a process is given at once."""
+"""Most prompts, or batches of them, that a process is given at once."""
 _PIECES_EACH = 4
 
 
@@ -50,12 +55,12 @@ class _Measurer:
         self._model = load_model(source, device, dtype=getattr(torch, dtype))
         return True
 
-    def read(self, means: torch.Tensor, how: dict[str, Any], prompts: Sequence[ScoredPrompt]) -> list[torch.Tensor]:
-        """The scores of some prompts, in order."""
+    def read(self, verb: Literal["scores", "rows"], how: dict[str, Any], asked: Sequence[Any]) -> list[Any]:
+        """What is measured of some prompts or batches, in order."""
         import torch
 
         try:
-            return [scores for _, scores in Here().scores(self._model, means, prompts, **how)]
+            return [found for _, found in getattr(Here(), verb)(self._model, asked, **how)]
         except torch.OutOfMemoryError as error:
             raise ResourceError(f"a prompt does not fit the device: {error}") from None
 
@@ -79,13 +84,7 @@ class RayHands:
         self._stack.close()
 
     def scores(
-        self,
-        model: LoadedModel,
-        means: torch.Tensor,
-        prompts: Sequence[ScoredPrompt],
-        score: Score,
-        *,
-        by_rows: bool,
+        self, model: LoadedModel, prompts: Sequence[ScoredPrompt], *, means: torch.Tensor, score: Score, by_rows: bool
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """As for `Hands`.
 
@@ -93,13 +92,51 @@ class RayHands:
             ResourceError: There is no cluster, no room, or processes went away more often than they are begun again.
             PolysafeError: What a process could not measure.
         """
-        pool = self._holding(model)
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place].prompt))
+        how = {"means": means.cpu(), "score": score, "by_rows": by_rows}
+        for places, found in self._shared(model, "scores", how, order, prompts.__getitem__):
+            yield from zip(places, found, strict=True)
+
+    def rows(
+        self,
+        model: LoadedModel,
+        batches: Sequence[Together],
+        *,
+        places: Mapping[int, str],
+        pooling: Pooling,
+        side: Side,
+        **_states: Residuals | None,
+    ) -> Generator[tuple[int, Pooled]]:
+        """As for `Hands`; processes begin every pass at the bottom, and keep no states.
+
+        Raises:
+            ResourceError: As for `scores`.
+            PolysafeError: What a process could not measure.
+        """
+
+        def alone(place: int) -> Together:
+            return [(prompts.select(indices), range(len(indices))) for prompts, indices in batches[place]]
+
+        how = {"places": places, "pooling": pooling, "side": side}
+        early: dict[int, Pooled] = {}
+        turn = 0
+        for chosen, found in self._shared(model, "rows", how, range(len(batches)), alone):
+            early.update(zip(chosen, found, strict=True))
+            while turn in early:
+                yield turn, early.pop(turn)
+                turn += 1
+
+    def _shared(
+        self, model: LoadedModel, verb: str, how: Mapping[str, Any], order: Sequence[int], asked: Callable[[int], Any]
+    ) -> Iterator[tuple[Sequence[int], list[Any]]]:
+        """(places, what was measured there) of pieces, as soon as they are there."""
+        if not order:
+            return
+        pool = self._holding(model)
         size = max(1, min(PIECE, -(-len(order) // (_PIECES_EACH * pool.size))))
         places = [order[start : start + size] for start in range(0, len(order), size)]
-        pieces = [[prompts[place] for place in chosen] for chosen in places]
-        for number, found in pool.read(means.cpu(), {"score": score, "by_rows": by_rows}, pieces):
-            yield from zip(places[number], found, strict=True)
+        for number, found in pool.read(verb, dict(how), [[asked(place) for place in chosen] for chosen in places]):
+            yield places[number], found
 
     def _holding(self, model: LoadedModel) -> Pool:
         device = "cuda" if self._cluster.gpus else "cpu"

@@ -7,16 +7,18 @@ its batch. Rows do not depend on how prompts are batched, padded or ordered (up 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from polysafe.errors import DataError, MismatchError, RecipeError
 from polysafe.probe.files import FORMAT, ProbeRecord, read_probe, write_probe
-from polysafe.probe.forward import Pool, Recorder, last_token, mean_token
+from polysafe.probe.forward import POOLINGS, Pooling
+from polysafe.probe.hands import hands_for
 from polysafe.probe.kept import capture_key, measurements
 from polysafe.probe.model import LoadedModel, Site
 from polysafe.probe.moments import below
@@ -25,7 +27,6 @@ from polysafe.probe.residual import Residuals
 from polysafe.probe.stores import Moments, Pooled, Rows, Statistics, Store
 from polysafe.progress import counted
 
-Pooling = Literal["last", "mean"]
 T = TypeVar("T")
 
 
@@ -112,15 +113,17 @@ def capture(
     advance = counted("activations", len(prompts), int(done.sum()))
     if after is not None and after.layer > min((*places, *([] if keep is None else [keep.layer]))):
         after = None
-    with Recorder(model, places, _POOLINGS[pooling], side, after=after, keep=keep) as recorder:
-        for number, batch in enumerate(_chunks(waiting, batch_size), start=1):
-            x = recorder.rows(prompts, batch)
-            y = recorder.rows(pairs, batch) if pairs is not None else {}
+    batches = list(_chunks(waiting, batch_size))
+    both = [[(each, batch) for each in (prompts, pairs) if each is not None] for batch in batches]
+    how: Any = {"places": places, "pooling": pooling, "side": side, "after": after, "keep": keep}
+    with closing(hands_for(model).rows(model, both, **how)) as found_rows:
+        for number, (x, *y) in found_rows:
+            batch = batches[number]
             for layer, rows in x.items():
-                into.add(layer, Pooled(batch, len(prompts), rows, y.get(layer)))
+                into.add(layer, Pooled(batch, len(prompts), rows, y[0][layer] if y else None))
             done[batch] = True
             advance(len(batch))
-            if probe_file is not None and number % save_every == 0:
+            if probe_file is not None and (number + 1) % save_every == 0:
                 _save(probe_file, record, prompts.ids, into, done)
     if probe_file is not None and waiting:
         _save(probe_file, record, prompts.ids, into, done)
@@ -153,7 +156,6 @@ def load_captured(path: Path, expected: ProbeRecord | None = None) -> Captured[A
     return Captured(record, ids, store)
 
 
-_POOLINGS: dict[str, Pool] = {"last": last_token, "mean": mean_token}
 _STORES: dict[str, type[Store[Any]]] = {store.kind: store for store in (Rows, Statistics, Moments)}
 
 
@@ -173,9 +175,9 @@ def _check(
     pooling: str,
     batch_size: int,
 ) -> None:
-    if pooling not in _POOLINGS:
+    if pooling not in POOLINGS:
         linear = "max(XW) is not max(X)W, so nothing can be solved for from it" if pooling == "max" else "unknown"
-        raise RecipeError(f"pooling {pooling!r} is refused: {linear}", remedy=f"use {' or '.join(_POOLINGS)}")
+        raise RecipeError(f"pooling {pooling!r} is refused: {linear}", remedy=f"use {' or '.join(POOLINGS)}")
     if batch_size < 1:
         raise RecipeError(f"batch_size {batch_size} is not positive")
     if into.layers:

@@ -310,9 +310,9 @@ def _measure(
     means = mean_outputs(model, task, batch_size)
     if checks and not state.notes:
         state.notes = _check(model, task.scored[waiting[0]], means, task.score, checks)
-    prompts, by_rows = [task.scored[index] for index in waiting], not state.notes
+    prompts, hands = [task.scored[index] for index in waiting], hands_for(model)
     try:
-        for place, scores in hands_for(model).scores(model, means, prompts, task.score, by_rows=by_rows):
+        for place, scores in hands.scores(model, prompts, means=means, score=task.score, by_rows=not state.notes):
             _require_finite(scores, task, waiting[place])
             state.put(task.task, waiting[place], scores)
             advance()

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 
@@ -15,6 +15,7 @@ from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Batch, RenderedPrompts, Side
 from polysafe.probe.residual import Residuals
 
+Pooling = Literal["last", "mean"]
 Pool = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From activations [prompts, tokens, width] and the mask [prompts, tokens] to rows [prompts, width]."""
 
@@ -32,6 +33,9 @@ def mean_token(activations: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return total / mask.sum(1, keepdim=True)
 
 
+POOLINGS: Mapping[Pooling, Pool] = {"last": last_token, "mean": mean_token}
+
+
 class Recorder:
     """Runs batches and returns the pooled input of some modules.
 
@@ -41,7 +45,7 @@ class Recorder:
     Args:
         model: The model.
         places: Layer -> name of the module whose first input is recorded.
-        pool: How the tokens of a prompt become one row.
+        pooling: How the tokens of a prompt become one row.
         side: Where padding goes.
         after: Where passes go on from, of batches that it has. The model may differ from the one that it was kept of
             in this layer and above.
@@ -52,7 +56,7 @@ class Recorder:
         self,
         model: LoadedModel,
         places: Mapping[int, str],
-        pool: Pool,
+        pooling: Pooling,
         side: Side = "left",
         *,
         after: Residuals | None = None,
@@ -60,7 +64,7 @@ class Recorder:
     ) -> None:
         self._model = model
         self._places = places
-        self._pool = pool
+        self._pool = POOLINGS[pooling]
         self._side = side
         self._after, self._keep = after, keep
         self._hooks = ExitStack()

@@ -16,7 +16,7 @@ from polysafe.errors import ArchitectureError, DataError, EditError, MismatchErr
 from polysafe.methods.registry import resolve
 from polysafe.methods.sparse_edit.method import SparseEdit
 from polysafe.probe.capture import capture
-from polysafe.probe.forward import Recorder, last_token
+from polysafe.probe.forward import Recorder
 from polysafe.probe.model import Site, load_model
 from polysafe.probe.stores import Rows
 from polysafe.recipe.recipe import load_recipe
@@ -173,7 +173,7 @@ def test_recorder_and_capture_agree_on_the_last_token(sources: Sources, anchors:
     loaded, prompts = load_model(sources["model"]), prompts_of(sources, anchors, "bb")
     expected = capture(loaded, prompts, [2], into=Rows(), batch_size=1)[2]
     for side in ("left", "right"):
-        with Recorder(loaded, {2: loaded.module(2, Site.MLP)[0]}, last_token, side) as recorder:
+        with Recorder(loaded, {2: loaded.module(2, Site.MLP)[0]}, "last", side) as recorder:
             rows = recorder.rows(prompts, range(len(prompts)))[2]
         torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)
 
