@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,17 @@ def measured(work: Callable[[], object]) -> Measurement:
 
 def in_process(module: str, *arguments: str) -> Measurement:
     """Runs `python -m module arguments`, which prints a measurement as its last line."""
+    return Measurement(**run_side(module, *arguments))
+
+
+def run_side(module: str, *arguments: str) -> dict[str, Any]:
+    """Runs `python -m module arguments`, which prints an object of JSON as its last line."""
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def _cpu() -> float:
