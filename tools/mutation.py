@@ -2,9 +2,9 @@
 
 Mutants are mutmut's, a sample of them with a fixed seed: whatever it changes within functions but the words of errors.
 Tests and sources are imported once. For every mutant a fork puts the changed code into its function and runs the tests
-that name its module, or all of the part where none does. The first failure kills it, and so does an endless loop. What
-came of a mutant is kept by its change, so that a run goes on where it stopped; `--again` tries new tests on the
-survivors. Slow tests are left out, and processes that tests start run what is unchanged.
+that name its module and, where it survives these, all of the part. The first failure kills it, and so does an endless
+loop. What came of a mutant is kept by its change, so that a run goes on where it stopped; `--again` tries new tests on
+the survivors. Slow tests are left out, and processes that tests start run what is unchanged.
 """
 
 from __future__ import annotations
@@ -157,11 +157,11 @@ def _files(place: Path) -> list[Path]:
     return sorted(place.rglob("*.py")) if place.is_dir() else [place]
 
 
-def tests_of(part: str, module: str) -> tuple[str, ...]:
-    """The test files of a part that name a module; all of them where none does."""
+def tests_of(part: str, module: str) -> tuple[tuple[str, ...], ...]:
+    """The test files of a part that name a module, if any do, and all of them."""
     files = sorted(file for place in PARTS[part][1] for file in Path(place).rglob("test_*.py"))
     named = [file for file in files if module in file.read_text(encoding="utf-8")]
-    return tuple(map(str, named or files))
+    return tuple(tuple(map(str, each)) for each in (named, files) if each)
 
 
 @cache
@@ -178,6 +178,17 @@ def check(tests: tuple[str, ...]) -> None:
     came, taken = run(tests)
     if came != SURVIVED or taken > _SECONDS / 2:
         raise SystemExit(f"without a change: {came}, {taken:.0f} s: {_LOG.read_text()[-3000:]}")
+
+
+def tried_by(tests: Sequence[tuple[str, ...]], mutant: Mutant) -> tuple[str, float]:
+    """The same as `run` of one set of tests after the other, until one notices."""
+    came, taken = SURVIVED, 0.0
+    for some in tests:
+        came, more = run(imported(some), mutant)
+        taken += more
+        if came != SURVIVED:
+            break
+    return came, taken
 
 
 def run(tests: Sequence[str], mutant: Mutant | None = None) -> tuple[str, float]:
@@ -230,7 +241,7 @@ def _try_all(options: argparse.Namespace, results: Path) -> None:
         before = tried.get(mutant.name)
         if before is not None and not (options.again and before["came"] == SURVIVED):
             continue
-        came, taken = run(imported(tests_of(mutant.part, module_of(mutant.path))), mutant)
+        came, taken = tried_by(tests_of(mutant.part, module_of(mutant.path)), mutant)
         kept = before if before is not None and came == SURVIVED else {}
         tried[mutant.name] = {**kept, "came": came, "line": mutant.line}
         results.parent.mkdir(parents=True, exist_ok=True)
@@ -239,7 +250,8 @@ def _try_all(options: argparse.Namespace, results: Path) -> None:
     files = {name.partition("\n")[0] for name in tried}
     alive = {name.partition("\n")[0] for name, each in tried.items() if each["came"] == SURVIVED}
     for path in sorted(files - alive):  # where one survived, the tests have passed already
-        check(tests_of(options.part, module_of(Path(path))))
+        for tests in tests_of(options.part, module_of(Path(path))):
+            check(tests)
     print(told(known))
 
 
