@@ -253,6 +253,15 @@ def test_factors_may_be_stored_in_sixteen_bits(place: Place) -> None:
     assert export.modules[0].how == "exact"
 
 
+def test_the_adapters_folder_says_what_was_done_but_not_where(place: Place) -> None:
+    edit = place.edit({o_proj(1): low_rank(place.model, o_proj(1), rank=2)})
+    export = place.export(edit)
+    written = json.loads((export.output / "polysafe" / "export.json").read_text())
+    assert written == json.loads(json.dumps(export.record()))
+    assert written["edit"] == edit.sha256
+    assert str(place.folder) not in json.dumps(written)
+
+
 def test_what_an_adapter_cannot_express_is_refused_or_left_out(place: Place) -> None:
     place.descendant("other")
     same = "model.layers.0.input_layernorm.weight"
