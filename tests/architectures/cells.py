@@ -48,6 +48,8 @@ from tests.methods.helpers import differing, result, same_bits
 
 TRIO = {"base": "base", "safety": "safety", "language": "sw"}
 PROMPTS = ("w9 w12 w5", "w30", "w8 w8 w21 w33 w40 w3 w17")
+BEGINNING = "w1 w2 w3 w4 w5 w6 w7 "
+"""What prompts that are asked together begin with, of 21 tokens: enough to be run once for all of them."""
 
 
 @dataclass
@@ -232,8 +234,10 @@ def generated(bench: Bench) -> tuple[str, ...]:
     assert bench.loaded.max_tokens in {None, SIZES["max_position_embeddings"]}
     tokenizer = load_tokenizer(bench.made.folders["base"])
     generator = LocalGenerator(bench.loaded, tokenizer, Sampling(max_tokens=4), template="raw")
-    answers = {each.id: each.token_ids for each in generator.generate([Ask(text, text) for text in PROMPTS])}
-    for text in PROMPTS:
+    longer = [BEGINNING + text for text in PROMPTS]
+    asked = [[Ask(text, text) for text in texts] for texts in (PROMPTS, longer)]
+    answers = {each.id: each.token_ids for asks in asked for each in generator.generate(asks)}
+    for text in (*PROMPTS, *longer):
         wanted = _greedy(bench.loaded, tokenizer(text)["input_ids"], 4)
         ends = next((place for place, token in enumerate(wanted) if token in generator.identity["ends"]), None)
         assert answers[text] == tuple(wanted[:ends]), text

@@ -20,6 +20,7 @@ import torch
 
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.generate.completion import TEST_QUESTION, Ask, Completion, Sampling
+from polysafe.generate.shared_prefix import SharedPrefix
 from polysafe.probe.batches import Pace, fitting_batches
 from polysafe.probe.chat.template import Messages
 from polysafe.probe.model import LoadedModel
@@ -104,6 +105,7 @@ class LocalGenerator:
         self._sampling = sampling or Sampling()
         self._template, self._system, self._unreadable = template, system, unreadable
         self._batch_tokens = batch_tokens
+        self._shared = SharedPrefix(model)
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -226,11 +228,13 @@ class LocalGenerator:
     def _continue(
         self, prompts: RenderedPrompts, indices: Sequence[int], heard: Heard | None = None
     ) -> list[Completion]:
-        batch = prompts.batch(indices).to(self._model.device)
+        shared = self._shared.of(prompts, indices)
+        batch = prompts.batch(indices, shared=shared).to(self._model.device)
+        begun = self._shared.options(len(indices)) if shared else {}
         with torch.inference_mode(), torch.random.fork_rng(), only(self._model, self._config(prompts.padding)):
             torch.manual_seed(self._seed(prompts, indices[0]))
             output = self._model.model.generate(  # type: ignore[operator]
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, streamer=heard
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, streamer=heard, **begun
             )
         new = output[:, batch.input_ids.shape[1] :].tolist()
         return [self._completion(prompts, index, row) for index, row in zip(indices, new, strict=True)]

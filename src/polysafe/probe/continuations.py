@@ -7,7 +7,6 @@ repeated for every answer; the result differs from the other by rounding only (`
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ import torch
 
 from polysafe.errors import ArchitectureError, ResourceError
 from polysafe.probe.batches import fitting_batches
+from polysafe.probe.caches import Caches
 from polysafe.probe.likelihood import Scorer, tokens_of
 from polysafe.probe.model import LoadedModel
 from polysafe.probe.render import Template, continued, render
@@ -119,6 +119,7 @@ class Continuations:
         self._model, self._tokenizer, self._template = model, tokenizer, template
         self._batch_tokens = tokens_of(model.device) if batch_tokens is None else batch_tokens
         self._scorer = Scorer(model, tokenizer, template=template, batch_tokens=batch_tokens)
+        self._caches = Caches(model)
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -186,7 +187,7 @@ class Continuations:
             yield group.place, torch.stack([each.mean() for each in scores])
 
     def _continues(self, prepared: Prepared) -> bool:
-        return self._repeats and all(group.head for group in prepared.groups)
+        return self._caches.repeats and all(group.head for group in prepared.groups)
 
     def _groups(self, asks: Sequence[Ask]) -> Iterator[_Group]:
         names = {str(place): text for place, (text, _) in enumerate(asks)}
@@ -201,19 +202,6 @@ class Continuations:
             group = _grouped(int(name), wholes)
             if len(group.head) + group.longest <= room:
                 yield group
-
-    def _new_cache(self) -> DynamicCache:
-        from transformers import DynamicCache
-
-        return DynamicCache(config=self._model.model.config.get_text_config())
-
-    @cached_property
-    def _repeats(self) -> bool:
-        """Whether the model keeps keys and values of a prompt in a form that can be repeated; states cannot."""
-        from transformers.cache_utils import DynamicLayer
-
-        layers = self._new_cache().layers
-        return all(isinstance(layer, DynamicLayer) and not hasattr(layer, "conv_states") for layer in layers)
 
     def _one_by_one(
         self, asks: Sequence[Ask], groups: Sequence[_Group]
@@ -258,7 +246,7 @@ class Continuations:
         """Logits after every prompt, [prompts, 1, vocabulary], and before every later token of the answers."""
         ids, mask = heads
         positions = (mask.cumsum(1) - 1).clamp_min(0) * mask
-        kept = self._new_cache()
+        kept = self._caches.new()
         read = self._forward(ids, mask, positions, kept, **self._keep(1))
         first = read.logits[:, -1:]
         if answers[0].shape[1] == 1:
@@ -279,13 +267,8 @@ class Continuations:
     ) -> Any:
         if self._scorer.takes_positions:
             options["position_ids"] = positions
-        options[self._cache_name] = cache
+        options[self._caches.name] = cache
         return self._model.model(input_ids=ids, attention_mask=mask, use_cache=True, **options)
-
-    @cached_property
-    def _cache_name(self) -> str:
-        """Name of the argument: newer releases of transformers say `cache` and warn of the name that it had before."""
-        return "cache" if "cache" in inspect.signature(self._model.model.forward).parameters else "past_key_values"
 
 
 def _grouped(place: int, wholes: Sequence[tuple[tuple[int, ...], int]]) -> _Group:

@@ -101,19 +101,21 @@ class RenderedPrompts:
             self.tokenizer,
         )
 
-    def batch(self, indices: Sequence[int], side: Side = "left") -> Batch:
+    def batch(self, indices: Sequence[int], side: Side = "left", shared: int = 0) -> Batch:
         """Some of the prompts as tensors, filled up to the longest of them.
 
         Args:
             indices: Which prompts.
             side: Where padding goes; left keeps the last token of every prompt in the last column.
+            shared: Tokens at their beginning that stay in the first columns, before padding on the left.
         """
         rows = [self.tokens[i] for i in indices]
         length = max(map(len, rows))
-        fill = [(length - len(row)) * (self.padding,) for row in rows]
-        left = side == "left"
-        ids = [(*gap, *row) if left else (*row, *gap) for gap, row in zip(fill, rows, strict=True)]
-        mask = [_mask(len(row), length, left) for row in rows]
+        gaps = [length - len(row) for row in rows]
+        first = [shared if side == "left" else len(row) for row in rows]  # tokens before the padding
+        filled = list(zip(rows, first, gaps, strict=True))
+        ids = [(*row[:at], *gap * (self.padding,), *row[at:]) for row, at, gap in filled]
+        mask = [at * [1] + gap * [0] + (len(row) - at) * [1] for row, at, gap in filled]
         attention = torch.tensor(mask)
         return Batch(torch.tensor(ids), attention, (attention.cumsum(1) - 1).clamp_min(0) * attention)
 
@@ -389,11 +391,6 @@ def _check_length(name: str, ids: Sequence[int], limit: int) -> None:
             where=f"prompt {name!r}",
             remedy="leave it out or raise the limit",
         )
-
-
-def _mask(tokens: int, length: int, left: bool) -> list[int]:
-    gap, filled = [0] * (length - tokens), [1] * tokens
-    return gap + filled if left else filled + gap
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase, template: Template, system: str | None) -> str:
