@@ -49,22 +49,24 @@ def main() -> None:
 
 
 def _side(options: argparse.Namespace) -> None:
-    from polysafe.evaluate.opening import open_model
+    from polysafe.checkpoint.opened import open_source
     from polysafe.generate import shared_prefix
-    from polysafe.generate.completion import Ask, Sampling
+    from polysafe.judge.backend import Chat, LocalBackend, Message
+    from polysafe.probe.model import load_model
+    from polysafe.probe.render import load_tokenizer
     from polysafe.threads import threads
 
     draw = random.Random(0)
     before = " ".join(draw.choices(WORDS, k=INSTRUCTIONS))
-    asks = [
-        Ask(str(n), f"{before} {' '.join(draw.choices(WORDS, k=draw.randint(10, 60)))}") for n in range(options.prompts)
-    ]
+    texts = [f"{before} {' '.join(draw.choices(WORDS, k=draw.randint(10, 60)))}" for _ in range(options.prompts)]
+    chats = [Chat(str(number), (Message("user", text),)) for number, text in enumerate(texts)]
     if options.side == "whole":
         shared_prefix.LEAST = 1 << 30
     answers: dict[str, str] = {}
-    with threads(1), open_model(options.model, Sampling(max_tokens=TOKENS)) as opened:
-        opened.generator.probe()
-        found = measured(lambda: answers.update((each.id, each.text) for each in opened.generator.generate(asks)))
+    with threads(1), open_source(options.model) as source:
+        backend = LocalBackend(load_model(source), load_tokenizer(options.model), TOKENS)
+        list(backend.complete([Chat("first", (Message("user", "one"),))]))
+        found = measured(lambda: answers.update((each.id, each.text) for each in backend.complete(chats)))
     (options.folder / f"answers-{options.side}.json").write_text(json.dumps(answers))
     print(json.dumps(asdict(found)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
@@ -75,6 +76,28 @@ def test_a_local_model_answers_the_same_in_batches_and_alone(
     alone = {reply.id: reply for reply in LocalBackend(*toy, max_tokens=8, batch_size=1).complete(chats(*texts))}
     assert batched == alone
     assert batched["0"].text == world.refusal("en")
+
+
+def test_what_chats_begin_with_is_read_once(toy: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:
+    world = packaged_family().world
+    requests = [world.request("en", pair) for pair in world.harmful("test")[:6]]
+    before = " ".join(requests)  # the instructions of a judge, so to speak
+    texts = [f"{before} {text}" for text in requests]
+    wanted = [reply.text for text in texts for reply in LocalBackend(*toy, max_tokens=8).complete(chats(text))]
+    given: list[int] = []
+
+    def note(_model: object, _args: object, kwargs: dict[str, Any]) -> None:
+        given.append(kwargs["input_ids"].numel())
+
+    handle = toy[0].model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        found = {reply.id: reply.text for reply in LocalBackend(*toy, max_tokens=8).complete(chats(*texts))}
+    finally:
+        handle.remove()
+    assert [found[str(place)] for place in range(len(texts))] == wanted
+    beginning, *rest = given
+    assert beginning > len(before.split())
+    assert max(rest) < beginning
 
 
 def test_what_cannot_be_asked_is_an_error_reply(toy: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:

@@ -52,6 +52,21 @@ def only(model: LoadedModel, config: GenerationConfig) -> Iterator[None]:
         model.model.generation_config = original
 
 
+def continued(
+    shared: SharedPrefix, prompts: RenderedPrompts, indices: Sequence[int], config: GenerationConfig, **more: Any
+) -> list[list[int]]:
+    """New tokens of some prompts in one batch, filled up to the longest answer; `more` is for transformers."""
+    model, beginning = shared.model, shared.of(prompts, indices)
+    batch = prompts.batch(indices, shared=beginning).to(model.device)
+    begun = shared.options(len(indices)) if beginning else {}
+    with torch.inference_mode(), only(model, config):
+        output = model.model.generate(  # type: ignore[operator]
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, **begun, **more
+        )
+    new: list[list[int]] = output[:, batch.input_ids.shape[1] :].tolist()
+    return new
+
+
 class Heard:
     """What transformers calls a streamer: hears of every token of an answer as it comes.
 
@@ -228,15 +243,9 @@ class LocalGenerator:
     def _continue(
         self, prompts: RenderedPrompts, indices: Sequence[int], heard: Heard | None = None
     ) -> list[Completion]:
-        shared = self._shared.of(prompts, indices)
-        batch = prompts.batch(indices, shared=shared).to(self._model.device)
-        begun = self._shared.options(len(indices)) if shared else {}
-        with torch.inference_mode(), torch.random.fork_rng(), only(self._model, self._config(prompts.padding)):
+        with torch.random.fork_rng():
             torch.manual_seed(self._seed(prompts, indices[0]))
-            output = self._model.model.generate(  # type: ignore[operator]
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, streamer=heard, **begun
-            )
-        new = output[:, batch.input_ids.shape[1] :].tolist()
+            new = continued(self._shared, prompts, indices, self._config(prompts.padding), streamer=heard)
         return [self._completion(prompts, index, row) for index, row in zip(indices, new, strict=True)]
 
     def _seed(self, prompts: RenderedPrompts, index: int) -> int:

@@ -37,7 +37,7 @@ class SharedPrefix:
     """
 
     def __init__(self, model: LoadedModel) -> None:
-        self._model, self._caches = model, Caches(model)
+        self.model, self._caches = model, Caches(model)
         self._tokens: tuple[int, ...] = ()
         self._kept: DynamicCache | None = None
         self._compared = 0
@@ -65,9 +65,9 @@ class SharedPrefix:
 
     def _run(self, tokens: tuple[int, ...]) -> None:
         if tokens != self._tokens:
-            kept, ids = self._caches.new(), torch.tensor([tokens], device=self._model.device)
+            kept, ids = self._caches.new(), torch.tensor([tokens], device=self.model.device)
             with torch.inference_mode():
-                self._model.model(input_ids=ids, use_cache=True, **{self._caches.name: kept})
+                self.model.model(input_ids=ids, use_cache=True, **{self._caches.name: kept})
             self._tokens, self._kept = tokens, kept
 
     def _alike(self, prompts: RenderedPrompts, indices: Sequence[int]) -> bool:
@@ -80,11 +80,11 @@ class SharedPrefix:
 
     def _last(self, batch: Batch, first: int, **options: Any) -> torch.Tensor:
         """Logits after every prompt, [prompts, vocabulary], of a pass over all but its first columns."""
-        batch = batch.to(self._model.device)
+        batch = batch.to(self.model.device)
         if self._caches.takes_positions:
             options["position_ids"] = batch.position_ids[:, first:]
         with torch.inference_mode():
-            found = self._model.model(
+            found = self.model.model(
                 input_ids=batch.input_ids[:, first:], attention_mask=batch.attention_mask, use_cache=True, **options
             )
         logits: torch.Tensor = found.logits[:, -1]

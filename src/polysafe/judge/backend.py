@@ -21,6 +21,7 @@ from polysafe.generate.client import UnservedError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from polysafe.generate.shared_prefix import SharedPrefix
     from polysafe.probe.chat.template import Written
     from polysafe.probe.model import LoadedModel
 
@@ -212,6 +213,13 @@ class LocalBackend:
             "max_tokens": self._max_tokens,
         }
 
+    @cached_property
+    def _shared(self) -> SharedPrefix:
+        """What a protocol or a guard writes before every exchange, run once."""
+        from polysafe.generate.shared_prefix import SharedPrefix
+
+        return SharedPrefix(self._loaded)
+
     def complete(self, chats: Sequence[Chat]) -> Iterator[Reply]:
         """Replies, the longest chats first so that memory runs out early or not at all."""
         from polysafe.generate.local import TOKENS
@@ -277,26 +285,20 @@ class LocalBackend:
 
     def _generate(self, rows: Sequence[Sequence[int]]) -> list[tuple[str, int | None]]:
         """Texts, each with the number of tokens after which the budget ended it, None where the model did."""
-        import torch
         from transformers import GenerationConfig
 
-        from polysafe.generate.local import only
+        from polysafe.generate.local import continued
         from polysafe.probe.render import RenderedPrompts
 
         ids = tuple(str(number) for number in range(len(rows)))
         padding = next((i for i in (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id) if i is not None), 0)
         rendered = RenderedPrompts(ids, ids, tuple(map(tuple, rows)), padding, "chat", "")
-        batch = rendered.batch(range(len(rows))).to(self._loaded.device)
         stated = self._loaded.model.generation_config.eos_token_id or self._tokenizer.eos_token_id
         ends = stated if isinstance(stated, list) else [stated]
         config = GenerationConfig(
             do_sample=False, max_new_tokens=self._max_tokens, pad_token_id=padding, eos_token_id=stated
         )
-        with torch.inference_mode(), only(self._loaded, config):
-            out = self._loaded.model.generate(  # type: ignore[operator]
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask
-            )
-        new = out[:, batch.input_ids.shape[1] :].tolist()
+        new = continued(self._shared, rendered, range(len(rows)), config)
         texts = [str(self._tokenizer.decode(row, skip_special_tokens=True)) for row in new]
         return [
             (text, None if set(ends) & set(row) else self._max_tokens) for text, row in zip(texts, new, strict=True)
