@@ -14,8 +14,8 @@ from polysafe.cli.console import print_beside
 from polysafe.generate.completion import Ask, Sampling
 from polysafe.generate.local import LocalGenerator
 from polysafe.organism.packaged import packaged_family
+from polysafe.probe.asked import opened_model
 from polysafe.probe.chat.template import in_template
-from polysafe.probe.model import opened_model
 from polysafe.probe.render import load_tokenizer, render, render_chat
 from tests.chatml import ChatMl, chatml_tokenizer
 

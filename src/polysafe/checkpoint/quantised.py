@@ -37,6 +37,8 @@ _ADVICE = {
     "mxfp4": _TRANSFORMERS.format("`Mxfp4Config(dequantize=True)`"),
 }
 """What makes ordinary weights of a format; of the others only the release that they were made of will do."""
+LIBRARIES = {"bitsandbytes": ("bitsandbytes", "accelerate")}
+"""Formats that can be asked (`probe.asked`), and the packages that transformers needs for them."""
 _SUFFIXES = {
     ".weight_packed": "compressed-tensors",
     ".SCB": "bitsandbytes",
@@ -107,9 +109,9 @@ def check_editable(checkpoint: Checkpoint) -> None:
     coded = any(spec.dtype.startswith("F8_E") and spec.name.endswith(".weight") for spec in checkpoint.tensors.values())
     advised = _ADVICE.get(FP8 if coded else found.method)
     advice = f"; or {advised}" if advised else ""
+    kept = "not edited, and only asked" if found.method in LIBRARIES else "neither edited nor run here"
     raise CheckpointError(
-        f"is a quantised checkpoint ({found.label}: {found.told}); its weights are codes, which are neither edited "
-        "nor run here",
+        f"is a quantised checkpoint ({found.label}: {found.told}); its weights are codes, which are {kept}",
         where=checkpoint.root,
         remedy=f"use {release}{named} and quantise the result{advice}",
     )

@@ -16,9 +16,9 @@ from polysafe.generate.completion import Generator, Sampling
 from polysafe.generate.local import LocalGenerator
 from polysafe.generate.server import ServerGenerator
 from polysafe.judge.spec import served_at
+from polysafe.probe.asked import opened_model
 from polysafe.probe.continuations import Continuations, Continues
 from polysafe.probe.likelihood import Scorer, Scores
-from polysafe.probe.model import opened_model
 from polysafe.probe.refusal import RefusalSignal
 from polysafe.probe.render import Template, load_tokenizer
 

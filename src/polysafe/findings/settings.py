@@ -26,7 +26,7 @@ _LEVELS = ("high", "mid", "low")
 _MAX_VALUE = 80
 _PLACE = re.compile(r"^(~|\.{0,2}/|[A-Za-z]:[\\/]|\\\\)")
 _HASHES = {"weights": "weights", "tokenizer": "tokenizer"}
-_MODEL = ("engine", "model", "dtype", "device", "template", "system", "unreadable", "revision")
+_MODEL = ("engine", "model", "dtype", "quantised", "device", "template", "system", "unreadable", "revision")
 
 
 def language_tiers(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from polysafe.checkpoint.quantised import quantisation
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.generate.completion import TEST_QUESTION, Ask, Completion, Sampling
 from polysafe.generate.shared_prefix import SharedPrefix
@@ -124,7 +125,8 @@ class LocalGenerator:
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """Weights, tokenizer with template, engine and versions, type, device and sampling."""
+        """Weights, tokenizer with template, engine and versions, type, how they are quantised, device and sampling."""
+        found = quantisation(self._model.source.checkpoint)
         return {
             "engine": "transformers",
             "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
@@ -134,6 +136,7 @@ class LocalGenerator:
             "system": self._system,
             "unreadable": self._unreadable,
             "dtype": self._model.dtype,
+            **({} if found is None else {"quantised": found.label}),
             "device": self._model.device.type,
             "ends": list(self._ends),
             "sampling": self._sampling.model_dump(),

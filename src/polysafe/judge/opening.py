@@ -16,7 +16,7 @@ from polysafe.judge.nobody import Nobody
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.spec import parse_judge
 from polysafe.judge.verdict import Judge
-from polysafe.probe.model import opened_model
+from polysafe.probe.asked import opened_model
 from polysafe.probe.render import load_tokenizer
 
 

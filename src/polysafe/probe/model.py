@@ -13,16 +13,16 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from polysafe.checkpoint.dtypes import float_dtype, torch_dtype
-from polysafe.checkpoint.opened import Source, open_source
+from polysafe.checkpoint.dtypes import torch_dtype
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.quantised import check_editable
 from polysafe.checkpoint.reader import TensorReader
 from polysafe.checkpoint.roles import Architecture, Kind, Module, TensorRole
+from polysafe.checkpoint.source import Checkpoint
 from polysafe.edits.edit import Edit
 from polysafe.edits.modules import empty_model, moved, parameter_roles
 from polysafe.edits.reader import EditedReader
@@ -179,11 +179,11 @@ def load_model(
         return known
     check_editable(source.checkpoint)
     advance = counted(f"loading {source.name}", 1)
-    target = _device(device)
+    target = device_named(device)
     on_cpu = device_map is None and target.type == "cpu"
     chosen = dtype or (torch.float32 if on_cpu else _stored_dtype(source))
     changed = changed_tensors(source)
-    with _quiet():
+    with quiet():
         model, info = _from_pretrained(source, load_state(source, changed), chosen, device_map)
         _check_loaded(source, info)
         if device_map is None:
@@ -193,23 +193,6 @@ def load_model(
     _check_same_architecture(loaded)
     advance()
     return loaded
-
-
-@contextmanager
-def opened_model(folder: Path, device: str | None = None, dtype: str | None = None) -> Iterator[LoadedModel]:
-    """The model in a folder, whose files stay open meanwhile.
-
-    Args:
-        folder: The folder.
-        device: As for `load_model`.
-        dtype: Type that it is computed in, by the name that files use (`BF16`); as for `load_model` by default.
-
-    Raises:
-        PolysafeError: As for opening and loading it.
-    """
-    computed = None if dtype is None else float_dtype(dtype)
-    with open_source(folder) as source:
-        yield load_model(source, device, dtype=computed)
 
 
 @contextmanager
@@ -263,7 +246,7 @@ class Resident:
         self, source: Source, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> LoadedModel | None:
         """The model of a source, None where it is another one, or wanted elsewhere or in another type."""
-        here = self.model.device == _device(device)
+        here = self.model.device == device_named(device)
         return self._known.get(id(source.reader)) if here and dtype in (None, self.model.model.dtype) else None
 
     @contextmanager
@@ -321,7 +304,12 @@ def _stored_dtype(source: Source) -> torch.dtype:
     return torch_dtype(max(source.checkpoint.tensors.values(), key=lambda spec: spec.numel).dtype)
 
 
-def _device(name: torch.device | str | None) -> torch.device:
+def device_named(name: torch.device | str | None) -> torch.device:
+    """A device by its name, the processor by default.
+
+    Raises:
+        ResourceError: There is none of that name.
+    """
     try:
         return torch.device("cpu" if name is None else name)
     except RuntimeError as error:
@@ -338,7 +326,7 @@ def _from_pretrained(
             None, config=empty.config, state_dict=state, dtype=dtype, device_map=device_map, output_loading_info=True
         )
     except torch.OutOfMemoryError as error:
-        raise _too_large(error) from error
+        raise too_large(error) from error
     except (ImportError, RuntimeError) as error:
         raise ResourceError(f"the model cannot be loaded: {error}", where=root) from error
     except Exception as error:  # its classes check what config.json says, each in its own way
@@ -350,19 +338,28 @@ def _from_pretrained(
 
 def _check_loaded(source: Source, info: Mapping[str, Any]) -> None:
     """Every parameter must have come from a file, and no weight of a layer may be left over."""
-    missing = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
-    if missing:
-        raise CheckpointError(
-            f"lacks {len(missing)} tensors of the model class, or has them in another shape; first {missing[0]}",
-            where=source.checkpoint.root,
-            remedy="config.json and weights belong to different models; fetch both again",
-        )
+    check_whole(source.checkpoint, info)
     left = [n for n in sorted(info["unexpected_keys"]) if _is_weight(source.architecture.roles.get(n))]
     if left:
         raise CheckpointError(
             f"has {len(left)} weights that the model class does not use, first {left[0]}",
             where=source.checkpoint.root,
             remedy="update transformers, or check the architecture that config.json names",
+        )
+
+
+def check_whole(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
+    """Every parameter must have come from a file.
+
+    Raises:
+        CheckpointError: One has not; names it.
+    """
+    missing = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
+    if missing:
+        raise CheckpointError(
+            f"lacks {len(missing)} tensors of the model class, or has them in another shape; first {missing[0]}",
+            where=checkpoint.root,
+            remedy="config.json and weights belong to different models; fetch both again",
         )
 
 
@@ -374,12 +371,12 @@ def _move(model: PreTrainedModel, device: torch.device) -> None:
     try:
         model.to(device)  # type: ignore[arg-type]
     except torch.OutOfMemoryError as error:
-        raise _too_large(error) from error
+        raise too_large(error) from error
     except (RuntimeError, AssertionError) as error:
         raise ResourceError(f"the device {device} cannot be used: {error}") from error
 
 
-def _too_large(error: Exception) -> ResourceError:
+def too_large(error: Exception) -> ResourceError:
     return ResourceError(
         f"the model does not fit the device: {error}", remedy="use device_map: auto, a smaller dtype, or the processor"
     )
@@ -420,7 +417,7 @@ def _projections(architecture: Architecture, layer: int) -> frozenset[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps transformers' progress bars and load reports out of the way; what they tell is checked here."""
     from transformers.utils import logging
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from polysafe.generate.completion import Completion, Sampling
 from polysafe.generate.local import LocalGenerator
-from polysafe.probe.model import opened_model
+from polysafe.probe.asked import opened_model
 from polysafe.probe.render import load_tokenizer
 from polysafe.progress import counted
 
