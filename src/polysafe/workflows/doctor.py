@@ -31,6 +31,7 @@ BRINGS: Mapping[str, str] = {
     "attacks": "the attack `transliteration`",
     "annotate": "agreement of people who label answers",
     "ray": "several machines",
+    "quantised": "audits of models quantised by bitsandbytes",
     "large": "models that are larger than one device",
 }
 """What each extra is for; those for working on polysafe itself are left out."""
