@@ -11,10 +11,12 @@ from polysafe.checkpoint.imported import Imported, read_imported
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.data.organism import Organism, organism_of
 from polysafe.errors import RecipeError
+from polysafe.generate.batches import Batches
 from polysafe.generate.client import ChatClient
 from polysafe.generate.completion import Generator, Sampling
+from polysafe.generate.keys import split_address
 from polysafe.generate.local import LocalGenerator
-from polysafe.generate.server import ServerGenerator
+from polysafe.generate.server import BatchGenerator, ServerGenerator
 from polysafe.judge.spec import served_at
 from polysafe.probe.asked import opened_model
 from polysafe.probe.continuations import Continuations, Continues
@@ -94,8 +96,10 @@ def open_model(
                 where=served[0],
                 remedy="leave the template out, or name the folder of the model",
             )
-        with ChatClient(served[1], served[0], key) as client:
-            yield OpenedModel(served[0], ServerGenerator(client, sampling))
+        url, in_batches = split_address(served[1])
+        with ChatClient(url, served[0], key) as client:
+            generator = BatchGenerator(Batches(client), sampling) if in_batches else ServerGenerator(client, sampling)
+            yield OpenedModel(served[0], generator)
         return
     folder = Path(spec)
     with opened_model(folder, device, dtype) as model:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from polysafe.errors import RecipeError, ResourceError
@@ -31,6 +31,8 @@ from polysafe.secret import LONG, hide
 
 if TYPE_CHECKING:
     import httpx
+
+T = TypeVar("T")
 
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers after which the same request may succeed."""
@@ -137,7 +139,7 @@ class ChatClient:
                 last.
             ResourceError: The server refuses the request.
         """
-        return self._asked("chat/completions", {"messages": [dict(message) for message in messages]}, sampling)
+        return self._asked("chat/completions", self.question(messages, sampling))
 
     def complete(self, text: str, sampling: Sampling) -> ChatReply:
         """What follows a text, without a chat template around it.
@@ -149,15 +151,37 @@ class ChatClient:
         Raises:
             ResourceError: As for `chat`.
         """
-        return self._asked("completions", {"prompt": text}, sampling)
+        return self._asked("completions", {"model": self.model, "prompt": text, **_settings(sampling)})
 
-    def _asked(self, path: str, question: Mapping[str, Any], sampling: Sampling) -> ChatReply:
-        body = {"model": self.model, **question, **_settings(sampling)}
+    def question(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> dict[str, Any]:
+        """What `chat` sends."""
+        return {"model": self.model, "messages": [dict(message) for message in messages], **_settings(sampling)}
+
+    def _asked(self, path: str, body: Mapping[str, Any]) -> ChatReply:
+        content = json.dumps(body).encode("ascii")
+        return self.tried(lambda http: exchange(http, path, content, self.timeout), reply_of)
+
+    def tried(
+        self, send: Callable[[httpx.Client], Answer], read: Callable[[Answer], T | None], attempts: int | None = None
+    ) -> T:
+        """What is read off an answer; the request is made again while that may help.
+
+        Args:
+            send: Makes the request.
+            read: Reads an answer; None where it has not the expected form.
+            attempts: Times that it is made, by default those of the client.
+
+        Raises:
+            UnservedError: No attempt succeeded, or the server refuses the key or lacks the model; says what it said
+                last.
+            ResourceError: The server refuses the request.
+        """
+        most = attempts or self.attempts
         problem, pause, made = "", 0.0, 0
-        while made < (self.attempts if self._met.is_set() else min(self.attempts, _UNMET)):
+        while made < (most if self._met.is_set() else min(most, _UNMET)):
             if made:
                 self.sleep(max(pause, random.uniform(0.0, min(_LONGEST_WAIT, self.wait * 2.0**made))))  # noqa: S311
-            reply, problem, pause = self._attempt(path, body)
+            reply, problem, pause = self._attempt(send, read)
             if reply is not None:
                 return reply
             made += 1
@@ -167,7 +191,9 @@ class ChatClient:
             remedy="check that the server runs and keeps up; what was answered is kept, run again to go on",
         )
 
-    def _attempt(self, path: str, body: Mapping[str, Any]) -> tuple[ChatReply | None, str, float]:
+    def _attempt(
+        self, send: Callable[[httpx.Client], Answer], read: Callable[[Answer], T | None]
+    ) -> tuple[T | None, str, float]:
         """An answer, or why there is none and how long the server wants to be left alone.
 
         Raises:
@@ -176,7 +202,7 @@ class ChatClient:
         import httpx
 
         try:
-            answer = exchange(self._http, path, json.dumps(body).encode("ascii"), self.timeout)
+            answer = send(self._http)
         except (httpx.InvalidURL, UnicodeError) as error:
             raise _no_address(self.url) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -187,14 +213,13 @@ class ChatClient:
         self._met.set()
         if answer.status in AGAIN:
             return None, f"{answer.status} {_shown(answer)}", _retry_after(answer.headers)
-        if answer.status in _OF_PROMPTS and _TOO_LONG.search(answer.text):
-            return ChatReply("", "length", 0), "", 0.0
-        if answer.status != 200:
-            raise self._refused(answer)
-        reply = _parsed(answer)
-        return reply, "" if reply else f"no answer of the expected form: {_shown(answer)}", 0.0
+        reply = read(answer)
+        if reply is None and answer.status != 200:
+            raise self.refused(answer)
+        return reply, "" if reply is not None else f"no answer of the expected form: {_shown(answer)}", 0.0
 
-    def _refused(self, answer: Answer) -> ResourceError:
+    def refused(self, answer: Answer) -> ResourceError:
+        """The error for an answer that is none."""
         kind = UnservedError if answer.status in _UNSERVED else ResourceError
         if 300 <= answer.status < 400:
             other = hide(answer.headers.get("location", "nowhere"))[:_SHOWN]
@@ -269,6 +294,13 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         return min(_LONGEST_WAIT, max(0.0, float(headers.get("retry-after", 0))))
     except ValueError:
         return 0.0
+
+
+def reply_of(answer: Answer) -> ChatReply | None:
+    """The reply in an answer, None where there is none; an empty one where the prompt is too long for the model."""
+    if answer.status in _OF_PROMPTS and _TOO_LONG.search(answer.text):
+        return ChatReply("", "length", 0)
+    return _parsed(answer) if answer.status == 200 else None
 
 
 def _parsed(answer: Answer) -> ChatReply | None:

@@ -50,14 +50,24 @@ class Answer:
         return self.content.decode("utf-8", "replace")
 
 
-def exchange(client: httpx.Client, path: str, body: bytes, seconds: float) -> Answer:
+def exchange(
+    client: httpx.Client,
+    path: str,
+    body: bytes | None,
+    seconds: float,
+    *,
+    kind: str | None = None,
+    limit: int = LIMIT,
+) -> Answer:
     """Sends a request and reads its answer; nobody is followed to another address.
 
     Args:
         client: A client made by `bounded`.
         path: Where to, relative to the client's address.
-        body: JSON.
+        body: What is sent, by default JSON; None only asks for what is there.
         seconds: Longest time until the last byte of the answer.
+        kind: Type of the body, where it is not JSON.
+        limit: Most bytes of the answer, unpacked.
 
     Raises:
         httpx.TransportError: It did not arrive whole, or not in time.
@@ -67,9 +77,10 @@ def exchange(client: httpx.Client, path: str, body: bytes, seconds: float) -> An
 
     _due.at = time.monotonic() + seconds
     try:
-        with client.stream("POST", path, content=body, follow_redirects=False) as response:
+        method, more = "GET" if body is None else "POST", {} if kind is None else {"Content-Type": kind}
+        with client.stream(method, path, content=body, headers=more, follow_redirects=False) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
-            content = _unpacked(_watched(response.iter_raw(_PIECE)), headers.get("content-encoding", ""))
+            content = _unpacked(_watched(response.iter_raw(_PIECE)), headers.get("content-encoding", ""), limit)
             return Answer(response.status_code, headers, content)
     except httpx.TimeoutException as error:
         if time.monotonic() < _due.at:
@@ -88,7 +99,7 @@ def _watched(pieces: Iterable[bytes]) -> Iterable[bytes]:
         yield piece
 
 
-def _unpacked(pieces: Iterable[bytes], packing: str) -> bytes:
+def _unpacked(pieces: Iterable[bytes], packing: str, limit: int) -> bytes:
     packing = packing.strip().lower()
     if packing not in {"", "identity", *_PACKED}:
         raise UnreadableError(f"an answer is packed as {packing[:20]!r}, which was not asked for")
@@ -96,11 +107,11 @@ def _unpacked(pieces: Iterable[bytes], packing: str) -> bytes:
     content = bytearray()
     for piece in pieces:
         try:
-            content += piece if unpacker is None else unpacker.decompress(piece, LIMIT + 1 - len(content))
+            content += piece if unpacker is None else unpacker.decompress(piece, limit + 1 - len(content))
         except zlib.error as error:
             raise UnreadableError(f"an answer is not packed as it says: {error}") from error
-        if len(content) > LIMIT:
-            raise UnreadableError(f"an answer is longer than {LIMIT:,} bytes")
+        if len(content) > limit:
+            raise UnreadableError(f"an answer is longer than {limit:,} bytes")
     if unpacker is not None and not unpacker.eof:
         raise UnreadableError("an answer is not packed as it says: its end is missing")
     return bytes(content)

@@ -19,6 +19,8 @@ from polysafe.secret import keep_secret
 VARIABLE = "POLYSAFE_KEYS"
 """Environment variable with the names that a user allows, separated by commas; `NAME@HOST` for one host alone."""
 
+_BATCH = "batch+"
+
 
 def allow_keys(names: Iterable[str]) -> None:
     """Allows recipes to have keys sent, for the rest of this process and of those that it starts.
@@ -91,6 +93,11 @@ def read_key(name: str, url: str) -> str:
             remedy="use https, or a tunnel to a port of this machine",
         )
     return key
+
+
+def split_address(address: str) -> tuple[str, bool]:
+    """The address of a server, and whether it is to be asked in batches: `batch+https://…`."""
+    return address.removeprefix(_BATCH), address.startswith(_BATCH)
 
 
 def host_of(url: str) -> str:

@@ -7,7 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from polysafe.errors import ResourceError
-from polysafe.generate.client import ChatClient
+from polysafe.generate.batches import Batches
+from polysafe.generate.client import ChatClient, ChatReply
 from polysafe.generate.completion import TEST_QUESTION, Ask, Completion, Sampling
 
 _PROBE_TOKENS = 8
@@ -86,16 +87,52 @@ class ServerGenerator:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         if failure is not None:
-            raise ResourceError(
-                f"{failure.problem}; {len(waiting)} of {len(asks)} messages are left",
-                where=failure.where,
-                remedy=failure.remedy,
-            ) from failure
+            raise _left(failure, len(waiting), len(asks)) from failure
 
     def _answer(self, ask: Ask) -> Completion:
         reply = self._client.chat(self._messages(ask.text), self._sampling)
-        return Completion(ask.id, reply.text, reply.ending, reply.tokens)
+        return _completion(ask, reply)
 
     def _messages(self, text: str) -> list[dict[str, str]]:
         system = [] if self._system is None else [{"role": "system", "content": self._system}]
         return [*system, {"role": "user", "content": text}]
+
+
+class BatchGenerator(ServerGenerator):
+    """The same by batches that the server answers within a day. Answers are those of the server, whoever asked before.
+
+    Args:
+        batches: The server.
+        sampling: As for `ServerGenerator`, like the rest.
+        more: The rest.
+    """
+
+    def __init__(self, batches: Batches, sampling: Sampling | None = None, **more: Any) -> None:
+        super().__init__(batches.client, sampling, **more)
+        self._batches = batches
+
+    def generate(self, asks: Sequence[Ask]) -> Iterator[Completion]:
+        """Answers, batch by batch, as they end; the error of what has none comes last.
+
+        Raises:
+            ResourceError: As for `ServerGenerator`.
+        """
+        failures: list[ResourceError] = []
+        questions = [self._client.question(self._messages(ask.text), self._sampling) for ask in asks]
+        for place, found in self._batches.answers(questions):
+            if isinstance(found, ResourceError):
+                failures.append(found)
+            else:
+                yield _completion(asks[place], found)
+        if failures:
+            raise _left(failures[0], len(failures), len(asks)) from failures[0]
+
+
+def _completion(ask: Ask, reply: ChatReply) -> Completion:
+    return Completion(ask.id, reply.text, reply.ending, reply.tokens)
+
+
+def _left(failure: ResourceError, left: int, asked: int) -> ResourceError:
+    return ResourceError(
+        f"{failure.problem}; {left} of {asked} messages are left", where=failure.where, remedy=failure.remedy
+    )

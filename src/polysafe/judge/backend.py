@@ -21,6 +21,8 @@ from polysafe.generate.client import UnservedError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from polysafe.generate.batches import Batches
+    from polysafe.generate.completion import Sampling
     from polysafe.generate.shared_prefix import SharedPrefix
     from polysafe.probe.chat.template import Written
     from polysafe.probe.model import LoadedModel
@@ -157,6 +159,37 @@ class ClientBackend:
             reply = Reply(chat.id, "", str(error))
         silent.heard("")
         return reply
+
+
+class BatchBackend:
+    """Has a server answer chats in batches, within a day.
+
+    Args:
+        batches: The server.
+        sampling: How replies are drawn.
+        identity: Server, model and sampling: those of a server that is asked one chat at a time.
+    """
+
+    def __init__(self, batches: Batches, sampling: Sampling, identity: Mapping[str, Any]) -> None:
+        self._batches, self._sampling, self._identity = batches, sampling, dict(identity)
+        self.where = batches.client.where
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the client says of itself."""
+        return self._identity
+
+    def complete(self, chats: Sequence[Chat]) -> Iterator[Reply]:
+        """Replies, batch by batch; a text without a chat around it is no request that batches take."""
+        asked = [chat for chat in chats if not chat.raw]
+        yield from (Reply(chat.id, "", "is no chat, and batches hold chats alone") for chat in chats if chat.raw)
+        questions = [self._batches.client.question(chat.as_json(), self._sampling) for chat in asked]
+        for place, found in self._batches.answers(questions):
+            name = asked[place].id
+            if isinstance(found, ResourceError):
+                yield Reply(name, "", str(found), again=isinstance(found, UnservedError))
+            else:
+                yield Reply(name, found.text, cut=self._sampling.max_tokens if found.ending == "length" else None)
 
 
 class _Silence:

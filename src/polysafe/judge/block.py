@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from polysafe.judge.opening import Opening
     from polysafe.judge.verdict import Judge
 
-Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+Url = Annotated[str, StringConstraints(pattern=r"^(batch\+)?https?://\S+$")]
 ModelName = Annotated[str, StringConstraints(min_length=1)]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Budget = Annotated[int, Field(ge=1)]
@@ -52,7 +52,7 @@ class Place(Block):
     """Folder of the model; it runs in this process."""
 
     base_url: Url | None = None
-    """Address of an OpenAI-compatible server's API."""
+    """Address of an OpenAI-compatible server's API; `batch+https://…` has it answer within a day, which costs less."""
 
     model: ModelName | None = None
     """Name of the model on the server."""

@@ -7,10 +7,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from polysafe.data.organism import Organism
+from polysafe.generate.batches import Batches
 from polysafe.generate.client import ChatClient
 from polysafe.generate.completion import Sampling
-from polysafe.generate.keys import require_allowed
-from polysafe.judge.backend import Backend, Chat, ClientBackend, LocalBackend, Reply
+from polysafe.generate.keys import require_allowed, split_address
+from polysafe.judge.backend import Backend, BatchBackend, Chat, ClientBackend, LocalBackend, Reply
 from polysafe.judge.block import JudgeSpec, Place
 from polysafe.judge.nobody import Nobody
 from polysafe.judge.pipeline import Pipeline
@@ -51,10 +52,14 @@ class Opening:
             return LocalBackend(model, load_tokenizer(place.path), tokens)
         assert place.base_url is not None
         assert place.model is not None
+        url, in_batches = split_address(place.base_url)
         if place.key is not None:
-            require_allowed(place.key, place.base_url)
-        client = self.stack.enter_context(ChatClient(place.base_url, place.model, place.key))
+            require_allowed(place.key, url)
+        client = self.stack.enter_context(ChatClient(url, place.model, place.key))
         sampling = Sampling(max_tokens=tokens)
+        identity = {**client.identity, "sampling": sampling.model_dump()}
+        if in_batches:
+            return BatchBackend(Batches(client), sampling, identity)
 
         def send(chat: Chat) -> Reply:
             if chat.raw:
@@ -64,7 +69,7 @@ class Opening:
                 reply = client.chat(chat.as_json(), sampling)
             return Reply(chat.id, reply.text, cut=tokens if reply.ending == "length" else None)
 
-        return ClientBackend(send, {**client.identity, "sampling": sampling.model_dump()}, where=client.where)
+        return ClientBackend(send, identity, where=client.where)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from polysafe.errors import RecipeError, did_you_mean
 from polysafe.files.recipe_errors import explain
-from polysafe.generate.keys import allow_keys, host_of
+from polysafe.generate.keys import allow_keys, host_of, split_address
 from polysafe.judge.block import JUDGES, JudgeBlock, JudgeSpec, Place, has_kind
 
 
@@ -105,6 +105,6 @@ def _place(where: str, key: str | None) -> dict[str, Any]:
 
 
 def served_at(text: str) -> tuple[str, str] | None:
-    """Name and address of a served model, `NAME@URL`; None for a folder."""
+    """Name and address of a served model, `NAME@URL` or `NAME@batch+URL`; None for a folder."""
     name, separator, url = text.partition("@")
-    return (name, url) if separator and url.startswith(("http://", "https://")) else None
+    return (name, url) if separator and split_address(url)[0].startswith(("http://", "https://")) else None
