@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
 import textwrap
+from fnmatch import fnmatch
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -79,8 +81,8 @@ def test_the_attack_of_the_attacks_page_rewrites() -> None:
     assert rewritten(found["SHOUT"], prompts, Material.of(prompts)).prompts[0].text == "HOW DO I BAKE BREAD?"
 
 
-@pytest.mark.parametrize("text", blocks("docs/recipe.md", "yaml"))
-def test_recipes_of_the_recipe_page_are_read(text: str) -> None:
+@pytest.mark.parametrize("text", [*blocks("docs/recipe.md", "yaml"), *blocks("docs/hybrids.md", "yaml")])
+def test_recipes_of_the_pages_are_read(text: str) -> None:
     assert all(recipe.edits for recipe in parse_recipes(text))
 
 
@@ -140,6 +142,55 @@ def test_citation_names_the_papers_and_this_version() -> None:
 
 
 PAGES = [*ELSEWHERE, *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md")))]
+
+
+MOST_WORDS = 1200
+LONG = (
+    "docs/results/*.md",
+    "docs/recipe.md",
+    "docs/architectures.md",
+    "docs/trust/faults.md",
+    "docs/trust/peers.md",
+)
+"""Pages of the site that may be longer: results, and what is looked up and not read."""
+
+
+def words(markdown: str) -> int:
+    """How many words a page has, those of its tables too and those of blocks of code not."""
+    return len(re.sub(r"(?ms)^( *)```.*?^\1```$", "", markdown).split())
+
+
+def words_of(page: str) -> int:
+    return words((ROOT / page).read_text(encoding="utf-8"))
+
+
+def test_words_are_counted_without_code() -> None:
+    assert words("# One two\n\n```python\nnot = 1\n```\n\n  ```console\n  $ not\n  ```\n\nthree\n") == 4
+
+
+def test_no_page_is_too_long_to_be_read() -> None:
+    pages = [page for page in PAGES if page.startswith("docs/") and not any(fnmatch(page, each) for each in LONG)]
+    too_long = {page: count for page in pages if (count := words_of(page)) > MOST_WORDS}
+    assert too_long == {}, "split it, or say it shorter"
+
+
+@pytest.mark.parametrize("pattern", LONG)
+def test_pages_that_may_be_longer_are(pattern: str) -> None:
+    assert max(words_of(page) for page in PAGES if fnmatch(page, pattern)) > MOST_WORDS
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_programs_import_what_there_is(page: str) -> None:
+    for program in blocks(page, "python"):
+        body = ast.parse(program).body
+        imports: list[ast.stmt] = [each for each in body if isinstance(each, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), page, "exec"), {})
+
+
+def test_the_program_of_the_statistics_page_says_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = blocks("docs/statistics.md", "python")
+    exec(program, {})
+    assert round(float(capsys.readouterr().out.splitlines()[-1]), 2) == 0.07
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,4 +1,4 @@
-"""Makes the tables of `docs/trust.md` and the catalogue anew: `python -m tests.trust`."""
+"""Makes the tables of `docs/trust.md` and of the pages under it, and the catalogue, anew: `python -m tests.trust`."""
 
 from __future__ import annotations
 

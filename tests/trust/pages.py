@@ -14,6 +14,7 @@ from tests.trust.faults import FAULTS
 from tests.trust.kinds import KINDS
 
 PAGE = ROOT / "docs" / "trust.md"
+UNDER = ROOT / "docs" / "trust"
 CATALOGUE = ROOT / "tests" / "attacks" / "CATALOGUE.md"
 PEERS = ROOT / "tests" / "attacks" / "peers.json"
 PROGRAMS = ("polysafe", "transformers", "lm_eval", "mergekit")
@@ -26,11 +27,31 @@ def count(marks: Marks) -> int:
 
 def counts_line(marks: Marks) -> str:
     parts = sum(len(fault.parts) for fault in FAULTS.values())
-    tests = {test for found in marks.faults.values() for names in found.values() for test in names}
     return (
         f"{count(marks)} hostile inputs of {len(marks.hostile)} kinds; "
-        f"{len(FAULTS)} faults in {parts} parts, proved by {len(tests)} tests."
+        f"{len(FAULTS)} faults in {parts} parts, proved by {_proofs(marks)} tests."
     )
+
+
+def _proofs(marks: Marks) -> int:
+    return len({test for found in marks.faults.values() for names in found.values() for test in names})
+
+
+def summary(marks: Marks) -> str:
+    """What was tried, how much of it, and where all of it stands."""
+    parts = sum(len(fault.parts) for fault in FAULTS.values())
+    folders = len(json.loads(PEERS.read_text(encoding="utf-8"))["outcomes"]["polysafe"]) - 1  # one is sound
+    tried = [each["came"] for found in mutants.results().values() for each in found["tried"].values()]
+    killed = len(tried) - tried.count("survived")
+    lines = [
+        "| what | how much | all of it |",
+        "|---|---|---|",
+        f"| hostile inputs | {count(marks)} of {len(marks.hostile)} kinds | [by kind](trust/inputs.md) |",
+        f"| faults | {len(FAULTS)} in {parts} parts, proved by {_proofs(marks)} tests | [each part](trust/faults.md) |",
+        f"| hostile folders given to three other programs too | {folders} | [each folder](trust/peers.md) |",
+        f"| changes of the code that tests notice | {killed} of {len(tried)} tried | [how closely](trust/tests.md) |",
+    ]
+    return "\n".join(lines)
 
 
 def kinds_table(marks: Marks) -> str:
@@ -54,7 +75,7 @@ def faults_table(marks: Marks) -> str:
 
 def _short(test: str) -> str:
     file, name = test.split("::")
-    return f"[{name.removeprefix('test_').replace('_', ' ')}](../{file})"
+    return f"[{name.removeprefix('test_').replace('_', ' ')}](../../{file})"
 
 
 WORDS = {
@@ -136,16 +157,14 @@ def _inline(name: str) -> str:
     return re.sub(r"[`|\n\r]", "·", name)
 
 
-def regions(marks: Marks) -> dict[str, str]:
-    """What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` of the page."""
+def regions(marks: Marks) -> dict[Path, dict[str, str]]:
+    """Page -> what stands in it between `<!-- begin NAME -->` and `<!-- end NAME -->`."""
     return {
-        "counts": counts_line(marks),
-        "kinds": kinds_table(marks),
-        "faults": faults_table(marks),
-        "peers counts": peers_counts(),
-        "peers": peers_table(),
-        "mutants": mutants.shares(),
-        "survivors": mutants.survivors(),
+        PAGE: {"summary": summary(marks), "peers counts": peers_counts()},
+        UNDER / "inputs.md": {"kinds": kinds_table(marks)},
+        UNDER / "faults.md": {"faults": faults_table(marks)},
+        UNDER / "peers.md": {"peers": peers_table()},
+        UNDER / "tests.md": {"mutants": mutants.shares(), "survivors": mutants.survivors()},
     }
 
 
@@ -160,4 +179,5 @@ def with_regions(text: str, found: Mapping[str, str]) -> str:
 
 def pages(marks: Marks) -> dict[Path, str]:
     """The pages as they have to be, by the marks of all tests."""
-    return {PAGE: with_regions(PAGE.read_text(encoding="utf-8"), regions(marks)), CATALOGUE: catalogue(marks)}
+    found = {path: with_regions(path.read_text(encoding="utf-8"), made) for path, made in regions(marks).items()}
+    return {**found, CATALOGUE: catalogue(marks)}
