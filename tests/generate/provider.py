@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -45,6 +48,39 @@ class Provider:
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=f"{URL}/", transport=httpx.MockTransport(self._handle))
 
+    @contextmanager
+    def served(self) -> Iterator[str]:
+        """The same on this machine, at the address that is given."""
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._pass_on()
+
+            def do_POST(self) -> None:
+                self._pass_on()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def _pass_on(self) -> None:
+                content = self.rfile.read(int(self.headers.get("content-length", 0)))
+                url = f"{URL}{self.path.removeprefix('/v1')}"
+                kind = {"content-type": self.headers.get("content-type", "")}
+                told = provider._handle(httpx.Request(self.command, url, headers=kind, content=content))
+                body = told.read()
+                self.send_response(told.status_code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+            server.shutdown()
+            thread.join()
+
     def _handle(self, request: httpx.Request) -> httpx.Response:
         path = request.url.raw_path.decode().removeprefix("/v1/")
         self.asked.append(f"{request.method} {path}")
@@ -55,17 +91,23 @@ class Provider:
         return httpx.Response(told.status_code, headers=told.headers, content=iter([told.content]))
 
     def _told(self, request: httpx.Request, path: str) -> httpx.Response:
-        if (request.method, path) == ("POST", "files"):
-            return self._upload(request)
-        if (request.method, path) == ("POST", "batches"):
-            return self._begin(json.loads(request.content))
-        if path.startswith("batches?"):
-            return httpx.Response(200, json={"data": list(self.batches.values())})
+        begun: dict[tuple[str, str], Callable[[], httpx.Response]] = {
+            ("POST", "files"): lambda: self._upload(request),
+            ("POST", "batches"): lambda: self._begin(json.loads(request.content)),
+            ("POST", "chat/completions"): lambda: self._at_once(json.loads(request.content)),
+            ("GET", "batches?limit=100"): lambda: httpx.Response(200, json={"data": list(self.batches.values())}),
+        }
+        if (request.method, path) in begun:
+            return begun[request.method, path]()
         if path.startswith("batches/"):
             return self._look(path.removeprefix("batches/"))
         if (found := re.fullmatch(r"files/(.+)/content", path)) and found[1] in self.files:
             return httpx.Response(200, text=self.files[found[1]])
         return httpx.Response(404, json={"error": {"message": "there is no such thing"}})
+
+    def _at_once(self, body: Body) -> httpx.Response:
+        status, told = self._answer(body)
+        return httpx.Response(status, json=told)
 
     def _upload(self, request: httpx.Request) -> httpx.Response:
         boundary = request.headers["content-type"].partition("boundary=")[2]

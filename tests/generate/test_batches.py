@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -10,7 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from polysafe.cli.app import app
 from polysafe.errors import RecipeError, ResourceError
 from polysafe.files.memory import cache_directory
 from polysafe.generate.batches import Batches
@@ -42,7 +45,8 @@ def client(provider: Provider) -> ChatClient:
 
 
 def generator(provider: Provider, **more: Any) -> BatchGenerator:
-    return BatchGenerator(Batches(client(provider), sleep=lambda _: None, **more), Sampling(max_tokens=7))
+    settings = {"few": 0, "sleep": lambda _: None, **more}
+    return BatchGenerator(Batches(client(provider), **settings), Sampling(max_tokens=7))
 
 
 def answers(found: BatchGenerator, asks: list[Ask] = ASKS) -> dict[str, str]:
@@ -84,6 +88,16 @@ def test_many_messages_are_several_batches() -> None:
     assert (provider.answered, posted(provider)) == (4, 2)
 
 
+def test_a_few_messages_are_no_batch() -> None:
+    provider = Provider(answer=only("three", 400, {"error": {"message": "no"}}))
+    found = dict[str, str]()
+    with pytest.raises(ResourceError, match=r"refuses the request: 400.*1 of 5 messages are left"):
+        some_answers(generator(provider, few=4), found)
+    assert found == {name: text for name, text in ANSWERS.items() if name != "a2"}
+    assert posted(provider) == 0
+    assert provider.asked.count("POST chat/completions") == 4
+
+
 class Stopped(BaseException):
     """Stands for an interruption."""
 
@@ -95,7 +109,7 @@ def stop(*_: object) -> None:
 @pytest.mark.parametrize("noted", [True, False], ids=["its note is there", "its note is lost"])
 def test_a_command_that_was_stopped_finds_its_batches_again(cache: Path, noted: bool) -> None:
     provider = Provider()
-    first = BatchGenerator(Batches(client(provider), sleep=stop), Sampling(max_tokens=7))
+    first = BatchGenerator(Batches(client(provider), few=0, sleep=stop), Sampling(max_tokens=7))
     with pytest.raises(Stopped):
         answers(first)
     if not noted:
@@ -116,7 +130,7 @@ def test_what_was_kept_before_it_was_stopped_is_not_asked_again() -> None:
 
 def test_another_model_or_server_has_batches_of_its_own() -> None:
     provider = Provider()
-    first = BatchGenerator(Batches(client(provider), sleep=stop), Sampling(max_tokens=8))
+    first = BatchGenerator(Batches(client(provider), few=0, sleep=stop), Sampling(max_tokens=8))
     with pytest.raises(Stopped):
         answers(first)
     assert answers(generator(provider)) == ANSWERS
@@ -213,7 +227,9 @@ def test_whatever_a_server_says_ends_in_an_error_of_ours(content: bytes) -> None
 
 def test_judges_ask_in_batches() -> None:
     provider = Provider(answer=only("two", 400, {"error": {"message": "no"}}))
-    backend = BatchBackend(Batches(client(provider), sleep=lambda _: None), Sampling(max_tokens=7), {"model": "m"})
+    backend = BatchBackend(
+        Batches(client(provider), few=0, sleep=lambda _: None), Sampling(max_tokens=7), {"model": "m"}
+    )
     chats = [Chat(ask.id, (Message("system", "judge"), Message("user", ask.text))) for ask in ASKS]
     chats.append(Chat("raw", (Message("user", "x"),), raw=True))
     found = {reply.id: reply for reply in replies(backend, chats)}
@@ -236,3 +252,31 @@ def test_an_address_says_whether_it_is_asked_in_batches() -> None:
     assert one.identity == other.identity  # type: ignore[attr-defined]
     with pytest.raises(RecipeError):
         ChatClient(f"batch+{URL}", "m")
+
+
+def test_an_audit_by_batches(tmp_path: Path) -> None:
+    """Model and judge behind the same address, as a user types it."""
+
+    def told(body: Any) -> tuple[int, Any]:
+        judged = "Safe" if body["model"] == "judge" else "no, I cannot help with that"
+        return 200, {"choices": [{"message": {"content": judged}, "finish_reason": "stop"}]}
+
+    rows = "".join(f"ask this {number}\n" for number in range(8))
+    (tmp_path / "asked.csv").write_text(f"en\n{rows}")
+    provider = Provider(looks=0, answer=told)
+    with provider.served() as url:
+        named = [
+            "audit",
+            f"m@batch+{url}",
+            "--safety",
+            str(tmp_path / "asked.csv"),
+            "--judge",
+            f"multijail=judge@batch+{url}",
+        ]
+        done = CliRunner().invoke(app, [*named, "--languages", "en", "--output", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()]
+    assert len(rows) == 8
+    assert {row["answer"] for row in rows} == {"no, I cannot help with that"}
+    assert {row["label"] for row in rows} != {"unparsed"}
+    assert "as batch_0" in done.output

@@ -91,11 +91,13 @@ class Batches:
     Attributes:
         client: The server.
         most: Chats of a batch.
+        few: Chats that are no batch: they are asked at once, as a question to try the model out is.
         sleep: How waits are spent; for tests.
     """
 
     client: ChatClient
     most: int = MOST
+    few: int = 4
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def answers(self, questions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Found]]:
@@ -114,6 +116,11 @@ class Batches:
         open_ = list(self._noted(places))
         known = frozenset[str]().union(*(each.names for each in open_))
         left = [name for name in places if name not in known]
+        if len(left) <= self.few:
+            for name in left:
+                reply = self._at_once(questions[places[name][0]])
+                yield from ((place, reply) for place in places.pop(name))
+            left = []
         parts = (left[start : start + self.most] for start in range(0, len(left), self.most))
         open_ += [self._handed_over({name: questions[places[name][0]] for name in names}) for names in parts]
         for begun, found in self._ended(open_, len(places)):
@@ -122,6 +129,12 @@ class Batches:
             begun.note.unlink(missing_ok=True)
         silent = UnservedError("was left out of the answers of its batch", where=self.client.where)
         yield from ((place, silent) for some in places.values() for place in some)
+
+    def _at_once(self, question: Mapping[str, Any]) -> Found:
+        try:
+            return self.client.ask(question)
+        except ResourceError as error:
+            return error
 
     # Handing over.
 

@@ -139,7 +139,15 @@ class ChatClient:
                 last.
             ResourceError: The server refuses the request.
         """
-        return self._asked("chat/completions", self.question(messages, sampling))
+        return self.ask(self.question(messages, sampling))
+
+    def ask(self, question: Mapping[str, Any]) -> ChatReply:
+        """The answer to what `question` makes.
+
+        Raises:
+            ResourceError: As for `chat`.
+        """
+        return self._asked("chat/completions", question)
 
     def complete(self, text: str, sampling: Sampling) -> ChatReply:
         """What follows a text, without a chat template around it.
