@@ -261,8 +261,8 @@ def test_an_audit_by_batches(tmp_path: Path) -> None:
         judged = "Safe" if body["model"] == "judge" else "no, I cannot help with that"
         return 200, {"choices": [{"message": {"content": judged}, "finish_reason": "stop"}]}
 
-    rows = "".join(f"ask this {number}\n" for number in range(8))
-    (tmp_path / "asked.csv").write_text(f"en\n{rows}")
+    asked = "".join(f"ask this {number}\n" for number in range(8))
+    (tmp_path / "asked.csv").write_text(f"en\n{asked}")
     provider = Provider(looks=0, answer=told)
     with provider.served() as url:
         named = [
