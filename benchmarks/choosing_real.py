@@ -73,8 +73,8 @@ class Arm:
 
 ARMS = (
     Arm("head_steering", "aligned", ("head_steering",)),
-    Arm("sparse_edit", "aligned", ("sparse_edit",)),
     Arm("band_swap.bn", "bn", ("band_swap",), ("bn",), ("en",)),
+    Arm("sparse_edit", "aligned", ("sparse_edit",)),
     Arm("sparse_edit+head_steering", "aligned", ("sparse_edit", "head_steering")),
 )
 
