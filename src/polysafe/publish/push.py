@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from polysafe._version import __version__
+from polysafe.card.data import Card
 from polysafe.card.store import changed_card, load_card, update_card
 from polysafe.checkpoint.output import MANIFEST, RECORDS
 from polysafe.checkpoint.verify import read_manifest, verify_output
@@ -55,19 +56,29 @@ class Pushed:
         }
 
 
-def preview(
-    model: Path,
-    repo: str,
-    *,
-    public: bool = False,
-    licence: str | None = None,
-    licence_name: str | None = None,
-    report: Path | None = None,
-    answers: bool = False,
-    places: bool = False,
-    keys: bool = False,
-    progress: Progress = tell,
-) -> Publication:
+class Wanted(TypedDict, total=False):
+    """What is sent, and what is said of it.
+
+    Attributes:
+        public: Whether everybody may read it. A repository that is public already is not used without this.
+        licence: The hub's identifier of the licence, where those of the sources do not settle it. The card keeps it.
+        licence_name: For the licence `other`, its name.
+        report: Folder of an evaluation of this model, whose results, report and reproduce folder go too.
+        answers: Whether the answers of that evaluation go as well.
+        places: Send files that name folders of this machine.
+        keys: Send files with what looks like a key.
+    """
+
+    public: bool
+    licence: str | None
+    licence_name: str | None
+    report: Path | None
+    answers: bool
+    places: bool
+    keys: bool
+
+
+def preview(model: Path, repo: str, *, progress: Progress = tell, **wanted: Unpack[Wanted]) -> Publication:
     """What a push would send. Writes nothing and contacts nobody.
 
     Raises:
@@ -76,41 +87,27 @@ def preview(
     """
     _check_name(repo)
     _verify(model, progress)
-    card = changed_card(model, load_card(model), licence=licence, licence_name=licence_name, name=repo)
-    found = gather(model, repo, card, public=public, report=report, answers=answers)
-    return found.without(places=places, keys=keys)
+    return _gathered(model, repo, changed_card(model, load_card(model), **_said(repo, wanted)), wanted)
 
 
 def push(
     model: Path,
     repo: str,
     *,
-    public: bool = False,
-    licence: str | None = None,
-    licence_name: str | None = None,
-    report: Path | None = None,
-    answers: bool = False,
-    places: bool = False,
-    keys: bool = False,
     token: str | None = None,
     endpoint: str | None = None,
     progress: Progress = tell,
+    **wanted: Unpack[Wanted],
 ) -> Pushed:
     """Publishes an output on the hub. Interrupted, it goes on when it is called again.
 
     Args:
         model: The output.
         repo: The repository, `owner/name`; it is made if it is not there.
-        public: Whether everybody may read it. A repository that is public already is not used without this.
-        licence: The hub's identifier of the licence, where those of the sources do not settle it. The card keeps it.
-        licence_name: For the licence `other`, its name.
-        report: Folder of an evaluation of this model, whose results, report and reproduce folder go too.
-        answers: Whether the answers of that evaluation go as well.
-        places: Send files that name folders of this machine.
-        keys: Send files with what looks like a key.
         token: Token of the hub; by default the one that its client finds by itself.
         endpoint: Address of the hub; by default the one that its client knows.
         progress: Called as `progress(what, done, total)`.
+        wanted: What is sent, and what is said of it.
 
     Raises:
         VerificationError: The output is not as it was written, something in it tells about this machine, or the hub
@@ -121,7 +118,7 @@ def push(
     """
     _check_name(repo)
     keep_secret(token or "")
-    card = update_card(model, licence=licence, licence_name=licence_name, name=repo)
+    card = update_card(model, **_said(repo, wanted))
     if card.licence_question:
         raise RecipeError(
             card.licence_question,
@@ -129,9 +126,20 @@ def push(
             remedy="read the licences of all sources, then name one that they allow: --license apache-2.0",
         )
     _verify(model, progress)
-    publication = gather(model, repo, card, public=public, report=report, answers=answers)
-    publication.without(places=places, keys=keys).require_no_leaks()
+    publication = _gathered(model, repo, card, wanted)
+    publication.require_no_leaks()
     return _publish(publication, Repository(repo, token, endpoint), progress)
+
+
+def _said(repo: str, wanted: Wanted) -> dict[str, Any]:
+    """What a card is told."""
+    return {"licence": wanted.get("licence"), "licence_name": wanted.get("licence_name"), "name": repo}
+
+
+def _gathered(model: Path, repo: str, card: Card, wanted: Wanted) -> Publication:
+    public, answers = wanted.get("public", False), wanted.get("answers", False)
+    found = gather(model, repo, card, public=public, report=wanted.get("report"), answers=answers)
+    return found.without(places=wanted.get("places", False), keys=wanted.get("keys", False))
 
 
 def _publish(publication: Publication, repository: Repository, progress: Progress) -> Pushed:

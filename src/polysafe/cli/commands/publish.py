@@ -14,7 +14,7 @@ from polysafe.cli.commands.run import note_licence
 from polysafe.cli.console import note, print_json, print_line, print_table, progress, resumable
 from polysafe.errors import RecipeError
 from polysafe.publish.contents import Publication
-from polysafe.publish.push import Pushed, preview
+from polysafe.publish.push import Pushed, Wanted, preview
 from polysafe.publish.push import push as push_model
 from polysafe.text.units import format_bytes
 
@@ -59,32 +59,20 @@ def push(
     if with_answers and with_report is None:
         raise RecipeError("whose answers?", where="--with-answers", remedy="name the evaluation: --with-report DIR")
     token = _token(token_env)
+    wanted: Wanted = {
+        "public": public,
+        "licence": licence,
+        "licence_name": licence_name,
+        "report": with_report,
+        "answers": with_answers,
+        "places": with_places,
+        "keys": with_keys,
+    }
     with resumable(), progress():
         if dry_run:
-            seen = preview(
-                model,
-                repo,
-                public=public,
-                licence=licence,
-                licence_name=licence_name,
-                report=with_report,
-                answers=with_answers,
-                places=with_places,
-                keys=with_keys,
-            )
+            seen = preview(model, repo, **wanted)
         else:
-            done = push_model(
-                model,
-                repo,
-                public=public,
-                licence=licence,
-                licence_name=licence_name,
-                report=with_report,
-                answers=with_answers,
-                places=with_places,
-                keys=with_keys,
-                token=token,
-            )
+            done = push_model(model, repo, token=token, **wanted)
     if as_json:
         print_json({"dry_run": True, **seen.to_json()} if dry_run else done.to_json())
     elif dry_run:
