@@ -43,6 +43,7 @@ class Provider:
         self.broken: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
         self.after: Callable[[httpx.Request], None] = lambda _: None
         self.status = "completed"
+        self.reason: Mapping[str, Any] | None = None
         self._looks, self._answer, self._seen = looks, answer, dict[str, int]()
 
     def client(self) -> httpx.Client:
@@ -145,7 +146,7 @@ class Provider:
             self.answered += 1
             row = {"custom_id": line["custom_id"], "response": {"status_code": status, "body": body}, "error": None}
             lines[status == 200].insert(0, json.dumps(row))  # in another order than they went
-        batch["status"] = self.status
+        batch |= {"status": self.status, "errors": self.reason}
         batch["request_counts"] = {"completed": len(lines[True]), "failed": len(lines[False])}
         for fine, key in ((True, "output_file_id"), (False, "error_file_id")):
             if lines[fine]:

@@ -209,6 +209,7 @@ def test_a_server_without_batches_is_told() -> None:
         answers(generator(provider))
 
 
+@pytest.mark.hostile("server")
 @pytest.mark.parametrize(
     "content",
     [
@@ -223,6 +224,28 @@ def test_whatever_a_server_says_ends_in_an_error_of_ours(content: bytes) -> None
     provider.broken = lambda _: httpx.Response(200, content=content)
     with pytest.raises(ResourceError):
         answers(generator(provider))
+
+
+KEY = "sk-abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@pytest.mark.hostile("key")
+@pytest.mark.parametrize("where", ["in answers", "in errors", "as the reason of a failure"])
+def test_a_key_that_is_said_back_is_hidden(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THEIR_KEY", KEY)
+    said_back = {"choices": [{"message": {"content": KEY}, "finish_reason": "stop"}]}
+    provider = Provider(answer=lambda _: (200, said_back) if where == "in answers" else (500, {"error": KEY}))
+    if where == "as the reason of a failure":
+        provider.status, provider.reason = "failed", {"data": [{"message": KEY}]}
+    found = dict[str, str]()
+    made = Batches(ChatClient(URL, "m", "THEIR_KEY", sleep=lambda _: None), few=0, sleep=lambda _: None)
+    made.client.__dict__["_http"] = provider.client()
+    try:
+        some_answers(BatchGenerator(made), found)
+    except ResourceError as error:
+        found["error"] = str(error)
+    assert found
+    assert KEY not in str(found)
 
 
 def test_judges_ask_in_batches() -> None:
