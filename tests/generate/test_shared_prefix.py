@@ -79,13 +79,30 @@ def test_answers_are_those_of_one_prompt_at_a_time(seen: Seen) -> None:
     assert asked == len(ENDS) * len(ENDS[2])
 
 
-def test_the_beginning_and_what_was_compared_are_kept_for_other_prompts(seen: Seen) -> None:
+def test_all_batches_of_a_call_go_on_from_one_beginning(bytes_model: Opened) -> None:
     texts = tuple(BEGINNING + end for end in ENDS)
-    others = tuple(BEGINNING + end for end in ("x", "yyyyyy"))
-    wanted = alone(seen, others)
-    seen.answers(*texts)
-    assert seen.answers(*others) == wanted
-    assert seen.tokens[0] == 2 * len("yyyyyy")
+    seen = Seen(*bytes_model, batch_tokens=2 * (SHARED + len(ENDS[2]) + 5))
+    wanted = alone(seen, texts)
+    assert seen.answers(*texts) == wanted
+    assert seen.tokens.count(SHARED) == 1
+    assert seen.tokens.count(2 * (SHARED + len(ENDS[2]))) == 1  # compared once: the others are shorter
+    seen.end()
+
+
+def test_a_model_that_was_edited_meanwhile_reads_the_beginning_anew(bytes_model: Opened) -> None:
+    texts = tuple(BEGINNING + end for end in ENDS)
+    seen = Seen(*bytes_model)
+    before = seen.answers(*texts)
+    weight = bytes_model[0].model.get_parameter("model.layers.0.self_attn.v_proj.weight")
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(-3)
+        assert seen.answers(*texts) == alone(seen, texts) != before
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+        seen.end()
 
 
 def test_another_beginning_is_run_anew(seen: Seen) -> None:

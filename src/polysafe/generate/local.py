@@ -121,7 +121,6 @@ class LocalGenerator:
         self._sampling = sampling or Sampling()
         self._template, self._system, self._unreadable = template, system, unreadable
         self._batch_tokens = batch_tokens
-        self._shared = SharedPrefix(model)
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -176,9 +175,10 @@ class LocalGenerator:
         readable = frozenset(prompts.ids)
         yield from (Completion(ask.id, "", "length", 0) for ask in asks if ask.id not in readable)
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts.tokens[index]))
+        shared = SharedPrefix(self._model)  # of this call alone: by the next one, the model may have been edited
 
         def answer(batch: range) -> list[Completion]:
-            return self._continue(prompts, [order[place] for place in batch])
+            return self._continue(prompts, [order[place] for place in batch], shared)
 
         def too_large(place: int, error: torch.OutOfMemoryError) -> ResourceError:
             return ResourceError(
@@ -213,7 +213,7 @@ class LocalGenerator:
         """
         try:
             prompts = render_chat(self._tokenizer, messages, max_tokens=self._room)
-            return self._continue(prompts, [0], Heard(advance))[0]
+            return self._continue(prompts, [0], SharedPrefix(self._model), Heard(advance))[0]
         except torch.OutOfMemoryError as error:
             raise ResourceError(f"the chat does not fit the device: {error}", remedy="begin a new one") from error
 
@@ -244,11 +244,11 @@ class LocalGenerator:
         )
 
     def _continue(
-        self, prompts: RenderedPrompts, indices: Sequence[int], heard: Heard | None = None
+        self, prompts: RenderedPrompts, indices: Sequence[int], shared: SharedPrefix, heard: Heard | None = None
     ) -> list[Completion]:
         with torch.random.fork_rng():
             torch.manual_seed(self._seed(prompts, indices[0]))
-            new = continued(self._shared, prompts, indices, self._config(prompts.padding), streamer=heard)
+            new = continued(shared, prompts, indices, self._config(prompts.padding), streamer=heard)
         return [self._completion(prompts, index, row) for index, row in zip(indices, new, strict=True)]
 
     def _seed(self, prompts: RenderedPrompts, index: int) -> int:
