@@ -28,6 +28,7 @@ from polysafe.workflows import quickstart
 from polysafe.workflows.quickstart import Quickstart, run_quickstart
 from polysafe.workflows.quickstart_recipes import HEAD_EDITS, METHODS, SPARSE_EDITS, swap_recipe
 from polysafe.workflows.reproduce import reproduce
+from tests.commands import warm_workers
 
 pytestmark = pytest.mark.slow
 
@@ -270,7 +271,8 @@ def test_running_again_reuses_the_models_and_its_record_is_made_again(done: Quic
 def test_more_workers_give_the_same_bytes(done: Quickstart, smaller: pytest.MonkeyPatch, tmp_path: Path) -> None:
     smaller.setattr(quickstart, "SPARSE_EDITS", (settled_sparse_edit(),))
     told: list[tuple[int, int]] = []
-    shared = run_quickstart(tmp_path, lambda _, done, total: told.append((done, total)), workers=2)
+    with warm_workers():
+        shared = run_quickstart(tmp_path, lambda _, done, total: told.append((done, total)), workers=2)
     assert told == sorted(told)
     # base, safety, expert and choice among its swaps; swap, sparse edit and control, twice each
     assert {total for _, total in told} == {10}
