@@ -299,11 +299,13 @@ def _swaps(settings: Mapping[str, Any], family: Family, models: _Models, output:
 def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterator[_Model]:
     """Edits for all low-resource languages at once, asked in every language, with the controls of both methods.
 
+    One that leaves a language out is asked in that one alone, and in the pivot.
+
     The longest are begun first. Heads of all but the first edit wait for the effects that the first one measures.
     """
     from polysafe.methods.head_steering.method import HeadSteering
     from polysafe.methods.sparse_edit.method import SparseEdit
-    from polysafe.organism.lexicon import LANGUAGES, LOW
+    from polysafe.organism.lexicon import LANGUAGES, LOW, PIVOT
 
     def made(method: SparseEdit | HeadSteering) -> Recipe:
         sources = {name: family.members[name] for name in method.uses}
@@ -314,8 +316,9 @@ def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterato
     sparse = [SparseEdit.model_validate(dict(entry)) for entry in SPARSE_EDITS]
     decided = [models.decide(made(method)) for method in sparse]
     for number, method in enumerate(sparse):
-        asked = LANGUAGES if method.leave_out is None else (method.leave_out,)
-        model = models.make(made(method), decided[number], ALL, LANGUAGES, compared=asked)
+        left = method.leave_out
+        asked, compared = (LANGUAGES, LANGUAGES) if left is None else ((PIVOT, left), (left,))
+        model = models.make(made(method), decided[number], ALL, asked, compared=compared)
         yield model
         if number == 0 and model.edit is not None:
             sparse += method.settled(model.edit).controls(RANDOM_DRAWS)[:RANDOM_DRAWS]
