@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from polysafe.findings.gather import Answered, Findings, Pair
 from polysafe.findings.runs import answered
 from polysafe.findings.settings import about_groups, language_names
 from polysafe.findings.verdict import judge
+from polysafe.probe.kept import Measurements
 from polysafe.processes import Task, Workers
 from polysafe.progress import Progress, tell
 from polysafe.recipe.measures import Validate
@@ -254,8 +256,14 @@ class _Models:
 
 
 def _decide(recipe: Recipe) -> Edit:
-    with threads(1):
+    with threads(1), _measurements():
         return make_plan(recipe).edit
+
+
+@cache
+def _measurements() -> Measurements:
+    """What several edits of the base are decided by is measured once in a process."""
+    return Measurements()
 
 
 def _choice(made: Sequence[_Model]) -> dict[str, Recipe]:
