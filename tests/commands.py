@@ -32,7 +32,7 @@ _HEAVY = (
 
 
 def run_command(line: str, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-    """Exit status and output of a line `polysafe …`, in which variables may stand but no pipes."""
+    """Exit status and output of a line `polysafe …` or `python FILE …`, in which variables may stand but no pipes."""
     words = shlex.split(Template(line).substitute(environment))
     return run_function(_command, words, folder, environment=environment, folder=folder)
 
@@ -112,5 +112,9 @@ def _carry_out(
 
 def _command(arguments: list[str], folder: Path) -> None:
     os.chdir(folder)
-    sys.argv = arguments
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    if arguments[0] == "python":
+        sys.argv = arguments[1:]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        sys.argv = arguments
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
