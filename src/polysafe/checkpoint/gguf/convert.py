@@ -253,7 +253,7 @@ def quick_reader(read: Readers | None = None) -> Iterator[None]:
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value.view(np.ndarray) if isinstance(value, np.memmap) else value)
 
-    def once(path: str) -> gguf.GGUFReader:
+    def once(path: str) -> Any:
         """The reader of a file, whichever link leads to it."""
         file = os.path.realpath(path)
         if file not in found:
