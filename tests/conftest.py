@@ -81,6 +81,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _quick_disk() -> Iterator[None]:
+    """No power is cut during a test, so nobody waits for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _this_machine_alone() -> Iterator[None]:
     """Nothing that a test does leaves this machine."""
     with guarded():

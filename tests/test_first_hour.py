@@ -68,9 +68,8 @@ def carry_out(numbers: list[int], folder: Path, imports: dict[str, Path]) -> dic
 
 
 def _run(line: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    if line.startswith("polysafe "):
+    if line.startswith(("polysafe ", "python ")):
         return run_command(line, folder, environment)
-    line = line.replace("python ", f"{sys.executable} ", 1) if line.startswith("python ") else line
     done = subprocess.run(
         ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -284,8 +284,11 @@ def test_more_tensors_than_any_model_has_are_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(source, "MAX_TENSORS", 120)
     assert len(open_checkpoint(folder).tensors) == 120
     monkeypatch.setattr(source, "MAX_TENSORS", 119)
-    with pytest.raises(CheckpointError, match="holds more than 119 tensors, more than any model"):
-        open_checkpoint(folder)
+    for named, where in ((30, folder / source.INDEX), (29, folder)):
+        write_index(folder, {name: f"{shard}.safetensors" for shard, names in shards.items() for name in names[:named]})
+        with pytest.raises(CheckpointError, match="holds more than 119 tensors, more than any model") as caught:
+            open_checkpoint(folder)
+        assert caught.value.where == where
 
 
 def test_an_adapter_beside_a_full_model_is_told(tmp_path: Path) -> None:

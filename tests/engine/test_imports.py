@@ -304,11 +304,10 @@ def test_a_source_that_says_two_things(source: dict[str, object], wanted: str) -
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """transformers reads the same metadata again and again, and makes the table of names anew for every module."""
+    """transformers makes the table of names anew for every module."""
     import gguf
 
     with quick_reader(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gguf, "GGUFReader", cache(gguf.GGUFReader))
         patch.setattr(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map))
         yield
 

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from polysafe.probe.refusal import RefusalSignal
 from polysafe.recipe.recipe import Recipe, load_recipe, make_recipe
 from polysafe.workflows.run import plan_recipe, run_recipe
 from tests.byte_level import save_byte_model
+from tests.commands import run_function
 
 
 def table(file: Path, rows: int, words: str, languages: tuple[str, ...] = ("en", "sw")) -> Path:
@@ -291,17 +290,12 @@ def test_a_judge_compares_candidates(tmp_path: Path) -> None:
     }
 
 
-_KILLED = """
-import os, signal, sys
-from polysafe.workflows.run import plan_recipe
-from polysafe.recipe.recipe import load_recipe
+def killed_at(share: float, file: Path) -> None:
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "comparing candidates" and done / total > share:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def progress(stage, done, total):
-    if stage == "comparing candidates" and done / total > float(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-plan_recipe(load_recipe(sys.argv[1]), fit=True, progress=progress)
-"""
+    plan_recipe(load_recipe(file), fit=True, progress=progress)
 
 
 def asked(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, int]:
@@ -327,10 +321,8 @@ def test_a_kill_loses_at_most_the_candidate_that_was_tried(tmp_path: Path, monke
     assert times == 3  # the unedited model and two candidates
     made = toy(tmp_path / "killed", limit=12)
     (tmp_path / "recipe.yaml").write_text(made.to_yaml())
-    program = [sys.executable, "-c", _KILLED, str(tmp_path / "recipe.yaml"), "0.9"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    ended, said = run_function(killed_at, 0.9, tmp_path / "recipe.yaml", folder=tmp_path)
+    assert ended == -signal.SIGKILL, said
     made = load_recipe(tmp_path / "recipe.yaml")
     again, times = asked(made, monkeypatch)
     assert times == 1

@@ -24,6 +24,7 @@ COMMANDS = [
 ELSEWHERE = ("@http", "polysafe repair")
 """What has tests of its own: a served model, and the long one."""
 LESS = {"polysafe evaluate": " --limit 4", "polysafe search": " --trials 2"}
+PROMPTS = ("prompts: 25", "prompts: 4")
 """Of what the commands do, enough to see that they do it."""
 
 
@@ -45,6 +46,8 @@ def test_every_command_of_the_page_works(tmp_path: Path) -> None:
     folder = tmp_path / "examples"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("models", "out", "results", "runs"))
     (folder / "models").symlink_to(packaged_family().root)
+    for recipe in folder.glob("*.yaml"):
+        recipe.write_text(recipe.read_text(encoding="utf-8").replace(*PROMPTS), encoding="utf-8")
     installed(folder / "plugin", tmp_path / "site")
     paths = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{tmp_path / 'site'}", "POLYSAFE_CACHE": str(tmp_path / "cache")}
     lines = [line for line in COMMANDS if line.startswith("polysafe ")]

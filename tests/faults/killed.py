@@ -1,8 +1,9 @@
 """Does a piece of work again and again, in processes that end by SIGKILL, and looks what is there.
 
-Called as `python killed.py FOLDER WORK=KILLS …`. A round is a work that is killed at random points until it gets
-through; rounds go on until there were so many kills. Every point is either a random amount of progress, at which the
-process kills itself, or a random moment, at which its parent does. Imports are paid once: the processes are forks.
+`kill` is for a process of its own, whose settings it changes. A round is a work that is killed at random points until
+it gets through; rounds go on until there were so many kills. Every point is either a random amount of progress, at
+which the process kills itself, or a random moment, at which its parent does. Imports are paid once: the processes are
+forks.
 """
 
 from __future__ import annotations
@@ -195,8 +196,9 @@ def hurry() -> None:
     os.fsync = lambda fd: None  # a killed process takes nothing from the system's memory
 
 
-if __name__ == "__main__":
+def kill(place: Path, works: Mapping[str, int]) -> None:
+    """Kills every work so often, and prints what was done, in the last line."""
     hurry()
     warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside the threads of torch
-    asked = [argument.split("=") for argument in sys.argv[2:]]
-    json.dump({name: trouble(name, Path(sys.argv[1]) / name, int(kills)) for name, kills in asked}, sys.stdout)
+    found = {name: trouble(name, place / name, kills) for name, kills in works.items()}
+    sys.stdout.write(f"\n{json.dumps(found)}\n")

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
+from tests.commands import run_function
 from tests.faults import killed
 
 pytestmark = pytest.mark.slow
@@ -22,12 +21,10 @@ ASKED = os.environ.get("POLYSAFE_KILLS")
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int]]:
     place = tmp_path_factory.mktemp("kills")
-    works = [f"{name}={ASKED or kills}" for name, kills in WORKS.items()]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, killed.__file__, str(place), *works]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    return {name: dict(report) for name, report in json.loads(done.stdout).items()}
+    works = {name: int(ASKED or kills) for name, kills in WORKS.items()}
+    status, said = run_function(killed.kill, place, works, folder=place)
+    assert status == 0, said
+    return {name: dict(report) for name, report in json.loads(said.splitlines()[-1]).items()}
 
 
 @pytest.mark.parametrize("work", [pytest.param(work, marks=pytest.mark.fault(10, work)) for work in WORKS])

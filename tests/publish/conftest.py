@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -62,7 +61,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYSAFE_CACHE", str(folder / "cache"))
-        patch.setattr(os, "fsync", lambda _: None)
         models = trio(folder, layers=2)
         for path in models.paths.values():
             (path / "README.md").write_text(CARD.format(licence="apache-2.0"))
@@ -73,5 +71,4 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it."""
     monkeypatch.setenv("POLYSAFE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     return Path(shutil.copytree(made, tmp_path / "model"))

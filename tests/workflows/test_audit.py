@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -31,10 +29,10 @@ from polysafe.workflows.audit import audit
 from polysafe.workflows.run import run_recipe
 from tests import exams
 from tests.byte_level import save_byte_model
+from tests.commands import begun, polysafe
 from tests.evaluate.served import Telling, bread_is_unsafe
 from tests.generate.test_server import serving
 from tests.gguf_files import needs_gguf, write_gguf
-from tests.processes import started
 from tests.shared import DATA, needs_data
 
 pytestmark = pytest.mark.slow
@@ -237,16 +235,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_audit_that_was_stopped_ends_in_the_same_records(
     tmp_path: Path, sent: signal.Signals, code: int, whole: Path
 ) -> None:
-    line = [sys.executable, "-m", "polysafe", *arguments(tmp_path / "killed")]
-    environment = {**os.environ, "POLYSAFE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    with started(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+    environment = {**os.environ, "POLYSAFE_CACHE": str(tmp_path / "cache")}
+    with begun(polysafe, *arguments(tmp_path / "killed"), said=tmp_path / "said", environment=environment) as running:
         journals = (file for _ in iter(int, 1) for file in [*tmp_path.glob("**/journal.jsonl"), None])
         for file in journals:
-            if running.poll() is not None or (file is not None and file.stat().st_size > 2000):
+            if not running.is_alive() or (file is not None and file.stat().st_size > 2000):
                 break
             time.sleep(0.02)
-        running.send_signal(sent)
-        assert running.wait() == code
+        assert running.pid is not None
+        os.kill(running.pid, sent)
+        running.join()
+    assert running.exitcode == code, (tmp_path / "said").read_text(encoding="utf-8")
     assert not (tmp_path / "killed" / "run.json").exists()
     (journal,) = tmp_path.glob("**/journal.jsonl")
     assert journal.stat().st_size > 2000  # what was answered is kept

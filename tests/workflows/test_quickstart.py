@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -28,6 +29,8 @@ from polysafe.workflows import quickstart
 from polysafe.workflows.quickstart import Quickstart, run_quickstart
 from polysafe.workflows.quickstart_recipes import HEAD_EDITS, METHODS, SPARSE_EDITS, swap_recipe
 from polysafe.workflows.reproduce import reproduce
+from tests.commands import warm_workers
+from tests.organism.effects import effects_of_heads
 
 pytestmark = pytest.mark.slow
 
@@ -45,14 +48,16 @@ def settled_sparse_edit() -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
-    """The quickstart with two swaps, and sparse edits whose choice of layer and gain is not repeated here."""
+    """The quickstart with two swaps; choices of sparse edits and effects of heads, tested elsewhere, are there."""
     settled = settled_sparse_edit()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quickstart, "METHODS", METHODS[:2])
         patch.setattr(quickstart, "SPARSE_EDITS", (settled, {**settled, "leave_out": "qad"}))
         patch.setattr(quickstart, "HEAD_EDITS", ({**HEAD_EDITS[0], "prompts": 25, "fraction": 0.5, "strength": 1.0},))
         patch.setattr(quickstart, "RANDOM_DRAWS", 1)
-        yield run_quickstart(tmp_path_factory.mktemp("quickstart"))
+        output = tmp_path_factory.mktemp("quickstart")
+        shutil.copytree(effects_of_heads(tmp_path_factory), output / "effects")
+        yield run_quickstart(output)
 
 
 def values(rows: tuple[Row, ...], method: str, metric: str) -> tuple[list[float], list[float]]:
@@ -270,7 +275,8 @@ def test_running_again_reuses_the_models_and_its_record_is_made_again(done: Quic
 def test_more_workers_give_the_same_bytes(done: Quickstart, smaller: pytest.MonkeyPatch, tmp_path: Path) -> None:
     smaller.setattr(quickstart, "SPARSE_EDITS", (settled_sparse_edit(),))
     told: list[tuple[int, int]] = []
-    shared = run_quickstart(tmp_path, lambda _, done, total: told.append((done, total)), workers=2)
+    with warm_workers():
+        shared = run_quickstart(tmp_path, lambda _, done, total: told.append((done, total)), workers=2)
     assert told == sorted(told)
     # base, safety, expert and choice among its swaps; swap, sparse edit and control, twice each
     assert {total for _, total in told} == {10}

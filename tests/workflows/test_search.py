@@ -20,6 +20,7 @@ from polysafe.search.space import with_budget
 from polysafe.workflows import search as workflow
 from polysafe.workflows.judged_points import JUDGED
 from polysafe.workflows.search import RECIPE, RESULT, Found, search
+from tests.commands import warm_workers
 from tests.search.made import VALIDATION, toy_space
 
 
@@ -56,7 +57,8 @@ def test_a_search_ends_in_a_recipe_and_goes_on(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.fault(13, "processes that share")
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     wide = toy_space(tmp_path, band(bottom={"low": 0, "high": 4}, top={"low": 0, "high": 3}), search={"trials": 6})
-    found = search(wide, tmp_path / "search", workers=2)
+    with warm_workers():
+        found = search(wide, tmp_path / "search", workers=2)
     assert len(found.points) == 6
     assert all(point.outcome is not None for point in found.points)
 
@@ -65,7 +67,9 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 def test_two_processes_share_what_the_judge_is_asked(tmp_path: Path) -> None:
     edit = band(bottom={"choices": [0, 2, 4]}, top={"choices": [0, 2]})
     small = toy_space(tmp_path, edit, search={"by": "signal", "judged": 2})
-    alone, shared = (search(small, tmp_path / str(workers), workers=workers) for workers in (1, 2))
+    alone = search(small, tmp_path / "1")
+    with warm_workers():
+        shared = search(small, tmp_path / "2", workers=2)
 
     def readings(found: Found) -> dict[str, object]:
         judged = {str(point.setting): point.outcome for point in found.judged if point.outcome is not None}
@@ -75,7 +79,8 @@ def test_two_processes_share_what_the_judge_is_asked(tmp_path: Path) -> None:
     assert readings(shared) == readings(alone)
     assert shared.choice.reason == alone.choice.reason
     kept = (tmp_path / "2" / JUDGED).read_bytes()
-    again = search(small, tmp_path / "2", workers=2)
+    with warm_workers():
+        again = search(small, tmp_path / "2", workers=2)
     assert [each.to_json() for each in again.judged] == [each.to_json() for each in shared.judged]
     assert (tmp_path / "2" / JUDGED).read_bytes() == kept
 

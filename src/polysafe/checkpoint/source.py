@@ -215,9 +215,12 @@ def _weight_map(folder: Path) -> dict[str, str]:
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError("has no weight_map", where=index, remedy="fetch the index again")
+    if len(weight_map) > MAX_TENSORS:
+        raise CheckpointError(f"holds more than {MAX_TENSORS} tensors, more than any model", where=index)
     for tensor, file in weight_map.items():
         if not isinstance(file, str):
             raise CheckpointError(f"maps {tensor!r} to something that is no file name", where=index)
+    for file in dict.fromkeys(weight_map.values()):
         _check_name(index, file)
     return weight_map
 

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 SECONDS = 10.0
 """What a batch should take on a processor: its results are kept when it ends, and an interruption loses it."""
-_GROWTH = 2
+_GROWTH = 4
 """How much larger than the one before it a batch may be: answers that ended early say little about the next ones."""
 
 

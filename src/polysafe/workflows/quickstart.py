@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from polysafe.findings.gather import Answered, Findings, Pair
 from polysafe.findings.runs import answered
 from polysafe.findings.settings import about_groups, language_names
 from polysafe.findings.verdict import judge
+from polysafe.probe.kept import Measurements
 from polysafe.processes import Task, Workers
 from polysafe.progress import Progress, tell
 from polysafe.recipe.measures import Validate
@@ -254,8 +256,14 @@ class _Models:
 
 
 def _decide(recipe: Recipe) -> Edit:
-    with threads(1):
+    with threads(1), _measurements():
         return make_plan(recipe).edit
+
+
+@cache
+def _measurements() -> Measurements:
+    """What several edits of the base are decided by is measured once in a process."""
+    return Measurements()
 
 
 def _choice(made: Sequence[_Model]) -> dict[str, Recipe]:
@@ -299,11 +307,13 @@ def _swaps(settings: Mapping[str, Any], family: Family, models: _Models, output:
 def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterator[_Model]:
     """Edits for all low-resource languages at once, asked in every language, with the controls of both methods.
 
+    One that leaves a language out is asked in that one alone, and in the pivot.
+
     The longest are begun first. Heads of all but the first edit wait for the effects that the first one measures.
     """
     from polysafe.methods.head_steering.method import HeadSteering
     from polysafe.methods.sparse_edit.method import SparseEdit
-    from polysafe.organism.lexicon import LANGUAGES, LOW
+    from polysafe.organism.lexicon import LANGUAGES, LOW, PIVOT
 
     def made(method: SparseEdit | HeadSteering) -> Recipe:
         sources = {name: family.members[name] for name in method.uses}
@@ -314,8 +324,9 @@ def _edits_of_the_base(family: Family, models: _Models, output: Path) -> Iterato
     sparse = [SparseEdit.model_validate(dict(entry)) for entry in SPARSE_EDITS]
     decided = [models.decide(made(method)) for method in sparse]
     for number, method in enumerate(sparse):
-        asked = LANGUAGES if method.leave_out is None else (method.leave_out,)
-        model = models.make(made(method), decided[number], ALL, LANGUAGES, compared=asked)
+        left = method.leave_out
+        asked, compared = (LANGUAGES, LANGUAGES) if left is None else ((PIVOT, left), (left,))
+        model = models.make(made(method), decided[number], ALL, asked, compared=compared)
         yield model
         if number == 0 and model.edit is not None:
             sparse += method.settled(model.edit).controls(RANDOM_DRAWS)[:RANDOM_DRAWS]

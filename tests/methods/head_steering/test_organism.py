@@ -25,6 +25,7 @@ from polysafe.organism.packaged import packaged_family
 from polysafe.probe.kept import Measurements
 from polysafe.probe.model import LoadedModel, edited, load_model
 from tests.methods.helpers import judged_by
+from tests.organism.effects import ENTRY, effects_of_heads
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +35,7 @@ Sources = dict[str, Source]
 @pytest.fixture(scope="module")
 def sources() -> Iterator[Sources]:
     torch.set_num_threads(1)
-    with ExitStack() as stack:
+    with ExitStack() as stack, Measurements():
         found = {}
         for name in ("base", "harm"):
             checkpoint = open_checkpoint(packaged_family().members[name])
@@ -45,12 +46,11 @@ def sources() -> Iterator[Sources]:
 
 @pytest.fixture(scope="module")
 def effects(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("effects")
+    return effects_of_heads(tmp_path_factory)
 
 
 def entry(effects: Path, **options: Any) -> HeadSteering:
-    fields = {"model": "base", "harmful": "harm", "languages": LOW, "tasks": "organism", "together": "mean"}
-    return HeadSteering.model_validate({**fields, "prompts": 25, "effects": effects, **options})
+    return HeadSteering.model_validate({**ENTRY, "effects": effects, **options})
 
 
 def ask(sources: Sources, edit: Edit) -> Exam:
@@ -75,7 +75,7 @@ def test_half_of_the_heads_repair_the_low_languages(sources: Sources, effects: P
         assert change >= -0.02
 
 
-def test_what_was_measured_is_in_the_edit(sources: Sources, effects: Path) -> None:
+def test_what_was_measured_is_in_the_edit(sources: Sources, effects: Path, tmp_path: Path) -> None:
     edit = entry(effects).fit(sources)
     (part,) = edit.provenance
     evidence = part.evidence
@@ -88,7 +88,7 @@ def test_what_was_measured_is_in_the_edit(sources: Sources, effects: Path) -> No
     assert sum(decision.detail["heads"] for decision in part.decisions) == 24
     assert any("have an effect that is not positive" in note for note in part.notes)
     assert "effects" not in part.options  # where measurements are kept changes nothing
-    assert Edit.load(edit.save(effects / "edit")) == edit
+    assert Edit.load(edit.save(tmp_path / "edit")) == edit
 
 
 def test_groups_of_languages_share_what_most_of_them_chose(sources: Sources, effects: Path) -> None:
@@ -103,7 +103,7 @@ def test_groups_of_languages_share_what_most_of_them_chose(sources: Sources, eff
 
 
 def test_prompts_are_drawn_once_for_many_settings(
-    sources: Sources, effects: Path, monkeypatch: pytest.MonkeyPatch
+    sources: Sources, effects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[str] = []
 
@@ -111,12 +111,15 @@ def test_prompts_are_drawn_once_for_many_settings(
         drawn.append(language)
         return draw(method, source, language)
 
-    alone = [entry(effects, strength=strength).fit(sources) for strength in (0.5, 1.0)]
+    alone = []
+    for strength in (0.5, 1.0):
+        with Measurements():
+            alone.append(entry(effects, strength=strength).fit(sources))
     monkeypatch.setattr(maps, "draw", counting)
     with Measurements():
         together = [entry(effects, strength=strength).fit(sources) for strength in (0.5, 1.0)]
         assert sorted(drawn) == sorted(LOW)
-        entry(effects / "fewer", prompts=4).fit(sources)  # other prompts are others
+        entry(tmp_path, prompts=4).fit(sources)  # other prompts are others
     assert [edit.sha256 for edit in together] == [edit.sha256 for edit in alone]
     assert sorted(drawn) == sorted((*LOW, *LOW))
 

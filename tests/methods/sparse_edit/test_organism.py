@@ -18,6 +18,7 @@ from polysafe.methods.sparse_edit.method import SparseEdit
 from polysafe.organism.exam import SETS, Exam, Set, examine
 from polysafe.organism.lexicon import LANGUAGES, LOW, MID
 from polysafe.organism.packaged import packaged_family
+from polysafe.probe.kept import Measurements
 from polysafe.probe.model import LoadedModel, edited, load_model
 
 pytestmark = pytest.mark.slow
@@ -31,9 +32,10 @@ REQUESTS = SETS[:3]
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[LoadedModel]:
+    """The base; its anchors are captured once for all that is fitted to them."""
     torch.set_num_threads(1)
     checkpoint = open_checkpoint(packaged_family().members["base"])
-    with CheckpointReader(checkpoint) as reader:
+    with CheckpointReader(checkpoint) as reader, Measurements():
         yield load_model(Source("base", checkpoint, classify(checkpoint), reader))
 
 

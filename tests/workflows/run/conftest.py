@@ -8,9 +8,9 @@ import pytest
 
 from polysafe.checkpoint.reader import CheckpointReader
 from polysafe.files import memory
-from tests.engine.conftest import _own_cache, _quick_disk, llama
+from tests.engine.conftest import _own_cache, llama
 
-__all__ = ["_own_cache", "_quick_disk", "bytes_read", "llama"]
+__all__ = ["_own_cache", "bytes_read", "llama"]
 
 
 @pytest.fixture

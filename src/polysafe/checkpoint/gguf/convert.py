@@ -8,6 +8,7 @@ every tensor is made by the same pieces when it is written. Where those do not t
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ _MACHINE = ("_name_or_path", "_model_name_or_path", "name_or_path", "is_local", 
 _OTHERS = ("quantization_config", "transformers_version", "gguf_file")
 
 Matrix = np.ndarray[Any, np.dtype[Any]]
+Readers = dict[str, Any]
+"""File -> what the package `gguf` read of its metadata."""
 
 
 class Conversion:
@@ -64,7 +67,8 @@ class Conversion:
         _check_tokenizer(header)
         self._header, self._dtype = header, dtype
         self._file: Matrix = np.memmap(header.file, np.uint8, "r")
-        model = _empty_model(header)
+        self._read: Readers = {}
+        model = _empty_model(header, self._read)
         self.config: PretrainedConfig = model.config
         self._class = type(model).__name__
         self._processor = _processor(header, model.config)
@@ -89,6 +93,7 @@ class Conversion:
             CheckpointError: The file holds numbers that are none, or too large for the storage type, or a tensor of
                 another shape than the config says.
         """
+        self._read.clear()  # metadata of a large vocabulary take more memory than a block
         for block in self._values(name):
             stored = block.to(torch_dtype(self._dtype))
             if not is_finite(stored):
@@ -102,7 +107,7 @@ class Conversion:
             CheckpointError: transformers cannot make a tokenizer of what the file holds.
         """
         files = {"config.json": self._config(), "generation_config.json": self._generation_config()}
-        return files | _tokenizer_files(self._header)
+        return files | _tokenizer_files(self._header, self._read)
 
     def _values(self, name: str) -> Iterator[torch.Tensor]:
         if self._feeds is None:
@@ -186,7 +191,7 @@ class Conversion:
     def _load_whole(self) -> dict[str, torch.Tensor]:
         """The fallback: transformers loads the model, and gives its tensors the names in which it saves them."""
         self.notes += ("was loaded whole, because transformers cannot make its tensors one by one",)
-        self._whole = _whole_model(self._header)
+        self._whole = _whole_model(self._header, self._read)
         return self._whole
 
     def _config(self) -> bytes:
@@ -214,14 +219,14 @@ def _without_machine(content: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _alone(header: GgufHeader) -> Iterator[dict[str, Any]]:
+def _alone(header: GgufHeader, read: Readers) -> Iterator[dict[str, Any]]:
     """The file in a folder of its own: transformers would also read what happens to lie beside it.
 
     Whatever goes wrong inside is due to the content of the file, and is told as such.
     """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "model.gguf").symlink_to(header.file.absolute())
-        with _explained(header), quick_reader():
+        with _explained(header), quick_reader(read):
             yield {
                 "pretrained_model_name_or_path": folder,
                 "gguf_file": "model.gguf",
@@ -231,20 +236,32 @@ def _alone(header: GgufHeader) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def quick_reader() -> Iterator[None]:
-    """Within it, the reader of the package `gguf` looks at plain arrays.
+def quick_reader(read: Readers | None = None) -> Iterator[None]:
+    """Within it, the reader of the package `gguf` looks at plain arrays, and reads a file once.
 
     It makes several views of the file for each of the million entries of a large vocabulary, and a view of a memmap
     takes four times as long as one of an array.
+
+    Args:
+        read: What was read before.
     """
     import gguf
+
+    found = {} if read is None else read
 
     class Quick(gguf.GGUFReader):
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value.view(np.ndarray) if isinstance(value, np.memmap) else value)
 
+    def once(path: str) -> Any:
+        """The reader of a file, whichever link leads to it."""
+        file = os.path.realpath(path)
+        if file not in found:
+            found[file] = Quick(file)
+        return found[file]
+
     slow = gguf.GGUFReader
-    gguf.GGUFReader = Quick  # type: ignore[misc]
+    gguf.GGUFReader = once  # type: ignore[assignment, misc]
     try:
         yield
     finally:
@@ -266,7 +283,7 @@ def _explained(header: GgufHeader) -> Iterator[None]:
         ) from error
 
 
-def _empty_model(header: GgufHeader) -> PreTrainedModel:
+def _empty_model(header: GgufHeader, read: Readers) -> PreTrainedModel:
     """The model that the metadata describe, without memory for its weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
@@ -278,7 +295,7 @@ def _empty_model(header: GgufHeader) -> PreTrainedModel:
             where=header.file,
             remedy=f"known: {', '.join(sorted(known))}; a newer transformers may know more",
         )
-    with _alone(header) as arguments:
+    with _alone(header, read) as arguments:
         config = AutoConfig.from_pretrained(**arguments)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise ArchitectureError(
@@ -369,7 +386,7 @@ class _Outside:
         return [(name, _Outside(each)) for name, each in found if not isinstance(each, torch.nn.ModuleList)]
 
 
-def _whole_model(header: GgufHeader) -> dict[str, torch.Tensor]:
+def _whole_model(header: GgufHeader, read: Readers) -> dict[str, torch.Tensor]:
     from importlib.util import find_spec
 
     from transformers import AutoModelForCausalLM
@@ -380,7 +397,7 @@ def _whole_model(header: GgufHeader) -> dict[str, torch.Tensor]:
             where=header.file,
             remedy="pip install 'polysafe[large]'",
         )
-    with _alone(header) as arguments:
+    with _alone(header, read) as arguments:
         options = {**arguments, "dtype": torch.float32, "output_loading_info": True, **_unpacked()}
         load: Any = AutoModelForCausalLM.from_pretrained
         model, told = load(**options)
@@ -403,10 +420,10 @@ def _unpacked() -> dict[str, Any]:
     return {"quantization_config": GgufConfig(dequantize=True)}
 
 
-def _tokenizer_files(header: GgufHeader) -> dict[str, bytes]:
+def _tokenizer_files(header: GgufHeader, read: Readers) -> dict[str, bytes]:
     from transformers import AutoTokenizer
 
-    with tempfile.TemporaryDirectory() as folder, _alone(header) as arguments:
+    with tempfile.TemporaryDirectory() as folder, _alone(header, read) as arguments:
         AutoTokenizer.from_pretrained(**arguments).save_pretrained(folder)
         files = {path.relative_to(folder).as_posix(): path for path in Path(folder).rglob("*") if path.is_file()}
         content = {name: path.read_bytes() for name, path in sorted(files.items())}
