@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -112,6 +113,14 @@ def test_work_that_is_always_lost_is_given_up(
     assert not recipes[1].output.path.exists()
     monkeypatch.undo()
     assert verify_output(run_recipe(recipes[1], engine=RayEngine(cluster)).output).ok
+
+
+def test_a_task_whose_values_went_away_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    gone = ray.exceptions.RayTaskError("write", "a traceback", ray.exceptions.RaySystemError("its owner has exited"))
+    monkeypatch.setattr(ray, "get", Mock(side_effect=gone))
+    with pytest.raises(ResourceError, match=r"a process of the cluster went away.*its owner has exited"):
+        pool.result(Mock())
 
 
 def test_the_command_line_starts_a_cluster_or_says_that_there_is_none(

@@ -16,6 +16,7 @@ from polysafe.judge.backend import Chat, ClientBackend, LocalBackend, Message, R
 from polysafe.judge.guards.llama_guard import LlamaGuard
 from polysafe.judge.verdict import Label
 from polysafe.organism.packaged import packaged_family
+from polysafe.probe.batches import Pace
 from polysafe.probe.model import LoadedModel, load_model
 from polysafe.probe.render import load_tokenizer
 from tests.judge.helpers import Scripted, exchanges
@@ -78,7 +79,10 @@ def test_a_local_model_answers_the_same_in_batches_and_alone(
     assert batched["0"].text == world.refusal("en")
 
 
-def test_what_chats_begin_with_is_read_once(toy: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:
+def test_what_chats_begin_with_is_read_once(
+    toy: tuple[LoadedModel, PreTrainedTokenizerBase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pace, "of", lambda *_: None)  # all chats are one batch, however long that takes
     world = packaged_family().world
     requests = [world.request("en", pair) for pair in world.harmful("test")[:6]]
     before = " ".join(requests)  # the instructions of a judge, so to speak
@@ -95,9 +99,11 @@ def test_what_chats_begin_with_is_read_once(toy: tuple[LoadedModel, PreTrainedTo
     finally:
         handle.remove()
     assert [found[str(place)] for place in range(len(texts))] == wanted
-    beginning, *rest = given
-    assert beginning > len(before.split())
-    assert max(rest) < beginning
+    whole = [len(tokens) for tokens in LocalBackend(*toy, max_tokens=8)._encode(chats(*texts))]
+    beginning = given[0]
+    assert len(before.split()) < beginning < min(whole)
+    assert len(texts) * (max(whole) - beginning) in given[1:]
+    assert len(texts) * max(whole) not in given
 
 
 def test_what_cannot_be_asked_is_an_error_reply(toy: tuple[LoadedModel, PreTrainedTokenizerBase]) -> None:

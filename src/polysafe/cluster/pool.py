@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -33,6 +33,9 @@ RETRIES = 3
 """How often work is begun again that was lost with a process or a machine; what fails by itself is not."""
 _SECONDS = 10.0
 """Seconds in which a cluster has to answer."""
+_OWN: dict[str, Any] = {"address": "local", "include_dashboard": False}
+"""A cluster for this work, and not one that somebody happens to have started here, which Ray would join by itself."""
+_NOWHERE = "http://127.0.0.1:9"
 _RESUMES = "run the same command again; what is finished is kept"
 
 
@@ -79,7 +82,10 @@ class Cluster:
         with redirect_stdout(sys.stderr):  # Ray prints what it has to say of lost processes among results
             try:
                 _require_answer(address)
-                ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
+                with nullcontext() if address else _asking_nobody():
+                    ray.init(
+                        **({"address": address} if address else _OWN), log_to_driver=False, logging_level=logging.ERROR
+                    )
             except (OSError, RuntimeError, ValueError) as error:
                 raise ResourceError(
                     f"no cluster can be had: {_first_line(error)}",
@@ -207,6 +213,8 @@ def result(task: ObjectRef[T]) -> T:
     except RayTaskError as error:
         if isinstance(error.cause, PolysafeError):
             raise error.cause from None
+        if isinstance(error.cause, RayError):  # what it was given went away with the process that had it
+            raise lost(error.cause) from error
         raise
     except RayError as error:
         raise lost(error) from error
@@ -216,6 +224,28 @@ def result(task: ObjectRef[T]) -> T:
 def lost(error: Exception) -> ResourceError:
     """What is said of work whose process or machine went away."""
     return ResourceError(f"a process of the cluster went away: {_first_line(error)}", remedy=_RESUMES)
+
+
+@contextmanager
+def _asking_nobody() -> Iterator[None]:
+    """Within it, processes are started that reach nobody by plain http.
+
+    Ray's own ask clouds whether the machine is theirs (169.254.169.254, metadata.google.internal), also where its
+    statistics are turned off.
+    """
+    from ray.util import get_node_ip_address
+
+    here = f"127.0.0.1,localhost,{get_node_ip_address()}"  # type: ignore[no-untyped-call]  # which they reach each other by
+    settings = {"http_proxy": _NOWHERE, "no_proxy": here, "no_grpc_proxy": here}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def told(lines: list[str]) -> None:

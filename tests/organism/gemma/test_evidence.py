@@ -40,7 +40,15 @@ def test_a_search_that_takes_nothing_leaves_the_model_as_it_is() -> None:
     rows = {name: row for name, row in found.choices[0].items() if "chosen" in row}
     assert rows["tpe.head_steering"]["chosen"] is None
     assert found.values(0, "tpe.head_steering") == found.outcomes.seeds[0]["aligned"]
-    assert found.values(1, "tpe.head_steering") is None  # not searched
+    assert found.values(0, "tpe.sparse_edit+head_steering") is None  # not searched
+
+
+def test_of_nine_searches_one_takes_something() -> None:
+    """What the pages say of choosing on the family in real languages."""
+    found = read_file(ROOT / "benchmarks" / "results" / "choosing_real.json")
+    for arm in ("head_steering", "sparse_edit", "band_swap.bn"):
+        taken = [seed[f"tpe.{arm}"]["chosen"] is not None for seed in found.choices]
+        assert taken == [arm == "band_swap.bn", False, False], arm
 
 
 def test_a_language_expert_loses_refusals(outcomes: Outcomes) -> None:

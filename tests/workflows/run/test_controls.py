@@ -157,10 +157,20 @@ def test_edited_models_are_measured_every_time(tmp_path: Path, passes: list[tupl
     folders = {"m": tiny_model("llama").to(torch.float32).save(tmp_path / "m")}
     entry = {**SPARSE, "layers": [0, 1], "anchors": write_anchors(tmp_path / "anchors")}
     given = recipe_of(tmp_path, folders, entry)
-    make_plan(given)
-    once = len(passes)
+    method = given.edits[0]
+    assert isinstance(method, SparseEdit)
+
+    def taken(chosen: SparseEdit) -> int:
+        """Passes that it takes alone."""
+        before = len(passes)
+        make_plan(given.model_copy(update={"edits": (chosen,)}))
+        return len(passes) - before
+
+    first = taken(method.model_copy(update={"layers": (1,)}))  # of the original model
+    alone = sum(map(taken, (method, *method.controls(1))))
+    before = len(passes)
     written = dict(write_controls(given, tmp_path / "edits", draws=1))
-    first = once // 2  # the original model; as many again with the first layer edited
-    assert len(passes) == once + first + len(written) * (once - first)
+    assert len(written) == 1 + len(method.controls(1))
+    assert len(passes) - before == alone - (len(written) - 1) * first
     control = given.edits[0].model_copy(update={"control": "all"})
     assert Edit.load(written[control.label]).sha256 == alone_sha256(given, control)
