@@ -78,7 +78,7 @@ class _Machine:
 
     def _cpu(self) -> float:
         times = psutil.cpu_times()
-        return float(times.user + times.system)
+        return float(times.user + times.nice + times.system)  # Ray lowers the priority of its processes
 
     def _watch(self) -> None:
         while not self._stop.wait(0.1):
