@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from polysafe.cluster.pool import RETRIES, TICK, Cluster, result
 from polysafe.errors import ResourceError
 from polysafe.progress import tell
+
+_PIECES_EACH = 4
+"""Pieces that every process gets of little work, so that they end at about the same time."""
 
 
 class Pool:
@@ -38,6 +41,23 @@ class Pool:
             for _, about in self._ended():
                 tell("loading on the cluster", self.size, self.size)
                 return about
+
+    def share(
+        self, what: Any, how: Any, order: Sequence[int], asked: Callable[[int], Any], most: int
+    ) -> Iterator[tuple[Sequence[int], list[Any]]]:
+        """(some places of what is asked, what `read` of a process gives for them) as soon as it is there.
+
+        Args:
+            what: As for `read`, like `how`.
+            how: The same.
+            order: Places in the order in which they are handed out.
+            asked: What is asked at a place.
+            most: Most of it that a process is given at once.
+        """
+        size = max(1, min(most, -(-len(order) // (_PIECES_EACH * self.size))))
+        places = [order[start : start + size] for start in range(0, len(order), size)]
+        for number, found in self.read(what, how, [[asked(place) for place in chosen] for chosen in places]):
+            yield places[number], found
 
     def read(self, what: Any, how: Any, pieces: Sequence[Sequence[Any]]) -> Iterator[tuple[int, list[Any]]]:
         """(number of a piece, what `read` of a process gives for it) as soon as it is there."""

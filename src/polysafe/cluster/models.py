@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 PIECE = 64
 """Most prompts that a process is given at once: what is lost with it, and what the others may wait for at the end."""
-_PIECES_EACH = 4
-"""Pieces that every process gets of little work, so that they end at about the same time."""
 Part = Literal["generator", "scorer", "continuations"]
 _PARTS: tuple[Part, ...] = ("generator", "scorer", "continuations")
 
@@ -105,14 +103,12 @@ class _Remote:
     def probe(self) -> None:
         self._pool.probe()
 
-    def read(self, verb: str, asked: Sequence[Any], length: Callable[[Any], int]) -> Iterator[tuple[list[int], Any]]:
+    def read(
+        self, verb: str, asked: Sequence[Any], length: Callable[[Any], int]
+    ) -> Iterator[tuple[Sequence[int], Any]]:
         """(places of what was asked, what is given for them), the longest first: what does not fit fails at once."""
         order = sorted(range(len(asked)), key=lambda place: -length(asked[place]))
-        size = max(1, min(PIECE, -(-len(asked) // (_PIECES_EACH * self._pool.size))))
-        places = [order[start : start + size] for start in range(0, len(order), size)]
-        pieces = [[asked[place] for place in chosen] for chosen in places]
-        for number, found in self._pool.read(self._part, verb, pieces):
-            yield places[number], found
+        return self._pool.share(self._part, verb, order, asked.__getitem__, PIECE)
 
 
 class _Generator:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 PIECE = 16
 """Most prompts, or batches of them, that a process is given at once."""
-_PIECES_EACH = 4
 
 
 class _Measurer:
@@ -132,11 +131,7 @@ class RayHands:
         """(places, what was measured there) of pieces, as soon as they are there."""
         if not order:
             return
-        pool = self._holding(model)
-        size = max(1, min(PIECE, -(-len(order) // (_PIECES_EACH * pool.size))))
-        places = [order[start : start + size] for start in range(0, len(order), size)]
-        for number, found in pool.read(verb, dict(how), [[asked(place) for place in chosen] for chosen in places]):
-            yield places[number], found
+        yield from self._holding(model).share(verb, dict(how), order, asked, PIECE)
 
     def _holding(self, model: LoadedModel) -> Pool:
         device = "cuda" if self._cluster.gpus else "cpu"

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from polysafe.checkpoint.dtypes import float_dtype
-from polysafe.checkpoint.opened import Source, open_source
+from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.quantised import LIBRARIES, Quantisation, quantisation
 from polysafe.checkpoint.reader import CheckpointReader
+from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.edits.modules import empty_model, parameter_roles
 from polysafe.errors import ArchitectureError, CheckpointError, ResourceError
@@ -45,12 +46,12 @@ def opened_model(folder: Path, device: str | None = None, dtype: str | None = No
     computed = None if dtype is None else float_dtype(dtype)
     checkpoint = open_checkpoint(folder)
     found = quantisation(checkpoint)
-    if found is None or found.method not in LIBRARIES or not found.settings:
-        with open_source(folder) as source:
-            yield load_model(source, device, dtype=computed)
-        return
     with CheckpointReader(checkpoint) as reader:
-        yield _load(checkpoint, reader, found, device_named(device), computed)
+        if found is None or found.method not in LIBRARIES or not found.settings:
+            source = Source(folder.name or str(folder), checkpoint, classify(checkpoint), reader)
+            yield load_model(source, device, dtype=computed)
+        else:
+            yield _load(checkpoint, reader, found, device_named(device), computed)
 
 
 def _load(
