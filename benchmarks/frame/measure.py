@@ -88,7 +88,7 @@ class _Sampler:
 
     def __init__(self) -> None:
         self._stop = threading.Event()
-        self._start = self._peak = _private()
+        self._start = self._peak = private_of()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> None:
@@ -104,12 +104,17 @@ class _Sampler:
 
     def _run(self) -> None:
         while not self._stop.wait(0.01):
-            self._peak = max(self._peak, _private())
+            self._peak = max(self._peak, private_of())
 
 
-def _private() -> int:
-    """Anonymous pages in memory, in bytes: what the process adds by itself. Asking is cheap: the kernel keeps count."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def private_of(process: int | str = "self") -> int:
+    """Anonymous pages in memory, in bytes: what a process adds by itself. Asking is cheap: the kernel keeps count.
+
+    0 of another process that ends.
+    """
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
+    if process != "self":
+        return 0
     raise SystemExit("this kernel does not say how much memory is anonymous")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,23 @@ def write_trio(folder: Path, gigabytes: float, shape: Shape = Shape(), others: S
     for seed, (name, path) in enumerate(paths.items()):
         if not (path / "config.json").exists():
             _write_model(path, layers, shape, seed, depth_peak=0.45 if name == "safety" else 0.0)
+    return paths
+
+
+def write_experts(folder: Path, model: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Writes copies of a real model whose matrices are moved by a hundredth of their spread, unless they are there."""
+    paths = {name: folder / f"{model.name}-{name}" for name in names}
+    for seed, path in enumerate(paths.values()):
+        if not (path / "config.json").exists():
+            generator = torch.Generator().manual_seed(seed)
+            path.mkdir(parents=True, exist_ok=True)
+            tensors = load_file(model / "model.safetensors")
+            for tensor in (each for each in tensors.values() if each.ndim > 1):
+                step = 0.01 * float(tensor.float().std())
+                tensor += (step * torch.randn(tensor.shape, generator=generator)).to(tensor.dtype)
+            save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+            for file in (each for each in model.glob("*.json") if each.name != "manifest.json"):
+                shutil.copy(file, path)
     return paths
 
 

@@ -135,7 +135,16 @@ def test_checkpoint_without_tensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.hostile("config")
-@pytest.mark.parametrize(("content", "words"), [(None, "is missing"), ("[]", "not a JSON object"), ("{", "valid JSON")])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is missing"),
+        ("[]", "not a JSON object"),
+        ("{", "valid JSON"),
+        ('{"model_type": []}', "model_type is no text"),
+        ('{"text_config": {"model_type": {}}}', "model_type is no text"),
+    ],
+)
 def test_config_that_is_none(content: str | None, words: str, tmp_path: Path) -> None:
     folder = tiny_llama(tmp_path / "m")
     (folder / "config.json").unlink()

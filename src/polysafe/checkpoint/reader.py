@@ -110,8 +110,9 @@ class CheckpointReader:
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows `start:stop` of the two-dimensional view, shape [stop - start, columns], in the storage type."""
         spec = self.spec(name)
-        block = self._read(name, spec, start * spec.row_bytes, (stop - start) * spec.row_bytes)
-        return block.view(stop - start, spec.row_bytes // block.itemsize)
+        width = spec.row_bytes
+        block = self._read(name, spec, start * width, (stop - start) * width)
+        return block.view(stop - start, width // block.itemsize)
 
     def whole(self, name: str) -> torch.Tensor:
         """The whole tensor in its own shape and storage type."""
@@ -186,6 +187,7 @@ class Copies:
 
 def row_blocks(spec: TensorSpec, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
     """Splits the rows of a tensor into ranges of about `block_bytes`; at least one row each."""
-    step = max(1, block_bytes // spec.row_bytes) if spec.row_bytes else max(1, spec.rows)
-    for start in range(0, spec.rows, step):
-        yield start, min(start + step, spec.rows)
+    rows, width = spec.rows, spec.row_bytes
+    step = max(1, block_bytes // width) if width else max(1, rows)
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)

@@ -275,6 +275,9 @@ def _config(folder: Path) -> Mapping[str, Any]:
     content = read_small_json(folder, path.name, MAX_CONFIG)
     if not isinstance(content, dict):
         raise CheckpointError("is not a JSON object", where=path)
+    for part in (content, content.get("text_config")):
+        if isinstance(part, dict) and not isinstance(part.get("model_type"), str | None):
+            raise CheckpointError("its model_type is no text", where=path, remedy="fetch this file again")
     return content
 
 
