@@ -81,8 +81,21 @@ EXPERTS = (
     Claim("run together", "run alone", "bytes_read"),
     Claim("run together", "run alone"),
 )
+COMMANDS = (
+    Claim("swap", "raw", "wall"),
+    Claim("swap", "raw"),
+    Claim("swap", "cp", "wall"),
+    Claim("blend", "mergekit", "wall"),
+    Claim("blend", "mergekit", "cpu", 0.5),
+    Claim("blend", "mergekit", "private_growth", 0.2),
+    Claim("plan again", "plan", "bytes_read"),
+    Claim("plan again", "import torch"),
+    Claim("help", "import torch"),
+)
 HEADS = (Claim("rows", "loop"), Claim("rows", "forward", "cpu", 5.0))
 CAPTURES = (Claim("moments", "forward", "cpu", 1.15), Claim("moments", "concatenate", "private_growth"))
+SOLVES = (Claim("ours", "literal"), Claim("ours", "explicit inverse"))
+AUDITS = (Claim("audit", "plain"), Claim("audit", "plain", "wall", 1.0))
 ANSWERS = (Claim("sorted", "alone"), Claim("sorted", "alone", "wall"))
 
 
@@ -92,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small checkpoints, one run each")
     parser.add_argument("--size", type=float, help="GB of a synthetic checkpoint")
     parser.add_argument("--runs", type=int)
+    parser.add_argument("--mergekit", type=Path, help="the program mergekit-yaml; by default an environment is made")
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
     parser.add_argument("--folder", type=Path, default=timing.FOLDER, help="models that are made, and caches")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -157,6 +171,14 @@ def _merges(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]:  
 
 
 def _real(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]:
+    for name, folder in _models(options, missing):
+        sides = ("cp", "swap", "disk", "blend")
+        (measured,) = _run(options, "merge", "--model", folder, "--sides", *sides)["checkpoints"].values()
+        yield from rows_of(name, measured, REAL_MERGES)
+
+
+def _models(options: argparse.Namespace, missing: list[str]) -> Iterator[tuple[str, Path]]:
+    """Real models from their packages; those that are not installed are named in `missing`."""
     for name, package in PACKAGES.items():
         try:
             distribution(package)
@@ -167,9 +189,35 @@ def _real(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]:
         if not folder.exists():
             command = [sys.executable, "-m", "polysafe", "import", f"package:{package}", "--output", str(folder)]
             subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-        sides = ("cp", "swap", "disk", "blend")
-        (measured,) = _run(options, "merge", "--model", folder, "--sides", *sides)["checkpoints"].values()
-        yield from rows_of(name, measured, REAL_MERGES)
+        yield name, folder
+
+
+def _commands(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]:
+    given = () if options.mergekit is None else ("--mergekit", options.mergekit)
+    sides = _run(options, "commands", "--size", options.size, *given)["sides"]
+    yield from rows_of(f"commands, {options.size:g} GB", sides, COMMANDS)
+    for name, folder in _models(options, missing):
+        sides = _run(options, "commands", "--model", folder, *given)["sides"]
+        yield from rows_of(f"commands, {name}", sides, COMMANDS)
+
+
+def _audits(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]:
+    prompts = 32 if options.quick else 1000
+    for name, folder in _models(options, missing):
+        template = "raw" if "gemma" in folder.name else "chat"  # that package holds a base model
+        given = ("--model", folder, "--prompts", prompts, "--template", template, "--runs", 1)
+        yield from rows_of(f"audit of {name}, {prompts}", _run(options, "audit", *given)["sides"], AUDITS)
+
+
+def _solver(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]:  # noqa: ARG001
+    sizes = (512,) if options.quick else (1024, 2048)
+    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for row in _run(options, "solver", "--sizes", *sizes)["rows"]:
+        where = f"sparse solve, {row['d']} wide, {row['harmful'] + row['harmless']} anchors"
+        nothing = dict.fromkeys(("peak_rss", "private_growth", "bytes_read", "bytes_written"), 0)
+        found.setdefault(where, {})[row["side"]] = [{"wall": row["seconds"], "cpu": row["seconds"], **nothing}]
+    for where, sides in found.items():
+        yield from rows_of(where, sides, SOLVES)
 
 
 def _experts(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]:  # noqa: ARG001
@@ -200,10 +248,13 @@ def _answers(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]: 
 PARTS: Mapping[str, Callable[[argparse.Namespace, list[str]], Iterator[Row]]] = {
     "merges": _merges,
     "real": _real,
+    "commands": _commands,
     "experts": _experts,
     "heads": _heads,
     "captures": _captures,
     "answers": _answers,
+    "audits": _audits,
+    "solver": _solver,
 }
 
 if __name__ == "__main__":

@@ -6,30 +6,25 @@
 
 Every side is a process, watched from outside: wall time, CPU seconds and bytes as the kernel counts them, private
 memory as its largest number of anonymous pages. Nothing is remembered from before, but for `plan again`, and the page
-cache is warm for all. `raw` reads three checkpoints, hashes them and writes one, each in a thread, and looks at nothing;
-it is what a layer swap has to do at least.
+cache is warm for all. `raw` reads three checkpoints, hashes them and writes one, each in a thread, and looks at
+nothing: what a layer swap has to do at least (`frame/raw.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.frame import timing
-from benchmarks.frame.measure import Measurement, private_of
+from benchmarks.frame.measure import Measurement, of_command
 from benchmarks.frame.synthetic import write_experts, write_trio
 
 SIDES = ("cp", "raw", "swap", "blend", "mergekit", "plan", "plan again", "help", "import torch")
 MERGEKIT = "mergekit==0.1.5"
-BLOCK = 1 << 20
 EDITS = {
     "swap": "{method: layer_swap, base: base, safety: safety, language: language, granularity: layer}",
     "blend": "{method: soup, weights: {safety: 0.5, language: 0.5}}",
@@ -52,9 +47,6 @@ PAIRS = (("swap", "raw"), ("swap", "cp"), ("blend", "mergekit"), ("plan again", 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures every side in turn and prints the table."""
-    if arguments is None and sys.argv[1:2] == ["--raw"]:
-        raw(*map(Path, sys.argv[2:]))
-        return
     parser = timing.options_of(__doc__, SIDES)
     parser.add_argument("--size", type=float, default=0.5, help="GB per checkpoint")
     parser.add_argument("--model", type=Path, help="folder of a model, to be measured instead, with experts made of it")
@@ -77,36 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     timing.save(options.output, {"gigabytes_per_checkpoint": options.size, "sides": sides})
 
 
-def raw(out: Path, *folders: Path) -> None:
-    """Reads and hashes the weights of every folder, a thread each, and writes those of the last."""
-    readers = [threading.Thread(target=_hash, args=(folder / "model.safetensors",)) for folder in folders]
-    for reader in readers:
-        reader.start()
-    out.mkdir(parents=True)
-    buffer = bytearray(BLOCK)
-    source, target = (folder / "model.safetensors" for folder in (folders[-1], out))
-    with source.open("rb", buffering=0) as file, target.open("wb", buffering=0) as written:
-        while count := file.readinto(buffer):
-            written.write(memoryview(buffer)[:count])
-        os.fsync(written.fileno())
-    for reader in readers:
-        reader.join()
-
-
-def _hash(path: Path) -> None:
-    digest, buffer = hashlib.sha256(), bytearray(BLOCK)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-
-
 def _one(side: str, work: Path, models: Mapping[str, Path], mergekit: Path | None) -> Measurement:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     command = _command(side, work, models, mergekit)
+    environment = {"POLYSAFE_CACHE": str(work / "cache"), "HF_HUB_OFFLINE": "1"}
     if side == "plan again":
-        _watched(command, work)
-    found = _watched(command, work)
+        of_command(command, environment)
+    found = of_command(command, environment)
     shutil.rmtree(work, ignore_errors=True)
     return found
 
@@ -117,7 +87,7 @@ def _command(side: str, work: Path, models: Mapping[str, Path], mergekit: Path |
     if side == "cp":
         return ["sh", "-c", 'cp -r "$0" "$1" && sync "$1/model.safetensors"', language, out]
     if side == "raw":
-        return [sys.executable, "-m", "benchmarks.commands", "--raw", out, base, safety, language]
+        return [sys.executable, "-m", "benchmarks.frame.raw", out, base, safety, language]
     if side == "mergekit":
         file = work / "linear.yaml"
         file.write_text(LINEAR.replace("SAFETY", safety).replace("LANGUAGE", language), encoding="utf-8")
@@ -130,40 +100,7 @@ def _command(side: str, work: Path, models: Mapping[str, Path], mergekit: Path |
     sources = json.dumps({name: {"path": str(path)} for name, path in models.items()})
     file = work / "recipe.yaml"
     file.write_text(RECIPE.replace("SOURCES", sources).replace("EDIT", edit).replace("OUT", out), encoding="utf-8")
-    return [*program, side.split()[0] if side.startswith("plan") else "run", str(file)]
-
-
-def _watched(command: Sequence[str], work: Path) -> Measurement:
-    """What a process took, and those that it started and waited for."""
-    environment = {**os.environ, "POLYSAFE_CACHE": str(work / "cache"), "HF_HUB_OFFLINE": "1"}
-    before, began = _bytes(), time.perf_counter()
-    with (work / "said.txt").open("w+") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)  # noqa: S603
-        private = 0
-        while True:
-            number, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if number:
-                break
-            private = max(private, private_of(process.pid))
-            time.sleep(0.005)
-        wall, after = time.perf_counter() - began, _bytes()
-        said.seek(0)
-        if os.waitstatus_to_exitcode(status):
-            raise SystemExit(f"{' '.join(command)} failed:\n{said.read()[-3000:]}")
-    return Measurement(
-        wall=wall,
-        cpu=usage.ru_utime + usage.ru_stime,
-        peak_rss=usage.ru_maxrss / 1024,
-        private_growth=private / (1 << 20),
-        bytes_read=after[0] - before[0],
-        bytes_written=after[1] - before[1],
-    )
-
-
-def _bytes() -> tuple[int, int]:
-    """Bytes read and written by this process and by all that it waited for."""
-    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    return int(counts["rchar"]), int(counts["wchar"])
+    return [*program, side.split(maxsplit=1)[0] if side.startswith("plan") else "run", str(file)]
 
 
 def _environment(folder: Path) -> Path:

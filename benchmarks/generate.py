@@ -185,14 +185,17 @@ def _texts(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     words = [
         word for word in sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__) if word not in special
     ]
-    return {str(n): " ".join(draw.choices(words, k=_length(draw.random(), shape))) for n in range(shape.prompts)}
+    return {
+        str(n): " ".join(draw.choices(words, k=length_of(draw.random(), shape.longest))) for n in range(shape.prompts)
+    }
 
 
-def _length(share: float, shape: Shape) -> int:
+def length_of(share: float, longest: int) -> int:
+    """Tokens of the prompt at a share of those of MultiJail, sorted by length."""
     above = next(place for place, bound in enumerate(SHARES) if bound > share)
     low, high = SHARES[above - 1], SHARES[above]
     length = LENGTHS[above - 1] + (share - low) / (high - low) * (LENGTHS[above] - LENGTHS[above - 1])
-    return min(shape.longest, round(length))
+    return min(longest, round(length))
 
 
 def _toy() -> tuple[LoadedModel, PreTrainedTokenizerBase]:

@@ -1,6 +1,6 @@
 """The closed form of sparse weight editing beside other ways to compute it: agreement first, then time.
 
-    python -m benchmarks.solver [--sizes 1024 2048 3584] [--repeats 3] [--json FILE]
+    python -m benchmarks.solver [--sizes 1024 2048 3584] [--runs 3] [--output FILE]
 
 Every side gets the same anchors: rows with a spectrum that falls like that of a language model, three of whose
 directions are 300 times larger, and `d / 14` units. Times are CPU seconds of one thread, the best of some repeats, so
@@ -19,15 +19,13 @@ that they mean the same on a busy machine.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
+from benchmarks.frame import timing
 from polysafe.methods.sparse_edit.reduced_rank import Anchored, Metric, Penalty
 
 RANK = 32
@@ -168,23 +166,20 @@ def _timed(compute: Callable[[], object]) -> tuple[object, float]:
 
 def main() -> None:
     """Prints a table for every size."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing.options_of(__doc__, ())
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 2048, 3584])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
     for d in options.sizes:
         for harmful, harmless in ((128, 256), (1792, 1024)):
-            found = compare(d, harmful, harmless, options.repeats)
+            found = compare(d, harmful, harmless, options.runs)
             rows += found
             print(f"d = {d}, {harmful} harmful and {harmless} harmless anchors, {d // 14} units, rank {RANK}")
             for row in found:
                 note = "" if row.difference is None else f"   agrees to {row.difference:.0e}"
                 print(f"  {row.side:18}{row.seconds:9.3f} s{note}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    timing.save(options.output, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Runs a piece of work in a process of its own and reports wall time, CPU, bytes and memory."""
+"""Runs a piece of work, or a whole command, in a process of its own and reports wall time, CPU, bytes and memory."""
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,36 @@ def measured(work: Callable[[], object]) -> Measurement:
 def in_process(module: str, *arguments: str) -> Measurement:
     """Runs `python -m module arguments`, which prints a measurement as its last line."""
     return Measurement(**run_side(module, *arguments))
+
+
+def of_command(command: Sequence[str], environment: Mapping[str, str]) -> Measurement:
+    """Runs a command, watched from outside: start and imports count, and so do processes that it waits for.
+
+    Private memory is the largest that it had, of its own process alone.
+
+    Args:
+        command: The command; what it writes on its streams is shown only where it fails.
+        environment: What its environment has beside that of this process.
+    """
+    io, private, began = _io(), 0, time.perf_counter()
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, **environment})
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            private = max(private, private_of(process.pid))
+            time.sleep(0.005)
+        wall, io_after, (_, status, usage) = time.perf_counter() - began, _io(), ended
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command)} failed:\n{said.read()[-3000:]}")
+    return Measurement(
+        wall=wall,
+        cpu=usage.ru_utime + usage.ru_stime,
+        peak_rss=usage.ru_maxrss / 1024,
+        private_growth=private / (1 << 20),
+        bytes_read=io_after["rchar"] - io["rchar"],
+        bytes_written=io_after["wchar"] - io["wchar"],
+    )
 
 
 def run_side(module: str, *arguments: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def write_experts(folder: Path, model: Path, names: Sequence[str]) -> dict[str, 
             tensors = load_file(model / "model.safetensors")
             for tensor in (each for each in tensors.values() if each.ndim > 1):
                 step = 0.01 * float(tensor.float().std())
-                tensor += (step * torch.randn(tensor.shape, generator=generator)).to(tensor.dtype)
+                tensor.add_((step * torch.randn(tensor.shape, generator=generator)).to(tensor.dtype))
             save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
             for file in (each for each in model.glob("*.json") if each.name != "manifest.json"):
                 shutil.copy(file, path)

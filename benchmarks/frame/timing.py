@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -96,6 +97,14 @@ def save(output: Path | None, content: Mapping[str, Any], device: str = "cpu") -
         output.parent.mkdir(parents=True, exist_ok=True)
         content = {"machine": _machine(device), **content}
         output.write_text(json.dumps(content, indent=1, default=asdict) + "\n", encoding="utf-8")
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _machine(device: str) -> str:

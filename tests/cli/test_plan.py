@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +12,35 @@ import pytest
 from typer.testing import Result
 
 from polysafe.cli.decisions import print_trials
+from polysafe.files import memory
 from tests.byte_level import save_byte_model
 
 Polysafe = Callable[..., Result]
+
+WITHOUT_TORCH = """\
+import sys
+sys.modules["torch"] = None  # whoever imports it is refused
+from typer.testing import CliRunner
+from polysafe.cli.app import app
+for line in sys.stdin.read().splitlines():
+    ended = CliRunner().invoke(app, line.split("|"))
+    assert ended.exit_code == 0, (line, ended.output, ended.exception)
+"""
+
+
+def test_what_computes_nothing_does_not_wait_for_torch(
+    polysafe: Polysafe, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing it takes longer than all that these commands do, once the norms of the models are known."""
+    monkeypatch.setattr(memory, "TICK", -1e6)  # files of tests were made a moment ago
+    assert polysafe("run", recipe, "--quiet").exit_code == 0
+    out = recipe.parent / "out"
+    lines = [f"plan|{recipe}", f"run|{recipe}", f"verify|{out}", f"edit|explain|{out / 'polysafe'}", f"card|{out}"]
+    program = [sys.executable, "-c", WITHOUT_TORCH]
+    done = subprocess.run(
+        program, input="\n".join(lines), env=dict(os.environ), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_plan_shows_every_block_with_its_score(polysafe: Polysafe, recipe: Path) -> None:

@@ -8,9 +8,8 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from polysafe.checkpoint.dtypes import EDITABLE
@@ -19,6 +18,9 @@ from polysafe.errors import EditError
 from polysafe.files.atomic import json_bytes, write_bytes_atomic
 from polysafe.files.json_file import Format
 from polysafe.files.plain import TooLargeError, read_plain
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = Format("edit file", key="polysafe_edit", error=EditError, largest=1 << 28)
 JSON_FILE = "edit.json"
@@ -287,6 +289,7 @@ def _operation(entry: dict[str, Any], tensor: str, index: int, factors: Mapping[
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor]) -> bytes:
+    import torch
     from safetensors.torch import save
 
     # Clones, because the format refuses tensors that share memory, as the parts of one decomposition do.

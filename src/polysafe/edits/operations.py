@@ -7,12 +7,24 @@ edit gives them and holds no tensors but its own factors. How operations are eva
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from polysafe.errors import EditError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+
+    def _a_tensor(value: object) -> object:
+        import torch
+
+        if not isinstance(value, torch.Tensor):
+            raise ValueError("must be a tensor")  # noqa: TRY004 — pydantic tells of this one
+        return value
+
+    Tensor = Annotated[Any, PlainValidator(_a_tensor)]  # torch is imported where there are factors, and not before
 
 Arithmetic = Literal["float32", "authors"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -159,12 +171,10 @@ class AddLowRank(_Value):
         b: Factor of shape [columns, r].
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
     op: Literal["add_low_rank"] = "add_low_rank"
-    rows: torch.Tensor
-    a: torch.Tensor
-    b: torch.Tensor
+    rows: Tensor
+    a: Tensor
+    b: Tensor
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -173,6 +183,8 @@ class AddLowRank(_Value):
 
     @model_validator(mode="after")
     def _fits(self) -> AddLowRank:
+        import torch
+
         rows, a, b = self.rows, self.a, self.b
         if rows.dtype != torch.int64 or rows.ndim != 1 or a.ndim != 2 or b.ndim != 2:
             raise ValueError("rows must be int64 [m], a and b matrices")
@@ -187,6 +199,8 @@ class AddLowRank(_Value):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AddLowRank):
             return NotImplemented
+        import torch
+
         mine, theirs = (self.rows, self.a, self.b), (other.rows, other.a, other.b)
         return all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(mine, theirs, strict=True))
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.lora import is_adapter, open_adapter, open_reader
@@ -21,6 +20,9 @@ from polysafe.edits.operations import AddDelta
 from polysafe.engine.job import open_named
 from polysafe.errors import EditError, MismatchError, PolysafeError
 from polysafe.recipe.recipe import Recipe, parse_recipe, read_recipe_file
+
+if TYPE_CHECKING:
+    import torch
 
 _SHOWN = 3
 
@@ -200,6 +202,8 @@ def _differing(one: Checkpoint, other: Checkpoint) -> list[str]:
 
 
 def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
+    import torch
+
     return torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 

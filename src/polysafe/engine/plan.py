@@ -27,7 +27,6 @@ from polysafe.engine.support import kept_for, support_of
 from polysafe.errors import ResourceError
 from polysafe.evaluate.journal import Store
 from polysafe.methods.base import Method, Support, Work
-from polysafe.probe.model import resident_behind
 from polysafe.progress import Progress, counted, reporting, tell
 from polysafe.recipe.recipe import Recipe
 
@@ -317,6 +316,8 @@ def decide(methods: Sequence[Method], sources: Mapping[str, Source], support: Ca
     whole = first.fit_with(sources, support(0, first))
     readers = {name: source.reader for name, source in sources.items()}
     for place, method in enumerate(others, start=1):
+        from polysafe.probe.model import resident_behind  # torch, which a single edit may not need
+
         behind = replace(sources[first.start], reader=EditedReader(whole, readers))
         with resident_behind(behind, whole, readers):
             whole = whole.then(method.fit_with({**sources, first.start: behind}, support(place, method)))

@@ -26,7 +26,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -34,10 +34,12 @@ from polysafe.data.languages import code_of
 from polysafe.errors import DataError, VerificationError
 from polysafe.methods.base import Work
 from polysafe.methods.validation import BEFORE, PROMPTS, Kept, Trial, remembered
-from polysafe.probe.model import LoadedModel
 from polysafe.stats.differences import paired_difference
 from polysafe.stats.means import student_interval
 from polysafe.stats.tests import mcnemar_clustered
+
+if TYPE_CHECKING:
+    from polysafe.probe.model import LoadedModel
 
 REFUSED, OVER_REFUSAL, HELPFUL = "refused", "over_refusal", "helpful"
 KL, ANSWERS = "kl", "answers"

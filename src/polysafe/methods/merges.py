@@ -36,7 +36,6 @@ from polysafe.methods.agreement import (
 from polysafe.methods.base import LayerCount, Method, SourceName, distinct
 from polysafe.methods.materials import BASE, MODEL, SAFETY, Materials
 from polysafe.methods.registry import register
-from polysafe.methods.trimming import trimming_thresholds
 
 Scale = Annotated[float, Field(ge=0)]
 Density = Annotated[float, Field(gt=0, le=1)]
@@ -267,6 +266,8 @@ class TiesMerge(ElectedMerge):
 
     def operations(self, sources: Sources) -> dict[str, Operation]:
         """TIES with the exact thresholds of the sources."""
+        from polysafe.methods.trimming import trimming_thresholds  # torch, which no other merge needs to decide
+
         if self.scale == 0:
             return self._everywhere(sources, Copy(source=self.base))
         tensors = self.merged_tensors(sources)

@@ -1,8 +1,8 @@
 """Finds methods by name.
 
-Built-in methods are found by scanning this package, those of other packages by the entry-point group
-`polysafe.methods`, where an entry is called as the method it provides. Nothing is imported before it is
-needed.
+Built-in methods are found in the module of their name, or else by scanning this package; those of other packages by the
+entry-point group `polysafe.methods`, where an entry is called as the method it provides. Nothing is imported before it
+is needed: a recipe of swaps does not wait for torch, which methods that run models bring.
 
 A name means the latest version of a method, `name.v1` one version of it.
 """
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import TypeVar
 
 from polysafe.errors import RecipeError, did_you_mean
@@ -61,7 +63,7 @@ def resolve(name: str) -> type[Method]:
     """
     match = _VERSIONED.fullmatch(name)
     bare = match["name"] if match else name
-    _load_builtin()
+    _load_named(bare)
     _load_plugin(bare)
     versions = _registered.get(bare)
     if not versions:
@@ -69,6 +71,8 @@ def resolve(name: str) -> type[Method]:
     if match is None:
         return versions[max(versions)]
     if (version := int(match["version"])) not in versions:
+        _load_builtin()  # an old version may have a module of its own
+    if version not in versions:
         known = ", ".join(f"{bare}.v{v}" for v in sorted(versions))
         raise RecipeError(f"there is no {name}", remedy=f"known: {known}")
     return versions[version]
@@ -93,6 +97,16 @@ def described(label: str) -> type[Method] | None:
 def _load_builtin() -> None:
     for _ in modules_of("polysafe.methods"):
         pass  # a method registers itself
+
+
+@cache
+def _load_named(name: str) -> None:
+    """Loads the module that is called as a method; all of them where there is none, or it has no such method."""
+    module = f"polysafe.methods.{name}"
+    if _NAME.fullmatch(name) and find_spec(module) is not None:
+        import_module(module)
+    if name not in _registered:
+        _load_builtin()
 
 
 def _load_plugin(name: str) -> None:

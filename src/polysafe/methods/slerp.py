@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field, model_validator
 
 from polysafe.checkpoint.header import TensorSpec
@@ -151,6 +150,8 @@ def cosines(first: Source, second: Source, tensors: Sequence[str]) -> list[float
 
 
 def _cosine(first: Source, second: Source, tensor: str) -> float:
+    import torch
+
     dot = of_first = of_second = 0.0
     for start, stop in row_blocks(first.reader.spec(tensor)):
         one, other = (each.reader.rows(tensor, start, stop).to(torch.float64).flatten() for each in (first, second))

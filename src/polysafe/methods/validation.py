@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from polysafe.errors import DataError
 from polysafe.methods.base import Work
-from polysafe.probe.model import LoadedModel
+
+if TYPE_CHECKING:
+    from polysafe.probe.model import LoadedModel
 
 BEFORE = "before"
 """The name under which is kept what the unedited model does."""

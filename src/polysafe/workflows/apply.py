@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polysafe.card.first import first_card
 from polysafe.checkpoint.digest import checkpoint_digests
@@ -14,13 +14,15 @@ from polysafe.checkpoint.output import MANIFEST, lock
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.checkpoint.verify import manifest_at, read_manifest
 from polysafe.edits.edit import JSON_FILE, Edit
-from polysafe.edits.export import Export, export_adapter
 from polysafe.engine.given import open_given, require_folders, require_same
 from polysafe.engine.job import Job
 from polysafe.engine.plan import plan_edit
 from polysafe.engine.write import RunResult, carry_out, with_digests
 from polysafe.errors import EditError, MismatchError
 from polysafe.progress import Progress, reporting, tell
+
+if TYPE_CHECKING:
+    from polysafe.edits.export import Export
 
 SHARD_SIZE = 5_000_000_000
 
@@ -171,6 +173,8 @@ def export_edit(
         MismatchError: A checkpoint is not the one that the edit was made for.
         OutputError: The output exists or cannot be written.
     """
+    from polysafe.edits.export import export_adapter  # torch, which explaining an edit does not need
+
     checkpoints = open_given(edit, sources, force=force, recorded=recorded)
     with reporting(progress):
         edit = with_digests(edit, {name: checkpoints[name] for name in edit.sources})

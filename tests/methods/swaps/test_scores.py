@@ -17,7 +17,7 @@ from polysafe.checkpoint.opened import Source, Sources
 from polysafe.checkpoint.roles import Module, classify
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.files import memory
-from polysafe.methods import scores
+from polysafe.methods import norms
 from polysafe.methods.scores import relative_update_norms, scored_tensors
 from tests.methods.conftest import Opener
 from tests.methods.helpers import state
@@ -64,7 +64,7 @@ def test_update_of_a_zero_bias_counts_absolutely(tmp_path: Path, opened: Opener)
 def test_size_of_blocks_does_not_matter(llama: Sources, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
     whole = _ratios(llama)
     with monkeypatch.context() as patch:
-        patch.setattr(scores, "BLOCK_BYTES", block_bytes)
+        patch.setattr(norms, "BLOCK_BYTES", block_bytes)
         for name, ratios in _ratios(llama).items():
             assert ratios == pytest.approx(whole[name], rel=1e-12)
 
@@ -74,7 +74,7 @@ def test_blocks_never_cross_from_one_expert_to_the_next(
 ) -> None:
     sources = opened(trio(tmp_path, "gpt_oss", layers=1).paths)
     whole = _ratios(sources)
-    monkeypatch.setattr(scores, "BLOCK_BYTES", 7 * 32)  # seven rows of 16 bf16 columns; an expert has 24
+    monkeypatch.setattr(norms, "BLOCK_BYTES", 7 * 32)  # seven rows of 16 bf16 columns; an expert has 24
     assert _ratios(sources) == {name: pytest.approx(ratios, rel=1e-12) for name, ratios in whole.items()}
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from polysafe.cli.commands.run import print_result
 from polysafe.cli.console import named_folders, print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.decisions import print_decisions, print_operations, print_trials
 from polysafe.edits.edit import Edit
 from polysafe.edits.explain import explain as explain_edit
-from polysafe.edits.export import Export
 from polysafe.errors import EditError
 from polysafe.files.yaml_lines import write_yaml
 from polysafe.text.units import format_bytes
 from polysafe.workflows.apply import apply_edit, export_edit, load_edit, output_of, undo_edit
+
+if TYPE_CHECKING:
+    from polysafe.edits.export import Export
 
 
 def explain(edit: Path, *, as_json: bool) -> None:
