@@ -10,6 +10,7 @@ import hashlib
 import os
 from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol, Self, cast
 
 from polysafe.checkpoint.writer import output_error
@@ -34,7 +35,7 @@ class Store(Protocol):
 
 
 class Journal:
-    """Results of one run in a file, line by line; in memory is only where each of them stands.
+    """Results of one run in a file, line by line; in memory is only where each of them stands. For several threads.
 
     Args:
         path: The file; its folder exists.
@@ -44,7 +45,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._writing = path, Lock()
         try:
             self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 — open for as long as the journal is
             self._places = _read(self._file)
@@ -81,13 +82,14 @@ class Journal:
         if name in self._places:
             return
         line = json_line([key.kind, key.owner, key.item, value])
-        try:
-            place = self._file.seek(0, os.SEEK_END) << _BITS | len(line)
-            while line:
-                line = line[self._file.write(line) or 0 :]
-        except OSError as error:
-            raise output_error(self.path, error) from error
-        self._places[name] = place
+        with self._writing:
+            try:
+                place = self._file.seek(0, os.SEEK_END) << _BITS | len(line)
+                while line:
+                    line = line[self._file.write(line) or 0 :]
+            except OSError as error:
+                raise output_error(self.path, error) from error
+            self._places[name] = place
 
     def __enter__(self) -> Self:
         return self

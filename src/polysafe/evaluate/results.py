@@ -6,12 +6,13 @@ prompts, and hardly on what was said to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TypeVar
 
 from polysafe.data.prompts import Prompt
 from polysafe.errors import DataError
+from polysafe.evaluate.beside import Beside
 from polysafe.evaluate.journal import Store
 from polysafe.evaluate.keys import Key, completion_key, content_hash, verdict_key
 from polysafe.evaluate.records import (
@@ -54,44 +55,72 @@ class Results:
     def _decider(self) -> str:
         return content_hash(dict(self._judge.identity))
 
-    def ask(self, prompts: Sequence[Prompt], first: Callable[[], None]) -> None:
-        """Has every prompt answered that is not answered yet; `first` is called before the first of them is.
+    def make(self, prompts: Sequence[Prompt], try_model: Callable[[], None], try_judge: Callable[[], None]) -> None:
+        """Has every prompt answered and every answer judged that is not yet.
+
+        A judge who is elsewhere (`apart`) reads answers while others are still asked for; any other one after them.
+        Verdicts that could not be had are not kept for other runs.
+
+        Args:
+            prompts: The prompts.
+            try_model: Called before the first prompt is asked.
+            try_judge: Called before the first answer is judged, and before anything is asked that would be judged.
 
         Raises:
-            DataError: The model leaves something out, or adds something.
-            PolysafeError: As it says.
+            DataError: Model or judge leave something out, or add something.
+            PolysafeError: As they say.
         """
         asks = {prompt.id: Ask(prompt.id, prompt.text) for prompt in prompts}
         done = {name for name, ask in asks.items() if self._store.get(self._asked(ask)) is not None}
+        if len(done) == len(asks) or not getattr(self._judge, "apart", False):
+            self._ask(asks, done, try_model, lambda _: None)
+            self._decide(prompts, try_judge)
+            return
+        named = {prompt.id: prompt for prompt in prompts}
+        with Beside(self._looked_at, AT_ONCE) as judging:
+            self._ask(asks, done, try_model, lambda name: judging.give(named[name]))
+            judging.finish("verdicts", len(prompts))
+
+    def _ask(
+        self, asks: Mapping[str, Ask], done: set[str], first: Callable[[], None], heard: Callable[[str], None]
+    ) -> None:
+        """Asks what is not done; `heard` is told of everything that is answered, from before and now."""
         open_ = [ask for name, ask in asks.items() if name not in done]
         if open_:
             first()
         advance = counted("answers", len(asks), len(done))
+        for name in [each for each in asks if each in done]:
+            heard(name)
         if not open_:
             return
         for answer in _watched("answers", self._generator.generate(open_), asks, done):
             self._store.put(self._asked(asks[answer.id]), completion_to_json(answer))
+            heard(answer.id)
             advance()
 
-    def decide(self, prompts: Sequence[Prompt], first: Callable[[], None]) -> None:
-        """Has every answer judged that is not judged yet. Verdicts that could not be had are not kept for other runs.
-
-        Raises:
-            DataError: The judge leaves something out, or adds something.
-            PolysafeError: As it says.
-        """
-        open_ = [prompt for prompt in prompts if self._verdict(self._exchange(prompt)) is None]
+    def _decide(self, prompts: Sequence[Prompt], first: Callable[[], None]) -> None:
+        open_ = [prompt for prompt in prompts if not self._is_judged(prompt)]
         if open_:
             first()
         advance = counted("verdicts", len(prompts), len(prompts) - len(open_))
         for start in range(0, len(open_), AT_ONCE):
-            given = {prompt.id: self._exchange(prompt) for prompt in open_[start : start + AT_ONCE]}
-            for verdict in _watched("verdicts", self._judge.judge([*given.values()]), given, set()):
-                if verdict.label is Label.UNPARSED:
-                    self._unread[verdict.id] = json_line(verdict_to_json(verdict))
-                else:
-                    self._store.put(self._judged(given[verdict.id]), verdict_to_json(verdict))
+            for _ in self._judge_all(open_[start : start + AT_ONCE]):
                 advance()
+
+    def _looked_at(self, prompts: Sequence[Prompt]) -> Iterator[object]:
+        """Something for each of some answered prompts: those that are judged already, and the others as they are."""
+        known = [self._is_judged(prompt) for prompt in prompts]
+        yield from filter(None, known)
+        yield from self._judge_all([prompt for prompt, there in zip(prompts, known, strict=True) if not there])
+
+    def _judge_all(self, prompts: Sequence[Prompt]) -> Iterator[Verdict]:
+        given = {prompt.id: self._exchange(prompt) for prompt in prompts}
+        for verdict in _watched("verdicts", self._judge.judge([*given.values()]), given, set()):
+            if verdict.label is Label.UNPARSED:
+                self._unread[verdict.id] = json_line(verdict_to_json(verdict))
+            else:
+                self._store.put(self._judged(given[verdict.id]), verdict_to_json(verdict))
+            yield verdict
 
     def records(self, prompts: Iterable[Prompt]) -> Iterator[Record]:
         """The record of every prompt, all of which were asked and decided."""
@@ -115,6 +144,9 @@ class Results:
 
     def _unparsed(self, prompt: Prompt) -> Verdict:
         return verdict_from_json(prompt.id, parse_line(self._unread[prompt.id]))
+
+    def _is_judged(self, prompt: Prompt) -> bool:
+        return self._verdict(self._exchange(prompt)) is not None
 
     def _verdict(self, exchange: Exchange) -> Verdict | None:
         value = self._store.get(self._judged(exchange))

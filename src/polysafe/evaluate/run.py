@@ -135,8 +135,7 @@ def _ask(generator: Generator, judge: Judge, prompts: Sequence[Prompt], results:
         probe(generator)
         try_judge()
 
-    results.ask(prompts, try_both)
-    results.decide(prompts, try_judge)
+    results.make(prompts, try_both, try_judge)
 
 
 def _remember(earlier: ModelRun, generator: Generator, judge: Judge, journal: Journal) -> None:

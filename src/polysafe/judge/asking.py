@@ -56,6 +56,11 @@ class AskingJudge(ABC):
         self.limit = limit
 
     @property
+    def apart(self) -> bool:
+        """Whether its model is elsewhere, so that it can read answers while others are asked for."""
+        return getattr(self.backend, "apart", False)
+
+    @property
     @abstractmethod
     def name(self) -> str:
         """Name of the judge in results."""

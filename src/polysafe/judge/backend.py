@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from polysafe.errors import PolysafeError, ResourceError
 from polysafe.generate.client import UnservedError
@@ -122,7 +122,12 @@ class ClientBackend:
         identity: Server, model and sampling.
         workers: Most chats in flight.
         where: The model and its address, for messages.
+
+    Attributes:
+        apart: It waits for another machine, and can do so while this one is busy.
     """
+
+    apart: ClassVar[bool] = True
 
     def __init__(
         self, send: Callable[[Chat], Reply], identity: Mapping[str, Any], workers: int = 8, where: str = ""

@@ -52,6 +52,7 @@ class Pipeline:
         self._check_language = check_language
         self._prefilter = prefilter
         self.headline = bool(getattr(judge, "headline", True))
+        self.apart = bool(getattr(judge, "apart", False))
         self.documented: Mapping[str, Collection[str]] = getattr(judge, "documented", {})
         self.caveats: tuple[str, ...] = getattr(judge, "caveats", ())
 

@@ -69,6 +69,7 @@ class Vote:
 
     Attributes:
         headline: Its rates may stand at the head of a report: false if those of one of its judges may not.
+        apart: Whether the models of all of them are elsewhere.
 
     Raises:
         RecipeError: There is no judge, or two are the same.
@@ -82,6 +83,7 @@ class Vote:
             raise RecipeError("a vote has the same judge twice", remedy="a copy adds no evidence; name another judge")
         self._rule: Rule = rule
         self.headline = all(getattr(judge, "headline", True) for judge in judges)
+        self.apart = all(getattr(judge, "apart", False) for judge in judges)
 
     @staticmethod
     def _key(judge: Judge, judges: Sequence[Judge]) -> str:
