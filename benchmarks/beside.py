@@ -35,7 +35,7 @@ def slow_server(seconds: float) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802 — the name that the library calls
+        def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             time.sleep(seconds)
             choice: dict[str, Any] = {"text": SAFE, "finish_reason": "stop"}

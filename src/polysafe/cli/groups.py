@@ -152,6 +152,25 @@ def judge_run(
     """Judge the answers of a finished run; nothing is asked again."""
 
 
+@judge_app.command("cost")
+@carried_out_by("audit:judge_cost")
+def judge_cost(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.", show_default=False)],
+    judge: Annotated[list[str], typer.Option(help="KIND=NAME@URL, as for audit.", show_default=False)],
+    price: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IN/OUT",
+            help="Dollars for a million tokens sent and a million of replies, such as 0.15/0.6.",
+            show_default=False,
+        ),
+    ] = None,
+    judge_key: OnlyKey = None,
+    as_json: Json = False,
+) -> None:
+    """Show what judging the answers of a finished run takes; nothing is sent."""
+
+
 @judge_app.command("calibrate")
 @carried_out_by("audit:calibrate")
 def judge_calibrate(

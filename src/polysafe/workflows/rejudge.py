@@ -98,7 +98,7 @@ def judge_run(
         ResourceError: The judge cannot be reached, or does not fit.
         OutputError: The output holds something else, or cannot be written.
     """
-    found = _answered(run)
+    found = answered(run)
     asked = parse_judge(judge, key=judge_key, translate=translate)
     known = None if calibration is None else Calibration.load(calibration)
     with open_judge(asked, organism=lambda: _organism(family), device=device) as opened, Cache(cache) as store:
@@ -133,7 +133,12 @@ def _judged(run: ModelRun, judge: Judge, output: Path, store: Store) -> ModelRun
     )
 
 
-def _answered(folder: Path) -> ModelRun:
+def answered(folder: Path) -> ModelRun:
+    """The run of a folder, which holds answers.
+
+    Raises:
+        DataError: There is no run, or it holds none; or there are the two of an evaluation.
+    """
     if (folder / EVALUATION).exists():
         raise DataError(
             "holds the two runs of an evaluation",

@@ -177,6 +177,41 @@ def test_answers_now_and_a_judge_later(polysafe: Polysafe, tmp_path: Path) -> No
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "at_once" / name).read_bytes()
 
 
+def test_what_a_judge_would_cost_is_what_it_is_asked(polysafe: Polysafe, tmp_path: Path) -> None:
+    data = ("--safety", "xthreatbench", "--data", recipes(tmp_path / "data"))
+    telling = Telling(bread_is_unsafe)
+    with serving(telling) as url:
+        assert polysafe("audit", f"model@{url}", "--answers-only", *data, "-o", tmp_path / "answers").exit_code == 0
+        vote = ("--judge", f"multijail=judge@{url}", "--judge", f"qwen3guard=guard@{url}")
+        cost = ("judge", "cost", tmp_path / "answers", *vote, "--json")
+        told = json.loads(polysafe(*cost, "--price", "1/2.5").stdout)
+        assert telling.asked == {"model": 4}
+        assert polysafe("judge", "run", tmp_path / "answers", *vote, "-o", tmp_path / "run").exit_code == 0
+        asked = {name.partition("@")[0]: each["chats"] for name, each in told["models"].items()}
+        assert telling.asked == {"model": 4, **asked}
+        later = json.loads(polysafe(*cost).stdout)
+    sent = sum(each["sent"] for each in told["models"].values())
+    assert told["reply_tokens"] == 4 * (256 + 128)
+    assert told["dollars"] == pytest.approx([sent / 5 / 1e6, (sent / 2 + 2.5 * told["reply_tokens"]) / 1e6], abs=1e-6)
+    assert (told["answers"], told["known"], later["known"], later["tokens"]) == (4, 0, 4, [0, 0])
+    assert later["dollars"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--judge", "qwen3guard=./guard"), "costs time alone"),
+        (("--judge", "organism"), "asks no model and costs nothing"),
+        (("--judge", f"qwen3guard=g@{NOBODY}", "--price", "cheap"), "'cheap' is no price"),
+    ],
+)
+def test_what_has_no_price_is_said(polysafe: Polysafe, tmp_path: Path, options: tuple[str, ...], problem: str) -> None:
+    given = ("--safety", "organism", "--languages", "en", "--limit", "2", "--answers-only", "--max-tokens", "8")
+    assert polysafe("audit", MEMBERS["base"], *given, "-o", tmp_path / "run").exit_code == 0
+    result = polysafe("judge", "cost", tmp_path / "run", *options)
+    assert (result.exit_code, problem in result.stderr) == (2, True), result.output
+
+
 def test_a_folder_without_answers_cannot_be_judged(polysafe: Polysafe, tmp_path: Path) -> None:
     result = polysafe("judge", "run", tmp_path, "--judge", "organism", "-o", tmp_path / "x")
     assert (result.exit_code, "there is no run of an evaluation here" in result.stderr) == (2, True)

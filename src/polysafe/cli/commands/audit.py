@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from polysafe.cli.commands.report import print_summary
 from polysafe.cli.console import note, print_json, print_line, print_table, print_warnings, progress, resumable
 from polysafe.cli.engines import cluster_of
 from polysafe.cli.options import listed
-from polysafe.errors import VerificationError
+from polysafe.errors import RecipeError, VerificationError
 from polysafe.evaluate.asking import Asking
 from polysafe.evaluate.audited import Audit
 from polysafe.findings.runs import audit_report, evaluation_report
@@ -22,6 +23,7 @@ from polysafe.report.screen import PlainTable, attack_tables
 from polysafe.stats.judge_error import Corrected
 from polysafe.stats.rows import RateRow
 from polysafe.text.readable import percent
+from polysafe.text.units import format_bytes
 from polysafe.workflows.audit import carry_out
 
 _WHERE = ("engine", "address", "workers", "gpus")
@@ -57,6 +59,33 @@ def judge_run(run: Path, output: Path, *, pivot: str, inspect_log: Path | None, 
     with resumable(), progress():
         found = judge_answers(run, output=output, pivot=pivot, **options)
     _show(found, output, pivot=pivot, inspect_log=inspect_log, as_json=as_json)
+
+
+def judge_cost(run: Path, judge: Sequence[str], *, price: str | None, judge_key: str | None, as_json: bool) -> None:
+    """Show what judging the answers of a finished run takes."""
+    from polysafe.workflows.judge_cost import BYTES_PER_TOKEN as BYTES
+    from polysafe.workflows.judge_cost import judge_cost as cost_of
+
+    found = cost_of(run, judge=judge, price=_price(price), judge_key=judge_key)
+    if as_json:
+        print_json(found.to_json())
+        return
+    rows = [
+        (name, asked.chats, format_bytes(asked.sent), f"{asked.reply_tokens:,}") for name, asked in found.models.items()
+    ]
+    print_table(("judge", ">requests", ">sent", ">tokens of replies, at most"), rows)
+    print_line(f"answers {found.answers:,}, of which the verdicts of {found.known:,} are known already")
+    fewest, most = found.tokens
+    print_line(f"tokens sent: {fewest:,} to {most:,}, at {BYTES[1]} to {BYTES[0]} bytes a token")
+    if found.dollars is not None:
+        print_line("dollars: {:,.2f} to {:,.2f}, but for requests that have to be made again".format(*found.dollars))
+
+
+def _price(text: str | None) -> tuple[float, float] | None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)", text or "")
+    if text is not None and match is None:
+        raise RecipeError(f"{text!r} is no price", where="--price", remedy="dollars a million tokens: 0.15/0.6")
+    return None if match is None else (float(match[1]), float(match[2]))
 
 
 def _show(found: Audit, output: Path, *, pivot: str, inspect_log: Path | None, as_json: bool) -> None:
