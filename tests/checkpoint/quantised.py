@@ -88,3 +88,26 @@ def save_layout(folder: Path, layout: str, *, config: bool = True) -> Path:
     content = {"model_type": "llama", **({"quantization_config": settings} if config else {})}
     (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
+
+
+BITS: dict[str, dict[str, Any]] = {
+    "4 bits": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32},
+    "4 bits, twice": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": True},
+    "8 bits": {"load_in_8bit": True},
+}
+"""How bitsandbytes quantises a model -> what it is told."""
+
+
+def save_bitsandbytes(folder: Path, how: str, **sizes: Any) -> Path:
+    """A random Llama over bytes as transformers saves it with bitsandbytes."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
+
+    from tests.byte_level import byte_tokenizer
+
+    torch.manual_seed(0)
+    whole = folder.with_name(f"{folder.name}-whole")
+    AutoModelForCausalLM.from_config(LlamaConfig(**sizes)).save_pretrained(whole)
+    settings = BitsAndBytesConfig(**BITS[how])
+    AutoModelForCausalLM.from_pretrained(whole, quantization_config=settings, device_map="cpu").save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder

@@ -20,10 +20,10 @@ TOLD = {
     "fp8 tensors": ("compressed-tensors", None, "compressed-tensors", "polysafe import"),
     "gptq": ("gptq", 4, "GPTQ, 4 bits", "use the unquantised"),
     "awq": ("awq", 4, "AWQ, 4 bits", "use the unquantised"),
-    "bitsandbytes 4": ("bitsandbytes", 4, "bitsandbytes, 4 bits", "`model.dequantize()`"),
-    "bitsandbytes 8": ("bitsandbytes", 8, "bitsandbytes, 8 bits", "`model.dequantize()`"),
+    "bitsandbytes 4": ("bitsandbytes", 4, "bitsandbytes, 4 bits", "polysafe import"),
+    "bitsandbytes 8": ("bitsandbytes", 8, "bitsandbytes, 8 bits", "polysafe import"),
     "packed": ("compressed-tensors", None, "compressed-tensors", "run_compressed=False"),
-    "mxfp4": ("mxfp4", None, "MXFP4", "Mxfp4Config(dequantize=True)"),
+    "mxfp4": ("mxfp4", None, "MXFP4", "polysafe import"),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from polysafe.cli.app import app
@@ -19,7 +19,8 @@ from polysafe.errors import CheckpointError, ResourceError
 from polysafe.probe.asked import opened_model
 from polysafe.probe.render import load_tokenizer
 from polysafe.progress import hearing
-from tests.byte_level import VOCABULARY, byte_tokenizer
+from tests.byte_level import VOCABULARY
+from tests.checkpoint.quantised import save_bitsandbytes
 
 pytest.importorskip("bitsandbytes")
 pytestmark = [
@@ -36,10 +37,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 128,
     "initializer_range": 0.2,
 }
-HOW: dict[str, dict[str, Any]] = {
-    "4 bits": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32},
-    "8 bits": {"load_in_8bit": True},
-}
+HOW = ("4 bits", "8 bits")
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +47,7 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     def make(bits: str) -> Path:
         if bits not in made:
-            whole, folder = (tmp_path_factory.mktemp("models") / name for name in ("whole", "small"))
-            torch.manual_seed(0)
-            AutoModelForCausalLM.from_config(LlamaConfig(**SIZES)).save_pretrained(whole)
-            model = AutoModelForCausalLM.from_pretrained(
-                whole, quantization_config=BitsAndBytesConfig(**HOW[bits]), device_map="cpu"
-            )
-            model.save_pretrained(folder)
-            byte_tokenizer().save_pretrained(folder)
-            made[bits] = folder
+            made[bits] = save_bitsandbytes(tmp_path_factory.mktemp("models") / "small", bits, **SIZES)
         return made[bits]
 
     return make

@@ -13,7 +13,7 @@ from polysafe.checkpoint.verify import VerifyReport, read_manifest, verify_outpu
 from polysafe.cli.commands.several import collected, load_all
 from polysafe.cli.console import named_folders, note, print_json, print_line, progress, resumable
 from polysafe.cli.engines import cluster_of
-from polysafe.engine.import_fp8 import import_fp8
+from polysafe.engine.import_quantised import import_quantised
 from polysafe.engine.imports import ImportResult, import_gguf
 from polysafe.engine.local import Engine, LocalEngine
 from polysafe.engine.write import RunResult
@@ -144,7 +144,7 @@ def _print_verified(folder: Path, report: VerifyReport, depth: Depth | None) -> 
 def import_weights(source: str, output: Path, *, dtype: str, shard_size: str, as_json: bool) -> None:
     """Convert and say what came of it."""
     with resumable(), progress():
-        convert = import_fp8 if Path(source).is_dir() else import_gguf
+        convert = import_quantised if Path(source).is_dir() else import_gguf
         result = convert(source, output, dtype=dtype.upper(), shard_size=parse_size(shard_size))
     if as_json:
         print_json(_import_content(result))

@@ -1,7 +1,7 @@
 """Quantised checkpoints: which format, told by what, and what to use instead.
 
-The config says it, or the names and types of the tensors do where the config was lost or edited. Only FP8 with scales
-can be made ordinary here (`polysafe import`): a code times its scale is the number that was meant.
+The config says it, or the names and types of the tensors do where the config was lost or edited. Formats with a module
+of their own here can be made ordinary (`polysafe import`): their codes mean numbers that can be written down.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ _LABELS = {
 }
 _ALIASES = {"finegrained_fp8": FP8, "compressed_tensors": "compressed-tensors", "bnb": "bitsandbytes"}
 _TRANSFORMERS = "load it with transformers, {}, and save it"
+_IMPORT = "make an ordinary folder of it with `polysafe import`"
 _ADVICE = {
-    FP8: "make an ordinary folder of it with `polysafe import`",
+    FP8: _IMPORT,
     "compressed-tensors": _TRANSFORMERS.format("`CompressedTensorsConfig(run_compressed=False)`"),
-    "bitsandbytes": _TRANSFORMERS.format("`model.dequantize()`"),
-    "mxfp4": _TRANSFORMERS.format("`Mxfp4Config(dequantize=True)`"),
+    "bitsandbytes": _IMPORT,
+    "mxfp4": _IMPORT,
 }
 """What makes ordinary weights of a format; of the others only the release that they were made of will do."""
 LIBRARIES = {"bitsandbytes": ("bitsandbytes", "accelerate")}

@@ -14,7 +14,7 @@ from polysafe.checkpoint.output import MANIFEST
 from polysafe.checkpoint.quantised import check_editable
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.checkpoint.verify import is_whole, read_manifest
-from polysafe.engine.import_fp8 import import_fp8
+from polysafe.engine.import_quantised import import_quantised
 from polysafe.errors import CheckpointError, OutputError
 from tests.models import read_weights, tiny_model, write_weights
 
@@ -72,7 +72,7 @@ def _save(folder: Path, how: str, **config: Any) -> tuple[Path, dict[str, torch.
 @pytest.mark.parametrize("how", ["blocks", "tensor", "row"])
 def test_numbers_are_codes_times_scales(how: str, tmp_path: Path) -> None:
     folder, expected = _save(tmp_path / "fp8", how)
-    result = import_fp8(folder, tmp_path / "out", shard_size=6_000)
+    result = import_quantised(folder, tmp_path / "out", shard_size=6_000)
     found = read_weights(result.output)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
@@ -87,8 +87,10 @@ def test_numbers_are_codes_times_scales(how: str, tmp_path: Path) -> None:
 
 def test_blocks_of_rows_are_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, expected = _save(tmp_path / "fp8", "blocks")
-    monkeypatch.setattr("polysafe.checkpoint.fp8.row_blocks", lambda spec: [(i, i + 1) for i in range(spec.rows)])
-    found = read_weights(import_fp8(folder, tmp_path / "out").output)
+    monkeypatch.setattr(
+        "polysafe.checkpoint.quantised.fp8.row_blocks", lambda spec: [(i, i + 1) for i in range(spec.rows)]
+    )
+    found = read_weights(import_quantised(folder, tmp_path / "out").output)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
@@ -96,7 +98,7 @@ def test_what_was_lost_is_told(tmp_path: Path) -> None:
     folder, _ = _save(tmp_path / "model-fp8", "row")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
     (folder / "LICENSE.txt").write_text("terms", encoding="utf-8")
-    output = import_fp8(folder, tmp_path / "out", dtype="F32").output
+    output = import_quantised(folder, tmp_path / "out", dtype="F32").output
     (record,) = read_imported(output)
     assert (record.format, record.dtype, record.licence, record.terms) == ("fp8", "F32", "mit", ("LICENSE.txt",))
     assert record.types == {"F8_E4M3": 14, "BF16": 7}
@@ -116,13 +118,13 @@ def test_an_interrupted_import_goes_on(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        import_fp8(folder, tmp_path / "out", shard_size=4_000, progress=stop)
+        import_quantised(folder, tmp_path / "out", shard_size=4_000, progress=stop)
     assert not (tmp_path / "out" / MANIFEST).exists()
-    result = import_fp8(folder, tmp_path / "out", shard_size=4_000)
+    result = import_quantised(folder, tmp_path / "out", shard_size=4_000)
     assert result.resumed
     assert all(torch.equal(tensor, expected[name]) for name, tensor in read_weights(result.output).items())
     with pytest.raises(OutputError, match="already holds a finished output"):
-        import_fp8(folder, tmp_path / "out")
+        import_quantised(folder, tmp_path / "out")
 
 
 def _changed(folder: Path, change: Any) -> Path:
@@ -157,18 +159,18 @@ def test_what_cannot_be_dequantised_is_refused(case: str, tmp_path: Path) -> Non
     change, told = BROKEN[case]
     folder = _changed(_save(tmp_path / "fp8", "blocks")[0], change)
     with pytest.raises(CheckpointError, match=told):
-        import_fp8(folder, tmp_path / "out")
+        import_quantised(folder, tmp_path / "out")
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     plain = tiny_model(layers=1).save(tmp_path / "plain")
     with pytest.raises(CheckpointError, match="is not quantised: it can be used as it is"):
-        import_fp8(plain, tmp_path / "out")
+        import_quantised(plain, tmp_path / "out")
     config = json.loads((plain / "config.json").read_text(encoding="utf-8"))
     (plain / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
     with pytest.raises(CheckpointError, match="is quantised as AWQ, which is not dequantised here"):
-        import_fp8(plain, tmp_path / "out")
+        import_quantised(plain, tmp_path / "out")
 
 
 def test_scales_of_activations_are_left_out(tmp_path: Path) -> None:
@@ -177,6 +179,6 @@ def test_scales_of_activations_are_left_out(tmp_path: Path) -> None:
         "model.layers.0.mlp.up_proj.input_scale": torch.ones(1),
         "model.layers.0.self_attn.k_scale": torch.ones(1),
     }
-    result = import_fp8(_changed(folder, lambda tensors: tensors.update(scales)), tmp_path / "out")
+    result = import_quantised(_changed(folder, lambda tensors: tensors.update(scales)), tmp_path / "out")
     assert read_weights(result.output).keys() == expected.keys()
     assert result.record.notes == ("2 scales of activations are left out: ordinary weights need none",)
