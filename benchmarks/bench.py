@@ -156,7 +156,7 @@ def _run(options: argparse.Namespace, module: str, *arguments: object) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "found.json"
         given = [*map(str, arguments), "--folder", str(options.folder), "--output", str(output)]
-        command = [sys.executable, "-m", f"benchmarks.{module}", "--runs", str(options.runs), *given]
+        command = [sys.executable, "-m", f"benchmarks.speed.{module}", "--runs", str(options.runs), *given]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")

@@ -1,4 +1,4 @@
-"""What `benchmarks.behaviour_blocks` found, in Markdown: rankings that agree, and what the first k blocks make."""
+"""What `benchmarks.evidence.behaviour_blocks`, in Markdown: rankings that agree, what the first k blocks make."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence.real_outcomes import BOUNDARY, Outcomes, Values, gathered, read, save, start_of
 from benchmarks.frame.markdown import percent, table
-from benchmarks.real_outcomes import BOUNDARY, Outcomes, Values, gathered, read, save, start_of
 from polysafe.stats.differences import paired_difference
 from polysafe.stats.intervals import wilson
 from polysafe.stats.multiplicity import holm

@@ -1,4 +1,4 @@
-"""What `benchmarks.hard_family` found, in Markdown: rates, methods against their controls, what was recovered."""
+"""What `benchmarks.evidence.hard_family`, in Markdown: rates, methods against controls, what was recovered."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scale import planned, tables
+from benchmarks.speed.scale import planned, tables
 from polysafe.engine.forecast import Rates
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import head_steering, sparse_edit
+from benchmarks.evidence import head_steering, sparse_edit
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES: dict[str, Callable[[list[dict[str, Any]]], dict[str, str]]] = {

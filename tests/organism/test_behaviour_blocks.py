@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.behaviour_blocks import gathered
+from benchmarks.evidence.behaviour_blocks import gathered
 from benchmarks.frame.program import read_results
 from benchmarks.tables.behaviour import tables
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.choosing import ARMS, tables
+from benchmarks.evidence.choosing import ARMS, tables
 from benchmarks.tables.chosen import WAYS
 from polysafe.organism.lexicon import LOW
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import hard_family
-from benchmarks.hard_family import ENDPOINTS, Bench
+from benchmarks.evidence import hard_family
+from benchmarks.evidence.hard_family import ENDPOINTS, Bench
 from benchmarks.tables.hard import tables
 from polysafe.methods.registry import resolve
 from polysafe.organism.lexicon import LOW

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hybrids import SETTINGS, tables
+from benchmarks.evidence.hybrids import SETTINGS, tables
 from polysafe.organism.lexicon import LANGUAGES, LOW, PIVOT
 
 ROOT = Path(__file__).parents[2]

@@ -112,7 +112,7 @@ def averaged(values: NDArray[np.bool_]) -> Interval:
     [(48, 3, 0.2, 0.5), (48, 10, 0.03, 0.9), (48, 10, 0.2, 0.0), (150, 5, 0.01, 0.9), (150, 5, 0.2, 0.5)],
 )
 def test_intervals_of_means_cover(prompts: int, languages: int, rate: float, correlation: float) -> None:
-    """Rates differ between the languages, by half of their mean; `benchmarks.coverage` draws many more."""
+    """Rates differ between the languages, by half of their mean; `benchmarks.evidence.coverage` draws many more."""
     seed = np.random.default_rng([prompts, languages, int(100 * rate), int(10 * correlation)])
     rates = [rate * (0.5 + place / (languages - 1)) for place in range(languages)]
     held, widths = 0, np.zeros(2)

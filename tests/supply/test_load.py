@@ -1,4 +1,4 @@
-"""Small versions of `benchmarks.load`: nothing is lost or doubled, however often the process is killed."""
+"""Small versions of `benchmarks.speed.load`: nothing is lost or doubled, however often the process is killed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report
-from benchmarks.load import ask, read_rows, text_of, write_rows
+from benchmarks.speed import report
+from benchmarks.speed.load import ask, read_rows, text_of, write_rows
 from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.journal import Journal
 from polysafe.evaluate.keys import Key

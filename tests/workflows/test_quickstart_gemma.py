@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import pytest
 
-from benchmarks.real_languages import changes, main
-from benchmarks.real_outcomes import read_runs
+from benchmarks.evidence.real_languages import changes, main
+from benchmarks.evidence.real_outcomes import read_runs
 from polysafe.data.sets.registry import load_set
 from polysafe.evaluate.disjoint import check_disjoint
 from polysafe.evaluate.model_run import ModelRun

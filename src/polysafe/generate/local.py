@@ -1,10 +1,10 @@
 """Completions by a model in this process.
 
 Prompts are rendered the one way that everything else here uses, sorted by length and continued in left-padded batches
-of about as many tokens each, on a processor of about ten seconds each; `benchmarks/generate.py` measures transformers'
-continuous batching beside it. Every setting that decides an answer is given: a checkpoint's own generation config,
-which samples in one model and is greedy in another, takes no part but for the tokens that end a turn. Answers that are
-drawn are drawn one at a time, from a seed that depends on the message alone, whatever else is asked.
+of about as many tokens each, on a processor of about ten seconds each; continuous batching by transformers is measured
+beside it (`benchmarks/speed/generate.py`). Every setting that decides an answer is given: a checkpoint's own generation
+config, which samples in one model and is greedy in another, takes no part but for the tokens that end a turn. Answers
+that are drawn are drawn one at a time, from a seed that depends on the message alone, whatever else is asked.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.real_languages import Change, against_controls, changes, page
-from benchmarks.real_outcomes import Outcomes, read
+from benchmarks.evidence.real_languages import Change, against_controls, changes, page
+from benchmarks.evidence.real_outcomes import Outcomes, read
 from benchmarks.tables.chosen import joined, read_file, tables
 
 ROOT = Path(__file__).parents[3]

@@ -1,7 +1,7 @@
 """Methods, baselines and random controls on the harder toy family, each with the same candidates to choose from.
 
-    python -m benchmarks.hard_family run OUT --seeds 10 11 …      # builds what is missing, goes on where it stopped
-    python -m benchmarks.hard_family tables OUT … | FILE [--keep FILE]
+    python -m benchmarks.evidence.hard_family run OUT --seeds 10 11 … # builds what is missing; resumable
+    python -m benchmarks.evidence.hard_family tables OUT … | FILE [--keep FILE]
 
 What is compared and how is fixed in `endpoints/hard_family.yaml`. Numbers of a toy family are no evidence about any
 real model.

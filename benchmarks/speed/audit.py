@@ -1,11 +1,11 @@
 """A whole audit of a real model beside plain `generate` of transformers on the same prompts, sorted by length.
 
-    python -m benchmarks.audit --model FOLDER --prompts 1000 --runs 1
+    python -m benchmarks.speed.audit --model FOLDER --prompts 1000 --runs 1
 
 Both sides are whole commands in the same type, greedy, without a judge. `plain` is what one would write: a model, a
 tokenizer, prompts in its chat template from the longest to the shortest, 32 at a time, padded on the left. Prompts are
-neutral words whose number follows the lengths of MultiJail, as in `benchmarks.generate`. The share of answers that are
-the same, and tokens a second of both, are printed with the ratios.
+neutral words whose number follows the lengths of MultiJail, as in `benchmarks.speed.generate`. The share of answers
+that are the same, and tokens a second of both, are printed with the ratios.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.frame import timing
 from benchmarks.frame.measure import Measurement, of_command
-from benchmarks.generate import length_of
+from benchmarks.speed.generate import length_of
 
 SIDES = ("plain", "audit")
 ROWS = 32
@@ -84,7 +84,7 @@ def _one(side: str, table: Path, options: argparse.Namespace) -> tuple[Measureme
         program = [sys.executable, "-m", "polysafe", "audit", str(options.model), "--answers-only", "--quiet"]
         command = [*program, "--safety", str(table), "--output", str(out), *given]
     else:
-        program = [sys.executable, "-m", "benchmarks.audit", "--model", str(options.model), "--table", str(table)]
+        program = [sys.executable, "-m", "benchmarks.speed.audit", "--model", str(options.model), "--table", str(table)]
         command = [*program, "--answers", str(out), *given]
     taken = of_command(command, {"POLYSAFE_CACHE": str(out.parent / "audit-cache"), "HF_HUB_OFFLINE": "1"})
     timing.remove(out.parent / "audit-cache")

@@ -1,7 +1,7 @@
 """Stacks of edits against each edit alone, and one language's edit in all other languages, on families of the toy.
 
-    python -m benchmarks.hybrids run OUT FAMILY…       # `packaged`, or the folder of a family; goes on where it stopped
-    python -m benchmarks.hybrids tables OUT… | FILE [--keep FILE]
+    python -m benchmarks.evidence.hybrids run OUT FAMILY… # `packaged`, or the folder of a family; resumable
+    python -m benchmarks.evidence.hybrids tables OUT… | FILE [--keep FILE]
 
 Stacks start from a language expert: a swap, a sparse edit of its result, head steering of that, and every combination,
 with published settings and with those of the quickstart. Edits of one language start from the base, beside the edit for
@@ -16,7 +16,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.behaviour_blocks import open_family
+from benchmarks.evidence.behaviour_blocks import open_family
 from benchmarks.frame.markdown import percent, table
 from benchmarks.frame.program import Result, run_or_print
 from benchmarks.tables.hard import as_digits, unsafe_items, worst_rate

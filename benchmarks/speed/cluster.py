@@ -1,6 +1,6 @@
 """What a second process of a Ray cluster brings to probing and to an audit, beside one, and beside no cluster.
 
-    python -m benchmarks.cluster --model MODEL --runs 3 --output benchmarks/results/cluster.json
+    python -m benchmarks.speed.cluster --model MODEL --runs 3 --output benchmarks/results/cluster.json
 
 Each side is a process of its own that starts a cluster on this machine, hands out the same prompts of neutral words and
 ends it; processes compute with one thread. What comes back is compared: effects and activations bit for bit, answers
@@ -105,7 +105,7 @@ def _measured(kind: str, options: argparse.Namespace) -> dict[str, list[Side]]:
     runs: dict[str, list[Side]] = {side: [] for side in options.sides}
     for _ in range(options.runs):
         for side, made in runs.items():
-            made.append(Side(**run_side("benchmarks.cluster", "--side", side, *shared)))
+            made.append(Side(**run_side("benchmarks.speed.cluster", "--side", side, *shared)))
     alike = len({each.result for made in runs.values() for each in made}) == 1
     print(f"{kind}, {options.prompts} prompts: {'the same results' if alike else 'RESULTS DIFFER'}")
     for side, made in runs.items():

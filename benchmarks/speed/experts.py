@@ -1,6 +1,6 @@
 """N language experts in one recipe against N recipes, and the second plan of one recipe.
 
-    python -m benchmarks.experts --size 0.5 --experts 4 --output benchmarks/results/experts.json
+    python -m benchmarks.speed.experts --size 0.5 --experts 4 --output benchmarks/results/experts.json
 
 Of each side: bytes read as the kernel counts them (`rchar`), CPU seconds, private memory. "Alone" is what N commands
 with nothing remembered do, "one by one" N commands that share the user's cache. Outputs are compared file by file.
@@ -95,7 +95,7 @@ def _digests(folder: Path) -> list[tuple[Path, str]]:
 
 def _measured_in(side: str, work: Path, models: dict[str, Path]) -> Measurement:
     names = [f"{name}={path}" for name, path in models.items()]
-    return in_process("benchmarks.experts", "--one", side, str(work), *names)
+    return in_process("benchmarks.speed.experts", "--one", side, str(work), *names)
 
 
 def _work(side: str, work: Path, models: dict[str, str]) -> Callable[[], object]:

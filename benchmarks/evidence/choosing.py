@@ -1,7 +1,7 @@
 """What a search chooses against the published defaults and a random search of the same budget, on families of the toy.
 
-    python -m benchmarks.choosing run OUT FAMILY…      # `packaged`, or the folder of a family; goes on where it stopped
-    python -m benchmarks.choosing tables OUT… | FILE [--keep FILE]
+    python -m benchmarks.evidence.choosing run OUT FAMILY… # `packaged`, or the folder of a family; resumable
+    python -m benchmarks.evidence.choosing tables OUT… | FILE [--keep FILE]
 
 Every arm is searched with the same number of points, on the validation split, by the exact judge; what is chosen is
 asked the test split. Numbers of a toy family are no evidence about any real model.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.behaviour_blocks import open_family
+from benchmarks.evidence.behaviour_blocks import open_family
 from benchmarks.frame.markdown import percent, table
 from benchmarks.frame.program import Result, run_or_print
 from benchmarks.tables.chosen import WAYS

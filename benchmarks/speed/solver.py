@@ -1,6 +1,6 @@
 """The closed form of sparse weight editing beside other ways to compute it: agreement first, then time.
 
-    python -m benchmarks.solver [--sizes 1024 2048 3584] [--runs 3] [--output FILE]
+    python -m benchmarks.speed.solver [--sizes 1024 2048 3584] [--runs 3] [--output FILE]
 
 Every side gets the same anchors: rows with a spectrum that falls like that of a language model, three of whose
 directions are 300 times larger, and `d / 14` units. Times are CPU seconds of one thread, the best of some repeats, so

@@ -1,7 +1,7 @@
 """Effects of all attention heads: the row pass against a loop of patched forward passes, at equal scores.
 
-    python -m benchmarks.heads --runs 3 --output benchmarks/results/heads.json
-    python -m benchmarks.heads --device cuda --shapes llama-3.1-8b.float32 llama-3.1-8b --runs 2
+    python -m benchmarks.speed.heads --runs 3 --output benchmarks/results/heads.json
+    python -m benchmarks.speed.heads --device cuda --shapes llama-3.1-8b.float32 llama-3.1-8b --runs 2
 
 One process per side and run, alternating, on the same random Llama and the same prompt; scores are compared before
 anything is timed: refused above 1e-5 of the largest effect in float32, only printed in 16 bits, where the passes of
@@ -137,7 +137,7 @@ def _measure(name: str, options: argparse.Namespace) -> timing.Sides:
         print(f"{name}: largest difference {check_agreement(name, options.folder, options.device):.1e}")
     shared = ["--folder", str(options.folder), "--device", options.device, "--shapes", name]
     return timing.in_turn(
-        options.runs, options.sides, lambda side: in_process("benchmarks.heads", "--side", side, *shared)
+        options.runs, options.sides, lambda side: in_process("benchmarks.speed.heads", "--side", side, *shared)
     )
 
 

@@ -1,6 +1,6 @@
 """How long a report takes, from the records of two runs to the page.
 
-python -m benchmarks.report --languages 10 --sets 3 --prompts 3000
+python -m benchmarks.speed.report --languages 10 --sets 3 --prompts 3000
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def measure(folder: Path, codes: int, sets: int, prompts: int) -> dict[str, Any]
         prompts: Prompts of a set in a language.
     """
     records = write_runs(folder, codes, sets, prompts)
-    taken = in_process("benchmarks.report", "--folder", str(folder))
+    taken = in_process("benchmarks.speed.report", "--folder", str(folder))
     return {
         "languages": codes,
         "records": records,

@@ -1,7 +1,7 @@
 """Answers to a mix of prompts: length-sorted batches against transformers' continuous batching, one after the other.
 
-    python -m benchmarks.generate --runs 3 --output benchmarks/results/generate.json
-    python -m benchmarks.generate --device cuda --shapes llama-3.1-8b --sides sorted continuous --output cuda.json
+    python -m benchmarks.speed.generate --runs 3 --output benchmarks/results/generate.json
+    python -m benchmarks.speed.generate --device cuda --shapes llama-3.1-8b --sides sorted continuous --output cuda.json
 
 One process per side and run, alternating. Random Llamas are made on the device and never written; the toy family is the
 packaged one. Prompts are neutral words whose number follows the lengths of MultiJail (a third of the UTF-8 bytes of its
@@ -257,7 +257,7 @@ def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     def measure(side: str) -> Measurement:
         given = ("--side", side, "--shapes", name, "--device", options.device, "--answers", str(file))
-        taken = in_process("benchmarks.generate", *given)
+        taken = in_process("benchmarks.speed.generate", *given)
         said[side] = json.loads(file.read_text(encoding="utf-8"))
         return taken
 

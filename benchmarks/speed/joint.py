@@ -1,7 +1,7 @@
 """A sparse edit of many layers: recorded from the layer below each, beside from the first layer every time.
 
-    python -m benchmarks.joint [--runs 3]                       # the packaged toy family
-    python -m benchmarks.joint --model MODEL --data DATA [--anchors 48]
+    python -m benchmarks.speed.joint [--runs 3]                       # the packaged toy family
+    python -m benchmarks.speed.joint --model MODEL --data DATA [--anchors 48]
 
 Every layer of a joint edit is fitted on the model as edited so far. Both sides make the same edit, which is checked bit
 for bit, in turn in one process; CPU seconds of one thread. Layers are counted where their MLP is entered.

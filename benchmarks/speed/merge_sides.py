@@ -1,4 +1,4 @@
-"""One side of the merge benchmark: `python -m benchmarks.merge_sides SIDE OUT BASE SAFETY LANGUAGE`."""
+"""One side of the merge benchmark: `python -m benchmarks.speed.merge_sides SIDE OUT BASE SAFETY LANGUAGE`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a search costs: the share of a point that is not reading it, and what a second process brings.
 
-    python -m benchmarks.searching [--trials 24]
-    python -m benchmarks.searching --model MODEL --data DATA [--trials 12]
+    python -m benchmarks.speed.searching [--trials 24]
+    python -m benchmarks.speed.searching --model MODEL --data DATA [--trials 12]
 
 Both sides run in one go: the same space with one process and with two. Each line is one method. By default on the
 packaged toy family: the blocks of a swap are decided from norms, the units of a sparse edit by running the model on

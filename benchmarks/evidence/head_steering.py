@@ -1,7 +1,7 @@
 """Head steering on toy families: settings, rankings against random heads, and what decides the effect of a head.
 
-    python -m benchmarks.head_steering FAMILY [FAMILY ...] --json docs/head_steering_runs.json
-    python -m benchmarks.head_steering --tables docs/head_steering_runs.json
+    python -m benchmarks.evidence.head_steering FAMILY [FAMILY ...] --json docs/head_steering_runs.json
+    python -m benchmarks.evidence.head_steering --tables docs/head_steering_runs.json
 
 Fraction and strength are chosen on the validation split; every rate is of the test split. Numbers of a toy family are
 no evidence about any real model.

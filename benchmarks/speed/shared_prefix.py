@@ -1,6 +1,6 @@
 """Prompts that begin alike, as a judge's do: the beginning run once against every prompt run whole.
 
-    python -m benchmarks.shared_prefix --model MODEL --runs 3 --output benchmarks/results/shared_prefix.json
+    python -m benchmarks.speed.shared_prefix --model MODEL --runs 3 --output benchmarks/results/shared_prefix.json
 
 One process per side and run, alternating. Prompts are neutral words behind instructions of 300 words, answers are as
 short as a verdict; the share of answers that are the same is printed with the ratio of processor seconds.
@@ -38,7 +38,7 @@ def main() -> None:
     shared = ["--model", str(options.model), "--prompts", str(options.prompts), "--folder", str(options.folder)]
     options.folder.mkdir(parents=True, exist_ok=True)
     sides = timing.in_turn(
-        options.runs, options.sides, lambda side: in_process("benchmarks.shared_prefix", "--side", side, *shared)
+        options.runs, options.sides, lambda side: in_process("benchmarks.speed.shared_prefix", "--side", side, *shared)
     )
     timing.print_sides(sides, timing.WALL, timing.CPU, timing.PEAK, timing.PRIVATE)
     one, other = (json.loads((options.folder / f"answers-{side}.json").read_text()) for side in SIDES)

@@ -1,9 +1,9 @@
 """What a model of 405 B and an audit in 100 languages take: rates are measured here, machines are stated.
 
-    python -m benchmarks.scale --output benchmarks/results/scale.json
+    python -m benchmarks.speed.scale --output benchmarks/results/scale.json
 
 The checkpoints are headers of their real shape; what a core does is measured on small ones, in CPU seconds. The tables
-of docs/scale.md are made of the file of results (`python -m benchmarks.scale --tables FILE`).
+of docs/scale.md are made of the file of results (`python -m benchmarks.speed.scale --tables FILE`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a search chooses on the family in real languages, against the published defaults and a random search.
 
-    python -m benchmarks.choosing_real run DATA OUT SEED… [--known FILE]    # goes on where it stopped
-    python -m benchmarks.choosing_real tables OUT | FILE [--keep FILE]
+    python -m benchmarks.evidence.choosing_real run DATA OUT SEED… [--known FILE]    # goes on where it stopped
+    python -m benchmarks.evidence.choosing_real tables OUT | FILE [--keep FILE]
 
 The family of each seed is built where it is not there. Every arm is searched on validation prompts by refusal log-odds,
 the family's exact judge decides among the best; what is chosen, what the published defaults give, and the members that

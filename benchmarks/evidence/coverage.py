@@ -1,6 +1,6 @@
 """How often intervals of means over languages hold the truth, and how wide they are beside the mean of the ends.
 
-    python -m benchmarks.coverage [--runs 2000] [--seed 0] [--json FILE]
+    python -m benchmarks.evidence.coverage [--runs 2000] [--seed 0] [--json FILE]
 
 Prompts are drawn with one latent normal score for each language, correlated over the languages of a prompt; an answer
 is unsafe where its score is below the quantile of the language's rate. Languages differ by half of their mean rate

@@ -1,8 +1,8 @@
 """Whole commands, start and imports included, beside what the machine takes for the same bytes and beside mergekit.
 
-    python -m benchmarks.commands --size 0.5 --runs 3
-    python -m benchmarks.commands --model FOLDER                     # a real model and two experts made of it
-    python -m benchmarks.commands --mergekit ENVIRONMENT/bin/mergekit-yaml   # one that is there; made otherwise
+    python -m benchmarks.speed.commands --size 0.5 --runs 3
+    python -m benchmarks.speed.commands --model FOLDER                     # a real model and two experts made of it
+    python -m benchmarks.speed.commands --mergekit ENVIRONMENT/bin/mergekit-yaml   # one that is there; made otherwise
 
 Every side is a process, watched from outside: wall time, CPU seconds and bytes as the kernel counts them, private
 memory as its largest number of anonymous pages. Nothing is remembered from before, but for `plan again`, and the page

@@ -1,6 +1,6 @@
 """What recipes make of configurations of mergekit, compared with what mergekit makes of them, tensor by tensor.
 
-    python -m benchmarks.mergekit_exchange --mergekit ENVIRONMENT/bin/mergekit-multi \
+    python -m benchmarks.evidence.mergekit_exchange --mergekit ENVIRONMENT/bin/mergekit-multi \
         --output benchmarks/results/mergekit_exchange.json
 
 mergekit is run as a program, in an environment of its own; nothing of it is imported. Every configuration is merged by

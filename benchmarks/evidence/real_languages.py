@@ -1,7 +1,7 @@
 """What edits of the family in real languages did, over the training seeds that they were tried on.
 
-    python -m benchmarks.real_languages OUT … [--keep FILE]
-    python -m benchmarks.real_languages FILE
+    python -m benchmarks.evidence.real_languages OUT … [--keep FILE]
+    python -m benchmarks.evidence.real_languages FILE
 
 `OUT` is the folder of a `polysafe quickstart --family gemma`, one for each seed; `FILE` is what `--keep` wrote. Every
 model is compared with the one that it was made from, on the same prompts. Prompts are the clusters of a difference,
@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.evidence.real_outcomes import ALIGNED, BOUNDARY, EXPERTS, Outcomes, read, read_runs, save, start_of
 from benchmarks.frame.markdown import percent, table
-from benchmarks.real_outcomes import ALIGNED, BOUNDARY, EXPERTS, Outcomes, read, read_runs, save, start_of
 from polysafe.evaluate.numbers import BITS
 from polysafe.methods.base import CONTROL
 from polysafe.stats.differences import paired_difference

@@ -1,7 +1,7 @@
 """Sparse weight editing on toy families: published and validated settings, languages left out, controls, ablations.
 
-    python -m benchmarks.sparse_edit FAMILY [FAMILY ...] --json docs/sparse_edit_runs.json
-    python -m benchmarks.sparse_edit --tables docs/sparse_edit_runs.json
+    python -m benchmarks.evidence.sparse_edit FAMILY [FAMILY ...] --json docs/sparse_edit_runs.json
+    python -m benchmarks.evidence.sparse_edit --tables docs/sparse_edit_runs.json
 
 Layers and gain are chosen on the validation split; every number is of the test split. Numbers of a toy family are no
 evidence about any real model.

@@ -1,6 +1,6 @@
 """Swap and blend against the disk, `cp` and the shape of the published programs; TIES and DARE against a blend.
 
-    python -m benchmarks.merge --sizes 0.5 2 --runs 3 --output benchmarks/results/merge.json
+    python -m benchmarks.speed.merge --sizes 0.5 2 --runs 3 --output benchmarks/results/merge.json
 
 Both sides of every pair run in one call, alternating, each in a fresh process; the page cache is warm for all of them
 and every writer flushes to the disk. Ratios are medians over the runs.
@@ -50,7 +50,7 @@ def _measure(paths: dict[str, Path], runs: int, folder: Path, wanted: Sequence[s
     def measure(side: str) -> Measurement:
         shutil.rmtree(target, ignore_errors=True)
         try:
-            return in_process("benchmarks.merge_sides", side, str(target), *map(str, paths.values()))
+            return in_process("benchmarks.speed.merge_sides", side, str(target), *map(str, paths.values()))
         finally:
             shutil.rmtree(target, ignore_errors=True)
 

@@ -1,7 +1,7 @@
 """Streaming capture against "concatenate everything", and against the bare forward pass: time and memory.
 
-    python -m benchmarks.capture --prompts 256 1024 --runs 3 --output benchmarks/results/capture.json
-    python -m benchmarks.capture --device cuda --shape llama-3.1-8b --prompts 512 --sides forward rows moments
+    python -m benchmarks.speed.capture --prompts 256 1024 --runs 3 --output benchmarks/results/capture.json
+    python -m benchmarks.speed.capture --device cuda --shape llama-3.1-8b --prompts 512 --sides forward rows moments
 
 All sides run in one call, alternating, each in a fresh process, on the same random Llama and the same prompts; that
 they agree is checked before anything is timed. `concatenate` is the shape of published programs: every token of every
@@ -161,7 +161,7 @@ def _measure(count: int, options: argparse.Namespace) -> timing.Sides:
     shared = ["--folder", str(options.folder), "--shape", options.shape, "--device", options.device]
 
     def measure(side: str) -> Measurement:
-        return in_process("benchmarks.capture", "--side", side, "--prompts", str(count), *shared)
+        return in_process("benchmarks.speed.capture", "--side", side, "--prompts", str(count), *shared)
 
     return timing.in_turn(options.runs, options.sides, measure)
 

@@ -1,6 +1,6 @@
 """A judge behind a server that reads answers while others are asked for, beside one that waits for the last of them.
 
-    python -m benchmarks.beside --runs 3 --output benchmarks/results/beside.json
+    python -m benchmarks.speed.beside --runs 3 --output benchmarks/results/beside.json
 
 Model and judge are servers on this machine, which take as long for a reply as they are told to and compute nothing: a
 model that this machine runs takes its own time in the same way. The records of both sides are compared to the byte.
@@ -73,7 +73,7 @@ def main() -> None:
         out = options.folder / "beside"
         shutil.rmtree(out, ignore_errors=True)
         with slow_server(options.seconds) as model, slow_server(options.seconds) as judge:
-            taken = in_process("benchmarks.beside", "--side", side, str(out), str(options.prompts), model, judge)
+            taken = in_process("benchmarks.speed.beside", "--side", side, str(out), str(options.prompts), model, judge)
         records[side] = hashlib.sha256((out / "run" / "records.jsonl").read_bytes()).hexdigest()
         return taken
 

@@ -1,6 +1,6 @@
 """What many prompts, rows and languages do: is anything lost or asked twice, and what does it take?
 
-python -m benchmarks.load --prompts 100000 --rows 1000000 --languages 100 --output benchmarks/results/load.json
+python -m benchmarks.speed.load --prompts 100000 --rows 1000000 --languages 100 --output benchmarks/results/load.json
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 
 import psutil
 
-from benchmarks import report
 from benchmarks.frame.failing import FailingServer, answer_to, failing_server
 from benchmarks.frame.measure import in_process, measured
 from benchmarks.frame.timing import save
+from benchmarks.speed import report
 
 KILLS = (0.1, 0.2, 0.3)
 """Shares of the prompts after which the process is killed; what is left is one run whose memory is watched."""
@@ -186,7 +186,7 @@ def _all(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, Any]]
 
 def _rows(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     table = write_rows(folder / "mine_en.csv", options.rows)
-    taken = in_process("benchmarks.load", "--read", str(table))
+    taken = in_process("benchmarks.speed.load", "--read", str(table))
     right = int((folder / "right.txt").read_text())
     return {"rows": options.rows, "right": right, "bytes": table.stat().st_size, **asdict(taken)}
 

@@ -1,7 +1,7 @@
 """What blocks do against how far they moved: rankings of blocks, and what becomes of an expert that takes the first k.
 
-    python -m benchmarks.behaviour_blocks run OUT FAMILY …     # `packaged`, or folders of toy families; resumable
-    python -m benchmarks.behaviour_blocks tables OUT | FILE [--keep FILE]
+    python -m benchmarks.evidence.behaviour_blocks run OUT FAMILY … # `packaged`, or folders of toy families; resumable
+    python -m benchmarks.evidence.behaviour_blocks tables OUT | FILE [--keep FILE]
 
 For every language expert of a family, its layers are ranked by the published movement score, by what each does to
 refusals (exactly, to first order, on four points of the path) and stepwise; then the first k layers of every ranking
