@@ -145,6 +145,40 @@ def _factors() -> Made:
     return in_file(path, read), [path.read_bytes()]
 
 
+def _codes() -> Made:
+    """The state of a weight of four bits, which says how its codes and tables are read by a library in C."""
+    import torch
+    from safetensors.torch import save_file
+
+    from polysafe.checkpoint.reader import CheckpointReader
+    from polysafe.checkpoint.source import open_checkpoint
+    from polysafe.engine.import_quantised import ordinary
+
+    root, weight = folder("codes"), "model.layers.0.mlp.up_proj.weight"
+    quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (root / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": quantised}))
+    draw = torch.Generator().manual_seed(0)
+    tables = {
+        weight: torch.randint(0, 256, (8 * 64 // 2, 1), dtype=torch.uint8, generator=draw),
+        f"{weight}.absmax": torch.randint(0, 256, (8,), dtype=torch.uint8, generator=draw),
+        f"{weight}.quant_map": torch.linspace(-1, 1, 16),
+        f"{weight}.nested_absmax": torch.ones(1),
+        f"{weight}.nested_quant_map": torch.linspace(-1, 1, 256),
+    }
+    plain = {"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [8, 64]}
+    nested = plain | {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.1}
+
+    def read(path: Path) -> object:
+        state = torch.frombuffer(bytearray(path.read_bytes() or b" "), dtype=torch.uint8)
+        content = {**tables, f"{weight}.quant_state.bitsandbytes__nf4": state}
+        save_file(content, root / "model.safetensors", metadata={"format": "pt"})
+        with CheckpointReader(open_checkpoint(root)) as reader:
+            found = ordinary(reader, "BF16")
+            return [len(block) for spec in found.specs for block in found.blocks(spec.name)]
+
+    return in_file(root / "state", read), [json.dumps(each).encode() for each in (nested, plain)]
+
+
 def _gguf() -> Made:
     import numpy as np
     from gguf import GGUFWriter
@@ -237,6 +271,7 @@ MODELS = (
     Target("adapter_factors", lambda: _adapter("adapter_model.safetensors"), "safetensors", _HEADER, 400),
     Target("edit", _edit, "json", (b'"op"', b'"add_low_rank"', b'"blend"', b'"add_delta"', b'"rows"'), 800),
     Target("edit_factors", _factors, "safetensors", _HEADER, 800),
+    Target("codes", _codes, "json", (b'"shape"', b'"blocksize"', b'"nested_blocksize"', b'"dtype"', b'"fp4"'), 300),
     Target("gguf", _gguf, "bytes", (b"GGUF", b"general.alignment", b"general.architecture", b"split.count"), 3000),
     Target("manifest", _manifest, "json", (b'"path"', b'"size"', b'"sha256"'), 1000),
     Target("update", _update, "json", (b"polysafe/", b"README.md", b"manifest.json"), 600),
