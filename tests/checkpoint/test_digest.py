@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event, get_ident
 
 import pytest
 
@@ -12,6 +14,7 @@ from polysafe.checkpoint.digest import (
     checkpoint_digests,
     file_digest,
     hash_file,
+    hashed_ahead,
     identity_of,
     model_sha256,
 )
@@ -139,6 +142,55 @@ def test_blob_that_is_its_name_is_read_once(tmp_path: Path, monkeypatch: pytest.
     blob.write_bytes(content)
     assert [file_digest(blob) for _ in range(2)] == [blob.name] * 2
     assert read == [blob]
+
+
+def slow_hash(monkeypatch: pytest.MonkeyPatch) -> tuple[Event, Event, list[tuple[Path, int]]]:
+    """Hashing that says when it has begun and goes on when it may; and which thread hashed which file."""
+    begun, may = Event(), Event()
+    threads: list[tuple[Path, int]] = []
+    whole = hash_file
+
+    def slowly(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+        threads.append((path, get_ident()))
+        begun.set()
+        assert may.wait(60)
+        advance(0)
+        return whole(path)
+
+    monkeypatch.setattr(digest, "hash_file", slowly)
+    return begun, may, threads
+
+
+def test_files_are_hashed_ahead_and_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = open_checkpoint(tiny_llama(tmp_path / "m", shards=3))
+    expected = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in checkpoint.files}
+    begun, may, threads = slow_hash(monkeypatch)
+    advanced: list[int] = []
+    with hashed_ahead([checkpoint]):
+        assert begun.wait(60)  # another thread has the first file
+        may.set()
+        assert checkpoint_digests(checkpoint, advanced.append) == expected
+    assert sorted(path for path, _ in threads) == sorted(checkpoint.files)
+    assert get_ident() not in {thread for _, thread in threads[:1]}
+    assert sum(advanced) >= checkpoint.files[0].stat().st_size
+
+
+def test_hashing_ahead_ends_with_who_wanted_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = open_checkpoint(tiny_llama(tmp_path / "m", shards=3))
+    begun, may, threads = slow_hash(monkeypatch)
+    with hashed_ahead([checkpoint]):
+        assert begun.wait(60)
+        may.set()
+    assert len(threads) <= len(checkpoint.files)
+    monkeypatch.undo()
+    assert checkpoint_digests(checkpoint).keys() == {path.name for path in checkpoint.files}
+
+
+def test_what_fails_ahead_is_told_to_who_asks(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(tiny_llama(tmp_path / "m"))
+    (tmp_path / "m" / "model.safetensors").unlink()
+    with hashed_ahead([checkpoint]), pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint_digests(checkpoint)
 
 
 def test_a_config_may_hold_numbers_that_are_none() -> None:

@@ -12,6 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
+import polysafe.edits.arithmetic
+import polysafe.methods.norms  # noqa: F401 — with torch, which a run imports when it computes
 from polysafe.recipe.recipe import load_recipe
 from polysafe.workflows.run import run_recipe
 

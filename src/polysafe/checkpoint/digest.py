@@ -7,9 +7,14 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
+from threading import Event
+from types import MappingProxyType
 from typing import Any
 
 from polysafe.checkpoint.source import Checkpoint
@@ -21,6 +26,40 @@ from polysafe.threads import in_order
 
 _DIGESTS = "digests"
 _BLOB = re.compile(r"^[0-9a-f]{64}$")
+
+
+_ahead: ContextVar[Mapping[Path, Future[str]]] = ContextVar("ahead", default=MappingProxyType({}))
+
+
+class _StoppedError(Exception):
+    """Nobody wants the hash any more."""
+
+
+@contextmanager
+def hashed_ahead(checkpoints: Iterable[Checkpoint]) -> Iterator[None]:
+    """Within it, files of checkpoints are hashed by a thread, while the caller does something else.
+
+    Who wants a digest takes what is there, waits for what is under way, and hashes the rest itself. A first run waits
+    for torch, and then reads the same files to decide: neither has to be done when hashing begins.
+
+    Args:
+        checkpoints: The checkpoints.
+    """
+    stopped = Event()
+
+    def advance(_: int) -> None:
+        if stopped.is_set():
+            raise _StoppedError
+
+    files = dict.fromkeys(path.resolve() for checkpoint in checkpoints for path in checkpoint.files)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="hash")
+    before = _ahead.set({path: pool.submit(file_digest, path, advance) for path in files})
+    try:
+        yield
+    finally:
+        _ahead.reset(before)
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
 
 
 def checkpoint_digests(checkpoint: Checkpoint, advance: Callable[[int], None] | None = None) -> dict[str, str]:
@@ -87,6 +126,11 @@ def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> 
         CheckpointError: The file cannot be read, or is not what its name says.
     """
     target = path.resolve()
+    ahead = _ahead.get().get(target)
+    if ahead is not None and not ahead.cancel():
+        digest = ahead.result()
+        advance(path.stat().st_size)
+        return digest
     try:
         status = target.stat()
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from polysafe.card.first import first_card
 from polysafe.card.store import load_card, update_card
+from polysafe.checkpoint.digest import hashed_ahead
 from polysafe.checkpoint.output import RECORDS, Workspace, lock
 from polysafe.checkpoint.sidecar import SideFile
 from polysafe.checkpoint.verify import read_manifest
@@ -66,7 +67,7 @@ def _run(
     job: RecipeJob, recipe: Recipe, progress: Progress, engine: Engine | None, edit: Edit | None = None
 ) -> RunResult:
     hands = engine or LocalEngine()
-    with lock(job.target), reporting(progress):
+    with lock(job.target), reporting(progress), hashed_ahead(job.checkpoints.values()):
         with hands.probing():
             plan = _decide(job, saved_edit(job) or edit)
         result = carry_out(
