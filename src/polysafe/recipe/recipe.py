@@ -422,8 +422,7 @@ def read_recipe_file(file: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        where = f"{file}:{line}"
-        raise RecipeError("not UTF-8 text", where=where, remedy="save the file as UTF-8") from None
+        raise RecipeError("not UTF-8 text", where=f"{file}:{line}", remedy="save the file as UTF-8") from None
 
 
 def recipe_schema() -> dict[str, Any]:
