@@ -2,9 +2,9 @@
 
 Mutants are mutmut's, a sample of them with a fixed seed: whatever it changes within functions but the words of errors.
 Tests and sources are imported once. For every mutant a fork puts the changed code into its function and runs the tests
-that name its module and, where it survives these, all of the part. The first failure kills it, and so does an endless
-loop. What came of a mutant is kept by its change, so that a run goes on where it stopped; `--again` tries new tests on
-the survivors. Slow tests are left out, and processes that tests start run what is unchanged.
+that name its module and, where it survives these, the others of the part. The first failure kills it, and so does an
+endless loop. What came of a mutant is kept by its change, so that a run goes on where it stopped; `--again` tries new
+tests on the survivors. Slow tests are left out, and processes that tests start run what is unchanged.
 """
 
 from __future__ import annotations
@@ -158,10 +158,11 @@ def _files(place: Path) -> list[Path]:
 
 
 def tests_of(part: str, module: str) -> tuple[tuple[str, ...], ...]:
-    """The test files of a part that name a module, if any do, and all of them."""
+    """The test files of a part that name a module, and the others."""
     files = sorted(file for place in PARTS[part][1] for file in Path(place).rglob("test_*.py"))
     named = [file for file in files if module in file.read_text(encoding="utf-8")]
-    return tuple(tuple(map(str, each)) for each in (named, files) if each)
+    others = [file for file in files if file not in named]
+    return tuple(tuple(map(str, each)) for each in (named, others) if each)
 
 
 @cache
