@@ -121,8 +121,9 @@ def test_sides_must_match() -> None:
         paired_difference([True], [True, False])
     with pytest.raises(DataError, match="are not counts"):
         tango(5, 6, 10)
-    with pytest.raises(DataError, match="cluster names"):
+    with pytest.raises(DataError, match="cluster names") as caught:
         wilson_clustered([True, False], ["a"])
+    assert caught.value.remedy
     for rates in ({"discordant": 1.2, "difference": 0.1}, {"discordant": 0.1, "difference": 0.2}):
         with pytest.raises(DataError):
             power_paired(10, **rates)
