@@ -23,6 +23,7 @@ from polysafe.stats import (
     power_paired,
     power_unpaired,
     size_paired,
+    size_unpaired,
     tango,
     wilson,
     wilson_clustered,
@@ -136,6 +137,9 @@ def test_sizes_and_detectable_differences_agree() -> None:
     assert smallest is not None
     assert power_paired(315, 0.2, smallest) == pytest.approx(0.8, abs=1e-9)
     assert detectable_paired(3, 0.2) is None
+    for ask in (lambda: size_unpaired(0.3, 0.3), lambda: size_paired(0.2, 0.0)):
+        with pytest.raises(DataError, match="no number of items"):
+            ask()
 
 
 def test_groups_of_one_item_can_be_compared_and_none_cannot() -> None:
