@@ -85,6 +85,18 @@ def test_answers_without_a_verdict_widen_the_interval() -> None:
     assert shift.high > 0.08
 
 
+def test_the_size_of_a_shift_is_that_of_its_changes() -> None:
+    """Three prompts change in both languages: they are worth as much whatever the others are."""
+    changed = np.zeros((12, 2), bool)
+    changed[:3] = True
+    stay = np.zeros((12, 2), bool)
+    stay[3:9, 1] = True
+    low, high = (mean_shift("m", "unsafe", cells(same), cells(same | changed)) for same in (stay & False, stay))
+    assert (low.difference, high.difference) == pytest.approx((0.25, 0.25))
+    assert low.size == pytest.approx(high.size)
+    assert low.size < 12 < low.n
+
+
 def test_a_repeated_prompt_counts_once() -> None:
     values = np.repeat(draw(np.random.default_rng(0), 50, [0.4, 0.4], 0.5), 2, axis=0)
     twice = {str(i): str(i - i % 2) for i in range(100)}
