@@ -94,6 +94,7 @@ def test_the_correction() -> None:
     found = correct_rate(40, 100, judge)
     assert found is not None
     assert found.rate == pytest.approx((0.4 - 0.2) / 0.7)
+    assert (found.n, found.observed, found.sensitivity, found.specificity) == (100, 0.4, 0.9, 0.8)
     assert not found.clamped
     low = correct_rate(18, 100, judge)
     assert low is not None
