@@ -322,6 +322,16 @@ def test_a_guard_is_shown_as_much_as_it_is_said_to(family: str) -> None:
     assert all("a" * 101 not in message.content for chat in backend.chats for message in chat.messages)
 
 
+@pytest.mark.parametrize("family", GUARDS.names())
+def test_every_reply_is_of_its_own_answer(family: str) -> None:
+    backend = Scripted(lambda chat: "one" if any("first" in message.content for message in chat.messages) else "two")
+    verdicts = make_guard(family, backend).judge(exchanges("the first", "the other"))
+    assert {verdict.id: set(verdict.said.split()) & {"one", "two"} for verdict in verdicts} == {
+        "bread/0/en": {"one"},
+        "bread/1/en": {"two"},
+    }
+
+
 def test_identities_tell_counting_version_and_model_apart() -> None:
     backend, other = Scripted(lambda _: ""), Scripted(lambda _: "", "other")
     guards = [
