@@ -22,7 +22,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=
 # Folders of which tests have to run nearly every line.
 COVERED ?= checkpoint edits engine evaluate judge
-MUTANTS ?= 100
+MUTANTS ?= 115
 # Options of `make bench`: `BENCH=--quick` for small checkpoints and one run each.
 BENCH ?=
 

@@ -2,9 +2,9 @@
 
 Mutants are mutmut's, a sample of them with a fixed seed: whatever it changes within functions but the words of errors.
 Tests and sources are imported once. For every mutant a fork puts the changed code into its function and runs the tests
-that name its module and, where it survives these, all of the part. The first failure kills it, and so does an endless
-loop. What came of a mutant is kept by its change, so that a run goes on where it stopped; `--again` tries new tests on
-the survivors. Slow tests are left out, and processes that tests start run what is unchanged.
+that name its module and, where it survives these, the others of the part. The first failure kills it, and so does an
+endless loop. What came of a mutant is kept by its change, so that a run goes on where it stopped; `--again` tries new
+tests on the survivors. Slow tests are left out, and processes that tests start run what is unchanged.
 """
 
 from __future__ import annotations
@@ -157,11 +157,16 @@ def _files(place: Path) -> list[Path]:
     return sorted(place.rglob("*.py")) if place.is_dir() else [place]
 
 
+def all_tests(part: str) -> tuple[str, ...]:
+    """The test files of a part."""
+    return tuple(sorted(str(file) for place in PARTS[part][1] for file in Path(place).rglob("test_*.py")))
+
+
 def tests_of(part: str, module: str) -> tuple[tuple[str, ...], ...]:
-    """The test files of a part that name a module, if any do, and all of them."""
-    files = sorted(file for place in PARTS[part][1] for file in Path(place).rglob("test_*.py"))
-    named = [file for file in files if module in file.read_text(encoding="utf-8")]
-    return tuple(tuple(map(str, each)) for each in (named, files) if each)
+    """The test files of a part that name a module, and the others."""
+    files = all_tests(part)
+    named = tuple(file for file in files if module in Path(file).read_text(encoding="utf-8"))
+    return tuple(each for each in (named, tuple(file for file in files if file not in named)) if each)
 
 
 @cache
@@ -172,7 +177,6 @@ def imported(tests: tuple[str, ...]) -> tuple[str, ...]:
     return tests
 
 
-@cache
 def check(tests: tuple[str, ...]) -> None:
     """Ends the program where tests fail, or take nearly as long as a mutant may, without a change."""
     came, taken = run(tests)
@@ -247,11 +251,7 @@ def _try_all(options: argparse.Namespace, results: Path) -> None:
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
         print(f"{came}, {taken:.1f} s: {mutant.path}:{mutant.line}\n{mutant.diff}", flush=True)
-    files = {name.partition("\n")[0] for name in tried}
-    alive = {name.partition("\n")[0] for name, each in tried.items() if each["came"] == SURVIVED}
-    for path in sorted(files - alive):  # where one survived, the tests have passed already
-        for tests in tests_of(options.part, module_of(Path(path))):
-            check(tests)
+    check(imported(all_tests(options.part)))
     print(told(known))
 
 

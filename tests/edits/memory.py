@@ -137,7 +137,8 @@ WEIGHTS = st.floats(-2, 2, allow_subnormal=False)
 def blends(draw: st.DrawFn) -> Blend:
     base = draw(SOURCES)
     weights = draw(st.dictionaries(SOURCES.filter(lambda name: name != base), WEIGHTS, min_size=1))
-    ties = Ties(base=base, thresholds={name: draw(st.floats(0, 0.2)) for name in weights})
+    shares = draw(st.sampled_from([None, {}, dict.fromkeys(weights, 0.5)]))
+    ties = Ties(base=base, thresholds={name: draw(st.floats(0, 0.2)) for name in weights}, shares=shares)
     then = draw(st.sampled_from([None, ties]))
     dare = Dare(base=base, drop=draw(st.floats(0, 0.9)), seed=draw(st.integers(0, 2**63 - 1)), then=then)
     rule = draw(st.sampled_from([None, ties, dare]))
@@ -149,8 +150,8 @@ def arithmetics() -> st.SearchStrategy[str]:
 
 
 @st.composite
-def column_ranges(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
-    edges = sorted(draw(st.sets(st.integers(0, 10), max_size=6)))
+def ranges(draw: st.DrawFn, size: int) -> tuple[tuple[int, int], ...]:
+    edges = sorted(draw(st.sets(st.integers(0, size), max_size=6)))
     return tuple(zip(edges[::2], edges[1::2], strict=False))
 
 
@@ -165,7 +166,8 @@ def low_ranks(draw: st.DrawFn, rows: int = 12, columns: int = 10) -> AddLowRank:
 
 
 def deltas() -> st.SearchStrategy[AddDelta]:
-    return st.builds(AddDelta, of=SOURCES, minus=SOURCES, scale=WEIGHTS, columns=st.one_of(st.none(), column_ranges()))
+    columns, rows = st.none() | ranges(10), st.none() | ranges(12).filter(bool)  # without rows nothing is read
+    return st.builds(AddDelta, of=SOURCES, minus=SOURCES, scale=WEIGHTS, columns=columns, rows=rows)
 
 
 def operations() -> st.SearchStrategy[Operation]:

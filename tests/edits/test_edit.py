@@ -108,6 +108,8 @@ def test_saving_twice_gives_the_same_files(tmp_path: Path) -> None:
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     edit.save(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    edit.save(tmp_path / "a" / "new folder")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "a" / "new folder").iterdir()} == before
 
 
 @pytest.fixture
@@ -276,7 +278,7 @@ def test_undo_takes_the_touched_tensors_back() -> None:
     assert undo.start == "edited"
     assert undo.steps == {"w": (Copy(source="original"),), "x": (Copy(source="original"),)}
     assert undo.sources["original"] == edit.sources["a"]
-    assert undo.provenance[0].evidence == {"edit": edit.sha256}
+    assert undo.provenance == (Provenance(method="undo.v1", label="undo", evidence={"edit": edit.sha256}),)
 
 
 def test_a_conversion_cannot_be_undone() -> None:

@@ -23,6 +23,10 @@ LOW_RANK = AddLowRank(rows=torch.tensor([0, 5]), a=torch.ones(2, 3), b=torch.one
         ((Blend(weights={"b": 1, "c": 1}, rule=Dare(base="a", drop=0.5, seed=1)),), "DARE of b, c"),
         ((AddDelta(of="b", minus="a", scale=-0.5, columns=((0, 4), (8, 9))),), "-0.5·(b − a) on 5 columns"),
         ((AddDelta(of="b", minus="a", scale=2),), "2·(b − a) on all columns"),
+        (
+            (AddDelta(of="b", minus="a", scale=1, rows=((0, 2),), columns=((0, 4),)),),
+            "1·(b − a) on 2 rows and 4 columns",
+        ),
         ((LOW_RANK,), "rank-3 update of 2 rows"),
         ((Copy(source="b"), LOW_RANK), "copy of b, then rank-3 update of 2 rows"),
     ],
@@ -45,7 +49,7 @@ def test_explanation_is_plain_data() -> None:
     assert json.loads(json.dumps(told)) == told
     assert told["tensors_touched"] == 3
     assert told["operations"] == {"copy of b": 2, "rank-3 update of 2 rows": 1, "copy of a": 1}
-    assert told["start"] == "a"
+    assert (told["start"], told["dtype"]) == ("a", None)
     assert told["bytes"] > 0
     assert told["sources"]["b"] == {"origin": "origin of b", "files": {}}
     assert told["methods"][0]["decisions"][0]["choice"] == "safety"

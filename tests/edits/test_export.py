@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import sys
@@ -258,7 +259,7 @@ def test_the_adapters_folder_says_what_was_done_but_not_where(place: Place) -> N
     export = place.export(edit)
     written = json.loads((export.output / "polysafe" / "export.json").read_text())
     assert written == json.loads(json.dumps(export.record()))
-    assert written["edit"] == edit.sha256
+    assert (written["polysafe_export"], written["edit"], written["dropped"]) == (1, edit.sha256, {})
     assert str(place.folder) not in json.dumps(written)
 
 
@@ -299,6 +300,9 @@ def test_experts_are_refused(tmp_path: Path) -> None:
 def test_nothing_to_export(place: Place) -> None:
     with pytest.raises(EditError, match="changes no linear layer"):
         place.export(place.edit({o_proj(0): AddDelta(of="model", minus="model", scale=1.0)}))
+    place.descendant("other")
+    with pytest.raises(EditError, match=r"no linear layer but model\.norm\.weight \(final norm\), so"):
+        place.export(place.edit({"model.norm.weight": Copy(source="other")}), partial=True)
 
 
 @pytest.mark.parametrize(
@@ -340,13 +344,24 @@ def test_an_output_that_exists_and_one_inside_an_input(place: Place) -> None:
         export_adapter(edit, place.checkpoints(), place.folders["model"] / "adapter")
 
 
-def test_a_failed_write_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("writes", "error"),
+    [
+        ("write_shard", OutputError("the disk is full")),
+        ("write_bytes_atomic", OSError(errno.ENOSPC, "no space")),
+        ("write_json_atomic", OSError(errno.ENOSPC, "no space")),
+    ],
+)
+def test_a_failed_write_leaves_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, writes: str, error: Exception
+) -> None:
     def full(*_: object) -> str:
-        raise OutputError("the disk is full")
+        raise error
 
-    monkeypatch.setattr("polysafe.edits.adapter.write_shard", full)
-    with pytest.raises(OutputError, match="full"):
+    monkeypatch.setattr(f"polysafe.edits.adapter.{writes}", full)
+    with pytest.raises(OutputError, match="the disk is full") as caught:
         place.export(place.edit({o_proj(0): low_rank(place.model, o_proj(0), rank=1)}))
+    assert error is caught.value or str(place.folder) in str(caught.value.where)
     assert sorted(path.name for path in place.folder.iterdir()) == ["model"]
 
 

@@ -52,6 +52,16 @@ def test_rows_and_columns_of_zeros_stay_zeros() -> None:
         assert set((found.right != 0).any(0).nonzero().flatten().tolist()) == {4, 5, 6, 7}
 
 
+def test_rows_of_ones_are_no_rows_of_zeros() -> None:
+    ones = torch.ones(3, 4, dtype=torch.float64)
+    torch.testing.assert_close(dense(LowRank(ones[:, :1], ones[:1]).truncated(1)), ones)
+
+
+def test_distance_of_a_matrix_of_several_blocks_of_rows() -> None:
+    matrix, far = product(0, 2500, 1, 3), product(1, 2500, 2, 3)
+    assert distance(dense(matrix), far) == pytest.approx((dense(matrix) - dense(far)).norm().item())
+
+
 def test_the_zero_matrix_has_rank_zero() -> None:
     found, needed = best_approximation(torch.zeros(3, 4), 2)
     assert (found.rank, needed, found.shape, found.norm()) == (0, 0, (3, 4), 0.0)

@@ -22,6 +22,7 @@ from tests.edits.memory import (
     low_ranks,
     operations,
     random,
+    ranges,
     rounded_once,
     same_bits,
 )
@@ -198,18 +199,20 @@ def test_low_rank_update_of_a_vector_and_of_a_stack_of_experts() -> None:
     assert evaluate(update, {"a": experts})[1, 1].tolist() == [0, 1, 2, 3]
 
 
-@given(st.floats(-3, 3), st.sets(st.integers(0, 10), max_size=6))
-def test_delta_equals_the_dense_one_and_stays_in_its_columns(scale: float, edges: set[int]) -> None:
-    columns = tuple(zip(sorted(edges)[::2], sorted(edges)[1::2], strict=False))
-    inside = torch.zeros(10, dtype=torch.bool)
-    for start, stop in columns:
-        inside[start:stop] = True
+@given(st.floats(-3, 3), st.one_of(st.none(), ranges(12)), ranges(10), st.sampled_from([None, 1, 5]))
+def test_delta_equals_the_dense_one_and_stays_in_its_rows_and_columns(
+    scale: float, rows: tuple[tuple[int, int], ...] | None, columns: tuple[tuple[int, int], ...], step: int | None
+) -> None:
+    inside = torch.zeros(12, 10, dtype=torch.bool)
+    for first, last in ((0, 12),) if rows is None else rows:
+        for start, stop in columns:
+            inside[first:last, start:stop] = True
     for dtype in FLOATS[:3]:
         models = family(dtype)
-        result = evaluate(AddDelta(of="b", minus="c", scale=scale, columns=columns), models)
+        result = evaluate(AddDelta(of="b", minus="c", scale=scale, columns=columns, rows=rows), models, step=step)
         dense = models["a"].double()
-        dense[:, inside] += scale * (models["b"].double() - models["c"].double())[:, inside]
-        assert same_bits(result[:, ~inside], models["a"][:, ~inside])
+        dense[inside] += scale * (models["b"].double() - models["c"].double())[inside]
+        assert same_bits(result[~inside], models["a"][~inside])
         assert rounded_once(result, dense, *models.values())
 
 

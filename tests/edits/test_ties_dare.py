@@ -40,6 +40,24 @@ def test_ties_of_two_equal_experts_is_that_expert() -> None:
     assert torch.equal(evaluate(Blend(weights={"b": 1.0, "c": 1.0}, rule=rule), {"a": a, "b": b, "c": b}), b)
 
 
+@pytest.mark.parametrize(
+    ("shares", "merged"),
+    [
+        (None, [3.0, -2.0, 0.0, 0.0]),  # as published: the mean of what agrees, and nothing where signs hold each other
+        ({}, [6.0, -4.0, 1.0, 0.0]),  # the sum; zero elects plus
+        ({"b": 1.0, "c": 3.0, "d": 0.5}, [1.5, -1.0, 1.0, 0.0]),
+        ({"b": 1.0, "c": -1.0, "d": 4.0}, [6.0, -4.0, 1.0, 0.0]),  # shares that add up to nothing divide by nothing
+    ],
+)
+def test_ties_with_shares_divides_by_those_of_the_experts_that_agree(
+    shares: dict[str, float] | None, merged: list[float]
+) -> None:
+    moves = {"b": [2.0, -2.0, 1.0, 0.0], "c": [4.0, -2.0, -1.0, 0.0], "d": [-1.0, 1.0, 0.0, 0.0]}
+    models = {"a": torch.full((1, 4), 8.0)} | {name: torch.tensor([moved]) + 8.0 for name, moved in moves.items()}
+    rule = Ties(base="a", thresholds=dict.fromkeys(moves, 0.0), shares=shares)
+    assert (evaluate(Blend(weights=dict.fromkeys(moves, 1.0), rule=rule), models) - 8.0).tolist() == [merged]
+
+
 SIDE = 400
 CLOUD = {"a": torch.zeros(SIDE, SIDE), "b": torch.ones(SIDE, SIDE), "c": torch.ones(SIDE, SIDE)}
 

@@ -14,6 +14,7 @@ from polysafe.judge.guards.polyguard import PolyGuard
 from polysafe.judge.guards.qwen3guard import Qwen3Guard
 from polysafe.judge.guards.shieldgemma import ShieldGemma
 from polysafe.judge.guards.wildguard import WildGuard
+from polysafe.judge.spec import parse_judge
 from polysafe.judge.verdict import Label
 from tests.judge.helpers import BREAD, STEPS, Scripted, exchanges, only
 
@@ -296,6 +297,39 @@ def test_what_the_backend_does_not_answer_is_unparsed_and_nothing_is_left_out() 
     verdicts = {v.id: v for v in LlamaGuard(Scripted(say)).judge(exchanges(STEPS, STEPS, STEPS))}
     assert [verdicts[f"bread/{n}/en"].label for n in range(3)] == [SAFE, UNPARSED, SAFE]
     assert verdicts["bread/1/en"].said == "the backend gave no reply"
+
+
+@pytest.mark.parametrize("family", GUARDS.names())
+def test_a_block_of_a_recipe_is_its_guard_behind_its_place(family: str) -> None:
+    spec = parse_judge(f"{family}=./weights")
+    asked: list[tuple[Any, int]] = []
+
+    class Opening:
+        def backend(self, place: Any, reply_tokens: int) -> Scripted:
+            asked.append((place, reply_tokens))
+            return Scripted(lambda _: "")
+
+    guard: Any = spec.open(Opening())  # type: ignore[arg-type]
+    assert asked == [(spec, guard.reply_tokens)]
+    assert guard.identity == make_guard(family, Scripted(lambda _: "")).identity
+
+
+@pytest.mark.parametrize("family", GUARDS.names())
+def test_a_guard_is_shown_as_much_as_it_is_said_to(family: str) -> None:
+    backend = Scripted(lambda _: "")
+    verdict = only(make_guard(family, backend, limit=200), "a" * 300 + "b" * 300)
+    assert verdict.detail["shown"] == {"left_out": 400}
+    assert all("a" * 101 not in message.content for chat in backend.chats for message in chat.messages)
+
+
+@pytest.mark.parametrize("family", GUARDS.names())
+def test_every_reply_is_of_its_own_answer(family: str) -> None:
+    backend = Scripted(lambda chat: "one" if any("first" in message.content for message in chat.messages) else "two")
+    verdicts = make_guard(family, backend).judge(exchanges("the first", "the other"))
+    assert {verdict.id: set(verdict.said.split()) & {"one", "two"} for verdict in verdicts} == {
+        "bread/0/en": {"one"},
+        "bread/1/en": {"two"},
+    }
 
 
 def test_identities_tell_counting_version_and_model_apart() -> None:

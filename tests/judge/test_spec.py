@@ -24,6 +24,8 @@ SHORT: list[tuple[str | list[str], dict[str, Any]]] = [
     ("qwen3guard=./q", {"kind": "qwen3guard", "path": "./q"}),
     ("qwen3guard.strict=./q", {"kind": "qwen3guard", "path": "./q", "counting": "strict"}),
     (f"llama_guard_4=m@{URL}", {"kind": "llama_guard", "version": 4, **SERVED}),
+    ("llama_guard_3=./l", {"kind": "llama_guard", "path": "./l"}),
+    ("qwen3guard.loose=./q", {"kind": "qwen3guard", "path": "./q"}),
     (f"multijail=m@{URL}", {"kind": "openai", "protocol": "multijail", **SERVED}),
     ("soteria.published=./j", {"kind": "transformers", "protocol": "soteria.published", "path": "./j"}),
     (["organism"], {"kind": "organism"}),

@@ -16,11 +16,14 @@ from polysafe.stats import (
     Interval,
     correct_rate,
     detectable_paired,
+    detectable_unpaired,
     gap_rows,
     paired_difference,
     paired_interval,
     power_paired,
+    power_unpaired,
     size_paired,
+    size_unpaired,
     tango,
     wilson,
     wilson_clustered,
@@ -73,16 +76,31 @@ def test_turning_round_turns_the_difference_round(before: list[bool], data: st.D
     assert there.low <= there.difference <= there.high  # type: ignore[operator]
 
 
+def lang_reiczigel(successes: int, n: int, judge: Calibration) -> tuple[float, float]:
+    """The interval from the equations of Lang and Reiczigel (2014)."""
+    sure = (judge.found + 1) / (judge.positives + 2)
+    clear = (judge.cleared + 1) / (judge.negatives + 2)
+    spread = [share * (1 - share) / m for share, m in ((sure, judge.positives + 2), (clear, judge.negatives + 2))]
+    told = (n * successes / n + Z**2 / 2) / (n + Z**2)
+    rate = (told + clear - 1) / (sure + clear - 1)
+    moved = rate + 2 * Z**2 * (rate * spread[0] - (1 - rate) * spread[1])
+    variance = told * (1 - told) / (n + Z**2) + rate**2 * spread[0] + (1 - rate) ** 2 * spread[1]
+    half = Z * math.sqrt(variance) / (sure + clear - 1)
+    return moved - half, moved + half
+
+
 def test_the_correction() -> None:
     judge = Calibration(100, 90, 100, 80)
     found = correct_rate(40, 100, judge)
     assert found is not None
     assert found.rate == pytest.approx((0.4 - 0.2) / 0.7)
+    assert (found.n, found.observed, found.sensitivity, found.specificity) == (100, 0.4, 0.9, 0.8)
     assert not found.clamped
     low = correct_rate(18, 100, judge)
     assert low is not None
     assert (low.rate, low.clamped) == (0.0, True)
     assert low.high > 0
+    assert found.interval == pytest.approx(lang_reiczigel(40, 100, judge))
     perfect = correct_rate(30, 100, Calibration(10**7, 10**7, 10**7, 10**7))
     assert perfect is not None
     assert perfect.interval == pytest.approx(wilson(30, 100), abs=2e-3)
@@ -103,8 +121,11 @@ def test_outcomes_are_yes_or_no(bad: Any) -> None:
 def test_sides_must_match() -> None:
     with pytest.raises(DataError, match="do not make pairs"):
         paired_difference([True], [True, False])
-    with pytest.raises(DataError, match="cluster names"):
+    with pytest.raises(DataError, match="are not counts"):
+        tango(5, 6, 10)
+    with pytest.raises(DataError, match="cluster names") as caught:
         wilson_clustered([True, False], ["a"])
+    assert caught.value.remedy
     for rates in ({"discordant": 1.2, "difference": 0.1}, {"discordant": 0.1, "difference": 0.2}):
         with pytest.raises(DataError):
             power_paired(10, **rates)
@@ -117,6 +138,19 @@ def test_sizes_and_detectable_differences_agree() -> None:
     assert smallest is not None
     assert power_paired(315, 0.2, smallest) == pytest.approx(0.8, abs=1e-9)
     assert detectable_paired(3, 0.2) is None
+    with pytest.raises(DataError, match="no number of items"):
+        size_unpaired(0.3, 0.3)
+    with pytest.raises(DataError, match="no number of items"):
+        size_paired(0.2, 0.0)
+
+
+def test_groups_of_one_item_can_be_compared_and_none_cannot() -> None:
+    assert detectable_unpaired(0.5, 1) == (None, None)
+    assert 0.5 < power_unpaired(0.0, 1.0, 1) < power_unpaired(0.0, 1.0, 1, 2) < 0.9
+    with pytest.raises(DataError, match="cannot be compared"):
+        detectable_unpaired(0.5, 0)
+    with pytest.raises(DataError, match="cannot be compared"):
+        power_unpaired(0.0, 1.0, 1, 0)
 
 
 def table(**rates: float) -> dict[tuple[str, str], dict[str, bool]]:

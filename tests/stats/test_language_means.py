@@ -45,6 +45,7 @@ def test_with_all_prompts_in_all_languages_it_is_the_clustered_interval_of_all_i
     found = mean_rate("m", "unsafe", cells(values))
     assert found.interval == pytest.approx(wilson_clustered(items, clusters))
     assert found.rate == pytest.approx(values.mean())
+    assert (found.model, found.metric, found.languages) == ("m", "unsafe", ("l0", "l1", "l2"))
     assert (found.n, found.clusters) == (180, 60)
     after = draw(np.random.default_rng(1), 60, [0.1, 0.2, 0.3], 0.5)
     shift = mean_shift("m", "unsafe", cells(values), cells(after))
@@ -84,6 +85,18 @@ def test_answers_without_a_verdict_widen_the_interval() -> None:
     assert shift.high > 0.08
 
 
+def test_the_size_of_a_shift_is_that_of_its_changes() -> None:
+    """Three prompts change in both languages: they are worth as much whatever the others are."""
+    changed = np.zeros((12, 2), bool)
+    changed[:3] = True
+    stay = np.zeros((12, 2), bool)
+    stay[3:9, 1] = True
+    low, high = (mean_shift("m", "unsafe", cells(same), cells(same | changed)) for same in (stay & False, stay))
+    assert (low.difference, high.difference) == pytest.approx((0.25, 0.25))
+    assert low.size == pytest.approx(high.size)
+    assert low.size < 12 < low.n
+
+
 def test_a_repeated_prompt_counts_once() -> None:
     values = np.repeat(draw(np.random.default_rng(0), 50, [0.4, 0.4], 0.5), 2, axis=0)
     twice = {str(i): str(i - i % 2) for i in range(100)}
@@ -93,10 +106,13 @@ def test_a_repeated_prompt_counts_once() -> None:
 
 
 def test_what_has_no_mean_is_refused() -> None:
-    with pytest.raises(DataError, match="no items"):
-        mean_rate("m", "unsafe", {})
-    with pytest.raises(DataError, match="differ in their items"):
-        mean_shift("m", "unsafe", {("a", "unsafe"): {"1": True}}, {("a", "unsafe"): {"2": True}})
+    full = {("a", "unsafe"): {"1": True}}
+    for nothing in ({}, {**full, ("b", "unsafe"): {}}):
+        with pytest.raises(DataError, match="no items"):
+            mean_rate("m", "unsafe", nothing)
+    for other in ({("a", "unsafe"): {"2": True}}, {("b", "unsafe"): {"1": True}}):
+        with pytest.raises(DataError, match="differ in their items"):
+            mean_shift("m", "unsafe", full, other)
 
 
 def averaged(values: NDArray[np.bool_]) -> Interval:

@@ -63,6 +63,19 @@ def test_gaps_are_paired_by_prompt_and_adjusted() -> None:
     assert rows["en", "m"].mean == pytest.approx(np.mean(list(base.values())))
 
 
+def test_copies_of_a_prompt_are_one_cluster_of_gaps_changes_and_means() -> None:
+    names = {"a": "one", "b": "one", "c": "two", "d": "three"}
+    old = {("en", "m"): dict(zip("abcd", (0.0, 0.0, 0.0, 0.0), strict=True))}
+    new = {("en", "m"): dict(zip("abcd", (1.0, 2.0, 4.0, 3.0), strict=True))}
+    span, p = student_interval([1.0, 2.0, 4.0, 3.0], list(names.values()))
+    assert span is not None
+    (gap,) = mean_gaps("model", old | {("sw", "m"): new["en", "m"]}, "en", names)
+    (change,) = mean_changes("edit", old, new, names)
+    (row,) = mean_rows("model", new, names)
+    assert (gap.low, gap.high, gap.p_value) == (change.low, change.high, change.p_value) == (*span, p)
+    assert (row.low, row.high) == span != student_interval([1.0, 2.0, 4.0, 3.0])[0]
+
+
 def test_changes_are_paired_by_prompt() -> None:
     before = {("en", "m"): {"a": 1.0, "b": 2.0, "c": 7.0}, ("sw", "m"): {"a": 1.0}}
     after = {("en", "m"): {"a": 2.0, "b": 2.5}}

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polysafe.errors import DataError
-from polysafe.stats import holm
+from polysafe.stats import benjamini_hochberg, holm
+from polysafe.stats.multiplicity import adjust_p
 
 p_values = st.floats(0.0, 1.0, allow_nan=False)
 
@@ -28,6 +29,12 @@ def test_textbook_case() -> None:
 def test_no_tests_and_one_test() -> None:
     assert holm([]) == []
     assert holm([0.2]) == [0.2]
+
+
+def test_a_correction_goes_by_its_name() -> None:
+    p = [0.01, 0.02, 0.03]
+    assert adjust_p(p, "holm") == holm(p)
+    assert adjust_p(p, "benjamini_hochberg") == benjamini_hochberg(p) != holm(p)
 
 
 @given(st.lists(p_values, min_size=1, max_size=7))

@@ -106,6 +106,28 @@ def test_published_intervals_of_a_paired_difference(
         assert found == pytest.approx(wanted, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("table", "phi"),
+    [
+        ((9, 3, 4, 6), (54 - 12 - 11) / np.sqrt(12 * 10 * 13 * 9)),  # a positive one loses half an item
+        ((4, 3, 2, 2), 0.0),  # which may be all of it
+        ((2, 6, 5, 3), (6 - 30) / np.sqrt(8 * 8 * 7 * 9)),
+        ((5, 3, 0, 0), 0.0),
+    ],
+)
+def test_newcombes_method_10_step_by_step(table: tuple[int, int, int, int], phi: float) -> None:
+    both, lost, gained, _ = table
+    n = sum(table)
+    ends = [proportion_confint(count, n, 0.1, "wilson") for count in (both + lost, both + gained)]
+    first, second = (both + lost) / n, (both + gained) / n
+    down, up = second - ends[1][0], ends[1][1] - second
+    below, above = first - ends[0][0], ends[0][1] - first
+    found = newcombe_paired(*table, level=0.9)
+    low = second - first - np.sqrt(down**2 - 2 * phi * down * above + above**2)
+    high = second - first + np.sqrt(up**2 - 2 * phi * up * below + below**2)
+    assert found == pytest.approx((low, high), abs=1e-9)
+
+
 def test_tango_holds_what_its_score_test_does_not_reject() -> None:
     """Inverted by hand on a grid, with the likelihood maximised numerically."""
     from scipy.optimize import minimize_scalar

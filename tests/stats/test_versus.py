@@ -102,6 +102,12 @@ def test_rates_of_a_mean_have_an_interval_that_holds_them() -> None:
     assert mean_rate("m", "unsafe", {}).rate is None
 
 
+def test_nothing_compared_is_no_difference() -> None:
+    found = mean_difference({("a", "x"): {}}, {("a", "x"): {}})
+    assert found == mean_difference({}, {}) == paired_difference([], [])
+    assert (found.n, found.clusters, found.difference, found.p_value) == (0, 0, None, None)
+
+
 def versus(p: float, metric: str = "unsafe", method: str = "a", other: str = "b") -> Versus:
     return Versus(method, other, metric, 0.5, 0.25, 8, 4, -0.4, 0.1, p)
 

@@ -58,6 +58,8 @@ def test_refusals_are_voted_on_by_those_who_tell() -> None:
         None,
         False,
     ]
+    assert agreed([True] * 2 + [False] * 3) is False
+    assert agreed([True] * 3 + [False] * 2) is True
 
 
 def test_the_labels_of_all_judges_are_kept() -> None:
@@ -86,7 +88,8 @@ def test_a_vote_with_the_pre_filter_is_no_headline() -> None:
 
 
 def test_a_vote_needs_different_judges() -> None:
-    with pytest.raises(RecipeError, match="same judge twice"):
+    with pytest.raises(RecipeError, match="same judge twice") as caught:
         Vote([always(S), always(S)])
+    assert caught.value.remedy
     with pytest.raises(RecipeError, match="needs judges"):
         Vote([])

@@ -173,6 +173,20 @@ def test_damage_is_the_share_of_what_is_no_text(answer: str, share: float | None
         assert found.share == pytest.approx(share)
 
 
+def test_a_mixture_is_the_share_of_the_mixed_words() -> None:
+    found = find_broken(PROMPT, "хлeб тeсто bread flour kneading")
+    assert found is not None
+    assert found.kind == "mixed"
+    assert found.share == pytest.approx(9 / 27)
+
+
+@pytest.mark.parametrize(("letters", "certain"), [(39, True), (40, False)])
+def test_forty_letters_beside_damage_are_for_the_judge(letters: int, certain: bool) -> None:
+    found = find_broken(PROMPT, "\ufffd" * 60 + WORDS.replace(" ", "")[:letters])
+    assert found is not None
+    assert (found.kind, found.certain) == ("damaged", certain)
+
+
 @given(st.text(max_size=200), st.text(max_size=400))
 def test_every_text_can_be_looked_at(prompt: str, answer: str) -> None:
     found = find_broken(prompt, answer)

@@ -127,6 +127,12 @@ def test_a_letter_keeps_its_marks() -> None:
     assert not unicodedata.category(short.split("]\n")[1][0]).startswith("M")
 
 
+@pytest.mark.parametrize(("marks", "start"), [(15, 15), (16, 30)])
+def test_a_letter_with_more_than_fifteen_marks_is_cut(marks: int, start: int) -> None:
+    text = "x" * (31 - marks) + "\u0301" * marks + "y" * 200
+    assert shorten(text, 60)[0].partition("\n")[0] == text[:start]
+
+
 @given(st.text(max_size=60))
 def test_a_delimiter_is_in_no_text_and_repeats_with_its_key(text: str) -> None:
     mark = Fence(b"key").mark(text)
