@@ -20,9 +20,10 @@ from polysafe.probe.asked import opened_model
 from polysafe.probe.render import load_tokenizer
 from polysafe.progress import hearing
 from tests.byte_level import VOCABULARY, byte_tokenizer
+from tests.real_models import needs
 
-pytest.importorskip("bitsandbytes")
 pytestmark = [
+    needs("bitsandbytes"),
     pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:bitsandbytes"),
 ]
