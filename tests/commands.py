@@ -61,7 +61,7 @@ def run_function(
 def begun(
     function: Callable[..., object], *arguments: object, said: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[ForkServerProcess]:
-    """A process with a function and its output in a file; it does not outlive the block, whatever happens in it."""
+    """A process with a function and its output, at the end of a file; SIGKILL ends it with the block at the latest."""
     given = dict(os.environ if environment is None else environment)
     process = warm().Process(target=_carry_out, args=(function, arguments, given, said))
     with pytest.MonkeyPatch.context() as patch:
@@ -101,7 +101,7 @@ def warm() -> ForkServerContext:
 def _carry_out(
     function: Callable[..., object], arguments: Sequence[object], environment: Mapping[str, str], said: Path
 ) -> None:
-    with open(said, "wb") as file:
+    with open(said, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.clear()
