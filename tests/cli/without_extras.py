@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from packaging.requirements import Requirement
+
+from tests.commands import command_modules
 
 EXTRAS = ("annotate", "attacks", "data", "gguf", "inspect", "large", "lm-eval", "models", "ray", "search", "server")
 
@@ -80,13 +81,6 @@ def forked(folder: Path, commands: Sequence[Sequence[str]], packages: Sequence[s
     return found
 
 
-def imported() -> None:
-    """Imports what the commands consist of."""
-    for name in ("polysafe.cli.commands", "polysafe.workflows"):
-        for module in pkgutil.iter_modules(import_module(name).__path__, f"{name}."):
-            import_module(module.name)
-
-
 def main() -> None:
     folder = Path(sys.argv[1])
     commands = json.loads((folder / "commands.json").read_text())
@@ -94,7 +88,8 @@ def main() -> None:
     lacking["every"] = sorted({package for packages in lacking.values() for package in packages})
     Without.packages = frozenset(lacking["every"])
     sys.meta_path[sys.meta_path.index(PathFinder)] = Without
-    imported()
+    for name in command_modules():
+        import_module(name)
     sys.stdout.write(json.dumps({extra: forked(folder, commands[extra], lacking[extra]) for extra in commands}))
 
 
