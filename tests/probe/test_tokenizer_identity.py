@@ -12,7 +12,6 @@ from tokenizers import decoders, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from polysafe.probe import tokenizer_identity
 from polysafe.probe.tokenizer_identity import tokenizer_sha256
 from tests.byte_level import byte_tokenizer
 
@@ -54,7 +53,7 @@ def test_whatever_changes_is_seen(change: Change) -> None:
 
 def test_it_is_computed_once_for_every_way_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Mock(wraps=json.loads)
-    monkeypatch.setattr(tokenizer_identity.json, "loads", read)
+    monkeypatch.setattr("polysafe.probe.tokenizer_identity.json.loads", read)
     tokenizer, other = byte_tokenizer(), byte_tokenizer(bos=False)
     ways = [("chat", None), ("chat", "be kind"), ("raw", None)]
     found = [tokenizer_sha256(tokenizer, *way) for way in ways]
