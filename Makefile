@@ -1,6 +1,6 @@
 # make quickstart   set up, run the whole story on the packaged family, write quickstart-out/report/index.html
 # make test         set up, run every test
-# make test-fast    the tests that take less than about two seconds each, with five cases of each at most
+# make test-fast    the tests that take less than about two seconds each, five cases of each at most, ten examples of a property
 # make coverage     which lines no test runs; fails where fewer than 92 % of a folder of COVERED are run
 # make mutation     whether tests notice what mutmut changes in edits, statistics and judges: MUTANTS of each
 # make soak         fifty kills at random points of writing, evaluating, searching and building; 500 examples of every property
@@ -78,7 +78,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest $(SHARED)
 
 test-fast: $(STAMP)
-	POLYSAFE_CASES=5 $(BIN)/python -m pytest $(SHARED) -m "not slow"
+	POLYSAFE_CASES=5 POLYSAFE_EXAMPLES=10 $(BIN)/python -m pytest $(SHARED) -m "not slow"
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest $(SHARED) --cov=polysafe --cov-report=term-missing:skip-covered

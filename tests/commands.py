@@ -1,4 +1,4 @@
-"""Runs `polysafe` commands, and other functions, in processes of their own that have imported the heavy libraries.
+"""Runs `polysafe` commands, and other functions, in processes of their own that have imported what takes long.
 
 Python keeps one process that waits with everything imported; every process is a fork of it, with one thread: what was
 imported cannot be told another number later.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pkgutil
 import runpy
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from string import Template
@@ -61,7 +64,7 @@ def run_function(
 def begun(
     function: Callable[..., object], *arguments: object, said: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[ForkServerProcess]:
-    """A process with a function and its output in a file; it does not outlive the block, whatever happens in it."""
+    """A process with a function and its output, at the end of a file; SIGKILL ends it with the block at the latest."""
     given = dict(os.environ if environment is None else environment)
     process = warm().Process(target=_carry_out, args=(function, arguments, given, said))
     with pytest.MonkeyPatch.context() as patch:
@@ -92,16 +95,25 @@ def warm_workers() -> Iterator[None]:
 _CONTEXT: ForkServerContext = multiprocessing.get_context("forkserver")
 
 
+@cache
 def warm() -> ForkServerContext:
     """What starts such processes."""
-    _CONTEXT.set_forkserver_preload([*_HEAVY, __name__])
+    _CONTEXT.set_forkserver_preload([*_HEAVY, *command_modules(), __name__])
     return _CONTEXT
+
+
+def command_modules() -> list[str]:
+    """Names of the modules that commands consist of."""
+    packages = map(import_module, ("polysafe.cli.commands", "polysafe.workflows"))
+    return [
+        each.name for package in packages for each in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    ]
 
 
 def _carry_out(
     function: Callable[..., object], arguments: Sequence[object], environment: Mapping[str, str], said: Path
 ) -> None:
-    with open(said, "wb") as file:
+    with open(said, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.clear()

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _YAML = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_DROPPED = {
+_CHANGED = {
     "--judge": 1,
     "--translate": 1,
     "--calibration": 1,
@@ -37,8 +37,11 @@ _DROPPED = {
     "--data": 1,
     "--engine": 1,
     "--address": 1,
+    "--output": 1,
+    "--limit": 1,
+    "--max-tokens": 1,
 }
-"""Options of an audit that name what no test has, with the number of their values; the data are given otherwise."""
+"""Options of an audit that name what no test has or are given otherwise, with the number of their values."""
 _SMALL = ["--limit", "1", "--max-tokens", "2"]
 
 
@@ -53,7 +56,27 @@ def commands() -> Iterator[Any]:
 
 
 COMMANDS = list(commands())
-AUDITS = [each for each in COMMANDS if each.values[0][0] == "audit" and "…" not in each.values[0]]
+
+
+def audits() -> list[Any]:
+    """What the audits of the pages ask for, each once; options of `_CHANGED` are left out."""
+    asked: dict[tuple[str, ...], str] = {}
+    for each in COMMANDS:
+        words = each.values[0]
+        if words[0] == "audit" and "…" not in words:
+            asked.setdefault(tuple(_without(words[2:], _CHANGED)), each.id)
+    return [pytest.param(words, id=name) for words, name in asked.items()]
+
+
+def _without(words: list[str], options: dict[str, int]) -> list[str]:
+    kept, place = [], 0
+    while place < len(words):
+        if words[place] in options:
+            place += 1 + options[words[place]]
+        else:
+            kept.append(words[place])
+            place += 1
+    return kept
 
 
 def recipes() -> Iterator[Any]:
@@ -79,28 +102,16 @@ def parse(command: Any, words: list[str], *, whole: bool, parent: Any = None) ->
 
 
 @needs_data
-@pytest.mark.parametrize("words", AUDITS)
-def test_an_audit_of_a_page_runs_on_the_public_files(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", audits())
+def test_an_audit_of_a_page_runs_on_the_public_files(words: tuple[str, ...], tmp_path: Path) -> None:
     """With a tiny random model and one prompt a language; judges are left out, for no test has a guard model."""
     torch.set_num_threads(1)
     model = save_byte_model(tmp_path / "model")
     (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    kept = [*_without(words[2:], {**_DROPPED, "--output": 1, "--limit": 1, "--max-tokens": 1}), *_SMALL]
-    given = ["audit", str(model), *kept, "--data", str(DATA), "--output", str(tmp_path / "run")]
+    given = ["audit", str(model), *words, *_SMALL, "--data", str(DATA), "--output", str(tmp_path / "run")]
     result = CliRunner(env={"POLYSAFE_CACHE": str(tmp_path / "cache")}).invoke(app, given)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "report" / "index.html").is_file()
-
-
-def _without(words: list[str], options: dict[str, int]) -> list[str]:
-    kept, place = [], 0
-    while place < len(words):
-        if words[place] in options:
-            place += 1 + options[words[place]]
-        else:
-            kept.append(words[place])
-            place += 1
-    return kept
 
 
 def settled(text: str) -> Recipe:

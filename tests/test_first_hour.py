@@ -1,4 +1,4 @@
-"""The page for the first hour runs as it stands, with fewer prompts, on the packaged real models."""
+"""The page for the first hour runs as it stands, with fewer prompts and blocks, on the packaged real models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from tests.shared import DATA, needs_data
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "first_hour.md"
 SMALL = {"LIMIT": "2", "STEPS": "1"}
-_NUMBERS = {r"limit: \d+": "limit: 4", r"prompts: \d+": "prompts: 2", r"--max-tokens \d+": "--max-tokens 4"}
+BLOCKS = 6
+_NUMBERS = {
+    r"limit: \d+": "limit: 4",
+    r"prompts: \d+": "prompts: 2",
+    r"--max-tokens \d+": "--max-tokens 4",
+    r"layers: \[10, 14\]": "layers: [2, 4]",
+}
 _BLOCK = re.compile(r"^```(console|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"`([a-z]+\.yaml)`")
 MAY_FIND_NOTHING = "plan --fit chosen.yaml"
@@ -88,7 +94,7 @@ def _smaller(text: str) -> str:
 @needs_data
 @needs(SMOLLM2, "gguf", "peft")
 def test_smollm2(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    imports = {import_command(SMOLLM2, "models/smollm2"): imported(SMOLLM2, tmp_path_factory)}
+    imports = {import_command(SMOLLM2, "models/smollm2"): imported(SMOLLM2, tmp_path_factory, blocks=BLOCKS)}
     said = carry_out([2, 3, 4, 5, 6, 7], tmp_path, imports)
     audit = next(text for command, text in said.items() if command.startswith("polysafe audit models/smollm2"))
     assert "unsafe answers were not measured" in audit

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -206,6 +205,8 @@ def undone(bench: Bench) -> tuple[str, ...]:
 
 def exported(bench: Bench) -> tuple[str, ...]:
     """A LoRA adapter on every projection, put on by PEFT, gives the logits of the edited model."""
+    from peft import PeftModel
+
     roles = bench.sources["base"].architecture.roles
     steps = {
         name: (AddDelta(of="sw", minus="base", scale=0.5),)

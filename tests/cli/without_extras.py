@@ -2,7 +2,8 @@
 
     python -m tests.cli.without_extras FOLDER    (which holds commands.json: extra, or `every` -> commands)
 
-Torch is imported once; for every extra a fork of this process forbids its packages.
+Every module of the commands and of what they carry out is imported once, and needs no extra for it; for every extra a
+fork of this process forbids its packages.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any, ClassVar
 
 from packaging.requirements import Requirement
+
+from tests.commands import command_modules
 
 EXTRAS = ("annotate", "attacks", "data", "gguf", "inspect", "large", "lm-eval", "models", "ray", "search", "server")
 
@@ -47,7 +51,6 @@ def packages_of(extra: str) -> list[str]:
 def carried_out(folder: Path, commands: Sequence[Sequence[str]], packages: Sequence[str]) -> list[dict[str, Any]]:
     """How every command ends where these packages are not installed."""
     Without.packages = frozenset(packages)
-    sys.meta_path[sys.meta_path.index(PathFinder)] = Without
     from typer.testing import CliRunner
 
     from polysafe.cli.app import app
@@ -79,12 +82,14 @@ def forked(folder: Path, commands: Sequence[Sequence[str]], packages: Sequence[s
 
 
 def main() -> None:
-    import torch  # noqa: F401  (what no extra brings is imported before the first fork)
-
     folder = Path(sys.argv[1])
     commands = json.loads((folder / "commands.json").read_text())
     lacking = {extra: packages_of(extra) for extra in EXTRAS}
     lacking["every"] = sorted({package for packages in lacking.values() for package in packages})
+    Without.packages = frozenset(lacking["every"])
+    sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+    for name in command_modules():
+        import_module(name)
     sys.stdout.write(json.dumps({extra: forked(folder, commands[extra], lacking[extra]) for extra in commands}))
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -80,6 +79,8 @@ class Place:
     def logits(self, folder: Path, adapter: Path | None = None) -> torch.Tensor:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         if adapter is not None:
+            from peft import PeftModel
+
             model = PeftModel.from_pretrained(model, adapter)
         tokens = torch.arange(3, 27).view(2, 12)
         with torch.no_grad():

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import httpx
 
+from tests.commands import begun
+
 PATIENCE = 300.0
 """Seconds that a server may take to come up on a busy machine."""
-_PROGRAM = "from transformers.cli.transformers import main; main()"
+
+
+def serve(words: Sequence[str]) -> None:
+    """The program, without the hub, which it asks for what lies in a folder too."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = True
+    from transformers.cli.transformers import main
+
+    sys.argv = ["transformers", "serve", *words]
+    main()
 
 
 class TransformersServe:
@@ -29,6 +40,7 @@ class TransformersServe:
 
     def __init__(self, model: Path, log: Path) -> None:
         self.model, self.log = model, log
+        self._life = ExitStack()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -50,18 +62,12 @@ class TransformersServe:
     def start(self) -> None:
         """Starts it; it answers some seconds later."""
         options = ["--host", "127.0.0.1", "--port", str(self.port), "--device", "cpu"]
-        with self.log.open("a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, "serve", str(self.model), *options],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"},
-            )
+        self._process = self._life.enter_context(begun(serve, [str(self.model), *options], said=self.log))
 
     def wait(self) -> None:
         """Waits until it answers."""
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until and self._process.poll() is None:
+        while time.monotonic() < until and self._process.is_alive():
             try:
                 if httpx.get(f"http://127.0.0.1:{self.port}/health", trust_env=False).status_code == 200:
                     return
@@ -71,8 +77,7 @@ class TransformersServe:
 
     def kill(self) -> None:
         """Ends it as a crash would."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self._life.close()
 
     def __enter__(self) -> Self:
         self.start()

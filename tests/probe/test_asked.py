@@ -21,9 +21,10 @@ from polysafe.probe.render import load_tokenizer
 from polysafe.progress import hearing
 from tests.byte_level import VOCABULARY
 from tests.checkpoint.quantised import save_bitsandbytes
+from tests.real_models import needs
 
-pytest.importorskip("bitsandbytes")
 pytestmark = [
+    needs("bitsandbytes"),
     pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:bitsandbytes"),
 ]

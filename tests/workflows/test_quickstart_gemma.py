@@ -23,11 +23,11 @@ from polysafe.workflows import quickstart_gemma
 from polysafe.workflows.quickstart import Quickstart
 from polysafe.workflows.quickstart_gemma import EXAMINED, SWAPS, run_gemma_quickstart
 from tests.gemma import RECIPE, imported_gemma, use_tiny_gemma
+from tests.real_models import needs
 from tests.shared import DATA, needs_data
 
 Captured: TypeAlias = pytest.CaptureFixture[str]
-pytest.importorskip("peft")
-pytestmark = [needs_data, pytest.mark.slow]
+pytestmark = [needs_data, needs("peft"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,8 @@ from polysafe.generate.shared_prefix import SharedPrefix
 from polysafe.probe.batches import Pace, fitting_batches
 from polysafe.probe.chat.template import Messages
 from polysafe.probe.model import LoadedModel
-from polysafe.probe.render import RenderedPrompts, Template, render, render_chat, tokenizer_sha256
+from polysafe.probe.render import RenderedPrompts, Template, render, render_chat
+from polysafe.probe.tokenizer_identity import tokenizer_sha256
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase

@@ -15,7 +15,8 @@ import torch
 from polysafe.errors import ResourceError
 from polysafe.probe.batches import fitting_batches
 from polysafe.probe.model import LoadedModel
-from polysafe.probe.render import RenderedPrompts, Template, continued, render, tokenizer_sha256
+from polysafe.probe.render import RenderedPrompts, Template, continued, render
+from polysafe.probe.tokenizer_identity import tokenizer_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

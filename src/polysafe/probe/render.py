@@ -22,6 +22,7 @@ from polysafe.checkpoint.source import MAX_TOKENIZER
 from polysafe.errors import CheckpointError, DataError, RecipeError
 from polysafe.probe.chat.rules import keep_rules, require_encodable
 from polysafe.probe.chat.template import Messages, in_template
+from polysafe.probe.tokenizer_identity import tokenizer_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -391,16 +392,6 @@ def _check_length(name: str, ids: Sequence[int], limit: int) -> None:
             where=f"prompt {name!r}",
             remedy="leave it out or raise the limit",
         )
-
-
-def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase, template: Template, system: str | None) -> str:
-    """Identity of a tokenizer and the way it is used: vocabulary, rules, special tokens, template, system message."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
-    state = {"padding", "truncation"}  # settings of the last call, not of the tokenizer
-    content = {key: value for key, value in content.items() if key not in state}
-    chat = tokenizer.chat_template if template == "chat" else None
-    return _sha256([content, template, chat, system, tokenizer.special_tokens_map])
 
 
 def _sha256(value: object) -> str:

@@ -19,11 +19,11 @@ from polysafe.organism.gemma.family import GemmaFamily, build_gemma, load_gemma
 from polysafe.organism.gemma.mixtures import MEMBERS
 from polysafe.recipe.recipe import make_recipe
 from tests.gemma import RECIPE, imported_gemma, use_tiny_gemma
+from tests.real_models import needs
 from tests.shared import DATA, needs_data
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("peft")
-pytestmark = [needs_data, pytest.mark.slow]
+pytestmark = [needs_data, needs("peft"), pytest.mark.slow]
 
 SOME = ("bn",)
 """The one expert of a build in which all that matters is what it starts from."""

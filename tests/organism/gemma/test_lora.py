@@ -12,9 +12,9 @@ from polysafe.organism.gemma.lora import Encoder, train
 from polysafe.organism.gemma.mixtures import Stage
 from polysafe.organism.gemma.texts import Pair
 from tests.gemma import imported_gemma
+from tests.real_models import needs
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("peft")
 
 REFUSAL, ANSWER = "Sorry, I cannot help with that.", "Sure, here is an answer."
 PROMPT = "the quick brown fox"
@@ -40,6 +40,7 @@ def _log_odds(folder: Path, state: Path, readiness: dict[str, float]) -> float:
     return float(logits[refused[0]] - logits[answered[0]])
 
 
+@needs("peft")
 @pytest.mark.slow
 def test_readiness_is_added_to_the_log_odds_of_a_beginning(tmp_path: Path) -> None:
     package = imported_gemma(tmp_path / "package")
