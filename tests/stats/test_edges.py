@@ -112,7 +112,7 @@ def test_the_correction() -> None:
         Calibration(10, 11, 10, 9)
 
 
-@pytest.mark.parametrize("bad", [[0.5], [math.nan], ["yes"], [None], [[True]]])
+@pytest.mark.parametrize("bad", [[0.5], [math.nan], ["yes"], ["1", "0"], [b"1"], [None], [[True]]])
 def test_outcomes_are_yes_or_no(bad: Any) -> None:
     with pytest.raises(DataError):
         wilson_clustered(bad, None)

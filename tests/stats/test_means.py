@@ -80,9 +80,10 @@ def test_changes_are_paired_by_prompt() -> None:
     before = {("en", "m"): {"a": 1.0, "b": 2.0, "c": 7.0}, ("sw", "m"): {"a": 1.0}}
     after = {("en", "m"): {"a": 2.0, "b": 2.5}}
     english, swahili = mean_changes("edit", before, after)
+    assert (english.method, english.language, english.metric) == ("edit", "en", "m")
     assert (english.before, english.after, english.n) == (1.5, 2.25, 2)
     assert english.difference == 0.75
     assert english.low is not None
     assert english.high is not None
     assert english.low < 0.75 < english.high
-    assert (swahili.n, swahili.difference, swahili.p_adjusted) == (0, None, None)
+    assert (swahili.language, swahili.n, swahili.difference, swahili.p_adjusted) == ("sw", 0, None, None)

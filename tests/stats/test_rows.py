@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,12 @@ def test_a_damaged_row_is_named(tmp_path: Path, change: dict[str, object]) -> No
     path.write_text(json.dumps([asdict(ROW), asdict(ROW) | change]))
     with pytest.raises(DataError, match=r"results\.json, row 2"):
         load_rows(path)
+
+
+def test_a_row_that_cannot_be_is_named() -> None:
+    with pytest.raises(DataError) as caught:
+        replace(ROW, n=-1)
+    assert caught.value.where == f"{ROW.method}, {ROW.language}, {ROW.metric}"
 
 
 @pytest.mark.parametrize("key", KEYS)

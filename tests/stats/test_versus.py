@@ -11,8 +11,9 @@ import pytest
 
 from polysafe.stats.compare import Outcomes
 from polysafe.stats.differences import paired_difference
+from polysafe.stats.gaps import POOLED
 from polysafe.stats.multiplicity import holm
-from polysafe.stats.rows import Row
+from polysafe.stats.rows import RateRow, Row
 from polysafe.stats.tests import mcnemar_exact
 from polysafe.stats.versus import Versus, adjust_versus, mean_difference, mean_rate, of_methods, versus_row
 
@@ -99,7 +100,7 @@ def test_rates_of_a_mean_have_an_interval_that_holds_them() -> None:
     assert row.low is not None
     assert row.high is not None
     assert row.low < (row.rate or 0.0) < row.high <= 1.0
-    assert mean_rate("m", "unsafe", {}).rate is None
+    assert mean_rate("m", "unsafe", {}) == RateRow("m", POOLED, "unsafe", None, 0)
 
 
 def test_nothing_compared_is_no_difference() -> None:
