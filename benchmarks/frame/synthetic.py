@@ -63,7 +63,7 @@ def write_experts(folder: Path, model: Path, names: Sequence[str]) -> dict[str, 
                 step = 0.01 * float(tensor.float().std())
                 tensor.add_((step * torch.randn(tensor.shape, generator=generator)).to(tensor.dtype))
             save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-            for file in (each for each in model.glob("*.json") if each.name != "manifest.json"):
+            for file in (each for each in model.iterdir() if each.is_file() and each.suffix != ".safetensors"):
                 shutil.copy(file, path)
     return paths
 
