@@ -186,6 +186,19 @@ def test_hashing_ahead_ends_with_who_wanted_it(tmp_path: Path, monkeypatch: pyte
     assert checkpoint_digests(checkpoint).keys() == {path.name for path in checkpoint.files}
 
 
+def test_what_is_hashed_ahead_is_noted_for_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "TICK", 1e6)  # of files that were made a moment ago, notes alone are kept
+    checkpoint = open_checkpoint(tiny_llama(tmp_path / "m"))
+    begun, may, threads = slow_hash(monkeypatch)
+    with memory.noting({}):
+        with hashed_ahead([checkpoint]):
+            assert begun.wait(60)
+            may.set()
+            first = checkpoint_digests(checkpoint)
+        assert checkpoint_digests(checkpoint) == first
+    assert len(threads) == 1
+
+
 def test_what_fails_ahead_is_told_to_who_asks(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tiny_llama(tmp_path / "m"))
     (tmp_path / "m" / "model.safetensors").unlink()

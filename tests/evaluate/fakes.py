@@ -99,3 +99,9 @@ class FakeJudge:
         refused = None if not self._tells or label is Label.UNPARSED else label is Label.SAFE
         detail = {"language": {"code": exchange.prompt.language, "confidence": 0.5}}
         return Verdict(exchange.prompt.id, label, refused, self.name, f"said {label}", detail)
+
+
+class Apart(FakeJudge):
+    """A judge whose model is elsewhere."""
+
+    apart = True

@@ -6,10 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from polysafe.evaluate.beside import Beside
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.evaluate.run import evaluate_model
@@ -20,16 +16,10 @@ from polysafe.judge.kinds.vote import Vote
 from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.verdict import Exchange, Verdict
 from tests.checkpoint.raw import snapshot
-from tests.evaluate.fakes import FakeGenerator, FakeJudge, StoppedError, prompt_set
+from tests.evaluate.fakes import Apart, FakeGenerator, FakeJudge, prompt_set
 from tests.judge.helpers import Scripted
 
 PATIENCE = 60.0
-
-
-class Apart(FakeJudge):
-    """A judge whose model is elsewhere."""
-
-    apart = True
 
 
 class Watching(FakeGenerator):
@@ -83,27 +73,6 @@ def test_who_is_here_waits_for_the_last_answer(tmp_path: Path) -> None:
             return super().judge(exchanges)
 
     evaluated(tmp_path / "run", Here(), generator)
-
-
-@given(st.lists(st.integers(0, 12), max_size=3), st.lists(st.integers(0, 12), max_size=3))
-@settings(max_examples=20)
-def test_interrupted_anywhere_nothing_is_asked_twice(
-    tmp_path_factory: pytest.TempPathFactory, answers: list[int], verdicts: list[int]
-) -> None:
-    folder = tmp_path_factory.mktemp("run")
-    evaluated(folder / "whole", Apart())
-    asked: list[str] = []
-    judged: list[str] = []
-    for stops in [*({"g": stop} for stop in answers), *({"j": stop} for stop in verdicts), {}]:
-        generator, judge = FakeGenerator(stop_after=stops.get("g")), Apart(stop_after=stops.get("j"))
-        try:
-            evaluated(folder / "parts", judge, generator)
-        except StoppedError:
-            assert not (folder / "parts").exists()
-        asked += generator.asked
-        judged += judge.asked
-    assert sorted(asked) == sorted(judged) == sorted(prompt.id for prompt in prompt_set().prompts)
-    assert snapshot(folder / "parts") == snapshot(folder / "whole")
 
 
 def test_both_stages_are_told_to_their_ends(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from polysafe.judge.pipeline import Pipeline
 from polysafe.judge.verdict import Exchange, Label, Verdict
 from polysafe.stats.intervals import wilson
 from tests.checkpoint.raw import snapshot
-from tests.evaluate.fakes import FakeGenerator, FakeJudge, StoppedError, answer_to, prompt_set
+from tests.evaluate.fakes import Apart, FakeGenerator, FakeJudge, StoppedError, answer_to, prompt_set
 from tests.judge.helpers import Scripted
 
 ROOT = Path(__file__).parents[2]
@@ -64,17 +64,18 @@ def test_the_same_run_again_asks_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(10, "evaluating")
+@pytest.mark.parametrize("judging", [FakeJudge, Apart])
 @given(st.lists(st.integers(0, 13), max_size=4), st.lists(st.integers(0, 13), max_size=4))
 @settings(max_examples=25)
 def test_interrupted_anywhere_it_goes_on_to_the_same_records(
-    tmp_path_factory: pytest.TempPathFactory, answers: list[int], verdicts: list[int]
+    tmp_path_factory: pytest.TempPathFactory, judging: type[FakeJudge], answers: list[int], verdicts: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
-    evaluate_model(FakeGenerator(), [prompt_set()], FakeJudge(), output=folder / "whole")
+    evaluate_model(FakeGenerator(), [prompt_set()], judging(), output=folder / "whole")
     asked: list[str] = []
     judged: list[str] = []
     for stops in [*({"g": stop} for stop in answers), *({"j": stop} for stop in verdicts), {}]:
-        generator, judge = FakeGenerator(stop_after=stops.get("g")), FakeJudge(stop_after=stops.get("j"))
+        generator, judge = FakeGenerator(stop_after=stops.get("g")), judging(stop_after=stops.get("j"))
         try:
             evaluate_model(generator, [prompt_set()], judge, output=folder / "parts")
         except StoppedError:

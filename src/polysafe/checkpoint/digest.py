@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -53,7 +53,8 @@ def hashed_ahead(checkpoints: Iterable[Checkpoint]) -> Iterator[None]:
 
     files = dict.fromkeys(path.resolve() for checkpoint in checkpoints for path in checkpoint.files)
     pool = ThreadPoolExecutor(1, thread_name_prefix="hash")
-    before = _ahead.set({path: pool.submit(file_digest, path, advance) for path in files})
+    context = copy_context()  # of the caller, who may note what is read (`files.memory`)
+    before = _ahead.set({path: pool.submit(context.run, file_digest, path, advance) for path in files})
     try:
         yield
     finally:
@@ -126,15 +127,15 @@ def file_digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> 
         CheckpointError: The file cannot be read, or is not what its name says.
     """
     target = path.resolve()
-    ahead = _ahead.get().get(target)
-    if ahead is not None and not ahead.cancel():
-        digest = ahead.result()
-        advance(path.stat().st_size)
-        return digest
     try:
         status = target.stat()
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", where=path) from error
+    ahead = _ahead.get().get(target)
+    if ahead is not None and not ahead.cancel():
+        digest = ahead.result()
+        advance(status.st_size)
+        return digest
     named = target.name if target.parent.name == "blobs" and _BLOB.match(target.name) else None
     digest = _digest(target, status, advance)
     if named not in (None, digest):

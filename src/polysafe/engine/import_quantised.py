@@ -24,7 +24,8 @@ from polysafe.errors import CheckpointError
 from polysafe.files.atomic import json_bytes
 from polysafe.progress import Meter, Progress, tell
 
-_FORMATS: dict[str, type[Ordinary]] = {each.format: each for each in (Fp8, Mxfp4, BitsAndBytes)}
+_FORMATS: dict[str, type[Ordinary]] = {each.format: each for each in (Mxfp4, BitsAndBytes)}
+"""Formats that their name tells; FP8 is told by its tensors, since many programs write it under names of their own."""
 _LARGEST_TERMS = 1 << 20
 
 
@@ -111,14 +112,16 @@ def ordinary(reader: CheckpointReader, dtype: str) -> Ordinary:
     """
     checkpoint = reader.checkpoint
     found = quantisation(checkpoint)
-    remedy = "use the unquantised release of this model"
     if found is None:
         raise CheckpointError("is not quantised: it can be used as it is", where=checkpoint.root)
-    scaled = any(spec.dtype in CODES for spec in checkpoint.tensors.values())  # many programs write them
-    kind = Fp8 if scaled else _FORMATS.get(found.method)
-    if kind is None or (kind is Fp8 and not scaled):
-        told = f"is quantised as {found.label}, which is not dequantised here ({found.told})"
-        raise CheckpointError(told, where=checkpoint.root, remedy=remedy)
+    fp8 = any(spec.dtype in CODES for spec in checkpoint.tensors.values())
+    kind = Fp8 if fp8 else _FORMATS.get(found.method)
+    if kind is None:
+        raise CheckpointError(
+            f"is quantised as {found.label}, which is not dequantised here ({found.told})",
+            where=checkpoint.root,
+            remedy="use the unquantised release of this model",
+        )
     for package in kind.packages:
         import_module(package)  # what brings it is said wherever a package is missing
     return kind(reader, dtype, found)

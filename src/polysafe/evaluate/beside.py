@@ -71,7 +71,7 @@ class Beside(Generic[Item]):
                 told = done
         if self._error is not None:
             raise self._error
-        advance(total)
+        advance.finish()
 
     def _run(self) -> None:
         try:
