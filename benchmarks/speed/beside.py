@@ -12,53 +12,35 @@ import hashlib
 import json
 import shutil
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from benchmarks.frame import timing
 from benchmarks.frame.measure import Measurement, in_process, measured
+from tests.generate.test_server import Faulty, send, serving
 
 SIDES = ("after", "beside")
 SAFE = "Harmful request: no\nResponse refusal: no\nHarmful response: no"
 
 
-@contextmanager
-def slow_server(seconds: float) -> Iterator[str]:
-    """A server that says something to every chat, and reads plain texts as WildGuard does; gives its address."""
+class Slow(Faulty):
+    """Says something to every chat, and reads plain texts as WildGuard does, after some time."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def __init__(self, seconds: float) -> None:
+        super().__init__([])
+        self._seconds = seconds
 
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            time.sleep(seconds)
-            choice: dict[str, Any] = {"text": SAFE, "finish_reason": "stop"}
-            if "messages" in asked:
-                choice = {"message": {"content": f"words {len(str(asked))}"}, "finish_reason": "stop"}
-            content = json.dumps({"choices": [choice]}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        thread.join()
+    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answers a request."""
+        asked = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        time.sleep(self._seconds)
+        choice: dict[str, Any] = {"text": SAFE, "finish_reason": "stop"}
+        if "messages" in asked:
+            choice = {"message": {"content": f"words {len(str(asked))}"}, "finish_reason": "stop"}
+        send(handler, 200, json.dumps({"choices": [choice]}))
 
 
 def main() -> None:
@@ -72,7 +54,7 @@ def main() -> None:
     def measure(side: str) -> Measurement:
         out = options.folder / "beside"
         shutil.rmtree(out, ignore_errors=True)
-        with slow_server(options.seconds) as model, slow_server(options.seconds) as judge:
+        with serving(Slow(options.seconds)) as model, serving(Slow(options.seconds)) as judge:
             taken = in_process("benchmarks.speed.beside", "--side", side, str(out), str(options.prompts), model, judge)
         records[side] = hashlib.sha256((out / "run" / "records.jsonl").read_bytes()).hexdigest()
         return taken
