@@ -11,13 +11,13 @@ import torch
 
 from polysafe.checkpoint.dtypes import bytes_of
 from polysafe.checkpoint.reader import BLOCK_BYTES, COPY_BYTES
-from polysafe.edits.operations import Blend, Dare, Operation
+from polysafe.edits.operations import AddDelta, Blend, Dare, Operation
 from polysafe.edits.reader import EditedReader
 from polysafe.engine.local import READ_AHEAD, LocalEngine, tensor_blocks
 from polysafe.errors import EditError
 from tests.edits.memory import MemoryReader, edit_of
 
-SHAPE = (BLOCK_BYTES // 400, 1000)  # five blocks of bfloat16
+SHAPE = (COPY_BYTES // 400, 1000)  # five blocks of bfloat16
 
 
 @pytest.fixture
@@ -32,11 +32,18 @@ def reader(operation: Operation | tuple[()], *, broken: bool = False) -> EditedR
     return EditedReader(edit_of({"w": operation}), {name: MemoryReader({"w": tensor}) for name in "abcd"})
 
 
-@pytest.mark.parametrize(("operation", "size"), [((), COPY_BYTES), (Blend(weights={"a": 0.5, "b": 0.5}), BLOCK_BYTES)])
+@pytest.mark.parametrize(
+    ("operation", "size"),
+    [
+        ((), COPY_BYTES),
+        (Blend(weights={"a": 0.5, "b": 0.5}), COPY_BYTES),
+        (AddDelta(of="b", minus="c", scale=1.0), BLOCK_BYTES),
+    ],
+)
 def test_blocks_make_up_the_tensor(operation: Operation | tuple[()], size: int, pool: ThreadPoolExecutor) -> None:
     edited = reader(operation)
     blocks = [bytes(block) for block in tensor_blocks(edited, "w", pool)]
-    assert len(blocks) == math.ceil(5 * BLOCK_BYTES / size)
+    assert len(blocks) == math.ceil(5 * COPY_BYTES / size)
     assert b"".join(blocks) == bytes(bytes_of(edited.whole("w")))
 
 

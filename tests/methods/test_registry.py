@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from types import ModuleType
@@ -153,3 +154,13 @@ def test_a_method_without_operations_gives_an_empty_edit(llama: Sources) -> None
     assert (edit.start, edit.steps, set(edit.sources)) == ("sw", {}, {"sw"})
     assert edit.provenance[0].method == "nothing.v1"
     assert Nothing(model="sw").donor() == "sw"
+
+
+def test_methods_that_run_no_model_are_found_without_torch() -> None:
+    """A run hashes its inputs while torch is imported, and begins with that once it knows its methods."""
+    program = (
+        "import sys; sys.modules['torch'] = None  # whoever imports it is refused\n"
+        "from polysafe.methods.registry import resolve\n"
+        f"assert [resolve(name).name for name in {BUILT_IN}] == [*{BUILT_IN}]"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

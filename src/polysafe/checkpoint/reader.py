@@ -24,7 +24,7 @@ _FILES = 1 << 16
 """Files that a process opens at most, where it may."""
 
 COPY_BYTES = 1 << 20
-"""Size of a block that is only copied."""
+"""Size of a block that is only copied or blended: there, turns cost more than what falls out of the caches."""
 
 
 class TensorReader(Protocol):

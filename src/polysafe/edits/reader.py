@@ -56,11 +56,13 @@ class EditedReader:
     def block_bytes(self, name: str) -> int:
         """Size of the blocks in which a tensor should be read.
 
-        A copy needs its block once, and a larger one means fewer turns; a rule holds several float64 copies of it.
+        A copy or a blend needs its block once, and a larger one means fewer turns; a rule holds several float64 copies
+        of it.
         """
-        if self._is_copied(name):
+        steps = self.edit.steps.get(name, ())
+        if all(isinstance(step, Copy) or (isinstance(step, Blend) and step.rule is None) for step in steps):
             return COPY_BYTES
-        ruled = any(isinstance(step, Blend) and step.rule is not None for step in self.edit.steps[name])
+        ruled = any(isinstance(step, Blend) and step.rule is not None for step in steps)
         return BLOCK_BYTES // 2 if ruled else BLOCK_BYTES
 
     def copied_from(self, name: str) -> CheckpointReader | None:

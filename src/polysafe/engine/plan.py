@@ -15,7 +15,7 @@ import psutil
 from polysafe.checkpoint.dtypes import EDITABLE
 from polysafe.checkpoint.layout import Layout, plan_layout
 from polysafe.checkpoint.opened import Source
-from polysafe.checkpoint.reader import BLOCK_BYTES, CheckpointReader, TensorReader
+from polysafe.checkpoint.reader import COPY_BYTES, CheckpointReader, TensorReader
 from polysafe.checkpoint.sidecar import SideFile, left_out, side_files
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.edits.edit import Decision, Edit
@@ -357,7 +357,7 @@ def _working_memory(edit: Edit, checkpoints: Mapping[str, Checkpoint]) -> int:
     The authors' arithmetic takes norms of whole tensors, three of them and a difference at a time.
     """
     specs = [spec for checkpoint in checkpoints.values() for spec in checkpoint.tensors.values()]
-    block = max(BLOCK_BYTES, *(spec.row_bytes for spec in specs))
+    block = max(COPY_BYTES, *(spec.row_bytes for spec in specs))
     whole = any(part.options.get("arithmetic") == "authors" for part in edit.provenance)
     largest = max((s.numel for n, s in checkpoints[edit.start].tensors.items() if "layers" in n), default=0)
     return block * (READ_AHEAD + 2) * 4 * max(1, len(edit.sources)) + (4 * 4 * largest if whole else 0)

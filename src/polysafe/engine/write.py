@@ -56,6 +56,10 @@ def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint]) -> Edit:
     return Edit(start=edit.start, steps=edit.steps, sources=records, provenance=edit.provenance, dtype=edit.dtype)
 
 
+def _knows_inputs(edit: Edit) -> bool:
+    return all(record.files for record in edit.sources.values())
+
+
 def existing_result(target: Path, edit: Edit) -> RunResult | None:
     """The result if `target` already is the output of exactly this edit. An interrupted update of it is finished first.
 
@@ -84,7 +88,9 @@ def carry_out(
 ) -> RunResult:
     """Writes every file into the workspace and publishes it; goes on where an earlier run of the same job stopped.
 
-    On failure the workspace stays, to be resumed. Whoever calls this holds the lock of the output.
+    Inputs that are not hashed yet are while files are written (`checkpoint.digest.hashed_ahead`), and what waits for
+    their hashes is written again at the end. On failure the workspace stays, to be resumed. Whoever calls this holds
+    the lock of the output.
 
     Args:
         plan: What to do.
@@ -95,11 +101,10 @@ def carry_out(
     Raises:
         PolysafeError: The output does not fit, or reading or writing failed.
     """
-    job, space = plan.job, plan.job.space
-    known = all(record.files for record in plan.edit.sources.values())
-    edit = plan.edit if known else with_digests(plan.edit, job.checkpoints)
-    done = existing_result(job.target, edit)
-    if done is not None:
+    job, space, edit = plan.job, plan.job.space, plan.edit
+    if (job.target / MANIFEST).exists() and not _knows_inputs(edit):
+        edit = with_digests(edit, job.checkpoints)
+    if (done := existing_result(job.target, edit)) is not None:
         if space.holds(job.identity):
             space.discard()
         return done
@@ -112,6 +117,9 @@ def carry_out(
         for shard in plan.layout.shards
     ]
     digests = (engine or LocalEngine()).execute(tasks, counted("writing", plan.layout.size))
+    if not _knows_inputs(edit):
+        edit = with_digests(edit, job.checkpoints)
+        _write_small_files(space, edit, plan.layout, (*plan.side, *card(edit)), records(edit))
     for checkpoint in used.values():
         checkpoint.check_unchanged()
     weights = {shard.name: (shard.size, digest) for shard, digest in zip(plan.layout.shards, digests, strict=True)}

@@ -1,8 +1,8 @@
 """Finds methods by name.
 
-Built-in methods are found in the module of their name, or else by scanning this package; those of other packages by the
-entry-point group `polysafe.methods`, where an entry is called as the method it provides. Nothing is imported before it
-is needed: a recipe of swaps does not wait for torch, which methods that run models bring.
+Built-in methods are found in the module of their name or of several, or else by scanning this package; those of other
+packages by the entry-point group `polysafe.methods`, where an entry is called as the method it provides. Nothing is
+imported before it is needed: a recipe of swaps does not wait for torch, which methods that run models bring.
 
 A name means the latest version of a method, `name.v1` one version of it.
 """
@@ -23,6 +23,9 @@ from polysafe.registry import modules_of, provided
 GROUP = "polysafe.methods"
 
 MethodClass = TypeVar("MethodClass", bound=type[Method])
+
+_SHARED = dict.fromkeys(("soup", "task_arithmetic", "ties", "dare"), "merges")
+"""Modules of the methods that share one."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _VERSIONED = re.compile(r"(?P<name>.+)\.v(?P<version>\d+)")
@@ -101,8 +104,8 @@ def _load_builtin() -> None:
 
 @cache
 def _load_named(name: str) -> None:
-    """Loads the module that is called as a method; all of them where there is none, or it has no such method."""
-    module = f"polysafe.methods.{name}"
+    """Loads the module of a method, or all of them where none is known for it."""
+    module = f"polysafe.methods.{_SHARED.get(name, name)}"
     if _NAME.fullmatch(name) and find_spec(module) is not None:
         import_module(module)
     if name not in _registered:
