@@ -17,7 +17,7 @@ from polysafe.engine.local import READ_AHEAD, LocalEngine, tensor_blocks
 from polysafe.errors import EditError
 from tests.edits.memory import MemoryReader, edit_of
 
-SHAPE = (COPY_BYTES // 400, 1000)  # five blocks of bfloat16
+SHAPE = (5 * (COPY_BYTES // 2000), 1000)  # five blocks of bfloat16
 
 
 @pytest.fixture

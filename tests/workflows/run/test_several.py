@@ -153,9 +153,9 @@ def test_killed_in_the_middle_it_goes_on_and_reads_nothing_again_to_decide(
         "memory.TICK = -1e6\n"
         "seen = []\n"
         "def told(stage, done, total):\n"
-        "    if stage == 'writing' and not done:\n"
+        "    if seen[-1:] != [stage]:\n"
         "        seen.append(stage)\n"
-        "    if len(seen) == 2 and stage == 'writing' and done > total // 2:\n"
+        "    if seen.count('writing') == 2 and stage == 'writing' and done > total // 2:\n"
         "        os.kill(os.getpid(), 9)\n"
         "list(run_recipes(load_recipes(sys.argv[1]), progress=told))\n"
     )
