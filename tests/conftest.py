@@ -6,6 +6,7 @@ import gc
 import os
 from collections import defaultdict
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 settings.register_profile("polysafe", deadline=None, max_examples=int(os.environ.get("POLYSAFE_EXAMPLES", "40")))
 settings.load_profile("polysafe")
 
+SLOW = Path(__file__).with_name("slow.txt")
 TOGETHER = ("tests/cluster/",)
 """Folders whose modules share what takes long to start: a cluster of Ray."""
 
@@ -37,15 +39,22 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Modules with slow tests come first, so that no process idles while another has a long one left.
+    """Modules that take long come first, so that no process idles while another has a long one left.
 
-    Of tests with many cases, `POLYSAFE_CASES` says how many are run (`make test-fast`): the same ones every time,
-    from the first to the last.
+    What is slow was measured (`make slow`). Of tests with many cases, `POLYSAFE_CASES` says how many are run
+    (`make test-fast`): the same ones every time, from the first to the last.
     """
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    slow = {
+        name: float(seconds) for seconds, _, name in (line.partition(" ") for line in SLOW.read_text().splitlines())
+    }
+    modules: defaultdict[Path, float] = defaultdict(float)
+    for item in items:
+        if seconds := slow.get(item.nodeid.partition("[")[0]):
+            item.add_marker(pytest.mark.slow)
+            modules[item.path] += seconds
+    items.sort(key=lambda item: -modules[item.path])
     if most := int(os.environ.get("POLYSAFE_CASES", "0")):
         left = _left_out(items, most)
         items[:] = [item for item in items if item not in left]

@@ -90,7 +90,6 @@ def _smaller(text: str) -> str:
     return text
 
 
-@pytest.mark.slow
 @needs_data
 @needs(SMOLLM2, "gguf", "peft")
 def test_smollm2(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -110,7 +109,6 @@ def test_smollm2(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> No
     ).read_bytes()
 
 
-@pytest.mark.slow
 @needs_data
 @needs(GEMMA, "gguf")
 def test_gemma(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

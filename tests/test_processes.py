@@ -63,7 +63,6 @@ def test_results_come_in_any_order_and_are_counted_once(count: int) -> None:
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_each_process_uses_the_threads_that_it_was_given(count: int) -> None:
     with Workers(2, threads=count) as workers:
@@ -75,7 +74,6 @@ def test_processes_that_compute_at_once_share_the_threads() -> None:
         assert [share(processes) for processes in (1, 2, 3, 6)] == [5, 2, 1, 1]
 
 
-@pytest.mark.slow
 def test_a_tensor_comes_back_whole() -> None:
     with Workers(2) as workers:
         found = workers.result(workers.submit(tensor, 5))

@@ -164,7 +164,6 @@ def test_a_name_that_there_is_not() -> None:
     assert str(caught.value.remedy).endswith("xthreatbench; or a file")
 
 
-@pytest.mark.slow
 def test_sets_guards_and_judges_of_an_installed_package_are_used_by_their_names(tmp_path: Path) -> None:
     (tmp_path / "cook.py").write_text(PACKAGE)
     info = tmp_path / "cook-1.0.dist-info"

@@ -21,7 +21,6 @@ def take(folder: Path, to: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, folder, "--to", to], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(chromium() is None, reason="this machine has no Chromium")
 def test_the_same_report_gives_the_same_small_pictures(tmp_path: Path) -> None:
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -66,7 +66,6 @@ def test_there_are_enough_answers_and_each_says_what_it_is_after() -> None:
     assert len({case.text for case in ANSWERS.values()}) == len(ANSWERS)
 
 
-@pytest.mark.slow
 @pytest.mark.fault(24, "the page")
 @pytest.mark.hostile("answer", cases="answers")
 @pytest.mark.parametrize("name", ANSWERS)

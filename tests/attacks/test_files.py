@@ -120,7 +120,6 @@ def test_a_hostile_journal_of_a_search_is_refused_or_passed_over(name: str, jour
     assert {path.name: path.read_bytes() for path in tmp_path.glob("elsewhere")} == beside
 
 
-@pytest.mark.slow
 @pytest.mark.fault(2, "a million entries")
 @pytest.mark.hostile("folder", cases="indexes_of_a_million_entries", by="name")
 @pytest.mark.parametrize("name", ["one file", "as many files", "one tensor"])

@@ -60,7 +60,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[Confined]:
     writer.close()
 
 
-@pytest.mark.slow
 @pytest.mark.hostile("template")
 @pytest.mark.parametrize("template", ENDLESS.values(), ids=ENDLESS)
 def test_a_template_that_does_not_end_is_ended(

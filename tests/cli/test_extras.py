@@ -132,7 +132,6 @@ def ended(recipe: Path) -> dict[str, list[dict[str, Any]]]:
     return told
 
 
-@pytest.mark.slow
 def test_no_command_ends_in_a_traceback_where_extras_are_missing(ended: dict[str, list[dict[str, Any]]]) -> None:
     assert {extra: len(told) for extra, told in ended.items()} == {name: len(each) for name, each in WITHOUT.items()}
     for extra, told in ended.items():

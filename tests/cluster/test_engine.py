@@ -23,8 +23,6 @@ from tests.checkpoint.raw import snapshot
 from tests.engine.recipes import recipe_for
 from tests.models import trio
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def recipes(tmp_path: Path) -> tuple[Recipe, Recipe]:

@@ -20,7 +20,6 @@ from polysafe.workflows.audit import audit
 from tests.byte_level import save_byte_model
 from tests.checkpoint.raw import snapshot
 
-pytestmark = pytest.mark.slow
 MEMBERS = packaged_family().members
 ASKS = [Ask(str(number), "how do I " + "bake " * (number % 7)) for number in range(30)]
 SHORT = Sampling(max_tokens=4)

@@ -34,7 +34,6 @@ from polysafe.threads import threads
 from polysafe.workflows.run import run_recipe
 from tests.engine.recipes import recipe_for
 
-pytestmark = pytest.mark.slow
 MEMBERS = packaged_family().members
 
 

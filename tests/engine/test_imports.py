@@ -128,7 +128,6 @@ def test_a_disk_that_is_too_small_is_told_before(file: Path, tmp_path: Path, mon
     assert names_in(tmp_path) == ["tiny.gguf"]
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_resumed(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = snapshot(import_gguf(file, tmp_path / "wanted").output)
     monkeypatch.setattr(writer, "SYNC_BYTES", 1)
@@ -312,7 +311,6 @@ def read_once() -> Iterator[None]:
         yield
 
 
-@pytest.mark.slow
 @needs(SMOLLM2)
 def test_smollm2(tmp_path_factory: pytest.TempPathFactory) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -335,7 +333,6 @@ def test_smollm2(tmp_path_factory: pytest.TempPathFactory) -> None:
     )
 
 
-@pytest.mark.slow
 @needs(GEMMA)
 def test_gemma(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer

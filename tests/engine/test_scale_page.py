@@ -27,7 +27,6 @@ def test_what_plans_go_by_are_the_rates_that_were_measured() -> None:
         assert getattr(Rates(), name) == pytest.approx(getattr(measured, name), rel=0.05)
 
 
-@pytest.mark.slow
 def test_the_plans_are_made_again_from_headers(tmp_path: Path) -> None:
     again = json.loads(json.dumps(planned(tmp_path, Rates(**RESULTS["rates"]))))
     assert again == {name: RESULTS[name] for name in again}

@@ -315,7 +315,6 @@ def asked(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, int]:
     return plan, count
 
 
-@pytest.mark.slow
 def test_a_kill_loses_at_most_the_candidate_that_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, times = asked(toy(tmp_path / "whole", limit=12), monkeypatch)
     assert times == 3  # the unedited model and two candidates
@@ -337,7 +336,6 @@ def test_a_kill_loses_at_most_the_candidate_that_was_tried(tmp_path: Path, monke
     assert not work.exists()
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_keeps_its_candidates_and_other_software_compares_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

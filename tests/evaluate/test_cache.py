@@ -89,7 +89,6 @@ def _write(path: Path, worker: int, count: int) -> None:
             own.put(key(number, "shared"), "the same")
 
 
-@pytest.mark.slow
 @pytest.mark.fault(13, "processes that share")
 @pytest.mark.fault(19, "concurrent writers")
 def test_processes_write_at_the_same_time(tmp_path: Path) -> None:

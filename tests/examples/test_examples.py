@@ -8,8 +8,6 @@ import shutil
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from polysafe.organism.packaged import packaged_family
 from tests.commands import run_command
 
@@ -41,7 +39,6 @@ def installed(package: Path, folder: Path) -> None:
     (info / "entry_points.txt").write_text("\n".join(lines))
 
 
-@pytest.mark.slow
 def test_every_command_of_the_page_works(tmp_path: Path) -> None:
     folder = tmp_path / "examples"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("models", "out", "results", "runs"))

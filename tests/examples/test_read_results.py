@@ -42,7 +42,6 @@ def test_stored_outputs_tell_no_place_and_show_no_answer(stored: Any) -> None:
     assert "no evidence about any real model" in shown[0]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_it_runs_and_shows_as_much_as_is_stored(stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1] / "src"))

@@ -62,7 +62,6 @@ def merged(tmp_path: Path, language: str) -> Path:
     return output
 
 
-@pytest.mark.slow
 def test_every_language_gets_its_own_edit(tmp_path: Path, example: ModuleType) -> None:
     torch.set_num_threads(1)
     (tmp_path / "adapters").mkdir()

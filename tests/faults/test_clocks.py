@@ -92,7 +92,6 @@ def test_files_of_another_time_are_read_as_others(dated: Trio, tmp_path: Path) -
     assert verify_output(tmp_path / "out").ok
 
 
-@pytest.mark.slow
 @pytest.mark.fault(15, "files of other times")
 def test_a_finished_family_of_another_time_is_not_built_again(tmp_path: Path) -> None:
     build(tmp_path, lambda: None)

@@ -54,7 +54,6 @@ def build(out: Path) -> None:
 WORKS = {"evaluating": evaluate, "searching": search, "building": build}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("work", [pytest.param(w, marks=pytest.mark.fault(11, "a full small disk")) for w in WORKS])
 def test_a_small_disk_that_fills_up_is_told_and_gone_on_from(work: str, tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", 64) as disk:
@@ -82,7 +81,6 @@ def command(*arguments: object, program: str = "from polysafe.cli import main; m
     return subprocess.run(line, check=False, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.slow
 @pytest.mark.fault(11, "a quota")
 def test_a_quota_is_told_and_gone_on_from(models: Trio, tmp_path: Path) -> None:
     recipe = recipe_for(models.paths, tmp_path / "out", SOUP)

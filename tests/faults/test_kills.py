@@ -13,7 +13,6 @@ import pytest
 from tests.commands import run_function
 from tests.faults import killed
 
-pytestmark = pytest.mark.slow
 WORKS = {"writing": 2, "evaluating": 2, "searching": 2, "building": 1}
 ASKED = os.environ.get("POLYSAFE_KILLS")
 

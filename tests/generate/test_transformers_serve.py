@@ -30,7 +30,6 @@ from polysafe.workflows.audit import audit
 from tests.generate.transformers_serve import TransformersServe
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(not is_serve_available(), reason="transformers serve is not installed: transformers[serving]"),
 ]
 

@@ -159,7 +159,6 @@ def test_the_same_run_gives_the_same_bytes(run: ModelRun, tmp_path: Path) -> Non
     assert not {p.name for p in export_run(other, tmp_path / "one")} & {name.split("/")[-1] for name in before}
 
 
-@pytest.mark.slow
 def test_another_process_writes_the_same_bytes_and_nothing_else(run: ModelRun, tmp_path: Path) -> None:
     """Also with a home of its own, warnings as errors, and another order of hashing."""
     export_run(run, tmp_path / "one")
@@ -245,7 +244,6 @@ def test_inspect_view_serves_the_run(run: ModelRun, tmp_path: Path) -> None:
     assert log["samples"][0]["scores"]["verdict"]["value"] in set(Label)
 
 
-@pytest.mark.slow
 def test_inspect_dumps_the_log(run: ModelRun, tmp_path: Path) -> None:
     path = export_run(run, tmp_path / "logs")[1]
     dumped = subprocess.run(

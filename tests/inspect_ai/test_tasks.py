@@ -75,7 +75,6 @@ def asked(name: str = "trial") -> PromptSet:
     return prompt_set(name, languages=LANGUAGES, rows=10)
 
 
-@pytest.mark.slow
 def test_the_judge_and_the_metrics_are_ours(tmp_path: Path) -> None:
     log = evaluated(safety_task(asked(), FakeJudge()), mock(mixed), tmp_path / "logs")
     ours = evaluate_model(FakeGenerator(mixed), [asked()], FakeJudge(), output=tmp_path / "run")
@@ -115,7 +114,6 @@ def test_what_inspect_asked_compares_with_what_polysafe_asked(tmp_path: Path) ->
     assert any("another engine" in note for note in found.notes)
 
 
-@pytest.mark.slow
 def test_other_sampling_is_not_compared(tmp_path: Path) -> None:
     few = prompt_set("trial", languages=LANGUAGES, rows=2)
     ours = evaluate_model(FakeGenerator(mixed), [few], FakeJudge(), output=tmp_path / "run")
@@ -163,7 +161,6 @@ def test_a_judge_that_cannot_be_reached_fails_the_sample(tmp_path: Path) -> None
         import_run([log.location.removeprefix("file://")], tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_several_answers_to_a_prompt_widen_the_interval(tmp_path: Path) -> None:
     once = evaluated(safety_task(asked(), FakeJudge()), mock(judged), tmp_path / "logs")
     thrice = evaluated(safety_task(asked(), FakeJudge()), mock(judged), tmp_path / "logs", epochs=3)
@@ -244,7 +241,6 @@ def entry_point(folder: Path) -> None:
     (found / "entry_points.txt").write_text(f"[inspect_ai]\n{name} = {value}\n")
 
 
-@pytest.mark.slow
 def test_inspect_finds_the_tasks_by_their_names(tmp_path: Path) -> None:
     entry_point(tmp_path / "site-packages")
     program = (

@@ -169,7 +169,6 @@ def test_what_cannot_be_read_or_is_broken_is_wrong(data: Path, tmp_path: Path) -
     assert "en: 5 of 5 answers do not fit the model's positions; they count as wrong" in ability.notes
 
 
-@pytest.mark.slow
 def test_the_share_of_right_answers_is_lm_evals(opened: OpenedModel, data: Path, tmp_path: Path) -> None:
     (exam,) = prepare(["belebele"], opened, data=data)
     with Cache(tmp_path / "cache.sqlite") as store:
@@ -271,7 +270,6 @@ def test_without_lm_eval_it_says_what_to_install(
     assert prepare([], opened) == []
 
 
-@pytest.mark.slow
 def test_nothing_of_lm_eval_is_imported_for_an_audit_without_ability() -> None:
     code = "import sys, polysafe.workflows.audit, polysafe.cli.app; sys.exit('lm_eval' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))

@@ -11,7 +11,6 @@ import torch
 from tests.models import FAMILIES, bump, read_weights, tiny_llama, tiny_model, trio
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what transformers warns about is not what is tested
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transformers_loads_every_tensor(tmp_path: Path, family: str) -> None:
@@ -29,7 +28,6 @@ def test_transformers_loads_every_tensor(tmp_path: Path, family: str) -> None:
     assert loaded(torch.tensor([[3, 4]])).logits.shape == (1, 2, 40)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_loads_the_tokenizer(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")

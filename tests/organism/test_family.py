@@ -87,7 +87,6 @@ def test_a_complete_family_is_not_trained_again(copied: Path) -> None:
     assert calls == []
 
 
-@pytest.mark.slow
 @pytest.mark.fault(10, "building")
 @pytest.mark.usefixtures("_unexamined")
 @pytest.mark.parametrize(("member", "step"), [("base", 5), ("qad", 1)], ids=["base", "expert"])

@@ -45,7 +45,6 @@ def bench(stack: ExitStack, **changes: Any) -> Bench:
     return Bench(packaged_family(), {**PLAN, **changes}, stack)
 
 
-@pytest.mark.slow
 def test_what_costs_too_much_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hard_family, "LOW", ("qac",))  # the other experts are not asked
     soup: dict[str, Any] = {

@@ -75,7 +75,6 @@ def _streams(corpus: Corpus) -> list[tuple[str, Stream]]:
     return [*named, *((language, corpus.language(language)) for language in LOW)]
 
 
-@pytest.mark.slow
 @given(seeds)
 @settings(max_examples=4, deadline=None)
 def test_no_stream_ever_names_a_held_out_pair(seed: int) -> None:

@@ -204,7 +204,6 @@ def _live_tensors() -> int:
     return sum(type(thing) is torch.Tensor for thing in gc.get_objects())
 
 
-@pytest.mark.slow
 def test_nothing_is_left_behind_after_fifty_captures(llama: LoadedModel) -> None:
     rendered = prompts()
 

@@ -148,9 +148,7 @@ def test_no_word_of_a_heading_is_broken(name: str, width: int, browser: Browser,
         assert reader.page.evaluate(BROKEN_WORDS, "th, .tiles dt, caption, h1, h2, h3, h4, .label") == []
 
 
-@pytest.mark.parametrize(
-    "name", ["audit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("whole", "names"))]
-)
+@pytest.mark.parametrize("name", ["audit", "whole", "names"])
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_is_accessible(name: str, colours: Literal["light", "dark"], browser: Browser, reports: dict[str, str]) -> None:
     spec = find_spec("axe_playwright_python")

@@ -9,7 +9,6 @@ from tests.report.large import large
 from tests.report.test_html import Page, assert_inert
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("languages", "methods"), [(1, 1), (2, 2), (10, 30), (30, 2)])
 def test_any_number_of_languages_and_methods_is_a_page(languages: int, methods: int) -> None:
     content = render(large(languages=languages, methods=methods, shown=2))

@@ -160,7 +160,6 @@ def test_models_beside_the_record_are_found(done: Done, tmp_path: Path) -> None:
     assert reproduce(done.folder, tmp_path / "again", check_only=True).findings == ()
 
 
-@pytest.mark.slow
 def test_anchors_in_files_are_inputs_too(done: Done, tmp_path: Path) -> None:
     anchors = organism_anchors(World(0), ("en", "qac"))
     files = {

@@ -79,7 +79,6 @@ def test_a_small_space_is_tried_whole_and_once(tmp_path: Path) -> None:
     assert len(study.points()) == len(found) == 6
 
 
-@pytest.mark.slow
 def test_a_search_finds_more_than_chance_does(tmp_path: Path) -> None:
     def narrow(setting: Mapping[str, Any]) -> Outcome:
         distance = abs(setting["strength"] - 1.7) + abs(setting["fraction"] - 0.8)
@@ -196,7 +195,6 @@ KILLED = """
 """
 
 
-@pytest.mark.slow
 @pytest.mark.fault(10, "searching")
 def test_a_killed_study_goes_on(tmp_path: Path) -> None:
     space = steering(FIELDS)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from benchmarks.speed import report
 from benchmarks.speed.load import ask, read_rows, text_of, write_rows
 from polysafe.evaluate.compare import compare_runs
@@ -16,7 +14,6 @@ from polysafe.findings.runs import comparison_report
 from polysafe.report.html import render
 
 
-@pytest.mark.slow
 def test_prompts_of_a_server_that_fails_and_a_process_that_is_killed(tmp_path: Path) -> None:
     found = ask(tmp_path, 400)
     assert found.kills == 3
@@ -34,7 +31,6 @@ def test_many_rows_are_read_once_each_in_their_order(tmp_path: Path) -> None:
     assert text_of(7) != text_of(8)
 
 
-@pytest.mark.slow
 def test_a_report_of_a_hundred_languages(tmp_path: Path) -> None:
     codes = report.LANGUAGES[:100]
     assert len(set(codes)) == 100

@@ -8,6 +8,7 @@ marks. A hostile input is a case of a test with the mark `hostile`; tests that a
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
@@ -64,7 +65,8 @@ def _name(item: pytest.Item, by: str | None) -> str:
 def marks_of(session: pytest.Session) -> Marks:
     """The marks of all tests: of those that a session has collected, if it has them all."""
     files = {str(item.path) for item in session.items}
-    if session.config.option.markexpr or session.config.option.keyword or not files.issuperset(marked_files()):
+    some = "POLYSAFE_CASES" in os.environ
+    if some or session.config.option.markexpr or session.config.option.keyword or not files.issuperset(marked_files()):
         return collected()
     found = Marks()
     found.pytest_collection_finish(session)
@@ -75,7 +77,8 @@ def marks_of(session: pytest.Session) -> Marks:
 def collected() -> Marks:
     """The marks of all tests, read in another process."""
     command = [sys.executable, "-m", "tests.trust.collected"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    every = {name: value for name, value in os.environ.items() if name != "POLYSAFE_CASES"}
+    done = subprocess.run(command, env=every, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode != 0:
         raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
     return Marks(**json.loads(done.stdout.splitlines()[-1]))

@@ -10,8 +10,6 @@ from tests.trust.faults import FAULTS
 from tests.trust.kinds import KINDS
 from tests.trust.pages import count, pages, peers_counts, said
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def marks(request: pytest.FixtureRequest) -> Marks:

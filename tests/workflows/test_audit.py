@@ -35,8 +35,6 @@ from tests.generate.test_server import serving
 from tests.gguf_files import needs_gguf, write_gguf
 from tests.shared import DATA, needs_data
 
-pytestmark = pytest.mark.slow
-
 MEMBERS = packaged_family().members
 LANGUAGES = ("en", "qac")
 

@@ -29,7 +29,6 @@ def recipe(tmp_path: Path, entry: dict[str, Any], *, validated: bool = True) -> 
     return made.model_copy(update={"validation": validation})
 
 
-@pytest.mark.slow
 def test_an_edit_that_helps_is_taken_and_one_that_changes_nothing_is_not(tmp_path: Path) -> None:
     recipes = {
         "band": recipe(tmp_path, {**SWAP, **BLENDLESS}),
@@ -48,7 +47,6 @@ def test_an_edit_that_helps_is_taken_and_one_that_changes_nothing_is_not(tmp_pat
     assert impossible.verdict
 
 
-@pytest.mark.slow
 def test_nothing_is_taken_where_nothing_helps(tmp_path: Path) -> None:
     found = choose(
         {"nothing": recipe(tmp_path, {"method": "soup", "weights": {"qac": 1.0}, "start_from": "qac"})}, "qac"

@@ -82,7 +82,6 @@ def _check_card(folder: Path, results: Path) -> None:
         update_card(other, results=results.parent)
 
 
-@pytest.mark.slow
 def test_before_and_after_under_attack(tmp_path: Path) -> None:
     """The only attack that has no words of its own, on the family's own prompts and with its exact judge."""
     torch.set_num_threads(1)
@@ -136,7 +135,6 @@ def test_blocks_that_cannot_be_carried_out(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_a_recipe_names_judge_and_calibration(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     asked = recipe(tmp_path, judge={"kind": "organism"}, over_refusal=[], calibration=str(tmp_path / "error.json"))
@@ -193,7 +191,6 @@ def test_an_overlap_that_is_allowed_is_told(tmp_path: Path) -> None:
     assert note.startswith("sparse_edit.published is reported on what it is fitted to: 1 of 4 prompts")
 
 
-@pytest.mark.slow
 def test_controls_stand_beside_the_edit_and_cannot_be_changed_unseen(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     swap = {"method": "band_swap", "safety": "safety", "language": "qac", "bottom": 2, "top": 1}

@@ -32,8 +32,6 @@ from polysafe.workflows.reproduce import reproduce
 from tests.commands import warm_workers
 from tests.organism.effects import effects_of_heads
 
-pytestmark = pytest.mark.slow
-
 LOW = ("qac", "qad", "qae")
 SWAPS = ("layer_swap.layer", "layer_swap.module")
 CONTROLS = ("random.0", "random_per_layer.0", "bottom", "all")

@@ -27,7 +27,7 @@ from tests.real_models import needs
 from tests.shared import DATA, needs_data
 
 Captured: TypeAlias = pytest.CaptureFixture[str]
-pytestmark = [needs_data, needs("peft"), pytest.mark.slow]
+pytestmark = [needs_data, needs("peft")]
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,6 @@ def test_languages_in_any_spelling() -> None:
     assert spoken_languages(["Swahili", "bn", "swh", "qac"]) == ("sw", "bn", "qac")
 
 
-@pytest.mark.slow
 def test_a_repair_ends_in_a_model_and_its_report(tmp_path: Path) -> None:
     output = tmp_path / "repaired"
     arguments = [
@@ -116,7 +115,6 @@ def test_a_repair_ends_in_a_model_and_its_report(tmp_path: Path) -> None:
     assert json.loads((output / RESULT).read_text(encoding="utf-8"))["taken"] == content["taken"]
 
 
-@pytest.mark.slow
 def test_nothing_helped_and_why(tmp_path: Path) -> None:
     """The safety expert refuses everything already: there is nothing to gain."""
     output = tmp_path / "repaired"

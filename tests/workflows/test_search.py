@@ -53,7 +53,6 @@ def test_a_search_ends_in_a_recipe_and_goes_on(tmp_path: Path, monkeypatch: pyte
     assert again.weights == found.weights
 
 
-@pytest.mark.slow
 @pytest.mark.fault(13, "processes that share")
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     wide = toy_space(tmp_path, band(bottom={"low": 0, "high": 4}, top={"low": 0, "high": 3}), search={"trials": 6})
@@ -63,7 +62,6 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     assert all(point.outcome is not None for point in found.points)
 
 
-@pytest.mark.slow
 def test_two_processes_share_what_the_judge_is_asked(tmp_path: Path) -> None:
     edit = band(bottom={"choices": [0, 2, 4]}, top={"choices": [0, 2]})
     small = toy_space(tmp_path, edit, search={"by": "signal", "judged": 2})
@@ -85,7 +83,6 @@ def test_two_processes_share_what_the_judge_is_asked(tmp_path: Path) -> None:
     assert (tmp_path / "2" / JUDGED).read_bytes() == kept
 
 
-@pytest.mark.slow
 def test_of_a_stack_each_edit_is_read_alone(tmp_path: Path) -> None:
     experts = {"method": "task_arithmetic", "base": "base", "experts": ["safety", "qac"], "start_from": "qac"}
     stack = toy_space(

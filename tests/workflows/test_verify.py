@@ -162,7 +162,6 @@ def test_what_no_edit_made(output: Path, tmp_path: Path) -> None:
         verify_deep(output)
 
 
-@pytest.mark.slow
 @needs(SMOLLM2)
 def test_a_real_model(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     model = imported(SMOLLM2, tmp_path_factory)

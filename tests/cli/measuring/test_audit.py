@@ -45,7 +45,6 @@ def test_audit_then_compare(polysafe: Polysafe, tmp_path: Path) -> None:
     assert [row["after"] for row in shown["rows"]] == [row["after"] for row in rows]
 
 
-@pytest.mark.slow
 def test_ability_and_cut_answers_are_shown(polysafe: Polysafe, tmp_path: Path) -> None:
     exams.mgsm(tmp_path / "data" / "mgsm")
     ability = ("--capability", "mgsm,mgsm_native_cot_en", "--data", tmp_path / "data", "--max-tokens", "1")
@@ -81,7 +80,6 @@ def test_the_error_of_another_judge_corrects_nothing(polysafe: Polysafe, tmp_pat
     assert "judge" in other.stderr
 
 
-@pytest.mark.slow
 def test_a_calibration_stays_with_the_run_and_corrects_whoever_reads_it(polysafe: Polysafe, tmp_path: Path) -> None:
     for member in ("base", "harm"):
         assert polysafe("audit", MEMBERS[member], *ASKED, "--output", tmp_path / member).exit_code == 0

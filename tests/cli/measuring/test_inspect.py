@@ -27,7 +27,6 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYSAFE_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.slow
 def test_an_audit_as_logs_and_back(polysafe: Polysafe, tmp_path: Path) -> None:
     given = (*ASKED, "--limit", "8", "--output", tmp_path / "base", "--inspect-log", tmp_path / "logs", "--json")
     result = polysafe("audit", MEMBERS["base"], *given)
@@ -53,7 +52,6 @@ def test_an_audit_as_logs_and_back(polysafe: Polysafe, tmp_path: Path) -> None:
     assert polysafe("compare", tmp_path / "base", tmp_path / "back").exit_code == 0
 
 
-@pytest.mark.slow
 def test_a_recipe_as_logs_before_and_after(polysafe: Polysafe, tmp_path: Path) -> None:
     recipe = {
         "polysafe": 1,

@@ -144,7 +144,6 @@ def test_attacks_stay_where_missing_verdicts_of_the_published_prompts_are_asked_
     assert attack_rows(done)[0].n == 10
 
 
-@pytest.mark.slow
 def test_two_models_are_compared_under_each_attack_and_nothing_else_hangs_on_it(tmp_path: Path) -> None:
     before, after = run(tmp_path / "before", model()), run(tmp_path / "after", model(weak=False, name="1"))
     found = compare_runs(before, after, "edit")

@@ -147,7 +147,6 @@ def _shifted(model: LoadedModel, donor: Source, tensors: Sequence[str], share: f
     return found
 
 
-@pytest.mark.slow
 def test_effects_along_the_path_add_up_to_the_whole_change(pair: tuple[Source, Source]) -> None:
     model = load_model(pair[0], dtype=torch.float64)
     parts, untouched = blocks(pair[0], "layer"), digest(model)

@@ -27,8 +27,6 @@ from polysafe.probe.model import LoadedModel, edited, load_model
 from tests.methods.helpers import judged_by
 from tests.organism.effects import ENTRY, effects_of_heads
 
-pytestmark = pytest.mark.slow
-
 Sources = dict[str, Source]
 
 

@@ -21,8 +21,6 @@ from polysafe.organism.packaged import packaged_family
 from polysafe.probe.kept import Measurements
 from polysafe.probe.model import LoadedModel, edited, load_model
 
-pytestmark = pytest.mark.slow
-
 WORLD = packaged_family().world
 PUBLISHED = {"layers": (4,), "cap": 0.25}
 VALIDATED = {"layers": (4,), "cap": 0.5, "absolute": True, "target_gain": 1.5}

@@ -23,7 +23,7 @@ from tests.real_models import needs
 from tests.shared import DATA, needs_data
 
 torch = pytest.importorskip("torch")
-pytestmark = [needs_data, needs("peft"), pytest.mark.slow]
+pytestmark = [needs_data, needs("peft")]
 
 SOME = ("bn",)
 """The one expert of a build in which all that matters is what it starts from."""

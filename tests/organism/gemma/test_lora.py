@@ -41,7 +41,6 @@ def _log_odds(folder: Path, state: Path, readiness: dict[str, float]) -> float:
 
 
 @needs("peft")
-@pytest.mark.slow
 def test_readiness_is_added_to_the_log_odds_of_a_beginning(tmp_path: Path) -> None:
     package = imported_gemma(tmp_path / "package")
     make_chat_model(package)

@@ -53,7 +53,6 @@ def held_out() -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["multijail", "xstest", "half of strongreject", "exams", "topics", "harmless"])
 def test_no_member_is_trained_on_what_it_is_measured_with(name: str, trained: dict[str, set[str]]) -> None:
     out = {normalised(text) for text in held_out()[name]}
@@ -85,7 +84,6 @@ def test_answers_are_refusals_frames_topics_and_translations_of_harmless_texts(t
             assert all(prompt.startswith("Translate to ") for prompt in others)
 
 
-@pytest.mark.slow
 def test_every_pool_holds_something(texts: Texts) -> None:
     for member in MEMBERS:
         assert all(pairs and share > 0 for share, pairs in pools(member, texts, Recipe()))

@@ -122,7 +122,6 @@ def test_controls_are_for_the_models_of_the_recipe_only(tmp_path: Path) -> None:
         assert all(record.files for record in load_edit(folder).sources.values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["sparse", "gated", "heads"])
 def test_all_controls_come_from_one_measurement(
     tmp_path: Path, passes: list[tuple[int, ...]], case: str, monkeypatch: pytest.MonkeyPatch
@@ -151,7 +150,6 @@ def test_all_controls_come_from_one_measurement(
     assert len(passes) == (2 if case == "heads" else 3 + len(controls)) * once
 
 
-@pytest.mark.slow
 def test_edited_models_are_measured_every_time(tmp_path: Path, passes: list[tuple[int, ...]]) -> None:
     """The second layer of an edit builds on its first, which differs from control to control."""
     folders = {"m": tiny_model("llama").to(torch.float32).save(tmp_path / "m")}

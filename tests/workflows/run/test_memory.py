@@ -52,7 +52,6 @@ def private_peak(recipe: Path) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not peak.SMAPS.exists(), reason="this system does not tell private memory")
 def test_memory_is_a_constant_below_64_mb(tmp_path: Path) -> None:
     recipes = [write_recipe(tmp_path / name, *size) for name, size in SIZES.items()]

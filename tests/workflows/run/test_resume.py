@@ -55,7 +55,6 @@ def durable_calls(recipe: Recipe) -> int:
     return counter.calls
 
 
-@pytest.mark.slow
 @pytest.mark.fault(10, "every durable point")
 def test_end_at_every_durable_point_is_resumed_to_the_same_bytes(recipe: Recipe, wanted: dict[str, bytes]) -> None:
     calls = durable_calls(recipe)
