@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-SECONDS = 0.25
+SECONDS = 0.2
 """Processor time up to which a test is quick."""
-CASES = 5
+CASES = 4
 """Cases of a function that `make test-fast` runs at most: so many share a fixture then."""
 SLOW = Path(__file__).parents[1] / "tests" / "slow.txt"
 _FOLDER = "POLYSAFE_COSTS"
