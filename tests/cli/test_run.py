@@ -30,6 +30,15 @@ def test_second_run_says_that_nothing_was_done(polysafe: Polysafe, recipe: Path)
     assert "complete already" in polysafe("run", recipe).stderr
 
 
+def test_notes_of_a_plan_are_told_once_by_plan_and_by_run(polysafe: Polysafe, recipe: Path) -> None:
+    (recipe.parent / "safety" / "chat_template.jinja").write_text("{{ messages }}")
+    planned, made = polysafe("plan", recipe), polysafe("run", recipe)
+    for text in (planned.stdout, made.stderr):
+        assert text.count("note: sw: has no chat template, so the output") == 1
+    (told,) = json.loads(polysafe("run", recipe, "--json").stdout)["notes"]
+    assert f"note: {told}" in made.stderr.splitlines()
+
+
 def test_several_recipes_are_carried_out(polysafe: Polysafe, recipe: Path) -> None:
     other = recipe.with_name("other.yaml")
     other.write_text(recipe.read_text().replace("./out", "./elsewhere"))
