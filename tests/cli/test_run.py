@@ -39,6 +39,15 @@ def test_notes_of_a_plan_are_told_once_by_plan_and_by_run(polysafe: Polysafe, re
     assert f"note: {told}" in made.stderr.splitlines()
 
 
+def test_an_edit_that_is_looked_for_in_the_model_is_shown(polysafe: Polysafe, recipe: Path) -> None:
+    polysafe("run", recipe)
+    out = recipe.parent / "out"
+    result = polysafe("edit", "explain", out)
+    assert result.exit_code == 2
+    assert f"out: is a model, not an edit\n  its edit is in {out / 'polysafe'}\n" in result.stderr
+    assert polysafe("edit", "explain", out / "polysafe").exit_code == 0
+
+
 def test_several_recipes_are_carried_out(polysafe: Polysafe, recipe: Path) -> None:
     other = recipe.with_name("other.yaml")
     other.write_text(recipe.read_text().replace("./out", "./elsewhere"))

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from polysafe.cli.app import app
 from polysafe.engine.imports import import_gguf
-from polysafe.errors import CheckpointError, DataError, RecipeError
+from polysafe.errors import CheckpointError, DataError, OutputError, RecipeError
 from polysafe.evaluate.audited import Audit, read_audit
 from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.model_run import ModelRun
@@ -222,6 +222,8 @@ def test_what_is_mistyped_is_told_before_the_model_is_loaded(tmp_path: Path, mon
         audit(model, safety=["multijail"], data=tmp_path / "gone", output=out)
     with pytest.raises(DataError, match="no set has prompts in 'sw'"):
         audit(model, safety=[mine], languages=["en", "sw"], output=out)
+    with pytest.raises(OutputError, match="holds files, but no run of an evaluation"):
+        audit(model, safety=[mine], output=tmp_path)
     guard = f"qwen3guard={tmp_path / 'guard'}"
     alone = f"loose={model}"
     for judge, translator in ([guard], None), ([alone, guard], None), ([alone], str(tmp_path / "guard")):

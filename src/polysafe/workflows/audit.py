@@ -20,7 +20,7 @@ from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.odds import measure_odds
 from polysafe.evaluate.opening import OpenedModel
-from polysafe.evaluate.run import evaluate_model, of_kind
+from polysafe.evaluate.run import check_place, evaluate_model, of_kind
 from polysafe.generate.completion import Sampling
 from polysafe.judge.block import JudgeSpec
 from polysafe.judge.calibrate import Calibration
@@ -56,6 +56,7 @@ def carry_out(asking: Asking) -> Audit:
         PolysafeError: As for `audit`.
     """
     judge, attacks = _judge(asking), find_attacks(asking.attacks)
+    check_place(asking.output)
     if judge is not None:
         require_folders(judge)
     ours = {ORGANISM, CONTRAST} & set(map(str, (*asking.safety, *asking.over_refusal)))
