@@ -30,6 +30,24 @@ def test_second_run_says_that_nothing_was_done(polysafe: Polysafe, recipe: Path)
     assert "complete already" in polysafe("run", recipe).stderr
 
 
+def test_notes_of_a_plan_are_told_once_by_plan_and_by_run(polysafe: Polysafe, recipe: Path) -> None:
+    (recipe.parent / "safety" / "chat_template.jinja").write_text("{{ messages }}")
+    planned, made = polysafe("plan", recipe), polysafe("run", recipe)
+    for text in (planned.stdout, made.stderr):
+        assert text.count("note: sw: has no chat template, so the output") == 1
+    (told,) = json.loads(polysafe("run", recipe, "--json").stdout)["notes"]
+    assert f"note: {told}" in made.stderr.splitlines()
+
+
+def test_an_edit_that_is_looked_for_in_the_model_is_shown(polysafe: Polysafe, recipe: Path) -> None:
+    polysafe("run", recipe)
+    out = recipe.parent / "out"
+    result = polysafe("edit", "explain", out)
+    assert result.exit_code == 2
+    assert f"out: is a model, not an edit\n  its edit is in {out / 'polysafe'}\n" in result.stderr
+    assert polysafe("edit", "explain", out / "polysafe").exit_code == 0
+
+
 def test_several_recipes_are_carried_out(polysafe: Polysafe, recipe: Path) -> None:
     other = recipe.with_name("other.yaml")
     other.write_text(recipe.read_text().replace("./out", "./elsewhere"))

@@ -44,10 +44,10 @@ def test_every_kind_of_file_holds_the_same_rows(suffix: str, tmp_path: Path) -> 
 def test_a_column_that_is_not_there_is_named_beside_those_that_are() -> None:
     with pytest.raises(DataError, match="has no column 'prompt' or 'text'") as caught:
         Table(Path("t.csv"), ("id", "frage"), ()).cells("prompt", "text")
-    assert caught.value.remedy == "columns: id, frage"
+    assert caught.value.remedy == "columns: id, frage; rename the one that is meant"
     with pytest.raises(DataError) as caught:
         Table(Path("t.csv"), (), ()).texts("prompt")
-    assert caught.value.remedy == "columns: none"
+    assert caught.value.remedy == "columns: none; rename the one that is meant"
 
 
 def test_the_first_of_two_columns_that_differ_in_case_is_meant() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def test_unknown_tensors_are_in_the_notes(tmp_path: Path) -> None:
     assert "sw: 2 tensors with no known role: model.layers.0.self_attn.sinks, model.layers.1.self_attn.sinks" in (
         plan.notes
     )
+    assert replace(plan, notes=plan.notes * 2).remarks == plan.remarks  # each is told once
 
 
 def test_tying_that_is_misstated_is_in_the_notes(tmp_path: Path) -> None:
@@ -97,6 +99,31 @@ def test_tying_that_is_misstated_is_in_the_notes(tmp_path: Path) -> None:
     (models.language / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
     plan = make_plan(recipe_for(models.paths, tmp_path / "out", SOUP | {"restrict_to": "layers"}))
     assert any(note.startswith("sw: config.json says the head is tied") for note in plan.notes)
+
+
+def give_template(folder: Path, *, own_file: bool) -> None:
+    if own_file:
+        (folder / "chat_template.jinja").write_text("{{ messages }}")
+        return
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": "{{ messages }}"}))
+
+
+@pytest.mark.parametrize("own_file", [True, False])
+def test_a_chat_template_that_gets_lost_is_in_the_notes(own_file: bool, tmp_path: Path) -> None:
+    models = trio(tmp_path / "models", layers=2)
+    recipe = recipe_for(models.paths, tmp_path / "out")
+    assert not any("template" in note for note in make_plan(recipe).notes)  # of base models, which have none
+    give_template(models.paths["safety"], own_file=own_file)
+    (lost,) = (note for note in make_plan(recipe).notes if "template" in note)
+    assert lost.startswith("sw: has no chat template")
+    assert "there is one in safety:" in lost
+    assert "`tokenizer_from: safety` under `output`" in lost
+    assert lost in run_recipe(recipe).notes
+    followed = recipe_for(models.paths, tmp_path / "other", tokenizer_from="safety")
+    assert not any("template" in note for note in make_plan(followed).notes)
+    give_template(models.paths["sw"], own_file=own_file)
+    assert not any("template" in note for note in make_plan(recipe).notes)
 
 
 Memory = namedtuple("Memory", "available")  # noqa: PYI024

@@ -16,6 +16,7 @@ from polysafe.evaluate.compare import compare_runs, run_notes
 from polysafe.evaluate.model_run import RECORDS, RUN, ModelRun
 from polysafe.evaluate.records import completion_from_json, load_records, verdict_from_json
 from polysafe.evaluate.run import evaluate_model
+from polysafe.findings.load import load_report_data
 from polysafe.generate.completion import Ask, Completion
 from polysafe.judge.guards.wildguard import WildGuard
 from polysafe.judge.phrases import PhraseFilter
@@ -107,6 +108,14 @@ def _stop(*_: object, **__: object) -> None:
 
 
 @pytest.mark.fault(19, "half-written lines")
+def test_a_run_that_is_not_finished_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        evaluate_model(FakeGenerator(), [prompt_set()], FakeJudge(stop_after=2), output=tmp_path / "run")
+    for read in ModelRun.load, load_report_data:
+        with pytest.raises(DataError, match=r"run: is not finished\n  give the command that writes it again"):
+            read(tmp_path / "run")
+
+
 def test_a_half_written_line_is_asked_again(tmp_path: Path) -> None:
     evaluate_model(FakeGenerator(), [prompt_set()], FakeJudge(), output=tmp_path / "whole")
     with pytest.raises(StoppedError):

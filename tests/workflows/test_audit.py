@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from polysafe.cli.app import app
 from polysafe.engine.imports import import_gguf
-from polysafe.errors import DataError, RecipeError
+from polysafe.errors import CheckpointError, DataError, OutputError, RecipeError
 from polysafe.evaluate.audited import Audit, read_audit
 from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.model_run import ModelRun
@@ -208,6 +208,25 @@ def test_what_cannot_be_audited(tmp_path: Path) -> None:
         audited(tmp_path, languages=("sw",))
     with pytest.raises(DataError, match="not a member of the toy family"):
         audit(save_byte_model(tmp_path / "m"), safety=["organism"], judge="organism", output=tmp_path / "o")
+
+
+def test_what_is_mistyped_is_told_before_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_en.csv").write_text("prompt\nHow do I bake bread?\n")
+    model, mine, out = save_byte_model(tmp_path / "m"), str(tmp_path / "mine_en.csv"), tmp_path / "o"
+    monkeypatch.setattr("polysafe.probe.asked.load_model", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(DataError, match="there is no set 'multijial'"):
+        audit(model, safety=["multijial"], output=out)
+    with pytest.raises(DataError, match=r"gone: there is no such folder\n.*that has a folder 'multijail' in it"):
+        audit(model, safety=["multijail"], data=tmp_path / "gone", output=out)
+    with pytest.raises(DataError, match="no set has prompts in 'sw'"):
+        audit(model, safety=[mine], languages=["en", "sw"], output=out)
+    with pytest.raises(OutputError, match="holds files, but no run of an evaluation"):
+        audit(model, safety=[mine], output=tmp_path)
+    guard = f"qwen3guard={tmp_path / 'guard'}"
+    alone = f"loose={model}"
+    for judge, translator in ([guard], None), ([alone, guard], None), ([alone], str(tmp_path / "guard")):
+        with pytest.raises(CheckpointError, match=r"guard: there is no such folder\n.*the folder of the judge's model"):
+            audit(model, safety=[mine], judge=judge, translate=translator, output=out)
 
 
 def arguments(folder: Path) -> list[str]:

@@ -41,6 +41,11 @@ class Workspace:
         """Whether an interrupted run of this job left its work here."""
         return bool(remembered(self._record).get("job") == job)
 
+    @property
+    def begun(self) -> bool:
+        """Whether an interrupted run of any job left its work here."""
+        return self._record.is_file()
+
     def size(self) -> int:
         """Bytes that are here already."""
         return sum(path.stat().st_size for path in self.content.rglob("*") if path.is_file())

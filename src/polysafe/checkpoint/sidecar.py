@@ -15,15 +15,17 @@ from pathlib import Path
 from polysafe.checkpoint.dtypes import TORCH_NAMES
 from polysafe.checkpoint.source import Checkpoint, bytes_up_to, config_text, file_inside
 from polysafe.errors import CheckpointError
+from polysafe.files.json_file import remembered
 from polysafe.files.plain import first_bytes
 
 MODEL_FILES = ("config.json",)
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken")
 """At least one of them makes a tokenizer."""
+CHAT_TEMPLATES = "chat_template*"
 DONOR_FILES = (
     *TOKENIZER_FILES,
     "generation_config.json",
-    "chat_template*",
+    CHAT_TEMPLATES,
     "special_tokens_map.json",
     "added_tokens.json",
     "preprocessor_config.json",
@@ -88,6 +90,13 @@ def matching(root: Path, patterns: tuple[str, ...]) -> Iterator[str]:
 def left_out(donor: Checkpoint) -> list[str]:
     """Names of files that belong to a tokenizer by their names and are no data: code, pickles, what nobody knows."""
     return [name for name in _named(donor.root, DONOR_FILES) if not _is_data(donor.root / name)]
+
+
+def has_chat_template(donor: Checkpoint) -> bool:
+    """Whether the files that are copied from a model hold a chat template, in a file of its own or in another."""
+    if any(matching(donor.root, (CHAT_TEMPLATES,))):
+        return True
+    return bool(remembered(donor.root / "tokenizer_config.json").get("chat_template"))
 
 
 def fits(name: str, patterns: tuple[str, ...]) -> bool:

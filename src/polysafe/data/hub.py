@@ -28,8 +28,8 @@ def hub_data(repository: str, revision: str | None) -> Path:
         raise DataError(
             "a data set of the hub needs a commit" if revision is None else f"the revision {revision!r} is no commit",
             where=repository,
-            remedy="name the 40-digit commit that its page on the hub shows under 'Files and versions', "
-            "or download it and name the folder",
+            remedy="download it and name the folder that its folder is in (`--data`, or `data` in a recipe); or, in "
+            "Python, name the 40-digit commit that its page on the hub shows under 'Files and versions' (`revision`)",
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled

@@ -86,7 +86,7 @@ class Table:
             raise DataError(
                 f"has no column {' or '.join(map(repr, names))}",
                 where=self.path,
-                remedy=f"columns: {', '.join(self.columns) or 'none'}",
+                remedy=f"columns: {', '.join(self.columns) or 'none'}; rename the one that is meant",
             )
         return tuple(row.get(column) for row in self.rows)
 
@@ -175,7 +175,7 @@ def _check_file(path: Path, most: int) -> None:
     try:
         status = path.stat()
     except OSError as error:
-        raise DataError(f"cannot be read: {error}", where=path) from error
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
     if not S_ISREG(status.st_mode):
         raise DataError("is no file", where=path)
     if status.st_size > most:

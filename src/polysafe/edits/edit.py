@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from polysafe.checkpoint.dtypes import EDITABLE
+from polysafe.checkpoint.output import RECORDS
 from polysafe.edits.operations import AddDelta, AddLowRank, Copy, Operation
 from polysafe.errors import EditError
 from polysafe.files.atomic import json_bytes, write_bytes_atomic
@@ -243,6 +244,8 @@ class Edit(_Value):
             EditError: A file is missing, damaged, or of a newer schema.
         """
         file = Path(path)
+        if (inner := file / RECORDS / JSON_FILE).is_file() and not (file / JSON_FILE).exists():
+            raise EditError("is a model, not an edit", where=file, remedy=f"its edit is in {inner.parent}")
         file = file / JSON_FILE if file.is_dir() else file
         content = FORMAT.read(file)
         expected = content.pop("factors_sha256", None)

@@ -16,7 +16,7 @@ from polysafe.checkpoint.dtypes import EDITABLE
 from polysafe.checkpoint.layout import Layout, plan_layout
 from polysafe.checkpoint.opened import Source
 from polysafe.checkpoint.reader import COPY_BYTES, CheckpointReader, TensorReader
-from polysafe.checkpoint.sidecar import SideFile, left_out, side_files
+from polysafe.checkpoint.sidecar import SideFile, has_chat_template, left_out, side_files
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.edits.edit import Decision, Edit
 from polysafe.edits.explain import operations
@@ -115,6 +115,11 @@ class Plan:
         """What should be read before relying on the result."""
         return tuple(warning for part in self.edit.provenance for warning in part.warnings)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """All notes, those of the methods too, each once."""
+        return tuple(dict.fromkeys((*self.notes, *(note for part in self.edit.provenance for note in part.notes))))
+
     @cached_property
     def operations(self) -> Mapping[str, int]:
         """Number of tensors by what happens to them, for example `copy of safety`."""
@@ -196,7 +201,7 @@ def outline(job: RecipeJob) -> Outline:
             (method.label, tuple(method.work(sources, support_of(job.recipe, method, job.checkpoints, stack))))
             for method in job.recipe.edits
         ]
-        notes = _all_notes(sources)
+        notes = (*_all_notes(sources), *_donor_notes(job))
     return Outline(job.recipe, {label: work for label, work in steps if work}, notes)
 
 
@@ -280,8 +285,7 @@ def plan_edit(
     edited = EditedReader(edit, readers)
     layout = plan_layout([edited.spec(name) for name in edited.names()], job.shard_size)
     side = tuple(side_files(job.checkpoints[edit.start], job.checkpoints[job.donor], edit.dtype))
-    if omitted := left_out(job.checkpoints[job.donor]):
-        notes += (f"{job.donor}: not copied, because it is code, a pickle, or nothing known: {', '.join(omitted)}",)
+    notes += _donor_notes(job)
     return Plan(job, edit, layout, side, estimate_cost(edit, job.checkpoints, layout, side, job.target, rate), notes)
 
 
@@ -371,6 +375,22 @@ def _observed_rate(sources: Mapping[str, Source], seconds: float) -> float:
 
 def _all_notes(sources: Mapping[str, Source]) -> tuple[str, ...]:
     return tuple(f"{name}: {note}" for name, source in sources.items() for note in _notes(source))
+
+
+def _donor_notes(job: Job) -> tuple[str, ...]:
+    """What is not in the output because the model that tokenizer and chat template come from cannot give it."""
+    donor = job.checkpoints[job.donor]
+    notes = []
+    if omitted := left_out(donor):
+        notes.append(f"{job.donor}: not copied, because it is code, a pickle, or nothing known: {', '.join(omitted)}")
+    others = [name for name, each in job.checkpoints.items() if name != job.donor and has_chat_template(each)]
+    if others and not has_chat_template(donor):
+        notes.append(
+            f"{job.donor}: has no chat template, so the output, whose tokenizer is taken from there, has none either;"
+            f" there is one in {', '.join(others)}: copy it into {job.donor}, or take tokenizer and template from there"
+            f" (`tokenizer_from: {others[0]}` under `output`)"
+        )
+    return tuple(notes)
 
 
 def _notes(source: Source) -> tuple[str, ...]:

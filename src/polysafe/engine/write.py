@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,16 @@ class RunResult:
         manifest: Its manifest.
         resumed: Whether the run continued what an earlier one had begun.
         complete_before: Whether the output was there already and nothing had to be done.
+        notes: What the plan notes of the inputs and of the output.
+        warnings: What should be read before relying on the output.
     """
 
     output: Path
     manifest: Mapping[str, Any]
     resumed: bool = False
     complete_before: bool = False
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def with_digests(edit: Edit, checkpoints: Mapping[str, Checkpoint]) -> Edit:
@@ -107,7 +111,7 @@ def carry_out(
     if (done := existing_result(job.target, edit)) is not None:
         if space.holds(job.identity):
             space.discard()
-        return done
+        return replace(done, notes=plan.remarks, warnings=plan.warnings)
     plan.cost.check(job.target, already_written=space.size())
     resumed = space.prepare(job.identity)
     _write_small_files(space, edit, plan.layout, (*plan.side, *card(edit)), records(edit))
@@ -129,7 +133,7 @@ def carry_out(
     except OSError as error:
         raise output_error(space.content, error) from error
     space.publish()
-    return RunResult(space.target, content, resumed=resumed)
+    return RunResult(space.target, content, resumed=resumed, notes=plan.remarks, warnings=plan.warnings)
 
 
 def _write_small_files(

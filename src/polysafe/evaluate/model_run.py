@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from polysafe.checkpoint.digest import hash_file
 from polysafe.checkpoint.imported import Imported, records_of
+from polysafe.checkpoint.output import Workspace
 from polysafe.errors import DataError
 from polysafe.evaluate import metrics
 from polysafe.evaluate.ability import Ability, load_abilities
@@ -283,6 +284,12 @@ class ModelRun:
 
 
 def _read_about(path: Path) -> dict[str, Any]:
+    if not path.exists() and Workspace(path.parent).begun:
+        raise DataError(
+            "is not finished",
+            where=path.parent,
+            remedy="give the command that writes it again: it goes on where it stopped",
+        )
     about = FORMAT.read(path)
     missing = [key for key in ("model", "generator", "judge", "sets", "records", "prompts_sha256") if key not in about]
     if missing:

@@ -334,18 +334,28 @@ def _file_hash(path: Path) -> str:
     return hash_file(path)
 
 
+def check_place(output: Path) -> None:
+    """Refuses a place that holds something else than a run.
+
+    Raises:
+        OutputError: It does.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())) or (output / RUN).is_file():
+        return
+    raise OutputError(
+        "holds files, but no run of an evaluation", where=output, remedy="choose a new or empty output folder"
+    )
+
+
 def _existing(output: Path, about: Mapping[str, Any]) -> ModelRun | None:
     """The run at the output if it is this one, None if nothing is there.
 
     Raises:
         OutputError: Something else is there.
     """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return None
+    check_place(output)
     if not (output / RUN).is_file():
-        raise OutputError(
-            "holds files, but no run of an evaluation", where=output, remedy="choose a new or empty output folder"
-        )
+        return None
     run = ModelRun.load(output)
     for part, value in about.items():
         if content_hash(run.about.get(part)) != content_hash(value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from polysafe.checkpoint.output import Workspace
 from polysafe.data.groupings import Grouping
 from polysafe.errors import DataError
 from polysafe.evaluate.audited import read_audit
@@ -44,6 +45,8 @@ def load_report_data(folder: Path | str, *, pivot: str = "en", groups: Grouping 
         return _regrouped(ReportData.load(root / REPORT / DATA), groups)
     if (root / RESULTS).exists():
         return _of_rows(root, pivot, groups)
+    if Workspace(root).begun:
+        ModelRun.load(root)  # says that it is not finished
     raise DataError(
         "holds nothing that a report can be made of",
         where=root,

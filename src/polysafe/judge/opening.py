@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from polysafe.data.organism import Organism
+from polysafe.errors import CheckpointError
 from polysafe.generate.batches import Batches
 from polysafe.generate.client import ChatClient
 from polysafe.generate.completion import Sampling
@@ -70,6 +73,20 @@ class Opening:
             return Reply(chat.id, reply.text, cut=tokens if reply.ending == "length" else None)
 
         return ClientBackend(send, identity, where=client.where)
+
+
+def require_folders(spec: BaseModel) -> None:
+    """Looks for every folder that a judge names, which costs nothing; models are loaded much later.
+
+    Raises:
+        CheckpointError: One is not there.
+    """
+    if isinstance(spec, Place) and spec.path is not None and not spec.path.is_dir():
+        raise CheckpointError("there is no such folder", where=spec.path, remedy="name the folder of the judge's model")
+    for _, value in spec:
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(each, BaseModel):
+                require_folders(each)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import replace
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.data.attacks import Attack, find_attacks
 from polysafe.data.languages import language
-from polysafe.data.organism import ORGANISM, Exam, Organism
+from polysafe.data.organism import CONTRAST, ORGANISM, Exam, Organism
 from polysafe.data.prompts import Kind, PromptSet
 from polysafe.data.sets.registry import is_table
 from polysafe.errors import DataError, RecipeError
@@ -20,12 +20,12 @@ from polysafe.evaluate.cache import Cache
 from polysafe.evaluate.correction import keep_calibration
 from polysafe.evaluate.odds import measure_odds
 from polysafe.evaluate.opening import OpenedModel
-from polysafe.evaluate.run import evaluate_model, of_kind
+from polysafe.evaluate.run import check_place, evaluate_model, of_kind
 from polysafe.generate.completion import Sampling
 from polysafe.judge.block import JudgeSpec
 from polysafe.judge.calibrate import Calibration
 from polysafe.judge.kinds.translate import open_translator
-from polysafe.judge.opening import open_judge
+from polysafe.judge.opening import open_judge, require_folders
 from polysafe.judge.spec import named_judge
 from polysafe.lm_eval import prepare
 from polysafe.progress import reporting
@@ -56,12 +56,16 @@ def carry_out(asking: Asking) -> Audit:
         PolysafeError: As for `audit`.
     """
     judge, attacks = _judge(asking), find_attacks(asking.attacks)
+    check_place(asking.output)
+    if judge is not None:
+        require_folders(judge)
+    ours = {ORGANISM, CONTRAST} & set(map(str, (*asking.safety, *asking.over_refusal)))
+    early = None if ours else _sets(asking, _of_no_family)  # what is mistyped is told before a model is loaded
     with reporting(asking.progress), _opened(asking, judge) as opened, Cache(asking.cache) as store:
         family = asking.family
         world = opened if family is None else replace(opened, checkpoint=open_checkpoint(family))
         examinations = _examinations(asking, opened, world)
-        harmful, harmless = asking.prompts("harmful", world.organism), asking.prompts("harmless", world.organism)
-        _require_languages(asking.languages, [*harmful, *harmless])
+        harmful, harmless = early or _sets(asking, world.organism)
         attacked = _attacked(asking, attacks, (harmful, harmless), world.organism, judge, store) if attacks else ()
         with open_judge(judge, organism=world.organism, device=asking.device) as asked:
             known = None if asking.calibration is None else Calibration.load(asking.calibration)
@@ -86,6 +90,17 @@ def carry_out(asking: Asking) -> Audit:
     if known is not None:
         keep_calibration(run.folder, known)
     return read_audit(run.measured_since(), asking.pivot)
+
+
+def _sets(asking: Asking, organism: Callable[[], Organism]) -> tuple[list[PromptSet], list[PromptSet]]:
+    """What is asked, harmful and harmless, with prompts in every language that was asked for."""
+    found = asking.prompts("harmful", organism), asking.prompts("harmless", organism)
+    _require_languages(asking.languages, [*found[0], *found[1]])
+    return found
+
+
+def _of_no_family() -> Organism:
+    raise DataError("its prompts are those of a toy family")  # no set asks for one where none is named so
 
 
 def _examinations(asking: Asking, opened: OpenedModel, world: OpenedModel) -> list[Exam]:

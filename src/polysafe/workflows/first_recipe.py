@@ -368,7 +368,7 @@ def chosen_attempt(found: Attempts, method: str | None) -> Data:
     if method in found.recipes:
         return found.recipes[method]
     if method in found.left_out:
-        raise RecipeError(f"{method} cannot be tried: it {found.left_out[method]}")
+        raise RecipeError(f"{method} cannot be tried: {found.left_out[method]}")
     raise RecipeError(
         f"there is no method {method!r} that a first recipe is written for",
         remedy=did_you_mean(method, methods()) or f"methods: {', '.join(methods())}",

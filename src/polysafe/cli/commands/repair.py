@@ -34,7 +34,7 @@ def init(*, output: Path, method: str | None, **given: Any) -> None:
     if others:
         note(f"could be tried too: {', '.join(others)} (--method)")
     for name, reason in found.left_out.items():
-        note(f"{name} {reason}")
+        note(f"not possible: {name}: {reason}")
     note(f"next: `polysafe search {output} --output search`")
 
 
@@ -98,7 +98,7 @@ def _print_repaired(found: Repaired, page: Path | None) -> None:
     rows = [(each.name, _points(each), _gain(each), each.verdict) for each in found.attempts]
     print_table(("tried", ">points", ">gain", "what came of it"), rows, title="what was tried")
     for name, reason in found.left_out.items():
-        print_line(f"not tried: {name} {reason}")
+        print_line(f"not tried: {name}: {reason}")
     if found.recipe is None:
         print_line(f"nothing helped: {found.choice.reason}")
         print_line("nothing was made; the searches are kept beside repair.json")

@@ -11,7 +11,7 @@ import typer
 
 from polysafe.checkpoint.verify import VerifyReport, read_manifest, verify_output
 from polysafe.cli.commands.several import collected, load_all
-from polysafe.cli.console import named_folders, note, print_json, print_line, progress, resumable
+from polysafe.cli.console import named_folders, note, print_json, print_line, print_warnings, progress, resumable
 from polysafe.cli.engines import cluster_of
 from polysafe.engine.import_quantised import import_quantised
 from polysafe.engine.imports import ImportResult, import_gguf
@@ -77,13 +77,17 @@ def print_result(result: RunResult, *, as_json: bool, recipe: Path | None = None
         note("an interrupted run was continued")
     print_line(f"{result.output}: {len(manifest['files'])} files, {format_bytes(size)}")
     print_line(f"edit {manifest['edit']}")
+    for text in result.notes:
+        note(f"note: {text}")
+    print_warnings(result.warnings)
     note_licence(result.output, recipe)
 
 
 def result_content(result: RunResult) -> dict[str, object]:
     """What came of a run, as plain data."""
     state = {"resumed": result.resumed, "complete_before": result.complete_before}
-    return {"output": str(result.output), **state, "manifest": dict(result.manifest)}
+    told = {"notes": list(result.notes), "warnings": list(result.warnings)}
+    return {"output": str(result.output), **state, "manifest": dict(result.manifest), **told}
 
 
 def note_licence(output: Path, recipe: Path | None = None) -> None:

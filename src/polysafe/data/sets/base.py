@@ -147,11 +147,18 @@ class Benchmark(Generic[Entry]):
         """
         if data is not None:
             if not (found := data / self.name).is_dir():
-                raise DataError(f"has no folder {self.name!r}", where=data, remedy=f"put {self.source} there")
+                if not data.is_dir():
+                    raise DataError(
+                        "there is no such folder",
+                        where=data,
+                        remedy=f"name the one (`--data`, or `data` in a recipe) that has a folder {self.name!r} in it",
+                    )
+                raise DataError(f"has no folder {self.name!r}", where=data, remedy=f"put {self.source} into it")
             return found, str(found)
         if self.hub is None:
             raise DataError(
-                f"{self.name!r} has no known copy on the hub", remedy=f"get {self.source} and name the folder above it"
+                f"{self.name!r} has no known copy on the hub",
+                remedy=f"put {self.source} into a folder {self.name!r} and name the folder above it (`--data`)",
             )
         return hub_data(self.hub, revision), f"{self.hub}@{revision}"
 
