@@ -43,6 +43,13 @@ def test_what_computes_nothing_does_not_wait_for_torch(
     assert done.returncode == 0, done.stderr
 
 
+def test_a_folder_that_is_not_there_is_told_by_the_name_of_its_source(polysafe: Polysafe, recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("./safety", "./saftey"))
+    result = polysafe("plan", recipe)
+    assert result.exit_code == 2
+    assert "saftey: there is no such folder (source 'safety' of the recipe)" in result.stderr
+
+
 def test_plan_shows_every_block_with_its_score(polysafe: Polysafe, recipe: Path) -> None:
     result = polysafe("plan", recipe)
     assert result.exit_code == 0

@@ -19,6 +19,7 @@ from polysafe.checkpoint.roles import classify
 from polysafe.checkpoint.source import Checkpoint, open_checkpoint
 from polysafe.engine.sources import locate
 from polysafe.engine.support import job_parts
+from polysafe.errors import PolysafeError
 from polysafe.files.atomic import json_bytes
 from polysafe.progress import Progress, tell
 from polysafe.recipe.recipe import Recipe
@@ -128,7 +129,10 @@ def open_named(recipe: Recipe, name: str, progress: Progress = tell) -> Checkpoi
         PolysafeError: It cannot be had or opened.
     """
     reference = recipe.sources[name]
-    folder, origin = locate(reference, progress)
-    if reference.adapter_of is None:
-        return open_checkpoint(folder, origin=origin)
-    return open_adapter(folder, open_named(recipe, reference.adapter_of, progress), origin=origin)
+    base = None if reference.adapter_of is None else open_named(recipe, reference.adapter_of, progress)
+    try:
+        folder, origin = locate(reference, progress)
+        return open_checkpoint(folder, origin=origin) if base is None else open_adapter(folder, base, origin=origin)
+    except PolysafeError as error:
+        error.problem += f" (source {name!r} of the recipe)"
+        raise
