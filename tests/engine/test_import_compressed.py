@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from polysafe.checkpoint.quantised import check_editable
 from polysafe.checkpoint.source import open_checkpoint
 from polysafe.engine.import_quantised import import_quantised
 from polysafe.errors import CheckpointError
+from polysafe.extras import missing_package
 from tests.checkpoint.quantised import SCHEMES, save_compressed
 from tests.engine.test_import_codes import SIZES, Change, changed
 from tests.models import read_weights
@@ -245,12 +247,30 @@ def test_a_config_that_was_lost_is_told(folder: Path, unseen: list[str]) -> None
     refused(folder, "config.json does not say how weights are quantised", unseen)
 
 
+def test_scales_in_fp8_do_not_make_it_fp8(folder: Path, unseen: list[str]) -> None:
+    changed(folder, cast(f"{DOWN}.weight_scale", torch.float8_e4m3fn))
+    refused(folder, f"'{DOWN}.weight_scale' is F8_E4M3 of shape", unseen)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"]["config_groups"]["group_0"]["format"] = "nvfp4-pack-quantized"
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    refused(folder, "says format 'nvfp4-pack-quantized', which is not dequantised here", unseen)
+
+
 def test_dense_weights_are_not_sparse(folder: Path) -> None:
     """Earlier versions of llm-compressor say of weights that are all there that they are."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["quantization_config"]["sparsity_config"] = {"format": "dense", "sparsity_structure": "unstructured"}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert f"{DOWN}.weight" in read_weights(import_quantised(folder, folder.parent / "out").output)
+
+
+def test_without_the_library_its_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "compressed_tensors", None)
+    with pytest.raises(ImportError) as caught:
+        import_quantised(folder, folder.parent / "out")
+    told = missing_package(caught.value)
+    assert told is not None
+    assert told.problem == "this needs the package compressed_tensors, which is not installed"
 
 
 @pytest.mark.parametrize("raised", [RuntimeError("shape"), AttributeError("renamed")])

@@ -25,8 +25,8 @@ from polysafe.errors import CheckpointError
 from polysafe.files.atomic import json_bytes
 from polysafe.progress import Meter, Progress, tell
 
-_FORMATS: dict[str, type[Ordinary]] = {each.format: each for each in (Mxfp4, BitsAndBytes, CompressedTensors)}
-"""Formats that their name tells; FP8 is told by its tensors, since many programs write it under names of their own."""
+_FORMATS: dict[str, type[Ordinary]] = {each.format: each for each in (Fp8, Mxfp4, BitsAndBytes, CompressedTensors)}
+"""Formats by name. FP8 is told by its weights, too, since many programs write it under names of their own."""
 _LARGEST_TERMS = 1 << 20
 
 
@@ -115,7 +115,8 @@ def ordinary(reader: CheckpointReader, dtype: str) -> Ordinary:
     found = quantisation(checkpoint)
     if found is None:
         raise CheckpointError("is not quantised: it can be used as it is", where=checkpoint.root)
-    fp8 = any(spec.dtype in CODES for spec in checkpoint.tensors.values())
+    # Scales in FP8 are those of other formats (NVFP4)
+    fp8 = any(spec.dtype in CODES and name.endswith(".weight") for name, spec in checkpoint.tensors.items())
     kind = Fp8 if fp8 else _FORMATS.get(found.method)
     if kind is None:
         raise CheckpointError(
