@@ -111,3 +111,66 @@ def save_bitsandbytes(folder: Path, how: str, **sizes: Any) -> Path:
     AutoModelForCausalLM.from_pretrained(whole, quantization_config=settings, device_map="cpu").save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
+
+
+SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
+    "4 bits, groups": ("pack-quantized", {"num_bits": 4, "strategy": "group", "group_size": 8}),
+    "4 bits, groups, zero points": (
+        "pack-quantized",
+        {"num_bits": 4, "strategy": "group", "group_size": 8, "symmetric": False},
+    ),
+    "2 bits, groups, zero points": (
+        "pack-quantized",
+        {"num_bits": 2, "strategy": "group", "group_size": 8, "symmetric": False},
+    ),
+    "4 bits, rows, zero points": ("pack-quantized", {"num_bits": 4, "strategy": "channel", "symmetric": False}),
+    "8 bits, rows": ("pack-quantized", {"num_bits": 8, "strategy": "channel"}),
+    "8 bits, rows, zero points": ("pack-quantized", {"num_bits": 8, "strategy": "channel", "symmetric": False}),
+    "4 bits, a tensor": ("pack-quantized", {"num_bits": 4, "strategy": "tensor"}),
+    "8 bits, a tensor, zero points": ("pack-quantized", {"num_bits": 8, "strategy": "tensor", "symmetric": False}),
+    "bytes, rows": ("int-quantized", {"num_bits": 8, "strategy": "channel"}),
+    "bytes, groups, zero points": (
+        "int-quantized",
+        {"num_bits": 8, "strategy": "group", "group_size": 8, "symmetric": False},
+    ),
+    "bytes of 4 bits, a tensor, zero points": (
+        "naive-quantized",
+        {"num_bits": 4, "strategy": "tensor", "symmetric": False},
+    ),
+    "FP8, rows": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "channel"}),
+    "FP8, a tensor": ("naive-quantized", {"num_bits": 8, "type": "float", "strategy": "tensor"}),
+}
+"""How compressed-tensors quantises a model -> format, and what the library is told of weights."""
+
+
+def save_compressed(folder: Path, how: str, dtype: torch.dtype = torch.bfloat16, **sizes: Any) -> Path:
+    """A random Llama over bytes whose projections the library compressed-tensors quantises."""
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
+    from compressed_tensors.quantization.utils import calculate_qparams
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from tests.byte_level import byte_tokenizer
+
+    torch.manual_seed(0)
+    form, weights = SCHEMES[how]
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**sizes)).to(dtype)
+    scheme = {"targets": ["Linear"], "weights": weights}
+    told = QuantizationConfig(config_groups={"group_0": scheme}, ignore=["lm_head"])
+    apply_quantization_config(model, told)
+    modules: list[Any] = [each for each in model.modules() if hasattr(each, "quantization_scheme")]
+    for module in modules:
+        args, weight = module.quantization_scheme.weights, module.weight.detach()
+        rows = {"tensor": 1, "channel": len(weight)}.get(args.strategy, weight.numel() // (args.group_size or 1))
+        low, high = weight.reshape(rows, -1).aminmax(dim=1)
+        scale, zero = calculate_qparams(low, high, args)
+        module.weight_scale.data.copy_(scale.reshape(module.weight_scale.shape))
+        module.weight_zero_point.data.copy_(zero.reshape(module.weight_zero_point.shape))
+    compressor = ModelCompressor.from_pretrained_model(model, form)
+    compressor.compress_model(model)
+    model.config.save_pretrained(folder)
+    compressor.update_config(str(folder))
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    byte_tokenizer().save_pretrained(folder)
+    return folder

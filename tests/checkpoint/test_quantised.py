@@ -22,7 +22,7 @@ TOLD = {
     "awq": ("awq", 4, "AWQ, 4 bits", "use the unquantised"),
     "bitsandbytes 4": ("bitsandbytes", 4, "bitsandbytes, 4 bits", "polysafe import"),
     "bitsandbytes 8": ("bitsandbytes", 8, "bitsandbytes, 8 bits", "polysafe import"),
-    "packed": ("compressed-tensors", None, "compressed-tensors", "run_compressed=False"),
+    "packed": ("compressed-tensors", None, "compressed-tensors", "polysafe import"),
     "mxfp4": ("mxfp4", None, "MXFP4", "polysafe import"),
 }
 

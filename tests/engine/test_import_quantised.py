@@ -167,10 +167,17 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
     plain = tiny_model(layers=1).save(tmp_path / "plain")
     with pytest.raises(CheckpointError, match="is not quantised: it can be used as it is"):
         import_quantised(plain, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("method", "label"), [("awq", "AWQ"), ("gptq", "GPTQ")])
+def test_formats_that_are_not_dequantised_are_refused_with_advice(method: str, label: str, tmp_path: Path) -> None:
+    plain = tiny_model(layers=1).save(tmp_path / "plain")
     config = json.loads((plain / "config.json").read_text(encoding="utf-8"))
-    (plain / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
-    with pytest.raises(CheckpointError, match="is quantised as AWQ, which is not dequantised here"):
+    (plain / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": method}}))
+    (plain / "README.md").write_text("---\nbase_model: org/original\n---\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"is quantised as {label}, which is not dequantised here") as caught:
         import_quantised(plain, tmp_path / "out")
+    assert "unquantised bfloat16, float16 or float32 release of this model (org/original" in str(caught.value.remedy)
 
 
 def test_scales_of_activations_are_left_out(tmp_path: Path) -> None:

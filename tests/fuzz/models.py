@@ -179,6 +179,41 @@ def _codes() -> Made:
     return in_file(root / "state", read), [json.dumps(each).encode() for each in (nested, plain)]
 
 
+def _scheme() -> Made:
+    """What a config says of codes of four bits with zero points, beside tensors that stay as they are."""
+    import torch
+    from safetensors.torch import save_file
+
+    from polysafe.checkpoint.reader import CheckpointReader
+    from polysafe.checkpoint.source import open_checkpoint
+    from polysafe.engine.import_quantised import ordinary
+
+    root, module = folder("scheme"), "model.layers.0.mlp.up_proj"
+    tensors = {
+        f"{module}.weight_packed": torch.arange(64, dtype=torch.int32).reshape(8, 8),
+        f"{module}.weight_scale": torch.ones(8, 4),
+        f"{module}.weight_shape": torch.tensor([8, 64]),
+        f"{module}.weight_zero_point": torch.ones(1, 4, dtype=torch.int32),
+    }
+    save_file(tensors, root / "model.safetensors", metadata={"format": "pt"})
+    weights = {"num_bits": 4, "type": "int", "symmetric": False, "strategy": "group", "group_size": 16}
+    sound = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": None}},
+        "sparsity_config": {},
+    }
+
+    def read(path: Path) -> object:
+        said = b'{"model_type": "llama", "quantization_config": ' + path.read_bytes() + b"}"
+        (root / "config.json").write_bytes(said)
+        with CheckpointReader(open_checkpoint(root)) as reader:
+            found = ordinary(reader, "BF16")
+            return [len(block) for spec in found.specs for block in found.blocks(spec.name)]
+
+    return in_file(root / "settings", read), [json.dumps(sound).encode()]
+
+
 def _gguf() -> Made:
     import numpy as np
     from gguf import GGUFWriter
@@ -272,6 +307,7 @@ MODELS = (
     Target("edit", _edit, "json", (b'"op"', b'"add_low_rank"', b'"blend"', b'"add_delta"', b'"rows"'), 800),
     Target("edit_factors", _factors, "safetensors", _HEADER, 800),
     Target("codes", _codes, "json", (b'"shape"', b'"blocksize"', b'"nested_blocksize"', b'"dtype"', b'"fp4"'), 300),
+    Target("scheme", _scheme, "json", (b'"num_bits"', b'"strategy"', b'"channel"', b'"group_size"', b'"dense"'), 600),
     Target("gguf", _gguf, "bytes", (b"GGUF", b"general.alignment", b"general.architecture", b"split.count"), 3000),
     Target("manifest", _manifest, "json", (b'"path"', b'"size"', b'"sha256"'), 1000),
     Target("update", _update, "json", (b"polysafe/", b"README.md", b"manifest.json"), 600),

@@ -186,7 +186,7 @@ def import_(
         typer.Argument(
             metavar="SOURCE",
             help="GGUF file, package:NAME (package:NAME/FILE.gguf) for one in an installed package, or folder of a "
-            "model with FP8 weights.",
+            "quantised model (FP8, MXFP4, bitsandbytes, compressed-tensors).",
             show_default=False,
         ),
     ],
@@ -196,7 +196,7 @@ def import_(
     as_json: Json = False,
     _quiet: Quiet = False,
 ) -> None:
-    """Make an ordinary model folder of a GGUF file, or of a model with FP8 weights."""
+    """Make an ordinary model folder of a GGUF file, or of a quantised model."""
 
 
 for _command in MEASURING:

@@ -12,8 +12,9 @@ from polysafe.checkpoint.digest import checkpoint_digests
 from polysafe.checkpoint.dtypes import float_dtype
 from polysafe.checkpoint.imported import Imported, is_terms
 from polysafe.checkpoint.licence import licence_of
-from polysafe.checkpoint.quantised import quantisation
+from polysafe.checkpoint.quantised import quantisation, release
 from polysafe.checkpoint.quantised.bnb import BitsAndBytes
+from polysafe.checkpoint.quantised.compressed import CompressedTensors
 from polysafe.checkpoint.quantised.fp8 import CODES, Fp8
 from polysafe.checkpoint.quantised.mxfp4 import Mxfp4
 from polysafe.checkpoint.quantised.ordinary import Ordinary
@@ -24,8 +25,8 @@ from polysafe.errors import CheckpointError
 from polysafe.files.atomic import json_bytes
 from polysafe.progress import Meter, Progress, tell
 
-_FORMATS: dict[str, type[Ordinary]] = {each.format: each for each in (Mxfp4, BitsAndBytes)}
-"""Formats that their name tells; FP8 is told by its tensors, since many programs write it under names of their own."""
+_FORMATS: dict[str, type[Ordinary]] = {each.format: each for each in (Fp8, Mxfp4, BitsAndBytes, CompressedTensors)}
+"""Formats by name. FP8 is told by its weights, too, since many programs write it under names of their own."""
 _LARGEST_TERMS = 1 << 20
 
 
@@ -37,7 +38,7 @@ def import_quantised(
     shard_size: int = SHARD_SIZE,
     progress: Progress = tell,
 ) -> ImportResult:
-    """Makes a checkpoint folder with ordinary numbers of a quantised one: FP8 with scales, MXFP4, bitsandbytes.
+    """Makes a checkpoint folder with ordinary numbers of a quantised one: FP8, MXFP4, bitsandbytes, compressed-tensors.
 
     What quantisation lost does not come back. An import that was interrupted goes on when it is called again.
 
@@ -114,13 +115,14 @@ def ordinary(reader: CheckpointReader, dtype: str) -> Ordinary:
     found = quantisation(checkpoint)
     if found is None:
         raise CheckpointError("is not quantised: it can be used as it is", where=checkpoint.root)
-    fp8 = any(spec.dtype in CODES for spec in checkpoint.tensors.values())
+    # Scales in FP8 are those of other formats (NVFP4)
+    fp8 = any(spec.dtype in CODES and name.endswith(".weight") for name, spec in checkpoint.tensors.items())
     kind = Fp8 if fp8 else _FORMATS.get(found.method)
     if kind is None:
         raise CheckpointError(
             f"is quantised as {found.label}, which is not dequantised here ({found.told})",
             where=checkpoint.root,
-            remedy="use the unquantised release of this model",
+            remedy=f"use {release(checkpoint)}",
         )
     for package in kind.packages:
         import_module(package)  # what brings it is said wherever a package is missing

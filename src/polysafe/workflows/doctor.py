@@ -31,7 +31,7 @@ BRINGS: Mapping[str, str] = {
     "attacks": "the attack `transliteration`",
     "annotate": "agreement of people who label answers",
     "ray": "several machines",
-    "quantised": "audits of models quantised by bitsandbytes",
+    "quantised": "audits of models quantised by bitsandbytes; imports of these and of compressed-tensors",
     "large": "models that are larger than one device",
 }
 """What each extra is for; those for working on polysafe itself are left out."""

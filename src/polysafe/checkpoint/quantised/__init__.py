@@ -29,11 +29,10 @@ _LABELS = {
     "modelopt": "ModelOpt",
 }
 _ALIASES = {"finegrained_fp8": FP8, "compressed_tensors": "compressed-tensors", "bnb": "bitsandbytes"}
-_TRANSFORMERS = "load it with transformers, {}, and save it"
 _IMPORT = "make an ordinary folder of it with `polysafe import`"
 _ADVICE = {
     FP8: _IMPORT,
-    "compressed-tensors": _TRANSFORMERS.format("`CompressedTensorsConfig(run_compressed=False)`"),
+    "compressed-tensors": _IMPORT,
     "bitsandbytes": _IMPORT,
     "mxfp4": _IMPORT,
 }
@@ -104,9 +103,6 @@ def check_editable(checkpoint: Checkpoint) -> None:
     found = quantisation(checkpoint)
     if found is None:
         return
-    base = base_model(checkpoint)
-    release = "the unquantised bfloat16, float16 or float32 release of this model"
-    named = f" ({base}, as its card says)" if base else ""
     coded = any(spec.dtype.startswith("F8_E") and spec.name.endswith(".weight") for spec in checkpoint.tensors.values())
     advised = _ADVICE.get(FP8 if coded else found.method)
     advice = f"; or {advised}" if advised else ""
@@ -114,8 +110,15 @@ def check_editable(checkpoint: Checkpoint) -> None:
     raise CheckpointError(
         f"is a quantised checkpoint ({found.label}: {found.told}); its weights are codes, which are {kept}",
         where=checkpoint.root,
-        remedy=f"use {release}{named} and quantise the result{advice}",
+        remedy=f"use {release(checkpoint)} and quantise the result{advice}",
     )
+
+
+def release(checkpoint: Checkpoint) -> str:
+    """What to use instead of a quantised checkpoint, in words; by its name where its card says one."""
+    base = base_model(checkpoint)
+    named = f" ({base}, as its card says)" if base else ""
+    return f"the unquantised bfloat16, float16 or float32 release of this model{named}"
 
 
 def base_model(checkpoint: Checkpoint) -> str | None:

@@ -48,11 +48,10 @@ class BitsAndBytes(Ordinary):
         from bitsandbytes import functional
 
         if stored in self._states:
-            try:
+            with self._library(stored):
                 state = functional.QuantState.from_dict(self._parts(stored), device=torch.device("cpu"))
-                yield functional.dequantize_4bit(self._reader.whole(stored), state)
-            except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-                self._refuse(f"bitsandbytes cannot read {stored!r}: {type(error).__name__}: {error}")
+                numbers = functional.dequantize_4bit(self._reader.whole(stored), state)
+            yield numbers
             return
         scales = self._reader.whole(self._rows[stored])
         for start, stop in row_blocks(self._tensors[stored]):

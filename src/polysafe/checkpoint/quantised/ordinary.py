@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, NoReturn
@@ -52,6 +54,9 @@ class Ordinary(ABC):
         for spec in self._kept:
             if spec.name not in self._made and is_code(spec):
                 self._refuse(f"tensor {spec.name!r} is stored as {spec.dtype}, which is no {self.codes}")
+        for name, count in Counter(spec.name for spec in self.specs).items():
+            if count > 1:
+                self._refuse(f"tensor {name!r} is there as codes and as numbers")
 
     @abstractmethod
     def _results(self) -> dict[str, TensorSpec]:
@@ -111,6 +116,14 @@ class Ordinary(ABC):
         spec = self._tensors[stored]
         nbytes = tensor_bytes(self._dtype, shape)
         return replace(spec, name=name or stored, dtype=self._dtype, shape=shape, nbytes=nbytes)
+
+    @contextmanager
+    def _library(self, stored: str) -> Iterator[None]:
+        """What a library raises over a tensor of codes is said as a refusal."""
+        try:
+            yield
+        except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            self._refuse(f"{self.format} cannot read {stored!r}: {type(error).__name__}: {error}")
 
     @property
     def _kept(self) -> list[TensorSpec]:
