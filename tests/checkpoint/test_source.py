@@ -324,3 +324,20 @@ def test_every_tensor_type_of_torch_opens(tmp_path: Path) -> None:
     folder = write_config(tmp_path)
     save_file({str(dtype): torch.zeros(2, dtype=dtype) for dtype in types}, folder / SINGLE)
     assert len(open_checkpoint(folder).tensors) == len(types)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("https://example.org/v1", "NAME@URL"),
+        ("organisation/model", "hf download organisation/model"),
+        ("./model", None),
+    ],
+)
+def test_a_model_that_is_somewhere_else_is_told_so(
+    name: str, remedy: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="there is no such folder") as refusal:
+        open_checkpoint(name)
+    assert refusal.value.remedy is None if remedy is None else remedy in str(refusal.value.remedy)

@@ -27,6 +27,7 @@ MAX_TENSORS = 500_000
 """Most tensors of a checkpoint. The largest models, every expert in tensors of its own, have some hundred thousand."""
 MAX_TOKENIZER = 64_000_000
 """Most bytes of a file of a tokenizer. The largest, with a quarter of a million tokens, have half as many."""
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WINDOWS_SPECIAL = re.compile(r"^[A-Za-z]:|[\\:*?\"<>|\x00-\x1f]")
 
@@ -108,7 +109,7 @@ def open_checkpoint(root: Path | str, *, origin: str | None = None) -> Checkpoin
     name = origin if origin is not None else os.fspath(root)
     if not os.path.isdir(folder):
         problem = "is a file, not a checkpoint folder" if os.path.exists(folder) else "there is no such folder"
-        raise CheckpointError(problem, where=folder)
+        raise CheckpointError(problem, where=folder, remedy=_elsewhere(os.fspath(root)))
     folder = folder.resolve()
     weight_map = _weight_map(folder)
     headers = _headers(folder, _weight_files(weight_map))
@@ -284,3 +285,12 @@ def _config(folder: Path) -> Mapping[str, Any]:
 def config_text(config: Mapping[str, Any]) -> bytes:
     """A config in the form in which Hugging Face libraries write it."""
     return (json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _elsewhere(name: str) -> str | None:
+    """What to do where no folder has this name, if it looks like a model that is somewhere else."""
+    if re.match(r"https?:/", name):
+        return "a model that a server runs is asked by the name that it has there: NAME@URL"
+    if _HUB.fullmatch(name):
+        return f"a model of the hub is fetched first: `hf download {name} --local-dir FOLDER`"
+    return None
