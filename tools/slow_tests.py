@@ -1,7 +1,8 @@
 """Measures what every test costs, and writes which of them `make test-fast` leaves out: `make slow`.
 
-A plugin of pytest. A test costs the processor time of its process and of those that it waited for, and its share of the
-fixtures that it uses with others. `tests/slow.txt` has a line for every function whose cases take longer than `SECONDS`
+A plugin of pytest, for an idle machine and a process of tests for each of its cores. A test costs the seconds that it
+takes, since what waits for a program or a browser holds up its process too, and its share of the fixtures that it uses
+with others. `tests/slow.txt` has a line for every function whose cases take longer than `SECONDS`
 on average, the longest first: `tests/conftest.py` marks them, and begins with the modules that have most of them.
 Functions that are not run keep their lines.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import pytest
 
 SECONDS = 0.2
-"""Processor time up to which a test is quick."""
+"""Time up to which a test is quick."""
 CASES = 4
 """Cases of a function that `make test-fast` runs at most: so many share a fixture then."""
 SLOW = Path(__file__).parents[1] / "tests" / "slow.txt"
@@ -35,11 +37,6 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[_FOLDER] = tempfile.mkdtemp()
 
 
-def _spent() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
 def _write(line: Mapping[str, object]) -> None:
     with (Path(os.environ[_FOLDER]) / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
@@ -50,11 +47,11 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: Any) -> Ge
     """Notes what a fixture costs that several tests use."""
     if fixturedef.scope == "function":
         return (yield)
-    began, others = _spent(), len(_set_up)
+    began, others = time.perf_counter(), len(_set_up)
     try:
         return (yield)
     finally:
-        cost = _spent() - began - sum(_set_up[others:])
+        cost = time.perf_counter() - began - sum(_set_up[others:])
         _set_up.append(cost)
         _write({"fixture": f"{request.node.nodeid}::{fixturedef.argname}", "cost": cost})
 
@@ -63,12 +60,12 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: Any) -> Ge
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Notes what a test costs without the fixtures that it shares."""
     _set_up.clear()
-    began = _spent()
+    began = time.perf_counter()
     try:
         return (yield)
     finally:
         used = [f"{part}::{name}" for name in getattr(item, "fixturenames", ()) for part in _parts(item)]
-        _write({"test": item.nodeid, "cost": _spent() - began - sum(_set_up), "used": used})
+        _write({"test": item.nodeid, "cost": time.perf_counter() - began - sum(_set_up), "used": used})
 
 
 def _parts(item: pytest.Item) -> list[str]:
@@ -83,8 +80,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines = (line.partition(" ") for line in SLOW.read_text(encoding="utf-8").splitlines())
     costs = {name: float(cost) for cost, _, name in lines}
     costs |= costs_of(json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines())
-    slow = sorted(((cost, name) for name, cost in costs.items() if cost > SECONDS), reverse=True)
-    SLOW.write_text("".join(f"{cost:.1f} {name}\n" for cost, name in slow), encoding="utf-8")
+    slow = sorted(((round(cost, 2), name) for name, cost in costs.items()), reverse=True)
+    SLOW.write_text("".join(f"{cost} {name}\n" for cost, name in slow if cost > SECONDS), encoding="utf-8")
 
 
 def costs_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
