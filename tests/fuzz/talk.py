@@ -121,7 +121,7 @@ def _server() -> Made:
         return httpx.Response(status, headers=headers, content=iter([state["data"][1:]]))
 
     client = ChatClient("http://localhost/v1", "m", attempts=2, sleep=lambda _: None)
-    client.__dict__["_http"] = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://localhost/v1/")
+    client.__dict__["_opened"] = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://localhost/v1/")
 
     def parse(data: bytes) -> object:
         state["data"] = data

@@ -24,7 +24,7 @@ def client(answer: Answer, **more: Any) -> tuple[ChatClient, list[float]]:
     """A client whose server is a function, and the waits that it makes."""
     waits: list[float] = []
     made = ChatClient(URL, "m", sleep=waits.append, **more)
-    made.__dict__["_http"] = httpx.Client(base_url=f"{URL}/", transport=httpx.MockTransport(streamed(answer)))
+    made.__dict__["_opened"] = httpx.Client(base_url=f"{URL}/", transport=httpx.MockTransport(streamed(answer)))
     return made, waits
 
 

@@ -7,10 +7,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 
 from polysafe.errors import RecipeError, ResourceError
@@ -149,6 +151,23 @@ def test_every_message_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(faulty.seen.values()) > 300  # most messages failed at least once
     # a request that timed out may still be at work behind the ones in flight
     assert faulty.most <= 8 * 2
+
+
+def test_threads_that_come_at_once_share_their_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[httpx.Client] = []
+    make = httpx.Client
+
+    def slow(**options: Any) -> httpx.Client:
+        time.sleep(0.05)
+        made.append(make(**options))
+        return made[-1]
+
+    monkeypatch.setattr(httpx, "Client", slow)
+    asked = client("http://127.0.0.1:9/v1")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: asked._http, range(8)))
+    assert len(made) == 1
+    assert all(each is made[0] for each in found)
 
 
 def test_a_server_that_never_recovers_ends_the_run_and_keeps_what_was_answered() -> None:

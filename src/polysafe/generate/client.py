@@ -92,6 +92,7 @@ class ChatClient:
     attempts: int = 8
     wait: float = 0.5
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
     _met: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -114,7 +115,7 @@ class ChatClient:
 
     def close(self) -> None:
         """Closes the connections."""
-        if "_http" in self.__dict__:
+        if "_opened" in self.__dict__:
             self._http.close()
 
     @property
@@ -242,8 +243,13 @@ class ChatClient:
             remedy="check the model's name, the key, and the longest prompt that the server takes",
         )
 
-    @cached_property
+    @property
     def _http(self) -> httpx.Client:
+        with self._lock:  # from Python 3.12 on, threads that come at once would each open their own, and one be closed
+            return self._opened
+
+    @cached_property
+    def _opened(self) -> httpx.Client:
         try:
             import httpx
         except ImportError as error:
