@@ -40,7 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def client(provider: Provider) -> ChatClient:
     made = ChatClient(URL, "m", attempts=3, sleep=lambda _: None)
-    made.__dict__["_http"] = provider.client()
+    made.__dict__["_opened"] = provider.client()
     return made
 
 
@@ -239,7 +239,7 @@ def test_a_key_that_is_said_back_is_hidden(where: str, monkeypatch: pytest.Monke
         provider.status, provider.reason = "failed", {"data": [{"message": KEY}]}
     found = dict[str, str]()
     made = Batches(ChatClient(URL, "m", "THEIR_KEY", sleep=lambda _: None), few=0, sleep=lambda _: None)
-    made.client.__dict__["_http"] = provider.client()
+    made.client.__dict__["_opened"] = provider.client()
     try:
         some_answers(BatchGenerator(made), found)
     except ResourceError as error:
