@@ -15,6 +15,7 @@ from hypothesis import settings
 from tests.browser import chromium, open_browser
 from tests.real_models import common
 from tests.supply.network import asks_nobody, guarded
+from tools.slow_tests import listed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 settings.register_profile("polysafe", deadline=None, max_examples=int(os.environ.get("POLYSAFE_EXAMPLES", "40")))
 settings.load_profile("polysafe")
 
-SLOW = Path(__file__).with_name("slow.txt")
 TOGETHER = ("tests/cluster/",)
 """Folders whose modules share what takes long to start: a cluster of Ray."""
 
@@ -46,9 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     What is slow was measured (`make slow`). Of tests with many cases, `POLYSAFE_CASES` says how many are run
     (`make test-fast`): the same ones every time, from the first to the last.
     """
-    slow = {
-        name: float(seconds) for seconds, _, name in (line.partition(" ") for line in SLOW.read_text().splitlines())
-    }
+    slow = listed()
     modules: defaultdict[Path, float] = defaultdict(float)
     for item in items:
         if seconds := slow.get(item.nodeid.partition("[")[0]):

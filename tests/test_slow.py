@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import SLOW
-from tools.slow_tests import costs_of
+from tools.slow_tests import SLOW, costs_of, listed
 
 
 def test_a_test_costs_its_share_of_what_it_sets_up() -> None:
@@ -30,7 +29,7 @@ def test_a_test_costs_its_share_of_what_it_sets_up() -> None:
 
 def test_what_is_listed_is_there() -> None:
     """A test that was renamed is not quick for that."""
-    names = [line.partition(" ")[2].split("::") for line in SLOW.read_text(encoding="utf-8").splitlines()]
+    names = [name.split("::") for name in listed()]
     assert names
     for file, *_, name in names:
         assert f"def {name}(" in (SLOW.parents[1] / file).read_text(encoding="utf-8")

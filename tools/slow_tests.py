@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -24,11 +25,17 @@ import pytest
 SECONDS = 0.2
 """Time up to which a test is quick."""
 CASES = 4
-"""Cases of a function that `make test-fast` runs at most: so many share a fixture then."""
+"""Cases of a function that `make test-fast` runs at most (Makefile): so many share a fixture then."""
 SLOW = Path(__file__).parents[1] / "tests" / "slow.txt"
 _FOLDER = "POLYSAFE_COSTS"
 _set_up: list[float] = []
 """Seconds of the shared fixtures that are being set up, or were for the test that runs now; each without the others."""
+
+
+def listed() -> dict[str, float]:
+    """The functions that are slow, and the seconds of each."""
+    lines = (line.partition(" ") for line in SLOW.read_text(encoding="utf-8").splitlines())
+    return {name: float(seconds) for seconds, _, name in lines}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,10 +83,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Writes the list, once all processes are done."""
     if hasattr(session.config, "workerinput"):
         return
-    files = sorted(Path(os.environ[_FOLDER]).iterdir())
-    lines = (line.partition(" ") for line in SLOW.read_text(encoding="utf-8").splitlines())
-    costs = {name: float(cost) for cost, _, name in lines}
-    costs |= costs_of(json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines())
+    folder = Path(os.environ.pop(_FOLDER))
+    noted = [line for file in sorted(folder.iterdir()) for line in file.read_text(encoding="utf-8").splitlines()]
+    shutil.rmtree(folder)
+    costs = listed() | costs_of(map(json.loads, noted))
     slow = sorted(((round(cost, 2), name) for name, cost in costs.items()), reverse=True)
     SLOW.write_text("".join(f"{cost} {name}\n" for cost, name in slow if cost > SECONDS), encoding="utf-8")
 

@@ -27,7 +27,8 @@ MAX_TENSORS = 500_000
 """Most tensors of a checkpoint. The largest models, every expert in tensors of its own, have some hundred thousand."""
 MAX_TOKENIZER = 64_000_000
 """Most bytes of a file of a tokenizer. The largest, with a quarter of a million tokens, have half as many."""
-_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+"""A name of the hub, or a folder: only where there is none is it the hub's."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WINDOWS_SPECIAL = re.compile(r"^[A-Za-z]:|[\\:*?\"<>|\x00-\x1f]")
 
@@ -291,6 +292,6 @@ def _elsewhere(name: str) -> str | None:
     """What to do where no folder has this name, if it looks like a model that is somewhere else."""
     if re.match(r"https?:/", name):
         return "a model that a server runs is asked by the name that it has there: NAME@URL"
-    if _HUB.fullmatch(name):
+    if HUB_NAME.fullmatch(name):
         return f"a model of the hub is fetched first: `hf download {name} --local-dir FOLDER`"
     return None

@@ -60,10 +60,9 @@ class EditedReader:
         of it.
         """
         steps = self.edit.steps.get(name, ())
-        if all(isinstance(step, Copy) or (isinstance(step, Blend) and step.rule is None) for step in steps):
-            return COPY_BYTES
-        ruled = any(isinstance(step, Blend) and step.rule is not None for step in steps)
-        return BLOCK_BYTES // 2 if ruled else BLOCK_BYTES
+        if any(isinstance(step, Blend) and step.rule is not None for step in steps):
+            return BLOCK_BYTES // 2
+        return COPY_BYTES if all(isinstance(step, Copy | Blend) for step in steps) else BLOCK_BYTES
 
     def copied_from(self, name: str) -> CheckpointReader | None:
         """The files that a tensor of the result has its bytes from; None where they have to be computed."""

