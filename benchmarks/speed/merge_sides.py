@@ -68,7 +68,7 @@ def blend(out: Path, _base: Path, safety: Path, language: Path) -> Callable[[], 
 
 def score(out: Path, base: Path, safety: Path, language: Path) -> Callable[[], object]:
     """The decisions of the module-wise rule: three reads, norms, no write; nothing is known from before."""
-    import polysafe.methods.norms  # noqa: F401 — with torch, which is imported where norms are computed
+    import polysafe.methods.norms  # noqa: F401 — imported where norms are computed
     from polysafe.engine.plan import make_plan
     from polysafe.recipe.recipe import make_recipe
 

@@ -54,13 +54,16 @@ def test_help_imports_nothing_heavy(command: Command) -> None:
     assert [line for line in out.splitlines() if line.startswith("heavy:")] == [f"heavy: {line} []" for line in HELPS]
 
 
-def test_editing_imports_no_model_class_and_no_statistics(command: Command, recipe: Path) -> None:
-    lines = [f"{verb}|{recipe}" for verb in ("plan", "run")]
+def test_editing_imports_no_model_class_and_no_statistics_and_copying_no_torch(command: Command, recipe: Path) -> None:
+    copies = recipe.with_name("copies.yaml")
+    text = recipe.read_text().replace("language: sw", "language: sw\n    outside: language")
+    copies.write_text(text.replace("./out", "./copies"))
+    lines = [f"plan|{recipe}", f"run|{copies}", f"run|{recipe}"]
     out, _ = command(*lines, program=IMPORTS).communicate()
     told = [line for line in out.splitlines() if line.startswith("heavy:")]
-    assert len(told) == 2
+    assert (recipe.parent / "copies" / "model.safetensors").exists()
+    assert ["'torch'" in line for line in told] == [False, False, True], "only numbers that are computed need it"
     for line in told:
-        assert "'torch'" in line
         assert not any(f"'{name}'" in line for name in ("transformers", "scipy", "matplotlib", "inspect_ai"))
 
 

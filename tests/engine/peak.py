@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import polysafe.edits.arithmetic
-import polysafe.methods.norms  # noqa: F401 — with torch, which a run imports when it computes
+import polysafe.methods.norms  # noqa: F401 — these, one with torch, are imported when a run computes
 from polysafe.recipe.recipe import load_recipe
 from polysafe.workflows.run import run_recipe
 

@@ -78,7 +78,7 @@ class Task:
     """Notes that it was executed; one of them fails."""
 
     def __init__(self, name: str, log: list[str]) -> None:
-        self.name, self.log = name, log
+        self.name, self.log, self.computes = name, log, True
 
     def execute(self, advance: Any) -> str:
         self.log.append(self.name)

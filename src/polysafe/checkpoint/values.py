@@ -8,19 +8,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polysafe.checkpoint.dtypes import BITS, EDITABLE, torch_dtype
+from polysafe.checkpoint.dtypes import BITS, EDITABLE
 from polysafe.checkpoint.header import TensorSpec
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 HUGE = 1e4
 """No weight of a trained matrix is as large; those of models in use stay below a few hundred."""
 _SHOWN = 3
+
+
+_NUMPY: dict[str, type[np.floating[Any]]] = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+"""The types that numpy has; bfloat16 is the first half of a float32, with its range."""
+
+
+def read_floats(block: memoryview, dtype: str, out: NDArray[Any]) -> NDArray[Any]:
+    """Numbers of a file in the type of `out`, in its first elements, which are returned.
+
+    Args:
+        block: Their bytes.
+        dtype: Their type, one of `EDITABLE`.
+        out: Where they go: float32, or float64 for numbers of that type.
+    """
+    if dtype != "BF16":
+        codes = np.frombuffer(block, _NUMPY[dtype])
+        out[: codes.size] = codes
+        return out[: codes.size]
+    halves = np.frombuffer(block, np.uint16)
+    wide = out[: halves.size].view(np.uint32)
+    wide[...] = halves
+    np.left_shift(wide, 16, out=wide)
+    return out[: halves.size]
 
 
 def extremes(values: torch.Tensor) -> tuple[float, float]:
@@ -88,21 +112,17 @@ def _largest(block: memoryview, dtype: str) -> int:
 
 
 def _number(code: int, dtype: str) -> float:
-    import torch
-
-    integer = {16: torch.int16, 32: torch.int32, 64: torch.int64}[BITS[dtype]]
-    return float(torch.tensor([code], dtype=integer).view(torch_dtype(dtype)))
+    block = memoryview(code.to_bytes(BITS[dtype] // 8, "little"))
+    return float(read_floats(block, dtype, np.empty(1, np.float64 if dtype == "F64" else np.float32))[0])
 
 
 def _told(spec: TensorSpec, largest: float) -> str | None:
-    import torch
-
     if not math.isfinite(largest):
         return "with NaN or infinity"
     if len(spec.shape) < 2 or spec.numel == 0:
         return None  # a bias may be zero
     if largest == 0:
         return "of nothing but zeros"
-    if largest < torch.finfo(torch_dtype(spec.dtype)).tiny:
+    if largest < float(np.finfo(_NUMPY.get(spec.dtype, np.float32)).tiny):
         return "of nothing but denormal numbers"
     return f"with numbers above {HUGE:g}" if largest > HUGE else None

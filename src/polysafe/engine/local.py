@@ -12,12 +12,13 @@ from typing import Protocol
 
 from polysafe.checkpoint.dtypes import bytes_of
 from polysafe.checkpoint.layout import Shard
-from polysafe.checkpoint.lora import open_reader
+from polysafe.checkpoint.lora import AdaptedCheckpoint, open_reader
 from polysafe.checkpoint.reader import Copies, TensorReader, row_blocks
 from polysafe.checkpoint.source import Checkpoint
 from polysafe.checkpoint.values import Survey
 from polysafe.checkpoint.writer import HASH_AHEAD, write_shard
 from polysafe.edits.edit import Edit
+from polysafe.edits.operations import Copy
 from polysafe.edits.reader import EditedReader
 from polysafe.progress import say
 from polysafe.threads import threads
@@ -43,6 +44,12 @@ class ShardTask:
     shard: Shard
     folder: Path
     progress_file: Path
+
+    @property
+    def computes(self) -> bool:
+        """Whether numbers of the file are computed: copies of files need no torch, which takes a second to import."""
+        edited = self.edit.dtype or any(not isinstance(operation, Copy) for _, operation in self.edit.operations())
+        return bool(edited) or any(isinstance(each, AdaptedCheckpoint) for each in self.sources.values())
 
     def execute(self, advance: Callable[[int], None]) -> str:
         """Writes the file, says which tensors in it look broken, and returns its SHA-256."""
@@ -82,7 +89,7 @@ class LocalEngine:
 
     def execute(self, tasks: Sequence[ShardTask], advance: Callable[[int], None]) -> list[str]:
         """Executes all tasks and returns their hashes in order; the first failure ends the run."""
-        with threads(1):
+        with threads(1) if any(task.computes for task in tasks) else nullcontext():
             return [task.execute(advance) for task in tasks]
 
 

@@ -167,7 +167,7 @@ def _measured(
     base: Source, experts: Sequence[Source], scored: Iterable[Scored], arithmetic: Arithmetic
 ) -> dict[str, dict[str, tuple[float, ...]]]:
     ratios: dict[str, dict[str, tuple[float, ...]]] = {expert.name: {} for expert in experts}
-    from polysafe.methods.norms import published_norms, streamed_norms  # torch, which remembered norms do not need
+    from polysafe.methods.norms import published_norms, streamed_norms  # numpy, which remembered norms do not need
 
     items, norms = tuple(scored), published_norms if arithmetic == "authors" else streamed_norms
     measure = partial(norms, base=base, experts=experts)
@@ -175,7 +175,8 @@ def _measured(
         if arithmetic == "authors":  # whole tensors: one at a time
             found: Iterator[Norms] = map(measure, items)
         else:
-            stack.enter_context(threads(1))
+            if any(type(each.reader) is not CheckpointReader for each in (base, *experts)):  # else torch is not needed
+                stack.enter_context(threads(1))
             found = stack.enter_context(closing(in_order(measure, items)))
         for item, (base_norms, update_norms) in zip(items, found, strict=True):
             _require_finite(item, base, base_norms)

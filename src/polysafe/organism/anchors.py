@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from polysafe.data.anchors import Anchors, ParallelPrompts
 from polysafe.data.openings import Openings
@@ -13,8 +14,10 @@ from polysafe.methods.constraints import HELPFUL, OVER_REFUSAL, REFUSED
 from polysafe.methods.validation import Standing, Standings
 from polysafe.organism.lexicon import CATEGORIES, LANGUAGES, dangerous_objects
 from polysafe.organism.world import REFUSAL, World
-from polysafe.probe.model import LoadedModel
 from polysafe.threads import threads
+
+if TYPE_CHECKING:
+    from polysafe.probe.model import LoadedModel
 
 HARMLESS_REQUESTS = 200
 OTHER_PROMPTS = 80
