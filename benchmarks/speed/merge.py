@@ -16,10 +16,11 @@ from benchmarks.frame import timing
 from benchmarks.frame.measure import Measurement, in_process
 from benchmarks.frame.synthetic import write_trio
 
-SIDES = ("cp", "swap", "disk", "blend", "ties", "dare", "score", "published")
+SIDES = ("cp", "hashed", "swap", "disk", "blend", "ties", "dare", "score", "published")
 PAIRS: tuple[tuple[str, str, dict[str, float]], ...] = (
-    ("swap", "cp", {"wall": 1.3}),
-    ("blend", "disk", {"wall": 1.5}),
+    ("swap", "cp", {"wall": 1.1}),
+    ("swap", "hashed", {}),
+    ("blend", "disk", {"wall": 1.1}),
     ("blend", "published", {}),
     ("ties", "blend", {"cpu": 2.0}),
     ("dare", "blend", {"cpu": 2.0}),

@@ -143,8 +143,14 @@ SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
 """How compressed-tensors quantises a model -> format, and what the library is told of weights."""
 
 
-def save_compressed(folder: Path, how: str, dtype: torch.dtype = torch.bfloat16, **sizes: Any) -> Path:
-    """A random Llama over bytes whose projections the library compressed-tensors quantises."""
+def save_compressed(
+    folder: Path,
+    how: str,
+    dtype: torch.dtype = torch.bfloat16,
+    activations: dict[str, Any] | None = None,
+    **sizes: Any,
+) -> Path:
+    """A random Llama over bytes whose projections the library compressed-tensors quantises, and what goes into them."""
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
     from compressed_tensors.quantization.utils import calculate_qparams
@@ -155,7 +161,7 @@ def save_compressed(folder: Path, how: str, dtype: torch.dtype = torch.bfloat16,
     torch.manual_seed(0)
     form, weights = SCHEMES[how]
     model = AutoModelForCausalLM.from_config(LlamaConfig(**sizes)).to(dtype)
-    scheme = {"targets": ["Linear"], "weights": weights}
+    scheme = {"targets": ["Linear"], "weights": weights, "input_activations": activations}
     told = QuantizationConfig(config_groups={"group_0": scheme}, ignore=["lm_head"])
     apply_quantization_config(model, told)
     modules: list[Any] = [each for each in model.modules() if hasattr(each, "quantization_scheme")]

@@ -48,6 +48,35 @@ def test_numbers_are_those_of_transformers(how: str, tmp_path: Path) -> None:
         check_editable(open_checkpoint(result.output))
 
 
+@pytest.mark.filterwarnings("ignore:You passed `quantization_config`:UserWarning")
+@pytest.mark.parametrize(("strategy", "scales"), [("token", 0), ("tensor", 7)])
+def test_what_is_quantised_while_the_model_runs_is_so_no_longer(strategy: str, scales: int, tmp_path: Path) -> None:
+    """W8A8: the weights are those of transformers, and what is lost is noted."""
+    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+
+    activations = {"num_bits": 8, "strategy": strategy, "dynamic": strategy == "token"}
+    folder = save_compressed(tmp_path / "small", "bytes, rows", activations=activations, **ODD)
+    result = import_quantised(folder, tmp_path / "out")
+    dequantised = CompressedTensorsConfig(run_compressed=False)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, quantization_config=dequantised).state_dict()
+    found = read_weights(result.output)
+    assert found.keys() == {name for name in theirs if not name.endswith(("input_scale", "input_zero_point"))}
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in found.items())
+    left = f"{scales} scales of activations are left out: ordinary weights need none"
+    lost = "what was quantised while the model ran is so no longer (input_activations)"
+    assert result.record.notes == ((left, lost) if scales else (lost,))
+
+
+def test_a_cache_is_quantised_no_longer(folder: Path) -> None:
+    scales = {f"model.layers.0.self_attn.{name}_scale": torch.ones(1) for name in "kv"}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"]["kv_cache_scheme"] = {"num_bits": 8, "type": "float"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    result = import_quantised(changed(folder, lambda tensors: tensors.update(scales)), folder.parent / "out")
+    assert not scales.keys() & read_weights(result.output).keys()
+    assert [note.partition(" ")[0] for note in result.record.notes] == ["2", "what"]
+
+
 def test_rows_in_blocks_are_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_compressed(tmp_path / "small", "4 bits, groups, zero points", **ODD)
     whole = read_weights(import_quantised(folder, tmp_path / "whole").output)
@@ -127,8 +156,7 @@ LYING: dict[str, tuple[Change, str]] = {
         put(f"{DOWN}.weight_g_idx", torch.full((200,), 1 << 30, dtype=torch.int32)),
         r"weight_g_idx' reorders inputs \(actorder\)",
     ),
-    "scales of activations": (put(f"{DOWN}.input_scale", torch.ones(1)), "input_scale' belongs to no weight of codes"),
-    "scales of the cache": (put("model.layers.0.self_attn.k_scale", torch.ones(1)), "k_scale' belongs to no weight"),
+    "another scale": (put(f"{DOWN}.weight_global_scale", torch.ones(1)), "global_scale' belongs to no weight of codes"),
 }
 """Tensors that do not fit -> what is said. The honest folder is in groups of 8 with zero points."""
 
@@ -148,7 +176,6 @@ def top(**stated: Any) -> Told:
     return lambda settings: settings.update(stated)
 
 
-ACTIVATIONS = {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True, "symmetric": True}
 STATED: dict[str, tuple[Told, str]] = {
     "0 bits": (weights(num_bits=0), "says num_bits 0, which"),
     "64 bits": (weights(num_bits=64), "says num_bits 64, which"),
@@ -173,10 +200,6 @@ STATED: dict[str, tuple[Told, str]] = {
     "a format for numbers": (group(format="dense"), "says format 'dense', which"),
     "sparse in the format": (group(format="marlin-24"), "says format 'marlin-24', which"),
     "unpacked": (group(format="int-quantized"), "belongs to no weight of codes"),
-    "quantised activations": (group(input_activations=ACTIVATIONS), r"activations are quantised \(input_activations\)"),
-    "quantised outputs": (group(output_activations=ACTIVATIONS), r"activations are quantised \(output_activations\)"),
-    "a quantised cache": (top(kv_cache_scheme=ACTIVATIONS), "the cache of keys and values is quantised"),
-    "a cache that is dense": (top(kv_cache_scheme={"format": "dense"}), "the cache of keys and values is quantised"),
     "sparse": (top(sparsity_config={"format": "sparse-24-bitmask"}), r"weights are sparse \(sparsity_config\)"),
     "sparse in words": (top(sparsity_config="2:4"), r"weights are sparse \(sparsity_config\)"),
     "pruned experts": (top(moe_sparsity_config={"method": "prune"}), "experts are pruned"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _SCALE, _ZERO, _SHAPE = "weight_scale", "weight_zero_point", "weight_shape"
-_BESIDE = re.compile(r"\.(weight_shape|(weight|input|output|[qkv])_((global_)?scale|zero_point))$")
+_BESIDE = re.compile(r"\.weight_(shape|(global_)?scale|zero_point)$")
 _ROWS = 32
 """Rows whose zero points end with an int32, whatever the width."""
 
@@ -34,9 +34,16 @@ class CompressedTensors(Ordinary):
     format: ClassVar[str] = "compressed-tensors"
     codes: ClassVar[str] = "weight of compressed-tensors"
     remedy: ClassVar[str] = (
-        "use the unquantised release of this model, or one with whole numbers in its weights alone (W4A16, W8A16)"
+        "use the unquantised release of this model, or one with whole numbers in all its weights (W4A16, W8A16, W8A8)"
     )
     packages: ClassVar[tuple[str, ...]] = ("torch", "compressed_tensors")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know."""
+        running = ", ".join(self._scheme.running)
+        lost = f"what was quantised while the model ran is so no longer ({running})"
+        return (*super().notes, *((lost,) if running else ()))
 
     def _results(self) -> dict[str, TensorSpec]:
         end = "weight_packed" if self._packed else "weight"

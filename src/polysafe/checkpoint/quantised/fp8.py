@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 CODES = ("F8_E4M3", "F8_E5M2")
 _SCALES = ("_scale_inv", "_scale")
-_OF_ACTIVATIONS = (".input_scale", ".activation_scale", ".k_scale", ".v_scale", ".q_scale", ".output_scale")
 _BLOCK = (128, 128)
 
 
@@ -31,18 +30,11 @@ class Fp8(Ordinary):
     codes: ClassVar[str] = "FP8 weight"
     remedy: ClassVar[str] = "use the unquantised release of this model, or a checkpoint whose FP8 weights have scales"
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader should know."""
-        left = sum(name.endswith(_OF_ACTIVATIONS) for name in self._tensors)
-        return (f"{left} scales of activations are left out: ordinary weights need none",) if left else ()
-
     def _results(self) -> dict[str, TensorSpec]:
         return {name: self._result(name, self._tensors[name].shape) for name in self._scales}
 
     def _left_out(self) -> frozenset[str]:
-        of_activations = (name for name in self._tensors if name.endswith(_OF_ACTIVATIONS))
-        return frozenset((*self._scales.values(), *of_activations))
+        return frozenset(self._scales.values())
 
     def _pieces(self, stored: str) -> Iterator[torch.Tensor]:
         for start, stop in row_blocks(self._tensors[stored]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from polysafe.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
+
+_OF_ACTIVATIONS = re.compile(r"\.((in|out)put|activation|[qkv])_(global_)?(scale|zero_point)$")
 
 
 class Ordinary(ABC):
@@ -64,7 +67,7 @@ class Ordinary(ABC):
 
     @abstractmethod
     def _left_out(self) -> frozenset[str]:
-        """Tensors that no ordinary checkpoint has: scales and tables."""
+        """Tensors that say what codes mean: scales and tables."""
 
     @abstractmethod
     def _pieces(self, stored: str) -> Iterator[torch.Tensor]:
@@ -73,7 +76,8 @@ class Ordinary(ABC):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know."""
-        return ()
+        left = len(self._of_activations)
+        return (f"{left} scales of activations are left out: ordinary weights need none",) if left else ()
 
     @property
     def types(self) -> dict[str, int]:
@@ -127,8 +131,13 @@ class Ordinary(ABC):
 
     @property
     def _kept(self) -> list[TensorSpec]:
-        gone = self._left_out()
+        gone = self._left_out() | self._of_activations
         return [spec for spec in self._tensors.values() if spec.name not in gone]
+
+    @cached_property
+    def _of_activations(self) -> frozenset[str]:
+        """Tensors that say how what passes through the model was quantised while it ran."""
+        return frozenset(filter(_OF_ACTIVATIONS.search, self._tensors))
 
     def _refuse(self, problem: str) -> NoReturn:
         raise CheckpointError(problem, where=self._reader.checkpoint.root, remedy=self.remedy)

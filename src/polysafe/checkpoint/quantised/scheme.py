@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 PACKED = "pack-quantized"
@@ -13,7 +13,6 @@ _BITS = (2, 4, 8)
 """Widths that llm-compressor offers and that fill an int32: versions of the library pack the others in two ways."""
 _SPARSE = "sparsity_config"
 _LOST = {
-    "kv_cache_scheme": "the cache of keys and values is quantised",
     _SPARSE: "weights are sparse",
     "moe_sparsity_config": "experts are pruned",
     "transform_config": "weights are rotated",
@@ -22,7 +21,8 @@ _LOST = {
 _NO_GROUP = (None, -1)
 _NO_ORDER = (None, False, "weight", "static")
 """Orders of inputs that mattered while the model was quantised, and are those of the matrix again."""
-_ACTIVATIONS = ("input_activations", "output_activations")
+_RUNNING = ("input_activations", "output_activations", "kv_cache_scheme")
+"""Settings of what is quantised while a model runs; its weights are whole without."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Scheme:
         symmetric: Whether there are no zero points.
         strategy: What a scale is for: `tensor`, `channel` (a row) or `group` (inputs of a row).
         group: Inputs of a group, None for the other strategies.
+        running: What else is quantised while the model runs, as the config calls it.
     """
 
     format: str
@@ -42,6 +43,7 @@ class Scheme:
     symmetric: bool
     strategy: str
     group: int | None
+    running: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -71,10 +73,8 @@ def scheme_of(settings: Mapping[str, Any]) -> Scheme:
     weights = _mapping(scheme.get("weights"))
     if not weights:
         raise ValueError("config.json does not say how weights are quantised (config_groups)")
-    for key in _ACTIVATIONS:
-        if scheme.get(key):
-            raise ValueError(f"config.json says that activations are quantised ({key})")
-    return _of_weights(weights, scheme.get("format") or settings.get("format"))
+    running = tuple(key for key in _RUNNING if scheme.get(key) or settings.get(key))
+    return replace(_of_weights(weights, scheme.get("format") or settings.get("format")), running=running)
 
 
 def _of_weights(weights: Mapping[str, Any], form: Any) -> Scheme:
