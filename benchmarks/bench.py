@@ -68,13 +68,14 @@ class Claim:
 MERGES = (
     Claim("swap", "cp", "wall", 1.1),
     Claim("swap", "cp"),
+    Claim("swap", "hashed", "wall"),
     Claim("blend", "disk", "wall", 1.1),
     Claim("blend", "disk"),
     Claim("blend", "published"),
     Claim("blend", "published", "private_growth"),
     Claim("score", "disk"),
 )
-REAL_MERGES = MERGES[:4]
+REAL_MERGES = MERGES[:5]
 EXPERTS = (
     Claim("plan together", "plan alone", "bytes_read", 1.15 * 6 / 12),
     Claim("plan again", "plan alone", "bytes_read"),
@@ -164,7 +165,7 @@ def _run(options: argparse.Namespace, module: str, *arguments: object) -> dict[s
 
 
 def _merges(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]:  # noqa: ARG001
-    sides = ("cp", "swap", "disk", "blend", "score", *(() if options.quick else ("published",)))
+    sides = ("cp", "hashed", "swap", "disk", "blend", "score", *(() if options.quick else ("published",)))
     found = _run(options, "merge", "--sizes", options.size, "--sides", *sides)["checkpoints"]
     for name, measured in found.items():
         yield from rows_of(f"synthetic, {name}", measured, MERGES)
@@ -172,7 +173,7 @@ def _merges(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]:  
 
 def _real(options: argparse.Namespace, missing: list[str]) -> Iterator[Row]:
     for name, folder in _models(options, missing):
-        sides = ("cp", "swap", "disk", "blend")
+        sides = ("cp", "hashed", "swap", "disk", "blend")
         (measured,) = _run(options, "merge", "--model", folder, "--sides", *sides)["checkpoints"].values()
         yield from rows_of(name, measured, REAL_MERGES)
 
