@@ -83,9 +83,14 @@ def entry_points(group: str, name: str | None = None) -> EntryPoints:
 
     All of them are found by opening a file of every package; they are kept until a folder of packages changes.
     """
-    every = _entry_points(tuple((place, _changed(place)) for place in sys.path))
+    every = _entry_points(packages_state())
     found = every.get(group, EntryPoints())
     return found if name is None else found.select(name=name)
+
+
+def packages_state() -> tuple[tuple[str, int], ...]:
+    """Changes where a package is installed or removed: the folders of packages, and when each changed last."""
+    return tuple((place, _changed(place)) for place in sys.path)
 
 
 def _changed(place: str) -> int:
