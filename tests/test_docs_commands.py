@@ -86,10 +86,15 @@ def recipes() -> Iterator[Any]:
                 yield pytest.param(text, id=f"{page.name} {number}")
 
 
+@pytest.fixture(scope="module")
+def line() -> Any:
+    return get_command(app)
+
+
 @pytest.mark.parametrize("words", COMMANDS)
-def test_the_command_line_takes_it(words: list[str]) -> None:
+def test_the_command_line_takes_it(words: list[str], line: Any) -> None:
     known = [re.sub(r"^\$[A-Z]+$", "1", word) for word in words if word != "…"]
-    parse(get_command(app), known, whole="…" not in words)
+    parse(line, known, whole="…" not in words)
 
 
 def parse(command: Any, words: list[str], *, whole: bool, parent: Any = None) -> None:

@@ -12,13 +12,12 @@ import pytest
 
 from polysafe.checkpoint.dtypes import fast_type
 from tests.commands import run_command
-from tests.real_models import GEMMA, SMOLLM2, import_command, imported, linked, needs
+from tests.real_models import BLOCKS, GEMMA, SMOLLM2, import_command, imported, linked, needs
 from tests.shared import DATA, needs_data
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "first_hour.md"
 SMALL = {"LIMIT": "2", "STEPS": "1"}
-BLOCKS = 6
 _NUMBERS = {
     r"limit: \d+": "limit: 4",
     r"prompts: \d+": "prompts: 2",

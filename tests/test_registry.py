@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import ModuleType
@@ -177,3 +179,24 @@ def test_sets_guards_and_judges_of_an_installed_package_are_used_by_their_names(
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{USE}"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == DONE, done.stderr
+
+
+def test_what_is_installed_meanwhile_is_found_without_looking_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, look = [], metadata.entry_points
+
+    def counted() -> object:
+        looked.append(1)
+        return look()
+
+    monkeypatch.setattr(metadata, "entry_points", counted)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len({SETS.names() for _ in range(3)}) == len(looked) == 1
+    assert "kitchen" not in SETS.names()
+    info = tmp_path / "cook-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("[some.group]\nkitchen = cook:KITCHEN\n")
+    os.utime(tmp_path, (1, 1))  # a clock may tick too slowly to show that something came into it
+    assert SETS.names() == (*SETS.own, "kitchen")
+    assert len(looked) == 2

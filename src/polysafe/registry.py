@@ -5,11 +5,13 @@ Another package provides one by an entry point of the group; it is not imported 
 
 from __future__ import annotations
 
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from functools import cached_property, lru_cache
+from importlib import import_module, metadata
+from importlib.metadata import EntryPoint, EntryPoints
 from types import ModuleType
 from typing import Generic, TypeVar
 
@@ -74,6 +76,35 @@ class Registry(Generic[Thing]):
             f"there is no {self._what} {name!r}",
             remedy=did_you_mean(name, names) or f"there are: {', '.join(names)}{self._hint}",
         )
+
+
+def entry_points(group: str, name: str | None = None) -> EntryPoints:
+    """Those of a group that the installed packages have, or the one of a name.
+
+    All of them are found by opening a file of every package; they are kept until a folder of packages changes.
+    """
+    every = _entry_points(packages_state())
+    found = every.get(group, EntryPoints())
+    return found if name is None else found.select(name=name)
+
+
+def packages_state() -> tuple[tuple[str, int], ...]:
+    """Changes where a package is installed or removed: the folders of packages, and when each changed last."""
+    return tuple((place, _changed(place)) for place in sys.path)
+
+
+def _changed(place: str) -> int:
+    """When something was put into a folder or taken out of it."""
+    try:
+        return os.stat(place or os.curdir).st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _entry_points(_: tuple[tuple[str, int], ...]) -> dict[str, EntryPoints]:
+    every = metadata.entry_points()
+    return {group: every.select(group=group) for group in every.groups}
 
 
 def modules_of(package: str) -> Iterator[ModuleType]:

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from polysafe.card.store import load_card
 from polysafe.checkpoint import writer
-from polysafe.checkpoint.gguf.convert import quick_reader
 from polysafe.checkpoint.gguf.find import GgufFile, find_gguf
+from polysafe.checkpoint.gguf.quick import quick_reader
 from polysafe.checkpoint.imported import FILE, imported_bytes, read_imported
 from polysafe.checkpoint.licence import licence_of
 from polysafe.checkpoint.quantised import check_editable

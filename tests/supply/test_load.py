@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
-from benchmarks.speed import report
+import pytest
+
+from benchmarks.speed import load, report
 from benchmarks.speed.load import ask, read_rows, text_of, write_rows
 from polysafe.evaluate.compare import compare_runs
 from polysafe.evaluate.journal import Journal
@@ -12,9 +18,36 @@ from polysafe.evaluate.keys import Key
 from polysafe.evaluate.model_run import ModelRun
 from polysafe.findings.runs import comparison_report
 from polysafe.report.html import render
+from tests.commands import begun, polysafe
 
 
-def test_prompts_of_a_server_that_fails_and_a_process_that_is_killed(tmp_path: Path) -> None:
+class Forked:
+    """What the benchmark does with `subprocess.Popen`, with a process that has imported what takes long."""
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], stdout: IO[bytes], stderr: IO[bytes]) -> None:
+        (_, *program), words = command[:3], command[3:]
+        assert program == ["-m", "polysafe"]
+        self._life = ExitStack()
+        said = Path(stdout.name)
+        self._process = self._life.enter_context(begun(polysafe, *words, said=said, environment=env))
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> int | None:
+        with self._life:
+            self._process.join()
+            return self._process.exitcode
+
+
+def test_prompts_of_a_server_that_fails_and_a_process_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "subprocess", SimpleNamespace(Popen=Forked))
     found = ask(tmp_path, 400)
     assert found.kills == 3
     assert found.failed == found.calls // 10

@@ -94,7 +94,7 @@ def test_a_repair_ends_in_a_model_and_its_report(tmp_path: Path) -> None:
     output = tmp_path / "repaired"
     arguments = [
         *("repair", str(MEMBERS["qac"]), "--languages", "qac", "--safety-expert", str(MEMBERS["safety"])),
-        *("--output", str(output), "--trials", "2", "--controls", "0", "--quiet"),
+        *("--output", str(output), "--trials", "2", "--limit", "16", "--controls", "0", "--quiet"),
     ]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

@@ -21,7 +21,7 @@ from polysafe.workflows.run import run_recipe
 from polysafe.workflows.verify import Depth, verify_deep
 from tests.engine.recipes import LAYER_SWAP, SOUP, recipe_for
 from tests.models import read_weights, tiny_model, trio, write_adapter, write_weights
-from tests.real_models import SMOLLM2, imported, needs
+from tests.real_models import BLOCKS, SMOLLM2, imported, needs
 
 UP = "model.layers.0.mlp.up_proj.weight"
 O_PROJ = "model.layers.1.self_attn.o_proj.weight"
@@ -164,7 +164,7 @@ def test_what_no_edit_made(output: Path, tmp_path: Path) -> None:
 
 @needs(SMOLLM2)
 def test_a_real_model(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    model = imported(SMOLLM2, tmp_path_factory)
+    model = imported(SMOLLM2, tmp_path_factory, blocks=BLOCKS)
     weights = read_weights(model)
     other = tmp_path / "other"
     shutil.copytree(model, other, ignore=shutil.ignore_patterns("*.safetensors*"))
@@ -173,7 +173,7 @@ def test_a_real_model(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) 
     run_recipe(recipe_for(paths, tmp_path / "out", SOUP))
     assert depth(tmp_path / "out").largest == 0
     changed = read_weights(tmp_path / "out")
-    changed["model.layers.9.mlp.up_proj.weight"] *= 1.5
+    changed["model.layers.3.mlp.up_proj.weight"] *= 1.1
     write_weights(tmp_path / "out", changed)
     vouch(tmp_path / "out")
     assert not depth(tmp_path / "out").ok

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -405,6 +405,7 @@ def _grouped(pairs: Iterable[tuple[str, Entry]]) -> Mapping[str, tuple[Entry, ..
     return {name: tuple(entries) for name, entries in found.items()}
 
 
+@cache
 def _adapter() -> TypeAdapter[ReportData]:
     from pydantic import TypeAdapter
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import TypeVar
 
 from polysafe.errors import RecipeError, did_you_mean
 from polysafe.methods.base import Method
-from polysafe.registry import modules_of, provided
+from polysafe.registry import entry_points, modules_of, provided
 
 GROUP = "polysafe.methods"
 

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict
 
 from polysafe._version import __version__
+from polysafe.registry import packages_state
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _DETERMINISM = ("CUBLAS_WORKSPACE_CONFIG", "MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
@@ -144,8 +145,20 @@ def program_sha256() -> str:
 
 def libraries() -> dict[str, Library]:
     """Every installed distribution that polysafe requires, directly, through an extra, or through another one."""
+    if _installed(_OWN):
+        return dict(_required(packages_state()))
+    return _reached([(name, frozenset[str]()) for name in _loaded()])
+
+
+@lru_cache(maxsize=1)
+def _required(_: tuple[tuple[str, int], ...]) -> dict[str, Library]:
+    """What polysafe requires; many runs of one process tell it, and it takes a third of a second."""
+    return _reached([(_OWN, _extras(_OWN))])
+
+
+def _reached(waiting: list[tuple[str, frozenset[str]]]) -> dict[str, Library]:
+    """These distributions and those that they require, with the extras that are asked of each."""
     found: dict[str, Library] = {}
-    waiting = [(_OWN, _extras(_OWN))] if _installed(_OWN) else [(name, frozenset[str]()) for name in _loaded()]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         name, extras = waiting.pop()

@@ -8,7 +8,6 @@ every tensor is made by the same pieces when it is written. Where those do not t
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import torch
 from polysafe.checkpoint.dtypes import TORCH_NAMES, bytes_of, torch_dtype
 from polysafe.checkpoint.gguf.extra import transformers_package
 from polysafe.checkpoint.gguf.header import GgufHeader, GgufTensor
+from polysafe.checkpoint.gguf.quick import Readers, quick_reader
 from polysafe.checkpoint.header import TensorSpec, tensor_bytes
 from polysafe.checkpoint.source import config_text
 from polysafe.checkpoint.values import is_finite
@@ -38,8 +38,6 @@ _MACHINE = ("_name_or_path", "_model_name_or_path", "name_or_path", "is_local", 
 _OTHERS = ("quantization_config", "transformers_version", "gguf_file")
 
 Matrix = np.ndarray[Any, np.dtype[Any]]
-Readers = dict[str, Any]
-"""File -> what the package `gguf` read of its metadata."""
 
 
 class Conversion:
@@ -233,39 +231,6 @@ def _alone(header: GgufHeader, read: Readers) -> Iterator[dict[str, Any]]:
                 "local_files_only": True,
                 "trust_remote_code": False,
             }
-
-
-@contextmanager
-def quick_reader(read: Readers | None = None) -> Iterator[None]:
-    """Within it, the reader of the package `gguf` looks at plain arrays, and reads a file once.
-
-    It makes several views of the file for each of the million entries of a large vocabulary, and a view of a memmap
-    takes four times as long as one of an array.
-
-    Args:
-        read: What was read before.
-    """
-    import gguf
-
-    found = {} if read is None else read
-
-    class Quick(gguf.GGUFReader):
-        def __setattr__(self, name: str, value: Any) -> None:
-            super().__setattr__(name, value.view(np.ndarray) if isinstance(value, np.memmap) else value)
-
-    def once(path: str) -> Any:
-        """The reader of a file, whichever link leads to it."""
-        file = os.path.realpath(path)
-        if file not in found:
-            found[file] = Quick(file)
-        return found[file]
-
-    slow = gguf.GGUFReader
-    gguf.GGUFReader = once  # type: ignore[assignment, misc]
-    try:
-        yield
-    finally:
-        gguf.GGUFReader = slow  # type: ignore[misc]
 
 
 @contextmanager
