@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from polysafe.files.json_file import remembered
 from tests.fuzz.target import Parser, Target, folder
@@ -80,13 +81,14 @@ def _adapter(name: str) -> Made:
     from polysafe.confined import Confined
     from tests.models import tiny_model, write_adapter
 
-    adapter_config._MATCHES = Confined("polysafe.checkpoint.patterns:first_matches", "an expression", seconds=0.5)
+    hurried = Confined("polysafe.checkpoint.patterns:first_matches", "an expression", seconds=0.5)
     place = folder("adapter")
     base = open_checkpoint(_tiny(place / "base"))
     root = write_adapter(place / "lora", tiny_model())
 
     def read(_: Path) -> object:
-        adapted = open_adapter(root, base)
+        with patch.object(adapter_config, "_MATCHES", hurried):
+            adapted = open_adapter(root, base)
         with open_reader(adapted) as reader:
             return [reader.rows(tensor, 0, 1) for tensor in list(adapted.scales)[:2]]
 

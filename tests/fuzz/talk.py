@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from unittest.mock import patch
 
 from tests.fuzz.models import Made
 from tests.fuzz.target import Target
@@ -146,13 +147,14 @@ def _template() -> Made:
     from polysafe.probe.chat.template import in_template
     from tests.chatml import ChatMl, chatml_tokenizer
 
-    chat_template._WRITER = Confined("polysafe.probe.chat.writer:write", "the chat template", seconds=0.5)
+    hurried = Confined("polysafe.probe.chat.writer:write", "the chat template", seconds=0.5)
     tokenizer = chatml_tokenizer(ChatMl(None, "<|im_end|>", "<|endoftext|>", None))
     chats = [[{"role": "user", "content": text}] for text in ("one", "two")]
 
     def parse(data: bytes) -> object:
         tokenizer.chat_template = data.decode("utf-8", "replace")
-        return in_template(tokenizer, chats)
+        with patch.object(chat_template, "_WRITER", hurried):
+            return in_template(tokenizer, chats)
 
     return parse, [
         str(tokenizer.chat_template).encode(),
