@@ -81,8 +81,10 @@ main()
 )
 def test_an_interruption_while_something_is_imported_is_one(name: str, then: str, recipe: Path) -> None:
     program = INTERRUPTED.format(name=name, then=then, what="it is raised on, or hidden")
-    ended = ended_by([sys.executable, "-c", program, "run", str(recipe)], capture_output=True)
-    assert ended.stderr in {"interrupted\n", "interrupted; run the same command again to go on from here\n"}
+    # norms of the published arithmetic are torch's
+    recipe.write_text(recipe.read_text().replace("language: sw", "language: sw\n    arithmetic: authors"))
+    ended = ended_by([sys.executable, "-c", program, "plan", str(recipe)], capture_output=True)
+    assert ended.stderr == "interrupted\n"
     assert ended.returncode in {130, -signal.SIGINT}
 
 

@@ -34,15 +34,16 @@ def streamed_norms(item: Scored, base: Source, experts: Sequence[Source]) -> Nor
     step = min(max(1, BLOCK_BYTES // max(spec.row_bytes, 1)), spec.rows // item.members)
     origin = _Floats(base.reader, item.tensor, step)
     moved = {k: _Floats(each.reader, item.tensor, step) for k, each in enumerate(experts) if adapters[k] is None}
+    wide = np.empty(step * spec.columns, np.float64)
     base_squares = [0.0] * item.members
     squares = [[0.0] * item.members for _ in experts]
     with np.errstate(over="ignore", invalid="ignore"):  # who asks for norms refuses what is not finite
         for member, start, stop in _blocks(spec, item.members, step):
             before = origin.rows(start, stop)
-            base_squares[member] += origin.square_sum(before)
+            base_squares[member] += _square_sum(before, wide)
             for k, floats in moved.items():
                 after = floats.rows(start, stop)
-                squares[k][member] += floats.square_sum(np.subtract(after, before, out=after))
+                squares[k][member] += _square_sum(np.subtract(after, before, out=after), wide)
     updates = [
         [math.sqrt(s) for s in sums] if adapter is None else [adapter.update_norm(item.tensor)] * item.members
         for sums, adapter in zip(squares, adapters, strict=True)
@@ -63,22 +64,17 @@ class _Floats:
         self._reader, self._spec = reader, reader.spec(name)
         self._bytes = memoryview(bytearray(most * self._spec.row_bytes))
         self._single = np.empty(most * self._spec.columns, np.float32)
-        self._double = np.empty(most * self._spec.columns, np.float64)
 
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows `start:stop`, one after the other; they are there until the next ones are read."""
         spec, reader = self._spec, self._reader
         if not (isinstance(reader, CheckpointReader) and reader.is_stored(spec.name) and spec.dtype in EDITABLE):
-            return reader.rows(spec.name, start, stop).float().flatten().numpy().copy()
+            computed = reader.rows(spec.name, start, stop).float().flatten().numpy()
+            self._single[: computed.size] = computed
+            return self._single[: computed.size]
         block = self._bytes[: (stop - start) * spec.row_bytes]
         reader.read_into(spec.name, start * spec.row_bytes, block)
         return read_floats(block, spec.dtype, self._single)
-
-    def square_sum(self, values: NDArray[np.float32]) -> float:
-        """The sum of their squares in float64. `numpy.dot` would share it among threads, and round by their number."""
-        wide = self._double[: values.size]
-        wide[...] = values
-        return float(np.einsum("i,i->", wide, wide))
 
 
 def _adapter(expert: Source, base: Source) -> AdaptedReader | None:
@@ -104,6 +100,13 @@ def _blocks(spec: TensorSpec, members: int, step: int) -> Iterator[tuple[int, in
         end = (member + 1) * height
         for start in range(member * height, end, step):
             yield member, start, min(start + step, end)
+
+
+def _square_sum(values: NDArray[np.float32], wide: NDArray[np.float64]) -> float:
+    """The sum of squares, in the memory `wide`. `numpy.dot` would share it among threads, and round by their number."""
+    wide = wide[: values.size]
+    wide[...] = values
+    return float(np.einsum("i,i->", wide, wide))
 
 
 def _bf16_norm(values: torch.Tensor) -> float:
